@@ -1,0 +1,385 @@
+"""The main job: a model and data in, enriched checkpoints out."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, set_seed
+
+from know_hf.data import accuracy, find_columns, label_values, load_split, make_preprocessing
+from know_hf.enrichment.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
+from know_hf.enrichment.result import EnrichmentResult
+from know_hf.enrichment.self_check import check_retrodiction
+from know_hf.enrichment.stream import Enrichment, enriched_folder, load_predictor
+from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.trainer import ForgettingTrainer, load_weights, quality_scores, stage_subsets
+from know_hf.known import KnownPredictor
+from know_hf.locking import locked
+from know_hf.models import load_model
+from know_hf.report import write_report
+from know_hf.retrodiction import get_method
+from know_hf.trajectory import Trajectory, kinds_of, resolve_kinds
+from know_hf.trajectory.record import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def enrich_pretrained(
+    model: str | Path | PreTrainedModel,
+    train_dataset,
+    output_dir: str | Path | None = None,
+    *,
+    eval_dataset=None,
+    args: ForgettingArguments | None = None,
+    steps: int = 3,
+    retrodictor: str = "known",
+    parameters: Mapping[str, Any] | None = None,
+    predictor: KnownPredictor | str | Path | None = None,
+    norms: str = "copy",
+    embeddings: str = "copy",
+    kinds: Mapping[str, str] | None = None,
+    update_batch_norm: bool = True,
+    task: str | None = None,
+    input_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    image_size: int | None = None,
+    max_length: int | None = None,
+    from_scratch: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    data_collator: Callable | None = None,
+    compute_metrics: Callable | None = None,
+    processing_class: Any = None,
+    callbacks: list | None = None,
+    trainer_class: type = ForgettingTrainer,
+    **training_arguments,
+) -> EnrichmentResult:
+    """Fine-tunes a model so that it forgets step by step, and predicts the weights that more data would have given.
+
+    Killed at any time and called again, it continues and gives the same result.
+
+    Args:
+        model: Hub id or folder (transformers or timm), or a live model.
+        train_dataset: A ``Dataset``, or the Hub id or folder of one, whose ``train`` split is used. With
+            ``data_collator`` any sized torch data set.
+        output_dir: Folder of the run; may be left to ``args``.
+        eval_dataset: Data to score every stage and enriched checkpoint on; an id or folder means its ``test`` split.
+        args: Training and forgetting settings, or give them as keywords.
+        steps: Number of prediction steps; step s stands for r^(-s) times the data.
+        retrodictor: Name of the method.
+        parameters: The method's own parameters.
+        predictor: A [`KnownPredictor`], its folder or Hub id; the bundled one by default.
+        norms: ``"copy"``, or ``"bias"`` to predict normalisation parameters.
+        embeddings: ``"copy"``, or ``"fc"`` to predict embedding tables.
+        kinds: Name patterns → kind or ``"copy"``, over everything else.
+        update_batch_norm: Whether to re-estimate BatchNorm statistics of every enriched checkpoint.
+        task: ``"image-classification"`` or ``"text-classification"``; inferred from the data by default.
+        input_columns: Input columns; found by type by default.
+        label_column: Label column; found by type by default.
+        image_size: Side of the images in pixels, instead of the model's own.
+        max_length: Longest text in tokens.
+        from_scratch: Take only the architecture; ``model`` may be ``timm/<architecture>``.
+        revision: Revision of the model on the Hub.
+        trust_remote_code: Whether code of the model's repository may run.
+        data_collator: When given, data sets and labels are taken as they are, as with ``Trainer``.
+        compute_metrics: As with ``Trainer``; accuracy by default.
+        processing_class: As with ``Trainer``; saved with every checkpoint.
+        callbacks: As with ``Trainer``.
+        trainer_class: A ``ForgettingTrainer`` or another Trainer with ``ForgettingMixin``.
+        **training_arguments: Fields of [`ForgettingArguments`], when ``args`` is not given.
+
+    Returns:
+        An [`EnrichmentResult`].
+
+    Raises:
+        FileNotFoundError: If model or data are neither local nor reachable.
+        OSError: If the folder is in use or the disk full.
+        TrajectoryError: If the folder holds another run, or training diverged.
+        TypeError: If the data have no length or are a dictionary of splits.
+        ValueError: If columns, head, predictor or settings do not fit.
+
+    Source: paper sections 3 to 5.
+
+    Example:
+        >>> from know_hf import enrich_pretrained
+        >>> result = enrich_pretrained(  # doctest: +SKIP
+        ...     "microsoft/resnet-18", "user/my-images", "runs/mine", num_train_epochs=5
+        ... )
+        >>> result.checkpoints["x2"]  # doctest: +SKIP
+        PosixPath('runs/mine/enriched/x2')
+    """
+    trainer = make_trainer(
+        model,
+        train_dataset,
+        output_dir,
+        eval_dataset=eval_dataset,
+        args=args,
+        task=task,
+        input_columns=input_columns,
+        label_column=label_column,
+        image_size=image_size,
+        max_length=max_length,
+        from_scratch=from_scratch,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        data_collator=data_collator,
+        compute_metrics=compute_metrics,
+        processing_class=processing_class,
+        callbacks=callbacks,
+        trainer_class=trainer_class,
+        **training_arguments,
+    )
+    options = {
+        "retrodictor": retrodictor,
+        "parameters": parameters,
+        "predictor": predictor,
+        "norms": norms,
+        "embeddings": embeddings,
+        "kinds": kinds,
+    }
+    # Everything that may not fit is looked at before the first training step.
+    if get_method(retrodictor).learned:
+        load_predictor(predictor, trainer.args.num_stages)
+    resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
+    with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
+        trainer.train()
+        return enrich_trained(trainer, steps=steps, update_batch_norm=update_batch_norm, **options)
+
+
+def enrich_trained(
+    trainer, *, steps: int = 3, update_batch_norm: bool = True, self_check: bool | None = None, **options
+) -> EnrichmentResult:
+    """Predicts from the finished trajectory of a ForgettingTrainer and finishes with its data.
+
+    What [`enrich_pretrained`] does after training: self-check, prediction, BatchNorm statistics, scores, cards, report.
+
+    Args:
+        trainer: A Trainer with ``ForgettingMixin`` whose ``train()`` has returned. Its model ends with Θ^0.
+        steps: Number of prediction steps.
+        update_batch_norm: Whether to re-estimate BatchNorm statistics of every predicted checkpoint.
+        self_check: Whether to run the self-check; by default if the run made its extra stage.
+        **options: The method and its options, as for [`enrich`].
+
+    Returns:
+        An [`EnrichmentResult`].
+
+    Raises:
+        TrajectoryError: As [`enrich`].
+        ValueError: As [`enrich`].
+
+    Source: paper Eq. 4; scores and checks are ours.
+
+    Example:
+        >>> trainer.train()  # doctest: +SKIP
+        >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
+    """
+    trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
+    options = {"device": trainer.args.device, **options}
+    renew = update_batch_norm and has_batch_norm(trainer.model)
+    # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
+    checked = None
+    if trainer.args.self_check if self_check is None else self_check:
+        subset = stage_subsets(trainer.train_dataset, trainer.args)[1]
+        checked = check_retrodiction(trajectory, *_finishing(trainer, subset, renew), **options)
+    run = Enrichment(trajectory, **options)
+    run.self_check = checked
+    if renew and trainer.eval_dataset is not None:
+        # New statistics alone can change a score a lot: without this row the method would get the credit.
+        run.baseline = _score(trainer, trajectory.checkpoints[0].folder, trainer.train_dataset)
+    folder = enriched_folder(root, run.name)
+    checkpoints = run.write_steps(folder, steps, *_finishing(trainer, trainer.train_dataset, renew))
+    result = run.result(root, checkpoints)
+    result.self_check = checked
+    load_weights(trainer.model, trajectory.checkpoints[0].folder)
+    if trainer.is_world_process_zero():
+        result.report = write_report(result)
+        if checked:
+            write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> dict[str, float]:
+    """Loads a folder into the trainer's model, renews BatchNorm statistics if data are given, and evaluates."""
+    load_weights(trainer.model, folder)
+    if batch_norm_data is not None:
+        estimate_batch_norm(trainer, batch_norm_data)
+        if write and trainer.is_world_process_zero():
+            write_batch_norm(trainer.model, folder)
+    return {} if trainer.eval_dataset is None else quality_scores(trainer.evaluate())
+
+
+def _finishing(
+    trainer, dataset, renew_batch_norm: bool
+) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
+    """What completes a predicted folder (BatchNorm statistics, scores), and the note about it for its provenance."""
+
+    def finish(folder: Path) -> dict[str, float]:
+        return _score(trainer, folder, dataset if renew_batch_norm else None, write=True)
+
+    note = f"re-estimated on {len(dataset)} training examples" if renew_batch_norm else "those of stage 0"
+    return finish, {"batch_norm": note}
+
+
+def forget_pretrained(model, train_dataset, output_dir: str | Path | None = None, **options) -> Trajectory:
+    """Makes the trajectory only: [`enrich_pretrained`] without prediction.
+
+    Args:
+        model: As for [`enrich_pretrained`].
+        train_dataset: As for [`enrich_pretrained`].
+        output_dir: As for [`enrich_pretrained`].
+        **options: Its options, other than those of the prediction.
+
+    Returns:
+        The finished [`Trajectory`].
+
+    Raises:
+        OSError: As [`enrich_pretrained`].
+        TypeError: As [`enrich_pretrained`].
+        ValueError: As [`enrich_pretrained`].
+
+    Source: paper section 3.
+    """
+    trainer = make_trainer(model, train_dataset, output_dir, **options)
+    trainer.train()
+    return trainer.trajectory
+
+
+def make_trainer(
+    model,
+    train_dataset,
+    output_dir: str | Path | None = None,
+    *,
+    eval_dataset=None,
+    args: ForgettingArguments | None = None,
+    task: str | None = None,
+    input_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    image_size: int | None = None,
+    max_length: int | None = None,
+    from_scratch: bool = False,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    data_collator: Callable | None = None,
+    compute_metrics: Callable | None = None,
+    processing_class: Any = None,
+    callbacks: list | None = None,
+    trainer_class: type = ForgettingTrainer,
+    **training_arguments,
+):
+    """Builds the ForgettingTrainer of [`enrich_pretrained`], data prepared and head fitted.
+
+    Args, Raises: as for [`enrich_pretrained`].
+
+    Source: ours.
+    """
+    if args is None:
+        if output_dir is None:
+            raise ValueError("Say where the run goes: output_dir=….")
+        args = ForgettingArguments(
+            str(output_dir),
+            **{
+                "save_total_limit": 1,
+                "dataloader_pin_memory": torch.accelerator.is_available(),
+                **training_arguments,
+            },
+        )
+    elif training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
+        raise ValueError(
+            "Give training settings either as args=ForgettingArguments(…) or as keywords, not both."
+        )
+    _check_output_dir(args.output_dir, model)
+    dataset_id = (
+        train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
+    )
+    common = {"args": args, "callbacks": callbacks}
+    if data_collator is not None:
+        if not isinstance(model, PreTrainedModel):
+            raise ValueError(
+                "With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained)."
+            )
+        stage_subsets(train_dataset, args)
+        trainer = trainer_class(
+            model=model,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=data_collator,
+            compute_metrics=compute_metrics,
+            processing_class=processing_class,
+            **common,
+        )
+        trainer.dataset_id = dataset_id
+        return trainer
+
+    train = load_split(train_dataset)
+    evaluation = None if eval_dataset is None else load_split(eval_dataset, "test")
+    columns = find_columns(
+        train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column
+    )
+    labels = label_values(train, columns)
+    if (labels < 0).any():
+        raise ValueError(
+            f"Label column {columns.label!r} holds negative labels (unlabelled data?) in the training data."
+        )
+    smallest = stage_subsets(train.select_columns([columns.label]), args)[-1]
+    if lost := len(set(labels.tolist())) - len(set(label_values(smallest, columns).tolist())):
+        logger.warning(
+            "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
+            len(smallest), lost, len(columns.class_names), columns.label,
+        )  # fmt: skip
+    # The new head is drawn from the seed too, so that a run that starts again starts the same.
+    set_seed(args.seed)
+    loaded = load_model(
+        model,
+        columns.task,
+        columns.class_names,
+        from_scratch=from_scratch,
+        image_size=image_size,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    if args.train_stage_zero is None:
+        args.train_stage_zero = loaded.new_head
+    source = None if isinstance(model, PreTrainedModel) else str(model)
+    preprocessing = make_preprocessing(
+        loaded.model, source, columns, image_size=image_size, max_length=max_length
+    )
+    with args.main_process_first():
+        train = preprocessing.apply(train)
+        evaluation = None if evaluation is None else preprocessing.apply(evaluation)
+    args.remove_unused_columns = False  # the preprocessing yields just what the model takes
+    if args.stratify_by == columns.label and "labels" in (train.column_names or []):
+        args.stratify_by = "labels"
+    trainer = trainer_class(
+        model=loaded.model,
+        train_dataset=train,
+        eval_dataset=evaluation,
+        data_collator=preprocessing.collator,
+        compute_metrics=compute_metrics or accuracy,
+        processing_class=processing_class or preprocessing.processing_class,
+        **common,
+    )
+    trainer.dataset_id = dataset_id
+    return trainer
+
+
+def _check_output_dir(output_dir: str, model) -> None:
+    target = Path(output_dir)
+    if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():
+        raise FileExistsError(f"output_dir {target} is the model's own folder; choose another.")
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"output_dir {target} is a file.")
+    if target.is_dir() and not (target / "trajectory.json").exists():
+        foreign = [
+            p.name
+            for p in target.iterdir()
+            if not p.name.startswith(".") and p.name not in ("run.yaml", "training", "log.txt")
+        ]
+        if foreign:
+            raise FileExistsError(
+                f"output_dir {target} is not empty and holds no run to continue ({', '.join(sorted(foreign)[:3])}); "
+                "choose another."
+            )

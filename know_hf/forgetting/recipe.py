@@ -1,0 +1,76 @@
+"""What identifies a run: the settings, model and data that a continued run must share."""
+
+import hashlib
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from torch import nn
+from transformers.models import auto
+
+# Settings that change the weights. Others (logging, saving, workers …) may differ when a run is continued.
+_SETTINGS = (
+    "num_stages sampling_ratio subset_seed stratify_by train_stage_zero carry_optimizer self_check "
+    "num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay optim "
+    "optim_args adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor seed data_seed bf16 fp16 "
+    "neftune_noise_alpha"
+).split()
+_PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
+
+
+def describe_recipe(args) -> dict[str, Any]:
+    """The settings of a run that decide its weights, as plain data; tokens and paths are not among them."""
+    values = args.to_dict()
+    recipe = {name: values[name] for name in _SETTINGS if values.get(name) is not None}
+    recipe["batch_size"] = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    return recipe
+
+
+_TASKS = {
+    "ImageClassification": "image-classification",
+    "SequenceClassification": "text-classification",
+    "TokenClassification": "token-classification",
+    "CausalLM": "text-generation",
+    "SemanticSegmentation": "image-segmentation",
+}
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Class, Auto class, task, size and origin of a model."""
+    config = getattr(model, "config", None)
+    _, _, head = type(model).__name__.partition("For")
+    auto_class = f"AutoModelFor{head}" if head else "AutoModel"
+    return {
+        "class": type(model).__name__,
+        "auto_class": auto_class if hasattr(auto, auto_class) else None,
+        "task": _TASKS.get(head),
+        "id": getattr(config, "_name_or_path", "") or "",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def describe_dataset(dataset) -> dict[str, Any]:
+    """Size and, for a ``datasets.Dataset``, columns and a fingerprint of evenly spread raw rows."""
+    import datasets
+
+    described: dict[str, Any] = {"examples": len(dataset)}
+    if isinstance(dataset, datasets.Dataset):
+        described["columns"] = dataset.column_names
+        rows = np.unique(np.linspace(0, len(dataset) - 1, num=min(64, len(dataset))).astype(int))
+        table = dataset.with_format("arrow").select(rows)[:]
+        digest = hashlib.sha256()
+        for column in table.columns:
+            digest.update(repr(column.to_pylist()).encode())
+        described["fingerprint"] = digest.hexdigest()[:16]
+    return described
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that made the run."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

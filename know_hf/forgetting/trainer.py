@@ -1,0 +1,335 @@
+"""The Trainer that forgets: one ordinary training per stage, on smaller and smaller subsets."""
+
+import gc
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset, Subset
+from transformers import PreTrainedModel, Trainer, enable_full_determinism, set_seed
+from transformers.trainer_utils import TrainOutput
+
+from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
+from know_hf.forgetting.resume import OptimizerState, last_complete_checkpoint
+from know_hf.forgetting.subsets import nested_subsets
+from know_hf.locking import locked
+from know_hf.trajectory import (
+    Checkpoint,
+    StageRecord,
+    Trajectory,
+    TrajectoryError,
+    TrajectoryRecord,
+    kinds_of,
+)
+from know_hf.trajectory.record import FILE_NAME
+
+logger = logging.getLogger(__name__)
+
+WORK_FOLDER = (
+    "training"  # what Trainer writes while a stage runs; its checkpoints go when the stage is finished
+)
+# Scores that say how fast, not how well: they would make equal runs differ.
+_TIMINGS = ("runtime", "per_second", "epoch", "_time")
+
+
+class ForgettingMixin:
+    """Makes any Trainer subclass forget; its arguments need the fields of [`ForgettingSettings`].
+
+    ``train()`` runs all stages. Each is one ordinary ``train()`` of the class mixed into, on a nested subset, so callbacks,
+    metrics, collators, precision, accumulation and logging work as ever. ``args.output_dir`` receives
+    ``stage-0`` … as plain ``from_pretrained`` folders and ``trajectory.json``; running again in the same folder continues
+    where an earlier run stopped and gives the same trajectory.
+
+    Source: paper section 3.
+
+    Example:
+        >>> from transformers import Seq2SeqTrainer
+        >>> from know_hf import ForgettingMixin
+        >>> class ForgettingSeq2SeqTrainer(ForgettingMixin, Seq2SeqTrainer):
+        ...     pass
+    """
+
+    #: Called between stages with the stage's record, for example to report progress.
+    on_stage_end: Callable[[StageRecord], None] | None = None
+    #: Hub id of the data, when there is one, for the record and the cards.
+    dataset_id: str | None = None
+    _stage: StageRecord | None = None
+    #: Stage whose final weights the live model holds; None in a run that has just begun.
+    _in_memory: int | None = None
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, **kwargs) -> TrainOutput:
+        """Runs every stage that is not finished yet.
+
+        Args:
+            resume_from_checkpoint: Ignored unless a path, which is refused: a run continues from its own folder.
+            trial: Not supported; must be None.
+            **kwargs: Passed on to each stage's ``train``.
+
+        Returns:
+            The output of the last stage trained, with the scores of every stage as ``stage_<i>_<metric>``.
+
+        Raises:
+            TrajectoryError: If the folder holds another run.
+            TypeError: If the training data have no length.
+            ValueError: If the settings do not fit the data.
+        """
+        if trial is not None or self.model_init is not None:
+            raise ValueError(
+                "Forgetting needs one model from start to end: trial and model_init are not supported."
+            )
+        if isinstance(resume_from_checkpoint, str):
+            raise ValueError(
+                "resume_from_checkpoint takes no path here: a run continues from its own output_dir by itself."
+            )
+        with locked(self.args.output_dir, self.is_world_process_zero()):
+            return self._forget(**kwargs)
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Logs with the fields ``stage`` and ``stage_examples`` added."""
+        if self._stage is not None:
+            logs = {**logs, "stage": self._stage.index, "stage_examples": self._stage.examples}
+        super().log(logs, *args, **kwargs)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The finished trajectory in ``args.output_dir``."""
+        return Trajectory.load(self.args.output_dir)
+
+    def _forget(self, **kwargs) -> TrainOutput:
+        args, full_dataset, output_dir = self.args, self.train_dataset, self.args.output_dir
+        root = Path(output_dir)
+        subsets = stage_subsets(full_dataset, args)
+        record = self._open_record(root, subsets)
+        self._reopen_lost_stages(root, record)
+        history, output = [], TrainOutput(0, 0.0, {})
+        try:
+            for stage, subset in zip(record.stages, subsets, strict=True):
+                self._stage = stage
+                if stage.finished:
+                    continue
+                trained = stage.index > 0 or bool(args.train_stage_zero)
+                if trained:
+                    logger.info("Stage %d of %d: %d examples.", stage.index, len(subsets) - 1, stage.examples)
+                    self._restore_previous_stage(root, record, stage)
+                    self.train_dataset = subset
+                    args.output_dir = str(root / WORK_FOLDER / f"stage-{stage.index}")
+                    # One seed a stage: a run that starts in the middle draws the same numbers.
+                    seed = args.seed + stage.index
+                    enable_full_determinism(seed) if args.full_determinism else set_seed(seed)
+                    output = super().train(
+                        resume_from_checkpoint=last_complete_checkpoint(args.output_dir), **kwargs
+                    )
+                    history += self.state.log_history
+                self._finish_stage(root, record, stage)
+        finally:
+            self.train_dataset, args.output_dir, self._stage = full_dataset, output_dir, None
+        if history:
+            self.state.log_history = history
+        scores = {
+            f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()
+        }
+        return output._replace(metrics={**output.metrics, **scores})
+
+    def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
+        """Finds the run that the folder holds, or begins one."""
+        total = len(subsets[0])
+        fresh = TrajectoryRecord(
+            num_stages=self.args.num_stages,
+            sampling_ratio=self.args.sampling_ratio,
+            stages=[
+                StageRecord(i, f"stage-{i}", len(subset), len(subset) / total, finished=False)
+                for i, subset in enumerate(subsets)
+            ],
+            parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
+            recipe=describe_recipe(self.args),
+            model=describe_model(self.model),
+            dataset={"id": self.dataset_id, **describe_dataset(self.train_dataset)},
+            versions=versions(),
+        )
+        if not (root / FILE_NAME).exists():
+            if root.is_dir() and any(root.glob("stage-*")):
+                raise TrajectoryError(
+                    f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir."
+                )
+            # Everyone has looked before anyone writes.
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                fresh.save(root)
+            return fresh
+        found = TrajectoryRecord.load(root)
+        self.accelerator.wait_for_everyone()
+        differences = [
+            f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}"
+            for section in ("recipe", "model", "dataset")
+            for old, new in [(getattr(found, section), getattr(fresh, section))]
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name)
+        ]
+        if differences:
+            raise TrajectoryError(
+                f"{root} holds another run: {'; '.join(differences[:4])}. Choose another output_dir, or repeat the "
+                "settings to continue that run."
+            )
+        return found
+
+    def _reopen_lost_stages(self, root: Path, record: TrajectoryRecord) -> None:
+        """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
+        lost = [s.index for s in record.stages if not (s.finished and (root / s.folder).is_dir())]
+        if not lost:
+            return
+        first = lost[0]
+        first_trained = 0 if self.args.train_stage_zero else 1
+        if (
+            self.args.carry_optimizer
+            and first > first_trained
+            and not _optimizer(root, first - 1).path.exists()
+        ):
+            # The moments that this stage started from are gone: only the first trained stage starts without any.
+            first = first_trained
+        for stage in record.stages[first:]:
+            stage.finished = False
+
+    def _restore_previous_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
+        """Puts weights and optimizer where the end of the previous stage left them."""
+        if stage.index == 0:
+            return
+        if not self.args.carry_optimizer:
+            self.optimizer = None
+        if self._in_memory == stage.index - 1:
+            return
+        load_weights(self.model, root / record.stages[stage.index - 1].folder)
+        state = _optimizer(root, stage.index - 1)
+        if self.args.carry_optimizer and state.path.exists():
+            self.optimizer = None
+            state.load_into(self.create_optimizer())
+
+    def _finish_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
+        """Saves a plain checkpoint, scores it, and records the stage as finished."""
+        partial, final = root / f".{stage.folder}.partial", root / stage.folder
+        main = self.is_world_process_zero()
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(partial))
+        if self.eval_dataset is not None:
+            stage.metrics = quality_scores(self.evaluate())
+        stage.finished, self._in_memory = True, stage.index
+        following = record.stages[stage.index + 1 : stage.index + 2]
+        if main:
+            # Trainer leaves its arguments there as a pickle, with any token in clear.
+            (partial / "training_args.bin").unlink(missing_ok=True)
+            Checkpoint(partial).tensors  # noqa: B018 (reads and checks the headers)
+            if following and self.args.carry_optimizer and self.optimizer is not None:
+                _optimizer(root, stage.index).save(self.optimizer)
+            partial.replace(final)
+            record.save(root)
+            for checkpoint in (root / WORK_FOLDER / f"stage-{stage.index}").glob("checkpoint-*"):
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            _optimizer(root, stage.index - 1).path.unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        if self.on_stage_end:
+            self.on_stage_end(replace(stage))
+
+
+class ForgettingTrainer(ForgettingMixin, Trainer):
+    """A ``Trainer`` whose ``train()`` forgets progressively and records the trajectory of weights.
+
+    Takes what ``Trainer`` takes, with [`ForgettingArguments`] as ``args``. See [`ForgettingMixin`].
+
+    Source: paper section 3.
+
+    Example:
+        >>> from know_hf import ForgettingArguments, ForgettingTrainer
+        >>> trainer = ForgettingTrainer(  # doctest: +SKIP
+        ...     model=model, args=ForgettingArguments("run"), train_dataset=train, eval_dataset=test
+        ... )
+        >>> trainer.train()  # doctest: +SKIP
+        >>> trainer.trajectory  # doctest: +SKIP
+        Trajectory('run', 5 stages, r=0.5)
+    """
+
+
+def quality_scores(metrics: dict[str, float]) -> dict[str, float]:
+    """Keeps the numbers of an evaluation that say how well, not how fast, the model does."""
+    return {k: v for k, v in metrics.items() if isinstance(v, (int, float)) and not k.endswith(_TIMINGS)}
+
+
+def _optimizer(root: Path, stage: int) -> OptimizerState:
+    return OptimizerState(root / WORK_FOLDER / f"optimizer-{stage}.safetensors")
+
+
+def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
+    """Makes the nested data sets of every stage, the self-check's included.
+
+    Args:
+        dataset: A ``datasets.Dataset`` or any torch data set with a length.
+        args: Arguments with the fields of [`ForgettingSettings`].
+
+    Returns:
+        The data sets, largest first; the first is ``dataset`` itself.
+
+    Raises:
+        TypeError: If the data set has no length or is a dictionary of splits.
+        ValueError: If a subset would be empty or the label column is missing.
+
+    Source: paper section 3.
+    """
+    import datasets
+
+    if isinstance(dataset, (dict, datasets.DatasetDict)):
+        raise TypeError(
+            f"train_dataset is a dictionary of splits ({', '.join(dataset)}); pass one, e.g. dataset['train']."
+        )
+    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)) or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"train_dataset is a {type(dataset).__name__} without length; nested subsets need a map-style data set "
+            "(datasets.Dataset, e.g. load_dataset(..., streaming=False))."
+        )
+    labels = None
+    if args.stratify_by is not None:
+        columns = getattr(dataset, "column_names", None) or []
+        if args.stratify_by not in columns:
+            raise ValueError(f"stratify_by={args.stratify_by!r} is not a column; found {columns}.")
+        labels = dataset.with_format("numpy", columns=[args.stratify_by])[args.stratify_by][:]
+    stages = args.num_stages + bool(args.self_check)
+    indices = nested_subsets(len(dataset), args.sampling_ratio, stages, args.subset_seed, labels)
+    batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    if len(indices[-1]) < batch:
+        logger.warning(
+            "The smallest subset has %d examples, less than one batch of %d.", len(indices[-1]), batch
+        )
+    if labels is not None and (lost := len(set(labels)) - len(set(labels[indices[-1]]))):
+        logger.warning("The smallest subset (%d examples) lacks %d classes.", len(indices[-1]), lost)
+    if isinstance(dataset, datasets.Dataset):
+        return [dataset] + [dataset.select(chosen) for chosen in indices[1:]]
+    return [dataset] + [Subset(dataset, chosen.tolist()) for chosen in indices[1:]]
+
+
+def load_weights(model: nn.Module, folder: str | Path) -> None:
+    """Puts the weights and buffers of a checkpoint folder into a live model.
+
+    Args:
+        model: A model of the same class; changed in place, on its device.
+        folder: A plain checkpoint folder.
+
+    Raises:
+        RuntimeError: If the checkpoint does not fit the model.
+
+    Source: ours.
+    """
+    if isinstance(model, PreTrainedModel):
+        loaded = type(model).from_pretrained(folder, config=model.config, dtype=model.dtype)
+        model.load_state_dict(loaded.state_dict())
+        del loaded
+        gc.collect()
+    else:
+        from safetensors.torch import load_model
+
+        load_model(model, Checkpoint(folder).weight_file)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,1 @@
+"""Cards and, later, everything else that leaves for the Hub."""

@@ -1,0 +1,176 @@
+"""The KNOWN hyper-model: predicts, weight by weight, what a larger data set would have changed."""
+
+import math
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from .configuration_known import KnownConfig
+from .inference import FoldedNetwork
+
+
+class KnownStream(nn.Module):
+    """One of the two streams: gated layer between two linear ones, ``(…, inputs)`` → ``(…, output_size)``."""
+
+    def __init__(self, inputs: int, config: KnownConfig):
+        super().__init__()
+        hidden, bottleneck = config.hidden_size, config.bottleneck_size
+        self.expand = nn.Linear(inputs, hidden)
+        self.squeeze = nn.Linear(hidden, bottleneck)
+        self.shift = nn.Linear(bottleneck, hidden)
+        self.gain = nn.Linear(bottleneck, hidden)
+        self.rate = nn.Linear(bottleneck, hidden)
+        self.output = nn.Linear(hidden, config.output_size)
+        self.negative_slope = config.negative_slope
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.expand(inputs)
+        gate = torch.relu(self.squeeze(hidden))
+        hidden = self.gain(gate) * torch.exp(self.rate(gate) * hidden) + self.shift(gate)
+        return nn.functional.leaky_relu(self.output(hidden), self.negative_slope)
+
+
+class KnownNetwork(nn.Module):
+    """The network of one kind: ``(…, S)`` histories → ``(…)`` residuals."""
+
+    def __init__(self, config: KnownConfig):
+        super().__init__()
+        self.values = KnownStream(config.history_length, config)
+        self.differences = KnownStream(config.history_length - 1, config)
+        self.head = nn.Linear(2 * config.output_size, 1)
+
+    def forward(self, history: Tensor) -> Tensor:
+        streams = self.values(history), self.differences(history.diff(dim=-1))
+        return torch.tanh(self.head(torch.cat(streams, dim=-1))).squeeze(-1)
+
+
+class KnownPredictor(PreTrainedModel):
+    """KNOWN (KNowledge-Overflowed Weights Nowcaster): one small network per kind of parameter.
+
+    It reads the history of each weight along a forgetting trajectory, **ordered from the most forgotten stage to
+    the least**, and returns the residual to add to the last entry. [`Trajectory`] and [`retrodict`] put
+    histories into that order; use them unless you have a reason not to.
+
+    Source: paper section 4.4, Eq. 4; network details from the authors' released code.
+
+    Example:
+        >>> import torch
+        >>> from know_hf import KnownPredictor
+        >>> predictor = KnownPredictor.default()
+        >>> predictor.predict(torch.randn(5, 8, 3, 3, 3) * 0.05, "conv", steps=3).shape
+        torch.Size([3, 8, 3, 3, 3])
+    """
+
+    config: KnownConfig
+    base_model_prefix = ""
+    main_input_name = "history"
+
+    def __init__(self, config: KnownConfig):
+        super().__init__(config)
+        self.networks = nn.ModuleDict({kind: KnownNetwork(config) for kind in config.kinds})
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """The paper's initial values: Keras' VarianceScaling(0.1, fan_in, uniform), else Glorot uniform."""
+        if isinstance(module, KnownStream):
+            for layer in (module.expand, module.shift, module.gain, module.rate, module.output):
+                bound = math.sqrt(3 * 0.1 / layer.in_features)
+                init.uniform_(layer.weight, -bound, bound)
+            init.xavier_uniform_(module.squeeze.weight)
+        elif isinstance(module, KnownNetwork):
+            init.xavier_uniform_(module.head.weight)
+        elif isinstance(module, nn.Linear):
+            init.zeros_(module.bias)
+
+    @classmethod
+    def default(cls, **kwargs) -> "KnownPredictor":
+        """Loads the predictor that comes with the package; needs no network.
+
+        Args:
+            **kwargs: Passed on to ``from_pretrained`` (for example ``dtype``).
+
+        Returns:
+            A [`KnownPredictor`] for five stages and the kinds conv, fc and bias.
+
+        Source: ours; ``know_hf/known/weights/README.md`` says what it was trained on.
+
+        Example:
+            >>> from know_hf import KnownPredictor
+            >>> KnownPredictor.default().config.history_length
+            5
+        """
+        with resources.as_file(resources.files("know_hf.known") / "weights") as folder:
+            return cls.from_pretrained(Path(folder), **kwargs)
+
+    def network(self, kind: str) -> KnownNetwork:
+        """Returns the network of one kind.
+
+        Args:
+            kind: One of ``config.kinds``.
+
+        Raises:
+            ValueError: If there is no network for that kind.
+
+        Source: paper section 4.5 (operation-specific models).
+        """
+        if kind not in self.networks:
+            raise ValueError(
+                f"This predictor has no network for kind {kind!r}; it has {list(self.networks)}."
+            )
+        return self.networks[kind]
+
+    def forward(self, history: Tensor, kind: str) -> Tensor:
+        """Computes residuals, differentiably.
+
+        Args:
+            history: ``(…, S)`` floating point, the last axis from the most forgotten stage to the least.
+            kind: One of ``config.kinds``.
+
+        Returns:
+            ``(…)`` residuals in (-1, 1), to be added to ``history[..., -1]``.
+
+        Raises:
+            ValueError: If the last axis is not ``config.history_length`` long or the kind is unknown.
+
+        Source: paper Eq. 4, in the orientation of the released code.
+        """
+        if history.shape[-1] != self.config.history_length:
+            raise ValueError(
+                f"history has {history.shape[-1]} stages on its last axis; this predictor reads "
+                f"{self.config.history_length}."
+            )
+        return self.network(kind)(history)
+
+    @torch.no_grad()
+    def predict(self, history: Tensor, kind: str, steps: int = 1, block_size: int | None = None) -> Tensor:
+        """Predicts whole tensors, several steps by sliding window, block by block.
+
+        Args:
+            history: ``(S, *shape)`` floating point, the first axis from the most forgotten stage to the least.
+            kind: One of ``config.kinds``.
+            steps: Number of steps beyond the last entry, at least 1.
+            block_size: Weights per block; by default what suits the device's caches.
+
+        Returns:
+            ``(steps, *shape)`` float32 predicted weights (not residuals), nearest step first.
+
+        Raises:
+            ValueError: If the number of stages, the kind or ``steps`` does not fit.
+
+        Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding (ours).
+        """
+        if history.shape[0] != self.config.history_length:
+            raise ValueError(
+                f"history has {history.shape[0]} stages on its first axis; this predictor reads "
+                f"{self.config.history_length}."
+            )
+        if steps < 1:
+            raise ValueError(f"steps is {steps}; it must be at least 1.")
+        flat = history.reshape(history.shape[0], -1).to(self.device, torch.float32)
+        predicted = FoldedNetwork.of(self.network(kind)).predict(flat, steps, block_size)
+        return predicted.reshape(steps, *history.shape[1:])

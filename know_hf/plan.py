@@ -1,0 +1,189 @@
+"""What an enrichment will do, before it does it: from headers alone."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+from transformers.models import auto
+
+from know_hf.enrichment.stream import BLOCK, load_predictor
+from know_hf.known import KnownPredictor
+from know_hf.report import table
+from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryRecord, kinds_of, resolve_kinds
+from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
+from know_hf.trajectory.kinds import Parameter
+from know_hf.trajectory.record import FILE_NAME
+
+
+@dataclass
+class Plan:
+    """What would be predicted and copied, and what it would take.
+
+    Args:
+        source: The trajectory's or model's folder.
+        stages: Number of stages.
+        steps: Number of prediction steps.
+        tensors: Name → where it lies and how large it is.
+        parameters: Name → kind and owning layer.
+        predicted: Name → kind of the network that predicts it.
+        copied: Name → why it is copied.
+        seconds_per_weight: Measured on this machine, per weight and step.
+
+    Source: ours.
+    """
+
+    source: Path
+    stages: int
+    steps: int
+    tensors: dict[str, TensorSpec]
+    parameters: dict[str, Parameter]
+    predicted: dict[str, str]
+    copied: dict[str, str]
+    seconds_per_weight: float
+
+    @property
+    def predicted_weights(self) -> int:
+        """Number of weights that are predicted at every step."""
+        return sum(self.tensors[name].numel for name in self.predicted)
+
+    @property
+    def seconds(self) -> float:
+        """Expected time of the prediction itself on one process of this machine, without disk."""
+        return self.predicted_weights * self.steps * self.seconds_per_weight
+
+    @property
+    def working_bytes(self) -> int:
+        """Expected memory beyond the libraries: stages and steps of one float32 block, read and converted."""
+        largest = max((self.tensors[name].numel for name in self.predicted), default=0)
+        return (2 * self.stages + self.steps + 1) * min(BLOCK, largest) * 4
+
+    @property
+    def output_bytes(self) -> int:
+        """Disk space of all enriched checkpoints' weights."""
+        return self.steps * sum(spec.nbytes for spec in self.tensors.values())
+
+    def __str__(self) -> str:
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name, kind in self.predicted.items():
+            groups.setdefault((f"predict ({kind})", self.parameters[name].kind, ""), []).append(name)
+        for name, reason in self.copied.items():
+            layer = self.parameters[name].layer
+            groups.setdefault(
+                ("copy", self.parameters[name].kind, f"{reason}{f' ({layer})' if layer else ''}"), []
+            ).append(name)
+        rows = [["what", "kind", "tensors", "values", "MB", "why", "for example"]]
+        for (what, kind, why), names in sorted(
+            groups.items(), key=lambda item: (item[0][0] == "copy", item[0])
+        ):
+            specs = [self.tensors[name] for name in names]
+            values, size = sum(s.numel for s in specs), sum(s.nbytes for s in specs) / 1e6
+            rows.append([what, kind, str(len(names)), f"{values:,}", f"{size:.2f}", why, names[0]])
+        return (
+            f"{self.source}: {len(self.tensors)} tensors, {self.stages} stages, {self.steps} steps\n\n{table(rows)}\n\n"
+            f"Prediction: {self.predicted_weights:,} weights × {self.steps} steps, about {self.seconds:.1f} s on one "
+            f"process of this machine ({self.seconds_per_weight:.1e} s per weight and step, measured now).\n"
+            f"Memory beyond the libraries: about {self.working_bytes / 1e6:.0f} MB. Disk for the results: "
+            f"{self.output_bytes / 1e6:.0f} MB."
+        )
+
+
+def make_plan(
+    source: str | Path,
+    *,
+    steps: int = 3,
+    predictor: KnownPredictor | str | Path | None = None,
+    norms: str = "copy",
+    embeddings: str = "copy",
+    kinds: Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
+) -> Plan:
+    """Plans the enrichment of a trajectory or of a model that has none yet.
+
+    Reads headers, never weights. A model's kinds come from its configuration, built without memory for weights.
+
+    Args:
+        source: Folder of a forgetting run, or of a transformers or timm model.
+        steps: Number of prediction steps.
+        predictor: The predictor to measure; the bundled one by default.
+        norms: As for [`enrich`].
+        embeddings: As for [`enrich`].
+        kinds: As for [`enrich`].
+        trust_remote_code: Whether the model folder's own code may run, to read its kinds.
+
+    Returns:
+        A [`Plan`]; print it.
+
+    Raises:
+        TrajectoryError: If a checkpoint is damaged, or the folder holds neither.
+        ValueError: If an option does not fit.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.plan import make_plan
+        >>> print(make_plan("runs/my-model"))  # doctest: +SKIP
+    """
+    source = Path(source)
+    if (source / FILE_NAME).exists():
+        TrajectoryRecord.load(source)
+        trajectory = Trajectory.load(source)
+        trajectory.validate()
+        tensors, parameters, stages = trajectory.tensors, trajectory.parameters, len(trajectory)
+    else:
+        checkpoint = Checkpoint(source)
+        tensors = checkpoint.tensors
+        live = kinds_of(_skeleton(source, trust_remote_code))
+        parameters = {
+            name: live.get(name, Parameter("unknown", ""))
+            if spec.dtype in PREDICTABLE
+            else Parameter("buffer", "")
+            for name, spec in tensors.items()
+        }
+        stages = 5 if predictor is None else load_predictor_stages(predictor)
+    predicted, copied = resolve_kinds(parameters, norms=norms, embeddings=embeddings, kinds=kinds)
+    speed = _measure(load_predictor(predictor, stages))
+    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed)
+
+
+def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
+    """Number of stages that a predictor reads."""
+    config = (
+        predictor.config if isinstance(predictor, KnownPredictor) else AutoConfig.from_pretrained(predictor)
+    )
+    return config.history_length
+
+
+def _skeleton(folder: Path, trust_remote_code: bool) -> torch.nn.Module:
+    """Builds the model that a folder's configuration names, on the meta device."""
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise TrajectoryError(
+            f"{folder} holds neither a trajectory nor a model that transformers knows: {error}"
+        ) from error
+    architecture = (config.architectures or [""])[0]
+    _, _, head = architecture.partition("For")
+    names = (
+        [f"AutoModelFor{head}", "AutoModelForImageClassification"]
+        if head or config.model_type == "timm_wrapper"
+        else []
+    )
+    auto_class = next((getattr(auto, name) for name in names if hasattr(auto, name)), auto.AutoModel)
+    with torch.device("meta"):
+        return auto_class.from_config(config, trust_remote_code=trust_remote_code)
+
+
+def _measure(predictor: KnownPredictor, seconds: float = 0.3) -> float:
+    """Seconds per weight and step on this machine's default device."""
+    weights = 1 << 16
+    history = torch.randn(predictor.config.history_length, weights) * 0.05
+    kind = predictor.config.kinds[0]
+    predictor.predict(history[:, :2048], kind)
+    start, rounds = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        predictor.predict(history, kind)
+        rounds += 1
+    return (time.perf_counter() - start) / (rounds * weights)

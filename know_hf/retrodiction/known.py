@@ -1,0 +1,33 @@
+"""KNOWN: the learned retrodictor."""
+
+from torch import Tensor
+
+from know_hf.known import KnownPredictor
+from know_hf.trajectory import to_history
+
+
+def known(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor | None = None) -> Tensor:
+    """Retrodicts with a learned predictor, sliding the window one stage a step.
+
+    Args:
+        stages: ``(S, *shape)`` in stage order.
+        kind: Kind of the tensor; the predictor has one network for each.
+        steps: Number of steps.
+        predictor: A [`KnownPredictor`]; the bundled one by default.
+
+    Returns:
+        ``(steps, *shape)`` float32 on the predictor's device.
+
+    Raises:
+        ValueError: If the predictor reads another number of stages or has no network for ``kind``.
+
+    Source: paper Eq. 4 and section 4.6.
+
+    Example:
+        >>> import torch
+        >>> from know_hf.retrodiction import known
+        >>> known(torch.full((5, 4), 0.05), "bias").shape
+        torch.Size([1, 4])
+    """
+    predictor = predictor or KnownPredictor.default()
+    return predictor.predict(to_history(stages), kind, steps)

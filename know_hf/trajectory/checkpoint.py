@@ -1,0 +1,157 @@
+"""One checkpoint folder, read from its headers: where every tensor lies, and blocks of it on demand."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from huggingface_hub import get_local_safetensors_metadata
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+#: Storage types whose values a retrodiction can be computed for.
+PREDICTABLE = ("F64", "F32", "F16", "BF16")
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+class TrajectoryError(ValueError):
+    """A trajectory or one of its checkpoints is missing, damaged or does not fit the others."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Where a tensor lies: file, storage type, shape, absolute byte offset and number of values."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPES[self.dtype].itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.itemsize
+
+
+class Checkpoint:
+    """A plain ``from_pretrained`` folder of safetensors, sharded or not, opened without loading it.
+
+    Args:
+        folder: Folder that holds ``model.safetensors``, its sharded form or ``adapter_model.safetensors``.
+
+    Raises:
+        TrajectoryError: If the folder is missing, holds no safetensors, or a file is damaged.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.trajectory import Checkpoint
+        >>> Checkpoint("path/to/model").tensors["classifier.weight"].shape  # doctest: +SKIP
+        (10, 512)
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise TrajectoryError(f"Checkpoint folder {self.folder} does not exist.")
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.folder)!r})"
+
+    @cached_property
+    def weight_file(self) -> Path:
+        """The single file or the index, as ``from_pretrained`` would choose."""
+        for name in WEIGHT_FILES:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        others = sorted(p.name for p in self.folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5"))
+        hint = (
+            f"it has {', '.join(others)}; load it with from_pretrained and save_pretrained it as safetensors."
+            if others
+            else "expected model.safetensors or model.safetensors.index.json."
+        )
+        raise TrajectoryError(f"{self.folder} holds no safetensors weights: {hint}")
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """Every stored tensor by name, from the headers alone."""
+        source = self.weight_file if self.weight_file.suffix == ".safetensors" else self.folder
+        try:
+            metadata = get_local_safetensors_metadata(source)
+        except Exception as error:  # the library raises many types for one thing: an unreadable header
+            raise TrajectoryError(f"{self.weight_file} is damaged: {error}") from error
+        specs = {}
+        for name, header in metadata.files_metadata.items():
+            path = self.folder / name
+            if Path(name).name != name:
+                raise TrajectoryError(f"{self.weight_file} points outside its folder: {name!r}.")
+            data_start = self._check_file(path)
+            for tensor, info in header.tensors.items():
+                if info.dtype not in DTYPES:
+                    raise TrajectoryError(f"{path}: tensor {tensor!r} has unknown storage type {info.dtype}.")
+                specs[tensor] = TensorSpec(
+                    path, info.dtype, tuple(info.shape), data_start + info.data_offsets[0]
+                )
+        return specs
+
+    @staticmethod
+    def _check_file(path: Path) -> int:
+        """Lets safetensors itself validate a file; returns where its data start."""
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+            with open(path, "rb") as file:
+                return 8 + int.from_bytes(file.read(8), "little")
+        except (SafetensorError, OSError) as error:
+            raise TrajectoryError(
+                f"{path} is damaged or truncated ({error}). Delete that stage and run again, or restore the file."
+            ) from error
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the weight files in bytes."""
+        return sum(path.stat().st_size for path in self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """The safetensors files, in a fixed order."""
+        return sorted({spec.file for spec in self.tensors.values()})
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Reads values ``start … stop`` of a flattened tensor, ``(stop - start,)`` in its storage type."""
+        spec = self.tensors[name]
+        stop = spec.numel if stop is None else min(stop, spec.numel)
+        buffer = torch.empty(stop - start, dtype=DTYPES[spec.dtype])
+        view = memoryview(buffer.view(torch.uint8).numpy())
+        # Plain reads instead of a mapping: the pages of S files would otherwise count as this process's memory.
+        with open(spec.file, "rb", buffering=0) as file:
+            file.seek(spec.offset + start * spec.itemsize)
+            done = 0
+            while done < len(view):
+                count = file.readinto(view[done:])
+                if not count:
+                    raise TrajectoryError(f"{spec.file} ends inside tensor {name!r}: it is truncated.")
+                done += count
+        return buffer

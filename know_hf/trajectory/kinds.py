@@ -1,0 +1,155 @@
+"""Which predictor a parameter belongs to: read from the live module, once, and stored with the trajectory."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+from transformers.pytorch_utils import Conv1D
+
+#: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
+PREDICTED_KINDS = ("conv", "fc", "bias")
+
+_COPY_REASONS = {
+    "norm": "normalisation parameter",
+    "embedding": "embedding table",
+    "buffer": "buffer",
+    "other": "not the weight or bias of a convolution or linear layer",
+    "unknown": "name not found on the live module",
+}
+# Names that a layer's own kernel has, plain or under the hook-based weight and spectral normalisations.
+_KERNEL_NAMES = ("weight", "weight_v", "weight_orig")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a stored tensor is: its kind and the type of the layer that owns it."""
+
+    kind: str
+    layer: str
+
+
+def kinds_of(model: nn.Module) -> dict[str, Parameter]:
+    """Reads the kind of every tensor in a model's state from the layers that own them.
+
+    Args:
+        model: A live module, on any device including ``meta``.
+
+    Returns:
+        Name → [`Parameter`] for every parameter and persistent buffer, under each name of a shared one. Kinds are
+        ``conv`` (kernels of convolutions, also 1×1, depthwise and transposed), ``fc`` (matrices of linear layers
+        and attention projections, GPT-2's ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also
+        what is tied to one), ``buffer`` and ``other``.
+
+    Source: paper section 4.5; the assignment beyond its two-array rule is ours.
+
+    Example:
+        >>> from torch import nn
+        >>> from know_hf import kinds_of
+        >>> {name: parameter.kind for name, parameter in kinds_of(nn.Linear(2, 3)).items()}
+        {'weight': 'fc', 'bias': 'bias'}
+    """
+    kinds, uses = {}, {}
+    for name, tensor, owner, role in _owned_parameters(model):
+        kinds[name] = Parameter(_kind(owner, role, tensor), type(owner).__name__)
+        uses.setdefault(id(tensor), []).append(name)
+    for names in uses.values():
+        # A tied tensor is stored once, under any of its names: all uses must agree, and a table stays a table.
+        shared = next((kinds[name] for name in names if kinds[name].kind == "embedding"), kinds[names[0]])
+        kinds.update(dict.fromkeys(names, shared))
+    stored = model.state_dict(keep_vars=True)
+    for path, module in model.named_modules(remove_duplicate=False):
+        for role, _ in module.named_buffers(recurse=False):
+            name = f"{path}.{role}" if path else role
+            if name in stored:
+                kinds[name] = Parameter("buffer", type(module).__name__)
+    return kinds
+
+
+def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module, str]]:
+    """Yields (full name, tensor, owning layer, role in that layer), shared tensors under every name."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for path, module in modules.items():
+        for role, tensor in module.named_parameters(recurse=False, remove_duplicate=False):
+            name = f"{path}.{role}" if path else role
+            if isinstance(module, ParametrizationList):
+                # <layer>.parametrizations.<role>.original…: the tensor stands for the layer's when shaped like it.
+                layer_path, _, layer_role = path.rpartition(".parametrizations.")
+                layer_path, layer_role = (layer_path, layer_role) if layer_role else ("", path.split(".")[-1])
+                owner = modules[layer_path]
+                same_shape = getattr(owner, layer_role).shape == tensor.shape
+                yield name, tensor, owner, layer_role if same_shape else role
+            else:
+                yield name, tensor, module, role
+
+
+def _kind(owner: nn.Module, role: str, tensor: nn.Parameter) -> str:
+    if isinstance(owner, nn.modules.conv._ConvNd):
+        if role in _KERNEL_NAMES and tensor.ndim > 2:
+            return "conv"
+        return "bias" if role == "bias" else "other"
+    if isinstance(owner, (nn.Linear, Conv1D)):
+        if role in _KERNEL_NAMES and tensor.ndim == 2:
+            return "fc"
+        return "bias" if role == "bias" else "other"
+    if isinstance(owner, nn.MultiheadAttention):
+        if role.endswith("proj_weight"):
+            return "fc"
+        return "bias" if role == "in_proj_bias" else "other"
+    if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
+        return "embedding"
+    if "norm" in type(owner).__name__.lower():
+        return "norm"
+    return "other"
+
+
+def resolve_kinds(
+    parameters: Mapping[str, Parameter],
+    *,
+    norms: str = "copy",
+    embeddings: str = "copy",
+    kinds: Mapping[str, str] | None = None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Decides what is predicted and by which network, and why the rest is copied.
+
+    Args:
+        parameters: Name → [`Parameter`], as stored with a trajectory.
+        norms: ``"copy"`` (default) or ``"bias"``: predict normalisation parameters with that network.
+        embeddings: ``"copy"`` (default) or ``"fc"``.
+        kinds: Name patterns (shell wildcards) → ``"conv"``, ``"fc"``, ``"bias"`` or ``"copy"``; the last match wins
+            over everything else.
+
+    Returns:
+        Predicted name → kind, and copied name → reason.
+
+    Raises:
+        ValueError: If an option has an unknown value or a pattern matches nothing.
+
+    Source: ours; the paper's code predicts every layer that has exactly two arrays.
+    """
+    for option, value, allowed in (("norms", norms, "bias"), ("embeddings", embeddings, "fc")):
+        if value not in ("copy", allowed):
+            raise ValueError(f"{option}={value!r} is not known; use 'copy' or {allowed!r}.")
+    choices = {**{kind: kind for kind in PREDICTED_KINDS}, "norm": norms, "embedding": embeddings}
+    predicted, copied = {}, {}
+    unmatched = dict(kinds or {})
+    for value in unmatched.values():
+        if value not in (*PREDICTED_KINDS, "copy"):
+            raise ValueError(f"kinds: {value!r} is not known; use one of {[*PREDICTED_KINDS, 'copy']}.")
+    for name, parameter in parameters.items():
+        choice, reason = (
+            choices.get(parameter.kind, "copy"),
+            _COPY_REASONS.get(parameter.kind, parameter.kind),
+        )
+        for pattern, value in (kinds or {}).items():
+            if fnmatchcase(name, pattern):
+                choice, reason = value, f"matches {pattern!r}"
+                unmatched.pop(pattern, None)
+        if choice == "copy":
+            copied[name] = reason
+        else:
+            predicted[name] = choice
+    if unmatched:
+        raise ValueError(f"kinds: no parameter matches {', '.join(map(repr, unmatched))}.")
+    return predicted, copied

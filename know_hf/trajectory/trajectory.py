@@ -1,0 +1,209 @@
+"""A lazy view of S checkpoints along a forgetting run, and the one place that knows their two orders."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from know_hf.trajectory.checkpoint import PREDICTABLE, Checkpoint, TensorSpec, TrajectoryError
+from know_hf.trajectory.kinds import Parameter, kinds_of
+from know_hf.trajectory.record import StageRecord, TrajectoryRecord
+
+
+def to_history(stages: Tensor) -> Tensor:
+    """Turns stage order into the order that a learned predictor reads.
+
+    Training goes from all the data (stage 0) to the least (stage S-1); a predictor reads from the most forgotten stage
+    to the least and adds its residual to the last. Nothing else in this package knows that.
+
+    Args:
+        stages: ``(S, …)``, index i is Θ^i.
+
+    Returns:
+        ``(S, …)``, the last entry is Θ^0.
+
+    Source: the authors' released code (paper Eq. 2-3 prints the reverse order).
+    """
+    return stages.flip(0)
+
+
+class Trajectory:
+    """S checkpoints of one network along progressive forgetting, read block by block.
+
+    Args:
+        record: What the run did.
+        root: Folder that stage folders are relative to.
+
+    Raises:
+        TrajectoryError: If a stage is unfinished or there are fewer than two.
+
+    Source: paper section 3 (Θ^0 … Θ^(S-1)); the format is ours.
+
+    Example:
+        >>> from know_hf import Trajectory
+        >>> trajectory = Trajectory.load("runs/my-model")  # doctest: +SKIP
+        >>> trajectory.read("classifier.weight", 0, 100).shape  # doctest: +SKIP
+        torch.Size([5, 100])
+    """
+
+    def __init__(self, record: TrajectoryRecord, root: str | Path = "."):
+        self.record, self.root = record, Path(root)
+        if record.num_stages < 2:
+            raise TrajectoryError(f"A trajectory needs at least 2 stages, found {record.num_stages}.")
+        done = [stage.index for stage in record.stages if stage.finished]
+        if len(done) < record.num_stages:
+            raise TrajectoryError(
+                f"{self.root} has {len(done)} of {record.num_stages} stages; run the same command again to finish."
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Trajectory":
+        """Opens a run folder; reads ``trajectory.json`` only.
+
+        Args:
+            folder: The ``output_dir`` of a forgetting run.
+
+        Raises:
+            TrajectoryError: If the record is missing, unreadable or unfinished.
+        """
+        return cls(TrajectoryRecord.load(folder), folder)
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        checkpoints: Sequence[str | Path],
+        *,
+        kinds: Mapping[str, str | Parameter] | None = None,
+        model: nn.Module | None = None,
+        sampling_ratio: float | None = None,
+    ) -> "Trajectory":
+        """Makes a trajectory of checkpoints that already exist.
+
+        Args:
+            checkpoints: Folders in stage order: the one trained on all the data first, the most forgotten last.
+            kinds: Name → kind of every tensor to predict; what is not named is copied.
+            model: Instead of ``kinds``: a live module (``meta`` device is enough) to read them from.
+            sampling_ratio: Ratio r of successive data set sizes; names the enriched folders.
+
+        Returns:
+            A [`Trajectory`] whose checkpoints have been compared by their headers.
+
+        Raises:
+            TrajectoryError: If a checkpoint is damaged or they differ in names, shapes or storage types.
+            ValueError: If not exactly one of ``kinds`` and ``model`` is given.
+        """
+        if (kinds is None) == (model is None):
+            raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from.")
+        if model is not None:
+            parameters = kinds_of(model)
+        else:
+            parameters = {
+                k: v if isinstance(v, Parameter) else Parameter(v, "given") for k, v in kinds.items()
+            }
+        # Relative paths, so that the record of a moved folder still finds its stages beside it.
+        stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(checkpoints)]
+        record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters)
+        trajectory = cls(record, Path.cwd())
+        trajectory.validate()
+        return trajectory
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``trajectory.json`` into ``folder``, stage folders relative to it where they lie inside."""
+        root = Path(folder).resolve()
+        stages = []
+        for stage in self.record.stages:
+            path = (self.root / stage.folder).resolve()
+            stages.append(
+                replace(
+                    stage,
+                    folder=path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
+                )
+            )
+        return replace(self.record, stages=stages).save(folder)
+
+    def __len__(self) -> int:
+        return self.record.num_stages
+
+    def __repr__(self) -> str:
+        return f"Trajectory({str(self.root)!r}, {len(self)} stages, r={self.record.sampling_ratio})"
+
+    @cached_property
+    def checkpoints(self) -> list[Checkpoint]:
+        """The S checkpoints in stage order."""
+        return [Checkpoint(self.root / stage.folder) for stage in self.record.stages[: len(self)]]
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """What each stored tensor is; tensors that the record does not know are ``unknown``, and copied."""
+        return {name: self._parameter(name, spec) for name, spec in self.tensors.items()}
+
+    def _parameter(self, name: str, spec: TensorSpec) -> Parameter:
+        known = self.record.parameters.get(name, Parameter("unknown", ""))
+        return known if spec.dtype in PREDICTABLE else Parameter("buffer", known.layer)
+
+    @property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """Stage 0's stored tensors by name, from its headers."""
+        return self.checkpoints[0].tensors
+
+    def validate(self) -> None:
+        """Compares the headers of all stages.
+
+        Raises:
+            TrajectoryError: If a checkpoint is damaged or differs from stage 0 in names, shapes or storage types.
+        """
+        first = self.tensors
+        for checkpoint in self.checkpoints[1:]:
+            other = checkpoint.tensors
+            if odd := sorted(first.keys() ^ other.keys()):
+                where = [name for name in odd if name in first]
+                raise TrajectoryError(
+                    f"{checkpoint.folder} and {self.checkpoints[0].folder} hold different tensors: "
+                    f"{len(where)} only in the latter, {len(odd) - len(where)} only in the former, e.g. {odd[0]!r}."
+                )
+            for name, spec in first.items():
+                if (spec.shape, spec.dtype) != (other[name].shape, other[name].dtype):
+                    raise TrajectoryError(
+                        f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {self.checkpoints[0].folder} but "
+                        f"{other[name].dtype} {list(other[name].shape)} in {checkpoint.folder}."
+                    )
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Reads one block of one tensor from all stages.
+
+        Args:
+            name: Name of a stored tensor.
+            start: First value of the flattened tensor.
+            stop: Value after the last, or None for all the rest.
+
+        Returns:
+            ``(S, n)`` float32 (float64 stays), in stage order: index 0 is Θ^0.
+
+        Raises:
+            TrajectoryError: If a value is not finite or a file ends early; the tensor and stage are named.
+        """
+        blocks = [checkpoint.read(name, start, stop) for checkpoint in self.checkpoints]
+        dtype = torch.promote_types(blocks[0].dtype, torch.float32)
+        stages = torch.stack([block.to(dtype) for block in blocks])
+        if not torch.isfinite(stages).all():
+            bad = [i for i, stage in enumerate(stages) if not torch.isfinite(stage).all()]
+            raise TrajectoryError(
+                f"Tensor {name!r} holds NaN or infinite values in stage {', '.join(map(str, bad))}: training diverged "
+                "there. Lower the learning rate and run again in a new folder."
+            )
+        return stages
+
+    def scale(self, step: int) -> float:
+        """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
+        return (self.record.sampling_ratio or 0.5) ** -step
+
+    def self_check_window(self) -> "Trajectory | None":
+        """The trajectory Θ^1 … Θ^S, from which Θ^0 can be retrodicted, or None without the extra stage."""
+        if len(self.record.stages) <= len(self) or not self.record.stages[len(self)].finished:
+            return None
+        stages = [replace(stage, index=stage.index - 1) for stage in self.record.stages[1 : len(self) + 1]]
+        return Trajectory(replace(self.record, stages=stages), self.root)
