@@ -80,8 +80,10 @@ def build_parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run, command=name)
         return added
 
-    training = "Every training argument of transformers and every field of ForgettingArguments is a flag too, for \
-example --num_stages, --sampling_ratio, --self_check, --learning_rate, --num_train_epochs, --per_device_train_batch_size."
+    training = (
+        "Every training argument of transformers and every field of ForgettingArguments is a flag too, for example "
+        "--num_stages, --sampling_ratio, --self_check, --learning_rate, --num_train_epochs, --bf16."
+    )
     for name, run, help in (
         ("enrich", run_enrich, "forget, then predict: a model and data in, enriched checkpoints out"),
         ("forget", run_forget, "forget only: record a trajectory"),
@@ -112,12 +114,8 @@ example --num_stages, --sampling_ratio, --self_check, --learning_rate, --num_tra
     sub.add_argument("keras_dir", help="folder with KNOWN_Conv.h5, KNOWN_FC.h5 and KNOWN_Bias.h5")
     sub.add_argument("out_dir", help="folder to write the predictor to")
 
-    sub = command(
-        "quickstart", run_quickstart, "the whole job on scikit-learn's handwritten digits, in minutes"
-    )
-    sub.add_argument(
-        "--output-dir", "--output_dir", default="know-quickstart", help="default: know-quickstart"
-    )
+    sub = command("quickstart", run_quickstart, "the whole job on scikit-learn's handwritten digits, in minutes")
+    sub.add_argument("--output-dir", "--output_dir", default="know-quickstart", help="default: know-quickstart")
     sub.add_argument("--seeds", type=int, default=5, help="fine-tuning repetitions (default: 5)")
 
     command("env", run_env, "print versions for a bug report")
@@ -169,9 +167,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     parser = HfArgumentParser(ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
     parser.set_defaults(**dict.fromkeys(names, argparse.SUPPRESS))
     given = {name: value for name, value in vars(parser.parse_args(rest)).items() if name in names}
-    training = {
-        name: _number(value) for name, value in recipe.items() if name in names and name not in own_names
-    }
+    training = {name: _number(value) for name, value in recipe.items() if name in names and name not in own_names}
     training.update(given)
     return {**{n: v for n, v in recipe.items() if n in own_names}, **own}, training
 
@@ -227,9 +223,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
         defaults["use_cpu"] = True  # without it a launched CPU process would not join its group
     args = ForgettingArguments(**{"output_dir": settings["output_dir"], **defaults, **training})
     job = {
-        name: settings[name]
-        for name in settings
-        if name not in ("dataset", "output_dir", "train_split", "eval_split")
+        name: settings[name] for name in settings if name not in ("dataset", "output_dir", "train_split", "eval_split")
     }
     with PartialState().main_process_first():
         job["train_dataset"] = load_split(settings["dataset"], settings.get("train_split", "train"))
@@ -270,12 +264,8 @@ def _save_recipe(settings: dict[str, Any], output_dir: str) -> None:
     from know_hf.trajectory.record import write_atomically
 
     secret = {name for name in settings if name.endswith("token")}
-    plain = {
-        name: value for name, value in sorted(settings.items()) if name not in secret and value is not None
-    }
-    write_atomically(
-        Path(output_dir) / "run.yaml", yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
-    )
+    plain = {name: value for name, value in sorted(settings.items()) if name not in secret and value is not None}
+    write_atomically(Path(output_dir) / "run.yaml", yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False))
 
 
 def run_enrich(options: argparse.Namespace, rest: list[str]) -> None:
@@ -341,9 +331,7 @@ def run_convert(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.known.conversion import convert_keras
 
     convert_keras(options.keras_dir).save_pretrained(out_dir)
-    print(
-        f"{out_dir}: load it with KnownPredictor.from_pretrained. The authors state no licence: keep it to yourself."
-    )
+    print(f"{out_dir}: load it with KnownPredictor.from_pretrained. The authors state no licence: keep it to yourself.")
 
 
 def run_quickstart(options: argparse.Namespace, rest: list[str]) -> None:

@@ -56,9 +56,7 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
                 f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
             ) from error
     if isinstance(dataset, (dict, DatasetDict)):
-        raise TypeError(
-            f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train']."
-        )
+        raise TypeError(f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train'].")
     if isinstance(dataset, IterableDataset):
         raise TypeError(
             "An IterableDataset has no length, and nested subsets need one: load it without streaming=True."
@@ -115,9 +113,7 @@ def find_columns(
 
 
 def _describe(features) -> str:
-    return ", ".join(
-        f"{name} ({getattr(f, 'dtype', None) or type(f).__name__})" for name, f in features.items()
-    )
+    return ", ".join(f"{name} ({getattr(f, 'dtype', None) or type(f).__name__})" for name, f in features.items())
 
 
 def _class_names(dataset: Dataset, label: str) -> list[str]:
@@ -223,9 +219,7 @@ def _text_preprocessing(model, source, columns: Columns, max_length: int | None)
             f"No tokenizer beside {str(source)!r}; save one into the model's folder, or pass preprocessed data with a "
             "data_collator."
         ) from error
-    limit = max_length or min(
-        tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512)
-    )
+    limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 
     def tokenize(batch: dict[str, list]) -> dict[str, Any]:
         encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
@@ -239,7 +233,5 @@ def _text_preprocessing(model, source, columns: Columns, max_length: int | None)
 
 def accuracy(prediction) -> dict[str, float]:
     """Share of examples whose highest score is at their label: the default ``compute_metrics`` of classifications."""
-    scores = (
-        prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    )
+    scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     return {"accuracy": float((scores.argmax(-1) == prediction.label_ids).mean())}

@@ -84,9 +84,7 @@ def load_model(
         if from_scratch:
             for name, value in labels.items():
                 setattr(config, name, value)
-            return LoadedModel(
-                auto_class.from_config(config, trust_remote_code=trust_remote_code), task, True
-            )
+            return LoadedModel(auto_class.from_config(config, trust_remote_code=trust_remote_code), task, True)
         loaded, info = auto_class.from_pretrained(
             model,
             dtype=torch.float32,
@@ -117,9 +115,7 @@ def _other_classes(known: dict[int, str], class_names: list[str] | None) -> bool
         return False
     if [n.lower() for n in names] == [n.lower() for n in class_names]:
         return False
-    logger.warning(
-        "The model's classes are named %s, the data's %s: stage 0 is trained.", names[:4], class_names[:4]
-    )
+    logger.warning("The model's classes are named %s, the data's %s: stage 0 is trained.", names[:4], class_names[:4])
     return True
 
 

@@ -75,9 +75,7 @@ class Plan:
                 ("copy", self.parameters[name].kind, f"{reason}{f' ({layer})' if layer else ''}"), []
             ).append(name)
         rows = [["what", "kind", "tensors", "values", "MB", "why", "for example"]]
-        for (what, kind, why), names in sorted(
-            groups.items(), key=lambda item: (item[0][0] == "copy", item[0])
-        ):
+        for (what, kind, why), names in sorted(groups.items(), key=lambda item: (item[0][0] == "copy", item[0])):
             specs = [self.tensors[name] for name in names]
             values, size = sum(s.numel for s in specs), sum(s.nbytes for s in specs) / 1e6
             rows.append([what, kind, str(len(names)), f"{values:,}", f"{size:.2f}", why, names[0]])
@@ -137,9 +135,7 @@ def make_plan(
         tensors = checkpoint.tensors
         live = kinds_of(_skeleton(source, trust_remote_code))
         parameters = {
-            name: live.get(name, Parameter("unknown", ""))
-            if spec.dtype in PREDICTABLE
-            else Parameter("buffer", "")
+            name: live.get(name, Parameter("unknown", "")) if spec.dtype in PREDICTABLE else Parameter("buffer", "")
             for name, spec in tensors.items()
         }
         stages = 5 if predictor is None else load_predictor_stages(predictor)
@@ -150,9 +146,7 @@ def make_plan(
 
 def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
     """Number of stages that a predictor reads."""
-    config = (
-        predictor.config if isinstance(predictor, KnownPredictor) else AutoConfig.from_pretrained(predictor)
-    )
+    config = predictor.config if isinstance(predictor, KnownPredictor) else AutoConfig.from_pretrained(predictor)
     return config.history_length
 
 

@@ -25,9 +25,7 @@ STEPS = 40
 logger = logging.getLogger(__name__)
 
 
-def quickstart(
-    output_dir: str | Path = "know-quickstart", *, seeds: int = 5
-) -> dict[str, dict[str, list[float]]]:
+def quickstart(output_dir: str | Path = "know-quickstart", *, seeds: int = 5) -> dict[str, dict[str, list[float]]]:
     """Pre-trains, forgets, predicts ×2 ×4 ×8, and fine-tunes every candidate on other classes.
 
     A small timm ResNet learns seven digits, forgets and is retrodicted; each candidate is then fine-tuned with a new
@@ -101,9 +99,7 @@ def quickstart(
     _plot(scores, report / "transfer.png")
     print((report / "report.md").read_text())
     print(text)
-    print(
-        f"Plots and tables: {report}\nCheckpoints: {', '.join(str(f) for f in result.checkpoints.values())}"
-    )
+    print(f"Plots and tables: {report}\nCheckpoints: {', '.join(str(f) for f in result.checkpoints.values())}")
     return scores
 
 
@@ -120,9 +116,7 @@ def digits(classes: tuple[int, ...]) -> Dataset:
     pixels = (data.images[chosen] * (255 / 16)).astype(np.uint8)
     labels = [classes.index(label) for label in data.target[chosen]]
     features = Features({"image": Image(), "label": ClassLabel(names=[str(c) for c in classes])})
-    return Dataset.from_dict(
-        {"image": [PILImage.fromarray(p) for p in pixels], "label": labels}, features=features
-    )
+    return Dataset.from_dict({"image": [PILImage.fromarray(p) for p in pixels], "label": labels}, features=features)
 
 
 def _fine_tune_all(
@@ -138,9 +132,7 @@ def _fine_tune_all(
             done[key] = _fine_tune(folders[name], data, columns, rate, seed, path.parent)
             write_atomically(path, json.dumps(done, indent=1))
     return {
-        name: {
-            f"{rate:g}": [done[f"{name}|{rate:g}|{seed}"] for seed in range(seeds)] for rate in LEARNING_RATES
-        }
+        name: {f"{rate:g}": [done[f"{name}|{rate:g}|{seed}"] for seed in range(seeds)] for rate in LEARNING_RATES}
         for name in folders
     }
 

@@ -48,9 +48,7 @@ def report_markdown(result: EnrichmentResult) -> str:
         for step, kinds in result.statistics.items()
         for kind, v in kinds.items()
     ]
-    text = (
-        "# Report\n\n## Stages and predictions\n\n" + table(rows) + "\n\n## What changed\n\n" + table(changes)
-    )
+    text = "# Report\n\n## Stages and predictions\n\n" + table(rows) + "\n\n## What changed\n\n" + table(changes)
     if result.self_check:
         ratios = [
             ["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"],
@@ -68,9 +66,7 @@ def report_markdown(result: EnrichmentResult) -> str:
 def table(rows: list[list[str]]) -> str:
     """Aligns rows, the first a heading, as a Markdown table."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 

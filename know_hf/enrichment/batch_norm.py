@@ -24,9 +24,7 @@ class _FromBatch(nn.Module):
 
     def forward(self, batch: dict[str, torch.Tensor]):
         device = next(self.model.parameters()).device
-        return self.model(
-            **{name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)}
-        )
+        return self.model(**{name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)})
 
 
 def has_batch_norm(model: nn.Module) -> bool:

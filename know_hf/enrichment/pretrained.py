@@ -212,9 +212,7 @@ def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> 
     return {} if trainer.eval_dataset is None else quality_scores(trainer.evaluate())
 
 
-def _finishing(
-    trainer, dataset, renew_batch_norm: bool
-) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
+def _finishing(trainer, dataset, renew_batch_norm: bool) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
     """What completes a predicted folder (BatchNorm statistics, scores), and the note about it for its provenance."""
 
     def finish(folder: Path) -> dict[str, float]:
@@ -288,19 +286,13 @@ def make_trainer(
             },
         )
     elif training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
-        raise ValueError(
-            "Give training settings either as args=ForgettingArguments(…) or as keywords, not both."
-        )
+        raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
     _check_output_dir(args.output_dir, model)
-    dataset_id = (
-        train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
-    )
+    dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     common = {"args": args, "callbacks": callbacks}
     if data_collator is not None:
         if not isinstance(model, PreTrainedModel):
-            raise ValueError(
-                "With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained)."
-            )
+            raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
         stage_subsets(train_dataset, args)
         trainer = trainer_class(
             model=model,
@@ -316,9 +308,7 @@ def make_trainer(
 
     train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_split(eval_dataset, "test")
-    columns = find_columns(
-        train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column
-    )
+    columns = find_columns(train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column)
     labels = label_values(train, columns)
     if (labels < 0).any():
         raise ValueError(
@@ -344,9 +334,7 @@ def make_trainer(
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
     source = None if isinstance(model, PreTrainedModel) else str(model)
-    preprocessing = make_preprocessing(
-        loaded.model, source, columns, image_size=image_size, max_length=max_length
-    )
+    preprocessing = make_preprocessing(loaded.model, source, columns, image_size=image_size, max_length=max_length)
     with args.main_process_first():
         train = preprocessing.apply(train)
         evaluation = None if evaluation is None else preprocessing.apply(evaluation)

@@ -65,13 +65,8 @@ def _ratios(trajectory: Trajectory, predicted: Path, kinds: Mapping[str, str]) -
     sums: dict[str, list[float]] = {}
     for name in kinds:
         for start in range(0, trajectory.tensors[name].numel, BLOCK):
-            guess, truth, start_point = (
-                source.read(name, start, start + BLOCK).double() for source in sources
-            )
+            guess, truth, start_point = (source.read(name, start, start + BLOCK).double() for source in sources)
             total = sums.setdefault(trajectory.parameters[name].kind, [0.0, 0.0])
             total[0] += (guess - truth).abs().sum().item()
             total[1] += (start_point - truth).abs().sum().item()
-    return {
-        kind: error / distance if distance else float("nan")
-        for kind, (error, distance) in sorted(sums.items())
-    }
+    return {kind: error / distance if distance else float("nan") for kind, (error, distance) in sorted(sums.items())}

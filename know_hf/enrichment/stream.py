@@ -48,8 +48,8 @@ def enrich(
 ) -> EnrichmentResult:
     """Predicts enriched checkpoints from an existing trajectory.
 
-    Runs no model code: BatchNorm statistics stay those of stage 0 ([`enrich_pretrained`] re-estimates them). Memory is a
-    few blocks, whatever the model's size. Under ``accelerate launch`` or ``torchrun`` the processes share the work.
+    Runs no model code: BatchNorm statistics stay those of stage 0 ([`enrich_pretrained`] re-estimates them). Memory is
+    a few blocks, whatever the model's size. Under ``accelerate launch`` or ``torchrun`` processes share the work.
 
     Args:
         trajectory: A [`Trajectory`] or the folder of a run.
@@ -106,15 +106,11 @@ def step_names(trajectory: Trajectory, steps: int) -> list[str]:
     """Folder names by nominal growth of the data: x2, x4, x8 at r = 0.5; x3, x9, x28 at r = 0.33."""
     scales = [trajectory.scale(step) for step in range(1, steps + 1)]
     for digits in range(1, 8):
-        names = [
-            f"x{scale:.0f}" if scale >= 3 and digits == 1 else f"x{scale:.{digits}f}" for scale in scales
-        ]
+        names = [f"x{scale:.0f}" if scale >= 3 and digits == 1 else f"x{scale:.{digits}f}" for scale in scales]
         names = [name.rstrip("0").rstrip(".") if "." in name else name for name in names]
         if len(set(names)) == steps:
             return names
-    raise ValueError(
-        f"sampling_ratio {trajectory.record.sampling_ratio} is too close to 1 to tell steps apart."
-    )
+    raise ValueError(f"sampling_ratio {trajectory.record.sampling_ratio} is too close to 1 to tell steps apart.")
 
 
 class Enrichment:
@@ -162,18 +158,14 @@ class Enrichment:
 
     def provenance(self) -> dict[str, Any]:
         """What determines the result, as plain data."""
-        files = [
-            {path.name: _sha256(path) for path in checkpoint.files}
-            for checkpoint in self.trajectory.checkpoints
-        ]
+        files = [{path.name: _sha256(path) for path in checkpoint.files} for checkpoint in self.trajectory.checkpoints]
         provenance = {
             "method": self.name,
             "parameters": {k: v for k, v in self.parameters.items() if k != "predictor"},
             "sampling_ratio": self.trajectory.record.sampling_ratio,
             "sources": files,
             "predicted": {
-                kind: sum(k == kind for k in self.predicted.values())
-                for kind in sorted(set(self.predicted.values()))
+                kind: sum(k == kind for k in self.predicted.values()) for kind in sorted(set(self.predicted.values()))
             },
             "copied": len(self.copied),
         }
@@ -194,20 +186,14 @@ class Enrichment:
         output_dir = Path(output_dir)
         names = step_names(self.trajectory, steps)
         folders = [output_dir / name for name in names]
+        self.check_targets(folders)
         with locked(output_dir, self.state.is_main_process):
             self.write(folders, finish, notes)
         return dict(zip(names, folders, strict=True))
 
-    def write(
-        self, folders: list[Path], finish: Finish | None = None, notes: Mapping[str, Any] | None = None
-    ) -> None:
+    def write(self, folders: list[Path], finish: Finish | None = None, notes: Mapping[str, Any] | None = None) -> None:
         """Writes one folder a step; folders that already hold the same result are left as they are."""
-        sources = [checkpoint.folder.resolve() for checkpoint in self.trajectory.checkpoints]
-        for folder in folders:
-            if any(folder.resolve() == s or s in folder.resolve().parents for s in sources):
-                raise FileExistsError(
-                    f"{folder} is, or lies in, an input checkpoint; choose another output_dir."
-                )
+        self.check_targets(folders)
         provenance = {**self.provenance(), **(notes or {})}
         todo = {step: PartialFolder(f) for step, f in enumerate(folders) if not _holds(f, provenance, step)}
         self.state.wait_for_everyone()
@@ -253,6 +239,13 @@ class Enrichment:
                 ) from error
             raise
 
+    def check_targets(self, folders: list[Path]) -> None:
+        """Refuses folders that are, or lie in, an input."""
+        sources = [checkpoint.folder.resolve() for checkpoint in self.trajectory.checkpoints]
+        for folder in folders:
+            if any(folder.resolve() == source or source in folder.resolve().parents for source in sources):
+                raise FileExistsError(f"{folder} is, or lies in, an input checkpoint; choose another output_dir.")
+
     def _check_space(self, todo: Mapping[int, PartialFolder]) -> None:
         needed = len(todo) * self.trajectory.checkpoints[0].nbytes
         free = shutil.disk_usage(next(iter(todo.values())).final.parent).free
@@ -281,9 +274,7 @@ class Enrichment:
             disable=not self.state.is_main_process,
         )
         with bar, ExitStack() as files:
-            patches = {
-                step: files.enter_context(CheckpointPatch(partial.path)) for step, partial in todo.items()
-            }
+            patches = {step: files.enter_context(CheckpointPatch(partial.path)) for step, partial in todo.items()}
             for name, start, stop in blocks:
                 kind = self.predicted[name]
                 stages = self.trajectory.read(name, start, stop)
@@ -324,9 +315,7 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
     if predictor is None:
         predictor = KnownPredictor.default()
     elif not isinstance(predictor, KnownPredictor):
-        predictor, info = KnownPredictor.from_pretrained(
-            str(predictor), dtype=torch.float32, output_loading_info=True
-        )
+        predictor, info = KnownPredictor.from_pretrained(str(predictor), dtype=torch.float32, output_loading_info=True)
         if info["missing_keys"] or info["unexpected_keys"]:
             raise ValueError(f"{predictor.name_or_path} is not a complete KNOWN predictor: {info}")
     if predictor.config.history_length != stages:
@@ -344,9 +333,7 @@ def _holds(folder: Path, provenance: Mapping[str, Any], step: int) -> bool:
     try:
         content = json.loads((folder / ENRICHMENT_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise FileExistsError(
-            f"{folder} exists and was not written by know-hf; choose another output_dir."
-        ) from error
+        raise FileExistsError(f"{folder} exists and was not written by know-hf; choose another output_dir.") from error
     expected = json.loads(json.dumps({**provenance, "step": step + 1}))
     different = [name for name, value in expected.items() if content.get(name) != value]
     if different:

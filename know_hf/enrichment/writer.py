@@ -14,9 +14,7 @@ from know_hf.trajectory.checkpoint import DTYPES
 ENRICHMENT_FILE = "enrichment.json"
 
 # Weights in other formats, pickles and training leftovers never travel; a README is written anew.
-_LEFT_BEHIND = (
-    ".bin .pt .pth .pkl .ckpt .h5 .msgpack .onnx .gguf .ot .tflite .npz .lock .partial .log".split()
-)
+_LEFT_BEHIND = ".bin .pt .pth .pkl .ckpt .h5 .msgpack .onnx .gguf .ot .tflite .npz .lock .partial .log".split()
 _LEFT_BEHIND_NAMES = (
     "README.md",
     "trainer_state.json",
@@ -57,9 +55,7 @@ class CheckpointPatch:
         spec = self._checkpoint.tensors[name]
         stored = values.to(DTYPES[spec.dtype]).contiguous()
         if stored.is_floating_point() and not torch.isfinite(stored).all():
-            raise ValueError(
-                f"The prediction of tensor {name!r} is not finite in {spec.dtype}; nothing was written."
-            )
+            raise ValueError(f"The prediction of tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
         file = self._files.get(spec.file)
         if file is None:
             file = self._files[spec.file] = open(spec.file, "r+b", buffering=0)

@@ -35,21 +35,13 @@ class ForgettingSettings:
     """
 
     num_stages: int = field(default=5, metadata={"help": "Number S of stages that the predictor reads."})
-    sampling_ratio: float = field(
-        default=0.5, metadata={"help": "Ratio r of successive data set sizes, 0 < r < 1."}
-    )
-    subset_seed: int | None = field(
-        default=None, metadata={"help": "Seed of the nested subsets; default: --seed."}
-    )
-    stratify_by: str | None = field(
-        default=None, metadata={"help": "Label column whose shares every subset keeps."}
-    )
+    sampling_ratio: float = field(default=0.5, metadata={"help": "Ratio r of successive data set sizes, 0 < r < 1."})
+    subset_seed: int | None = field(default=None, metadata={"help": "Seed of the nested subsets; default: --seed."})
+    stratify_by: str | None = field(default=None, metadata={"help": "Label column whose shares every subset keeps."})
     train_stage_zero: bool | None = field(
         default=None, metadata={"help": "Train stage 0 on all the data; default: only when the head is new."}
     )
-    carry_optimizer: bool = field(
-        default=True, metadata={"help": "Carry optimizer moments over from stage to stage."}
-    )
+    carry_optimizer: bool = field(default=True, metadata={"help": "Carry optimizer moments over from stage to stage."})
     self_check: bool = field(
         default=False, metadata={"help": "Train one further stage and retrodict stage 0 from it, as a test."}
     )
@@ -58,9 +50,7 @@ class ForgettingSettings:
         if self.num_stages < 2:
             raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
         if not 0 < self.sampling_ratio < 1:
-            raise ValueError(
-                f"sampling_ratio is {self.sampling_ratio}; it must lie strictly between 0 and 1."
-            )
+            raise ValueError(f"sampling_ratio is {self.sampling_ratio}; it must lie strictly between 0 and 1.")
         if getattr(self, "push_to_hub", False):
             raise ValueError(
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead."

@@ -29,9 +29,7 @@ from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
-WORK_FOLDER = (
-    "training"  # what Trainer writes while a stage runs; its checkpoints go when the stage is finished
-)
+WORK_FOLDER = "training"  # what Trainer writes while a stage runs; its checkpoints go when the stage is finished
 # Scores that say how fast, not how well: they would make equal runs differ.
 _TIMINGS = ("runtime", "per_second", "epoch", "_time")
 
@@ -39,10 +37,10 @@ _TIMINGS = ("runtime", "per_second", "epoch", "_time")
 class ForgettingMixin:
     """Makes any Trainer subclass forget; its arguments need the fields of [`ForgettingSettings`].
 
-    ``train()`` runs all stages. Each is one ordinary ``train()`` of the class mixed into, on a nested subset, so callbacks,
-    metrics, collators, precision, accumulation and logging work as ever. ``args.output_dir`` receives
-    ``stage-0`` … as plain ``from_pretrained`` folders and ``trajectory.json``; running again in the same folder continues
-    where an earlier run stopped and gives the same trajectory.
+    ``train()`` runs all stages. Each is one ordinary ``train()`` of the class mixed into, on a nested subset, so
+    callbacks, metrics, collators, precision, accumulation and logging work as ever. ``args.output_dir`` receives
+    ``stage-0`` … as plain ``from_pretrained`` folders and ``trajectory.json``; running again in the same folder
+    continues where an earlier run stopped and gives the same trajectory.
 
     Source: paper section 3.
 
@@ -78,9 +76,7 @@ class ForgettingMixin:
             ValueError: If the settings do not fit the data.
         """
         if trial is not None or self.model_init is not None:
-            raise ValueError(
-                "Forgetting needs one model from start to end: trial and model_init are not supported."
-            )
+            raise ValueError("Forgetting needs one model from start to end: trial and model_init are not supported.")
         if isinstance(resume_from_checkpoint, str):
             raise ValueError(
                 "resume_from_checkpoint takes no path here: a run continues from its own output_dir by itself."
@@ -120,18 +116,14 @@ class ForgettingMixin:
                     # One seed a stage: a run that starts in the middle draws the same numbers.
                     seed = args.seed + stage.index
                     enable_full_determinism(seed) if args.full_determinism else set_seed(seed)
-                    output = super().train(
-                        resume_from_checkpoint=last_complete_checkpoint(args.output_dir), **kwargs
-                    )
+                    output = super().train(resume_from_checkpoint=last_complete_checkpoint(args.output_dir), **kwargs)
                     history += self.state.log_history
                 self._finish_stage(root, record, stage)
         finally:
             self.train_dataset, args.output_dir, self._stage = full_dataset, output_dir, None
         if history:
             self.state.log_history = history
-        scores = {
-            f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()
-        }
+        scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
         return output._replace(metrics={**output.metrics, **scores})
 
     def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
@@ -152,9 +144,7 @@ class ForgettingMixin:
         )
         if not (root / FILE_NAME).exists():
             if root.is_dir() and any(root.glob("stage-*")):
-                raise TrajectoryError(
-                    f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir."
-                )
+                raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
             # Everyone has looked before anyone writes.
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
@@ -183,11 +173,7 @@ class ForgettingMixin:
             return
         first = lost[0]
         first_trained = 0 if self.args.train_stage_zero else 1
-        if (
-            self.args.carry_optimizer
-            and first > first_trained
-            and not _optimizer(root, first - 1).path.exists()
-        ):
+        if self.args.carry_optimizer and first > first_trained and not _optimizer(root, first - 1).path.exists():
             # The moments that this stage started from are gone: only the first trained stage starts without any.
             first = first_trained
         for stage in record.stages[first:]:
@@ -300,9 +286,7 @@ def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
     indices = nested_subsets(len(dataset), args.sampling_ratio, stages, args.subset_seed, labels)
     batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     if len(indices[-1]) < batch:
-        logger.warning(
-            "The smallest subset has %d examples, less than one batch of %d.", len(indices[-1]), batch
-        )
+        logger.warning("The smallest subset has %d examples, less than one batch of %d.", len(indices[-1]), batch)
     if labels is not None and (lost := len(set(labels)) - len(set(labels[indices[-1]]))):
         logger.warning("The smallest subset (%d examples) lacks %d classes.", len(indices[-1]), lost)
     if isinstance(dataset, datasets.Dataset):

@@ -31,9 +31,7 @@ def enriched_card(
     record = trajectory.record
     # A model folder's path says nothing to others and something about its owner; a Hub id is worth naming.
     model_id = record.model.get("id", "")
-    base_model = (
-        model_id if model_id and not os.path.isabs(model_id) and not os.path.exists(model_id) else None
-    )
+    base_model = model_id if model_id and not os.path.isabs(model_id) and not os.path.exists(model_id) else None
     dataset = record.dataset.get("id")
     results = [
         EvalResult(
@@ -64,8 +62,6 @@ def enriched_card(
         record=record,
         enrichment=enrichment,
         self_check=self_check,
-        metric_names=sorted(
-            {m for stage in record.stages for m in stage.metrics} | set(enrichment.get("metrics", {}))
-        ),
+        metric_names=sorted({m for stage in record.stages for m in stage.metrics} | set(enrichment.get("metrics", {}))),
     )
     return str(card).rstrip() + "\n"

@@ -31,9 +31,7 @@ class _FoldedStream:
         def affine(layer):
             return layer.weight.double(), layer.bias.double()
 
-        expand, squeeze, shift, output = map(
-            affine, (stream.expand, stream.squeeze, stream.shift, stream.output)
-        )
+        expand, squeeze, shift, output = map(affine, (stream.expand, stream.squeeze, stream.shift, stream.output))
         hidden = expand[0] @ inputs, expand[1]
         parts = {
             "gates": (squeeze[0] @ hidden[0], squeeze[0] @ hidden[1] + squeeze[1]),

@@ -13,18 +13,22 @@ from .configuration_known import KnownConfig
 from .inference import FoldedNetwork
 
 
+class ScaledLinear(nn.Linear):
+    """A linear layer that starts from Keras' VarianceScaling(0.1, fan_in, uniform) instead of Glorot's values."""
+
+
 class KnownStream(nn.Module):
     """One of the two streams: gated layer between two linear ones, ``(…, inputs)`` → ``(…, output_size)``."""
 
     def __init__(self, inputs: int, config: KnownConfig):
         super().__init__()
         hidden, bottleneck = config.hidden_size, config.bottleneck_size
-        self.expand = nn.Linear(inputs, hidden)
+        self.expand = ScaledLinear(inputs, hidden)
         self.squeeze = nn.Linear(hidden, bottleneck)
-        self.shift = nn.Linear(bottleneck, hidden)
-        self.gain = nn.Linear(bottleneck, hidden)
-        self.rate = nn.Linear(bottleneck, hidden)
-        self.output = nn.Linear(hidden, config.output_size)
+        self.shift = ScaledLinear(bottleneck, hidden)
+        self.gain = ScaledLinear(bottleneck, hidden)
+        self.rate = ScaledLinear(bottleneck, hidden)
+        self.output = ScaledLinear(hidden, config.output_size)
         self.negative_slope = config.negative_slope
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -76,15 +80,13 @@ class KnownPredictor(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """The paper's initial values: Keras' VarianceScaling(0.1, fan_in, uniform), else Glorot uniform."""
-        if isinstance(module, KnownStream):
-            for layer in (module.expand, module.shift, module.gain, module.rate, module.output):
-                bound = math.sqrt(3 * 0.1 / layer.in_features)
-                init.uniform_(layer.weight, -bound, bound)
-            init.xavier_uniform_(module.squeeze.weight)
-        elif isinstance(module, KnownNetwork):
-            init.xavier_uniform_(module.head.weight)
+        """The paper's initial values."""
+        if isinstance(module, ScaledLinear):
+            bound = math.sqrt(3 * 0.1 / module.in_features)
+            init.uniform_(module.weight, -bound, bound)
+            init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
 
     @classmethod
@@ -119,9 +121,7 @@ class KnownPredictor(PreTrainedModel):
         Source: paper section 4.5 (operation-specific models).
         """
         if kind not in self.networks:
-            raise ValueError(
-                f"This predictor has no network for kind {kind!r}; it has {list(self.networks)}."
-            )
+            raise ValueError(f"This predictor has no network for kind {kind!r}; it has {list(self.networks)}.")
         return self.networks[kind]
 
     def forward(self, history: Tensor, kind: str) -> Tensor:

@@ -111,9 +111,7 @@ class Checkpoint:
             for tensor, info in header.tensors.items():
                 if info.dtype not in DTYPES:
                     raise TrajectoryError(f"{path}: tensor {tensor!r} has unknown storage type {info.dtype}.")
-                specs[tensor] = TensorSpec(
-                    path, info.dtype, tuple(info.shape), data_start + info.data_offsets[0]
-                )
+                specs[tensor] = TensorSpec(path, info.dtype, tuple(info.shape), data_start + info.data_offsets[0])
         return specs
 
     @staticmethod

@@ -75,9 +75,8 @@ def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
             name = f"{path}.{role}" if path else role
             if isinstance(module, ParametrizationList):
                 # <layer>.parametrizations.<role>.original…: the tensor stands for the layer's when shaped like it.
-                layer_path, _, layer_role = path.rpartition(".parametrizations.")
-                layer_path, layer_role = (layer_path, layer_role) if layer_role else ("", path.split(".")[-1])
-                owner = modules[layer_path]
+                layer_path, _, layer_role = f".{path}".rpartition(".parametrizations.")
+                owner = modules[layer_path.removeprefix(".")]
                 same_shape = getattr(owner, layer_role).shape == tensor.shape
                 yield name, tensor, owner, layer_role if same_shape else role
             else:

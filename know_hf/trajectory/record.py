@@ -68,9 +68,7 @@ class TrajectoryRecord:
             )
         try:
             content["stages"] = [StageRecord(**stage) for stage in content["stages"]]
-            content["parameters"] = {
-                name: Parameter(**value) for name, value in content["parameters"].items()
-            }
+            content["parameters"] = {name: Parameter(**value) for name, value in content["parameters"].items()}
             return cls(**content)
         except (KeyError, TypeError, AttributeError) as error:
             raise TrajectoryError(f"{path} is not a trajectory record: {error}") from error

@@ -1,0 +1,147 @@
+"""Real components at toy size: digits that ship with scikit-learn, a tiny timm network, a tiny BERT."""
+
+import os
+
+# Before anything imports torch or the Hub client.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
+from transformers.utils import logging
+
+from know_hf import ForgettingArguments, Trajectory
+from know_hf.enrichment.pretrained import make_trainer
+from know_hf.models import timm_from_scratch
+from know_hf.quickstart import digits
+
+torch.set_num_threads(1)
+logging.disable_progress_bar()
+gc.freeze()  # Trainer collects garbage after every run; the imports need not be looked at each time
+
+
+def pytest_unconfigure():
+    gc.unfreeze()
+
+
+SHARED = Path(__file__).parents[2] / "shared"
+QUICK = {
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 256,
+    "learning_rate": 1e-3,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "dataloader_pin_memory": False,
+}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of data and reference values beside the project; tests that need it skip when it is absent."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip("needs the folder of reference data beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def images() -> Dataset:
+    """160 images of the digits 0, 1 and 2."""
+    return digits((0, 1, 2)).shuffle(seed=0).select(range(160))
+
+
+def tiny_image_model(seed: int = 0, classes: int = 3, **labels):
+    set_seed(seed)
+    return timm_from_scratch(
+        "resnet10t",
+        image_size=16,
+        model_args={"channels": [8, 8, 16, 16], "stem_width": 8, "in_chans": 1},
+        mean=(0.3,),
+        std=(0.4,),
+        num_labels=classes,
+        **labels,
+    )
+
+
+@pytest.fixture(scope="session")
+def image_model_folder(tmp_path_factory) -> Path:
+    """A tiny timm network with three classes, as a plain folder."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-resnet"
+    tiny_image_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_data_folder(tmp_path_factory, images) -> Path:
+    """The digits in Hub layout: train and test as parquet."""
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    (folder / "data").mkdir(parents=True)
+    images.select(range(128)).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    images.select(range(128, 160)).to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_model_folder(tmp_path_factory) -> Path:
+    """A tiny BERT without a classification head, with its tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "very", "not", "a"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=16
+    ).save_pretrained(folder)
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=16, num_labels=2,
+    )  # fmt: skip
+    BertForSequenceClassification(config).bert.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Dataset:
+    """64 short sentences of two classes."""
+    texts = [("a very " * (i % 3) + ("good" if i % 2 else "bad") + " film", i % 2) for i in range(64)]
+    features = Features({"sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
+    return Dataset.from_dict({"sentence": [t for t, _ in texts], "label": [c for _, c in texts]}, features=features)
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory, images):
+    """A finished forgetting run of five stages and the extra one, with its trainer."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    args = ForgettingArguments(str(folder), train_stage_zero=True, self_check=True, **QUICK)
+    trainer = make_trainer(
+        tiny_image_model(), images.select(range(128)), args=args, eval_dataset=images.select(range(128, 160))
+    )
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def trajectory(image_run) -> Trajectory:
+    """The session's finished trajectory; do not write into its folder."""
+    return image_run.trajectory
+
+
+def run_cli(*arguments, launcher=(), check=True, env=None, **kwargs) -> subprocess.CompletedProcess:
+    """Runs the command line in a process of its own."""
+    command = [*(launcher or [sys.executable]), "-m", "know_hf", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, **kwargs)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done
