@@ -221,7 +221,8 @@ def meta_train(network, kind, trials, held_out, epochs: int, per_tensor: int, se
         if score < best:
             best, best_state = score, {k: v.clone() for k, v in network.state_dict().items()}
         print(
-            f"{kind} epoch {epoch}: training error {total / len(batches):.3e}, held-out ratios {score[0]:.4f} {score[1]:.4f}",
+            f"{kind} epoch {epoch}: training error {total / len(batches):.3e}, "
+            f"held-out ratios {score[0]:.4f} {score[1]:.4f}",
             flush=True,
         )
     network.load_state_dict(best_state)

@@ -165,8 +165,10 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     if unknown:
         raise ValueError(f"{options.config}: unknown setting {', '.join(map(repr, unknown))}.")
     parser = HfArgumentParser(ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
-    parser.set_defaults(**dict.fromkeys(names, argparse.SUPPRESS))
-    given = {name: value for name, value in vars(parser.parse_args(rest)).items() if name in names}
+    # Only what was given: a name that is there already keeps argparse from filling in the default.
+    unset = object()
+    found = parser.parse_args(rest, namespace=argparse.Namespace(**dict.fromkeys(names, unset)))
+    given = {name: value for name, value in vars(found).items() if name in names and value is not unset}
     training = {name: _number(value) for name, value in recipe.items() if name in names and name not in own_names}
     training.update(given)
     return {**{n: v for n, v in recipe.items() if n in own_names}, **own}, training

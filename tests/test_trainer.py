@@ -1,5 +1,8 @@
 """ForgettingTrainer: stages, resuming, Trainer's own features, bad input."""
 
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import datasets
@@ -25,6 +28,7 @@ from know_hf import (
     Trajectory,
     TrajectoryError,
 )
+from know_hf.locking import LOCK_NAME, locked
 
 
 @dataclass
@@ -144,8 +148,6 @@ def test_resumed_equals_uninterrupted(tmp_path, carry, stage):
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_lost_stage_is_made_again(tmp_path, lost):
-    import shutil
-
     make(tmp_path).train()
     before = [weights(tmp_path, i) for i in range(3)]
     before = [{name: tensor.clone() for name, tensor in stage.items()} for stage in before]
@@ -235,16 +237,11 @@ def test_small_subset_is_a_warning(tmp_path, caplog):
 
 
 def test_folder_in_use(tmp_path):
-    import subprocess
-    import sys
-
-    from know_hf.locking import LOCK_NAME, locked
-
-    holder = subprocess.Popen(
-        [sys.executable, "-c", f"from filelock import FileLock\nlock = FileLock({str(tmp_path / LOCK_NAME)!r})\nlock.acquire()\n"
-         "print('held', flush=True)\ninput()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    hold = (
+        f"import filelock\nlock = filelock.FileLock({str(tmp_path / LOCK_NAME)!r})\n"
+        "lock.acquire()\nprint('held', flush=True)\ninput()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(BlockingIOError, match="in use by another run"), locked(tmp_path):

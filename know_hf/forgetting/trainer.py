@@ -195,6 +195,12 @@ class ForgettingMixin:
 
     def _finish_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Saves a plain checkpoint, scores it, and records the stage as finished."""
+        for name, parameter in self.model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise TrajectoryError(
+                    f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {name!r}. Lower the "
+                    "learning rate and run again in a new folder."
+                )
         partial, final = root / f".{stage.folder}.partial", root / stage.folder
         main = self.is_world_process_zero()
         if main:

@@ -30,7 +30,10 @@ WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_mo
 
 
 class TrajectoryError(ValueError):
-    """A trajectory or one of its checkpoints is missing, damaged or does not fit the others."""
+    """A trajectory or one of its checkpoints is missing, damaged or does not fit the others.
+
+    Source: ours.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""The command line: quick help, one line for bad input, recipes that reproduce."""
+
+import argparse
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import run_cli
+
+from know_hf.cli import build_parser, main, read_recipe, resolve_recipe
+
+FAST = ["--num_train_epochs", 1, "--per_device_train_batch_size", 16, "--learning_rate", 1e-3, "--disable_tqdm", "True"]
+
+
+def fails(capsys, *arguments) -> str:
+    """Runs a command that must end with code 2 and one line; returns the line."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("know-hf: error:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_help_is_quick():
+    start = time.perf_counter()
+    text = run_cli("--help").stdout
+    assert time.perf_counter() - start < 1
+    for command in ("enrich", "forget", "predict", "plan", "convert", "quickstart", "env"):
+        assert command in text
+    assert "--label-column" in run_cli("enrich", "--help").stdout
+
+
+def test_importing_the_package_is_light():
+    heavy = "{'torch', 'transformers', 'datasets', 'timm', 'accelerate'}"
+    code = f"import sys, know_hf; found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_public_name_resolves_and_is_documented():
+    import know_hf
+
+    for name in know_hf.__all__:
+        value = getattr(know_hf, name)
+        assert name.startswith("__") or (value.__doc__ and "Source:" in value.__doc__), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        know_hf.nothing  # noqa: B018
+
+
+def test_enrich_and_its_recipe_reproduce(tmp_path, image_model_folder, image_data_folder, capsys):
+    main([
+        "enrich", "--model", str(image_model_folder), "--dataset", str(image_data_folder), "--output-dir",
+        str(tmp_path / "one"), "--steps", "2", "--num_stages", "5", "--stratify_by", "label", *map(str, FAST),
+    ])  # fmt: skip
+    out = capsys.readouterr().out
+    assert "| x4 " in out and f"x2: {tmp_path / 'one' / 'enriched' / 'x2'}" in out
+    recipe = yaml.safe_load((tmp_path / "one" / "run.yaml").read_text())
+    assert recipe["steps"] == 2 and recipe["learning_rate"] == 1e-3
+    main(["enrich", "--config", str(tmp_path / "one" / "run.yaml"), "--output-dir", str(tmp_path / "two")])
+    for name in ("stage-0", "stage-4", "enriched/x2", "enriched/x4"):
+        a, b = ((tmp_path / run / name / "model.safetensors").read_bytes() for run in ("one", "two"))
+        assert a == b
+
+
+def test_forget_then_predict_equals_enrich_without_batch_norm(tmp_path, image_model_folder, image_data_folder, capsys):
+    common = ["--model", image_model_folder, "--dataset", image_data_folder, "--eval-split", "none", *FAST]
+    main([str(a) for a in ["forget", *common, "--output-dir", tmp_path / "forget"]])
+    assert "stage 4: 8 examples" in capsys.readouterr().out
+    main([str(a) for a in ["predict", tmp_path / "forget", "--steps", 1, "--output-dir", tmp_path / "p"]])
+    main(
+        [
+            str(a)
+            for a in ["enrich", *common, "--output-dir", tmp_path / "enrich", "--steps", 1, "--no-update-batch-norm"]
+        ]
+    )
+    a = (tmp_path / "p" / "x2" / "model.safetensors").read_bytes()
+    assert a == (tmp_path / "enrich" / "enriched" / "x2" / "model.safetensors").read_bytes()
+    main(["predict", str(tmp_path / "forget"), "--method", "shrink", "--steps", "1"])
+    assert (tmp_path / "forget" / "enriched-shrink" / "x2").is_dir()
+
+
+def test_plan_and_env(trajectory, capsys):
+    main(["plan", str(trajectory.root), "--norms", "bias"])
+    out = capsys.readouterr().out
+    assert "predict (bias)" in out and "norm" in out
+    main(["env"])
+    assert "transformers" in capsys.readouterr().out
+
+
+def test_convert(shared, tmp_path, capsys):
+    main(["convert", str(shared / "reference" / "known_keras"), str(tmp_path / "official")])
+    assert {p.name for p in (tmp_path / "official").iterdir()} == {"config.json", "model.safetensors"}
+    assert "not an empty folder" in fails(capsys, "convert", shared / "reference", tmp_path / "official")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["enrich", "--model", "m"], "missing --dataset, --output-dir"),
+        (["predict", "nowhere"], "nowhere holds no trajectory.json"),
+        (["plan", "nowhere"], "Checkpoint folder nowhere does not exist"),
+        (["convert", "nowhere", "out"], "nowhere lacks KNOWN_Conv.h5"),
+        (["quickstart", "--seeds", "1"], "a spread needs at least 2"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *arguments)
+
+
+def test_bad_input_of_enrich(capsys, tmp_path, image_model_folder, image_data_folder):
+    base = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, "--output-dir", tmp_path / "o"]
+    assert "neither a local folder" in fails(capsys, *base, "--model", "nobody/nothing")
+    assert "neither a local folder" in fails(capsys, *base, "--dataset", "nobody/nothing")
+    assert "strictly between 0 and 1" in fails(capsys, *base, "--sampling_ratio", 1.5)
+    assert "at least 2 stages" in fails(capsys, *base, "--num_stages", 1)
+    assert "reads 5 stages, the trajectory has 3" in fails(capsys, *base, "--num_stages", 3)
+    assert "There is no column 'x'" in fails(capsys, *base, "--label-column", "x")
+    assert "model's own folder" in fails(capsys, *base, "--output-dir", image_model_folder)
+    assert "PATTERN=KIND" in fails(capsys, *base, "--kinds", "fc")
+    assert not list(tmp_path.rglob("stage-*"))
+
+
+def options(*arguments) -> argparse.Namespace:
+    return build_parser().parse_known_args(["enrich", *arguments])
+
+
+def test_flags_win_over_the_recipe(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: m\ndataset: d\noutput_dir: o\nsteps: 2\nlearning_rate: 1e-3\nnum_stages: 4\n")
+    parsed, rest = options("--config", str(path), "--steps", "1", "--num_stages", "6")
+    settings, training = resolve_recipe(parsed, rest)
+    assert settings["steps"] == 1 and settings["model"] == "m" and settings["output_dir"] == "o"
+    assert training == {"learning_rate": 1e-3, "num_stages": 6}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: m\ndataset: d\noutput_dir: o\nstepz: 2\n", "unknown setting 'stepz'"),
+        ("- a\n", "name: value pairs"),
+        ("model: !!python/object/apply:os.getcwd []\n", "not plain YAML"),
+        ("a: [", "not plain YAML"),
+    ],
+)
+def test_bad_recipes(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        resolve_recipe(*options("--config", str(path)))
+
+
+def test_recipe_file_must_exist(capsys, tmp_path):
+    assert "No such file" in fails(capsys, "enrich", "--config", tmp_path / "no.yaml")
+    with pytest.raises(OSError):
+        read_recipe(tmp_path / "no.yaml")
+
+
+def test_unknown_flags_are_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "x", "--stepz", "3"])
+    assert ended.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["enrich", "--model", "m", "--dataset", "d", "--output-dir", "o", "--learning_ratez", "3"])
+    assert ended.value.code == 2
+
+
+def test_interruption_is_one_line(capsys, monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("know_hf.cli.read_recipe", stop)
+    assert "run the same command again" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml")
+
+
+def test_tokens_are_not_written(tmp_path, image_model_folder, image_data_folder):
+    main([str(a) for a in [
+        "forget", "--model", image_model_folder, "--dataset", image_data_folder, "--output-dir", tmp_path / "run",
+        "--hub_token", "hf_secret123", *FAST,
+    ]])  # fmt: skip
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or b"hf_secret123" not in path.read_bytes(), path

@@ -1,0 +1,46 @@
+"""The plan: complete, from headers alone, and the same decisions as the prediction."""
+
+import pytest
+import torch
+
+from know_hf.plan import make_plan
+from know_hf.trajectory import Trajectory, TrajectoryError, resolve_kinds
+
+
+def test_plan_of_a_trajectory_lists_everything(trajectory):
+    plan = make_plan(trajectory.root, steps=2)
+    assert (plan.predicted, plan.copied) == resolve_kinds(trajectory.parameters)
+    assert plan.predicted.keys() | plan.copied.keys() == trajectory.tensors.keys()
+    assert plan.output_bytes == 2 * sum(spec.nbytes for spec in trajectory.tensors.values())
+    assert 1e-9 < plan.seconds_per_weight < 1e-3
+    text = str(plan)
+    for expected in ("predict (conv)", "predict (bias)", "normalisation parameter (BatchNorm2d)", "MB", "2 steps"):
+        assert expected in text
+
+
+def test_plan_of_a_model_agrees_with_its_trajectory(trajectory, image_model_folder, text_model_folder):
+    assert make_plan(image_model_folder).predicted == make_plan(trajectory.root).predicted
+    text = make_plan(text_model_folder, embeddings="fc")
+    assert text.predicted["embeddings.word_embeddings.weight"] == "fc"
+    assert text.copied["embeddings.LayerNorm.weight"] == "normalisation parameter"
+
+
+def test_plan_reads_no_weights(trajectory, monkeypatch):
+    from know_hf.trajectory import Checkpoint
+
+    def refuse(*_):
+        raise AssertionError("read weights")
+
+    monkeypatch.setattr(Checkpoint, "read", refuse)
+    monkeypatch.setattr(Trajectory, "read", refuse)
+    make_plan(trajectory.root)
+
+
+def test_plan_of_nothing(tmp_path):
+    with pytest.raises(TrajectoryError, match="no safetensors weights"):
+        make_plan(tmp_path)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(TrajectoryError, match="neither a trajectory nor a model"):
+        make_plan(tmp_path)

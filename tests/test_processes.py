@@ -1,0 +1,100 @@
+"""Real processes: two at once, and one that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import torch
+from conftest import run_cli
+from transformers import AutoModelForImageClassification
+
+from know_hf import Trajectory
+from know_hf.trajectory import Checkpoint
+
+SETTINGS = [
+    "--num_train_epochs", 2, "--per_device_train_batch_size", 8, "--learning_rate", 1e-3, "--disable_tqdm", "True",
+    "--save_strategy", "steps", "--save_steps", 1, "--train_stage_zero", "True",
+]  # fmt: skip
+
+
+def files(folder):
+    """Every weight file of a run, and its record."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))} | {
+        "trajectory.json": (folder / "trajectory.json").read_bytes()
+    }
+
+
+def start(*arguments) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "know_hf", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def kill_when(process: subprocess.Popen, condition, seconds: float = 90) -> None:
+    """Sends SIGKILL as soon as the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_data_folder):
+    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--output-dir"]
+    run_cli(*command, tmp_path / "whole")
+
+    run = tmp_path / "killed"
+    process = start(*command, run)
+    kill_when(process, lambda: (run / "training" / "stage-2" / "checkpoint-2" / "trainer_state.json").exists())
+    assert not (run / "stage-2").exists() and (run / "stage-1").is_dir()
+
+    process = start(*command, run)
+    kill_when(process, lambda: (run / "enriched" / ".x2.partial" / "model.safetensors").exists())
+    assert not (run / "enriched" / "x2").exists()
+
+    run_cli(*command, run)
+    assert files(run) == files(tmp_path / "whole")
+    assert not list(run.rglob("*.partial"))
+
+
+def test_two_processes(tmp_path, image_model_folder, image_data_folder):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run_cli(
+        "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS,
+        "--output-dir", tmp_path / "two", launcher=launcher, env={"GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    # The same global batch in one process: the same subsets and settings, and nearly the same weights.
+    one = [x if x != 8 else 16 for x in SETTINGS]
+    run_cli(
+        "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *one, "--output-dir", tmp_path / "one"
+    )
+    records = [Trajectory.load(tmp_path / name).record for name in ("one", "two")]
+    assert records[0].recipe == records[1].recipe
+    assert [s.examples for s in records[0].stages] == [s.examples for s in records[1].stages]
+    for name in ("x2", "x4", "x8"):
+        AutoModelForImageClassification.from_pretrained(tmp_path / "two" / "enriched" / name)
+    # One or two processes predict the same from the same trajectory.
+    run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "single")
+    trajectory = records[1]
+    for name in ("x2", "x4", "x8"):
+        pair = Checkpoint(tmp_path / "two" / "enriched" / name)
+        single = Checkpoint(tmp_path / "single" / name)
+        for tensor in pair.tensors:
+            if trajectory.parameters[tensor].kind != "buffer":
+                assert torch.allclose(pair.read(tensor), single.read(tensor), rtol=0, atol=1e-6), tensor
+    assert not list((tmp_path / "two").rglob("*.partial"))
+
+
+def test_second_run_on_a_busy_folder_is_refused(tmp_path, image_model_folder, image_data_folder):
+    from know_hf.locking import locked
+
+    with locked(tmp_path / "run"):
+        done = run_cli(
+            "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS,
+            "--output-dir", tmp_path / "run", check=False,
+        )  # fmt: skip
+    assert done.returncode == 2 and "in use by another run" in done.stderr
+    assert os.listdir(tmp_path / "run") == [".know-hf.lock"]
