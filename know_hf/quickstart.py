@@ -20,7 +20,7 @@ from know_hf.trajectory.record import write_atomically
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
 SHOTS = 5
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-STEPS = 40
+EPOCHS, STEPS = 15, 40  # of pre-training and each stage; of each fine-tuning
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def quickstart(output_dir: str | Path = "know-quickstart", *, seeds: int = 5) ->
         str(output_dir),
         train_stage_zero=True,
         self_check=True,
-        num_train_epochs=15,
+        num_train_epochs=EPOCHS,
         per_device_train_batch_size=32,
         per_device_eval_batch_size=256,
         learning_rate=2e-3,
@@ -210,7 +210,7 @@ def _plot(scores: dict[str, dict[str, list[float]]], path: Path) -> None:
     figure = Figure(figsize=(8.0, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     names, rates = list(scores), [f"{rate:g}" for rate in LEARNING_RATES]
-    for i, (rate, colour) in enumerate(zip(rates, ("#9fc1e5", "#2f6db3", "#173a63"), strict=True)):
+    for i, (rate, colour) in enumerate(zip(rates, ("#9fc1e5", "#2f6db3", "#173a63"), strict=False)):
         values = [100 * np.array(scores[name][rate]) for name in names]
         axes.bar(
             np.arange(len(names)) + 0.27 * (i - 1), [v.mean() for v in values], 0.26,

@@ -1,0 +1,39 @@
+"""The quickstart at toy size, and at full size when asked for slow tests."""
+
+import pytest
+from transformers import AutoModelForImageClassification
+
+from know_hf import quickstart as module
+from know_hf.quickstart import digits, quickstart
+
+NAMES = ["naive", *(f"shrink to x{s}'s norms" for s in (2, 4, 8)), *(f"KNOWN x{s}" for s in (2, 4, 8))]
+
+
+def check(folder, scores, out, seeds, rates):
+    assert list(scores) == NAMES
+    assert all(len(by) == rates and all(len(v) == seeds for v in by.values()) for by in scores.values())
+    assert "ahead of" in out and "±" in out and "Self-check" in out
+    for name in ("forgetting_curve.png", "transfer.png"):
+        assert (folder / "report" / name).stat().st_size > 10_000
+    for step in ("x2", "x4", "x8"):
+        AutoModelForImageClassification.from_pretrained(folder / "enriched" / step)
+
+
+def test_small_quickstart_and_its_continuation(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "EPOCHS", 1)
+    monkeypatch.setattr(module, "STEPS", 2)
+    monkeypatch.setattr(module, "LEARNING_RATES", (1e-3,))
+    scores = quickstart(tmp_path, seeds=2)
+    check(tmp_path, scores, capsys.readouterr().out, 2, 1)
+    assert quickstart(tmp_path, seeds=2) == scores
+
+
+def test_digits_are_real_and_relabelled():
+    data = digits((7, 8, 9))
+    assert sorted(set(data["label"])) == [0, 1, 2] and data.features["label"].names == ["7", "8", "9"]
+    assert 500 < len(data) < 560 and data[0]["image"].size == (8, 8)
+
+
+@pytest.mark.slow
+def test_full_quickstart(tmp_path, capsys):
+    check(tmp_path, quickstart(tmp_path), capsys.readouterr().out, 5, 3)
