@@ -60,6 +60,23 @@ def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_d
     assert not list(run.rglob("*.partial"))
 
 
+def test_interrupted_process_says_how_to_continue(tmp_path, image_model_folder, image_data_folder):
+    run = tmp_path / "run"
+    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--output-dir", run]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "know_hf", *map(str, command)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (run / "stage-1").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate()[1]
+    assert process.returncode == 2
+    assert "know-hf: error: interrupted; run the same command again to continue." in stderr.splitlines()
+    assert not list(run.rglob("*.partial/enrichment.json"))
+
+
 def test_two_processes(tmp_path, image_model_folder, image_data_folder):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run_cli(
