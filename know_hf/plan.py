@@ -103,7 +103,7 @@ def make_plan(
     Reads headers, never weights. A model's kinds come from its configuration, built without memory for weights.
 
     Args:
-        source: Folder of a forgetting run, or of a transformers or timm model.
+        source: Folder of a forgetting run, or folder or Hub id of a transformers or timm model.
         steps: Number of prediction steps.
         predictor: The predictor to measure; the bundled one by default.
         norms: As for [`enrich`].
@@ -115,6 +115,7 @@ def make_plan(
         A [`Plan`]; print it.
 
     Raises:
+        FileNotFoundError: If it is neither a folder nor reachable on the Hub.
         TrajectoryError: If a checkpoint is damaged, or the folder holds neither.
         ValueError: If an option does not fit.
 
@@ -131,8 +132,7 @@ def make_plan(
         trajectory.validate()
         tensors, parameters, stages = trajectory.tensors, trajectory.parameters, len(trajectory)
     else:
-        checkpoint = Checkpoint(source)
-        tensors = checkpoint.tensors
+        tensors = Checkpoint(source).tensors if source.is_dir() else _remote_tensors(str(source))
         live = kinds_of(_skeleton(source, trust_remote_code))
         parameters = {
             name: live.get(name, Parameter("unknown", "")) if spec.dtype in PREDICTABLE else Parameter("buffer", "")
@@ -148,6 +148,26 @@ def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
     """Number of stages that a predictor reads."""
     config = predictor.config if isinstance(predictor, KnownPredictor) else AutoConfig.from_pretrained(predictor)
     return config.history_length
+
+
+def _remote_tensors(repo_id: str) -> dict[str, TensorSpec]:
+    """Reads the headers of a model on the Hub, without downloading its weights."""
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, NotASafetensorsRepoError, OfflineModeIsEnabled
+
+    try:
+        metadata = get_safetensors_metadata(repo_id)
+    except NotASafetensorsRepoError as error:
+        raise TrajectoryError(f"{repo_id} on the Hub holds no safetensors weights.") from error
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise FileNotFoundError(
+            f"{repo_id!r} is neither a local folder nor a model reachable on the Hub. ({str(error).splitlines()[0]})"
+        ) from error
+    return {
+        name: TensorSpec(Path(file), info.dtype, tuple(info.shape), info.data_offsets[0])
+        for file, header in metadata.files_metadata.items()
+        for name, info in header.tensors.items()
+    }
 
 
 def _skeleton(folder: Path, trust_remote_code: bool) -> torch.nn.Module:

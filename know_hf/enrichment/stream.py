@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder
-from know_hf.forgetting.recipe import versions
+from know_hf.forgetting.recipe import portable_name, versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
@@ -148,9 +148,9 @@ class Enrichment:
         self.device = torch.device(device) if device is not None else self.state.device
         self.predictor_source = None
         if self.method.learned:
-            self.predictor_source = (
-                "bundled" if predictor is None else str(getattr(predictor, "name_or_path", predictor))
-            )
+            self.predictor_source = "bundled"
+            if predictor is not None:
+                self.predictor_source = portable_name(str(getattr(predictor, "name_or_path", predictor)))
             predictor = load_predictor(predictor, len(trajectory)).to(self.device)
             for kind in set(self.predicted.values()):
                 predictor.network(kind)

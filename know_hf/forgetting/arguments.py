@@ -56,6 +56,8 @@ class ForgettingSettings:
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead."
             )
         super().__post_init__()
+        # Trainer stores its arguments as a pickle beside every checkpoint; a token has no use here and no place there.
+        self.hub_token = None
         if self.subset_seed is None:
             self.subset_seed = self.seed
 

@@ -1,6 +1,7 @@
 """What identifies a run: the settings, model and data that a continued run must share."""
 
 import hashlib
+import os
 from importlib import metadata
 from typing import Any
 
@@ -37,16 +38,22 @@ _TASKS = {
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, Auto class, task, size and origin of a model."""
-    config = getattr(model, "config", None)
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
     _, _, head = type(model).__name__.partition("For")
     auto_class = f"AutoModelFor{head}" if head else "AutoModel"
     return {
         "class": type(model).__name__,
         "auto_class": auto_class if hasattr(auto, auto_class) else None,
         "task": _TASKS.get(head),
-        "id": getattr(config, "_name_or_path", "") or "",
+        "id": portable_name(name),
+        "local": os.path.exists(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+
+
+def portable_name(name: str) -> str:
+    """A Hub id as it is; of a local path only the last part, which says nothing about the machine."""
+    return os.path.basename(os.path.abspath(name)) if name and os.path.exists(name) else name
 
 
 def describe_dataset(dataset) -> dict[str, Any]:

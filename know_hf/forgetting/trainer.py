@@ -99,6 +99,9 @@ class ForgettingMixin:
         args, full_dataset, output_dir = self.args, self.train_dataset, self.args.output_dir
         root = Path(output_dir)
         subsets = stage_subsets(full_dataset, args)
+        batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        if len(subsets[-1]) < batch:
+            logger.warning("The smallest subset has %d examples, less than one batch of %d.", len(subsets[-1]), batch)
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(root, record)
         history, output = [], TrainOutput(0, 0.0, {})
@@ -290,11 +293,6 @@ def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
         labels = dataset.with_format("numpy", columns=[args.stratify_by])[args.stratify_by][:]
     stages = args.num_stages + bool(args.self_check)
     indices = nested_subsets(len(dataset), args.sampling_ratio, stages, args.subset_seed, labels)
-    batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-    if len(indices[-1]) < batch:
-        logger.warning("The smallest subset has %d examples, less than one batch of %d.", len(indices[-1]), batch)
-    if labels is not None and (lost := len(set(labels)) - len(set(labels[indices[-1]]))):
-        logger.warning("The smallest subset (%d examples) lacks %d classes.", len(indices[-1]), lost)
     if isinstance(dataset, datasets.Dataset):
         return [dataset] + [dataset.select(chosen) for chosen in indices[1:]]
     return [dataset] + [Subset(dataset, chosen.tolist()) for chosen in indices[1:]]

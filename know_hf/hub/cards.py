@@ -1,6 +1,5 @@
 """Model cards of enriched checkpoints, rendered offline from a template."""
 
-import os
 from importlib import resources
 from typing import Any
 
@@ -29,9 +28,8 @@ def enriched_card(
     Source: ours.
     """
     record = trajectory.record
-    # A model folder's path says nothing to others and something about its owner; a Hub id is worth naming.
     model_id = record.model.get("id", "")
-    base_model = model_id if model_id and not os.path.isabs(model_id) and not os.path.exists(model_id) else None
+    base_model = None if record.model.get("local") else model_id or None
     dataset = record.dataset.get("id")
     results = [
         EvalResult(

@@ -102,7 +102,6 @@ class Trajectory:
             parameters = kinds_of(model)
         else:
             parameters = {k: v if isinstance(v, Parameter) else Parameter(v, "given") for k, v in kinds.items()}
-        # Relative paths, so that the record of a moved folder still finds its stages beside it.
         stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(checkpoints)]
         record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters)
         trajectory = cls(record, Path.cwd())
