@@ -254,6 +254,7 @@ def _quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # its reports about a head that is new on purpose
     disable_progress_bar()
     logging.basicConfig(format="%(message)s")
     main = os.environ.get("RANK", "0") == "0"

@@ -12,7 +12,7 @@ NAMES = ["naive", *(f"shrink to x{s}'s norms" for s in (2, 4, 8)), *(f"KNOWN x{s
 def check(folder, scores, out, seeds, rates):
     assert list(scores) == NAMES
     assert all(len(by) == rates and all(len(v) == seeds for v in by.values()) for by in scores.values())
-    assert "ahead of" in out and "±" in out and "Self-check" in out
+    assert "the best control" in out and "±" in out and "Self-check" in out
     for name in ("forgetting_curve.png", "transfer.png"):
         assert (folder / "report" / name).stat().st_size > 10_000
     for step in ("x2", "x4", "x8"):

@@ -13,14 +13,14 @@ from know_hf.data import accuracy, find_columns, label_values, load_split, make_
 from know_hf.enrichment.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
-from know_hf.enrichment.stream import Enrichment, enriched_folder, load_predictor
+from know_hf.enrichment.stream import Enrichment, method_names, method_parameters
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.trainer import ForgettingTrainer, load_weights, quality_scores, stage_subsets
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
 from know_hf.models import load_model
 from know_hf.report import write_report
-from know_hf.retrodiction import get_method
+from know_hf.retrodiction import check_method
 from know_hf.trajectory import Trajectory, kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
 
@@ -35,8 +35,9 @@ def enrich_pretrained(
     eval_dataset=None,
     args: ForgettingArguments | None = None,
     steps: int = 3,
-    retrodictor: str = "known",
+    retrodictor: str | Sequence[str] = "known",
     parameters: Mapping[str, Any] | None = None,
+    iterate: bool = False,
     predictor: KnownPredictor | str | Path | None = None,
     norms: str = "copy",
     embeddings: str = "copy",
@@ -69,8 +70,9 @@ def enrich_pretrained(
         eval_dataset: Data to score every stage and enriched checkpoint on; an id or folder means its ``test`` split.
         args: Training and forgetting settings, or give them as keywords.
         steps: Number of prediction steps; step s stands for r^(-s) times the data.
-        retrodictor: Name of the method.
-        parameters: The method's own parameters.
+        retrodictor: Name of the method, several of them, or ``"all"``; the self-check is of the first.
+        parameters: The method's own parameters; with several methods as ``{"tsv.frac": 0.2}``.
+        iterate: Take single steps and slide the window, whatever the method's own way to further steps.
         predictor: A [`KnownPredictor`], its folder or Hub id; the bundled one by default.
         norms: ``"copy"``, or ``"bias"`` to predict normalisation parameters.
         embeddings: ``"copy"``, or ``"fc"`` to predict embedding tables.
@@ -135,15 +137,17 @@ def enrich_pretrained(
     options = {
         "retrodictor": retrodictor,
         "parameters": parameters,
+        "iterate": iterate,
         "predictor": predictor,
         "norms": norms,
         "embeddings": embeddings,
         "kinds": kinds,
     }
     # Everything that may not fit is looked at before the first training step.
-    if get_method(retrodictor).learned:
-        load_predictor(predictor, trainer.args.num_stages)
-    resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
+    names, stages = method_names(retrodictor), trainer.args.num_stages
+    predicted, _ = resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
+    for name, own in method_parameters(names, parameters, predictor, stages)[0].items():
+        check_method(name, stages, sorted(set(predicted.values())), steps, own, iterate)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
         trainer.train()
         return enrich_trained(trainer, steps=steps, update_batch_norm=update_batch_norm, **options)
@@ -183,14 +187,14 @@ def enrich_trained(
     checked = None
     if trainer.args.self_check if self_check is None else self_check:
         subset = stage_subsets(trainer.train_dataset, trainer.args)[1]
-        checked = check_retrodiction(trajectory, *_finishing(trainer, subset, renew), **options)
+        first = method_names(options.get("retrodictor", "known"))[0]
+        checked = check_retrodiction(trajectory, *_finishing(trainer, subset, renew), **_options_of(first, options))
     run = Enrichment(trajectory, **options)
     run.self_check = checked
     if renew and trainer.eval_dataset is not None:
         # New statistics alone can change a score a lot: without this row the method would get the credit.
         run.baseline = _score(trainer, trajectory.checkpoints[0].folder, trainer.train_dataset)
-    folder = enriched_folder(root, run.name)
-    checkpoints = run.write_steps(folder, steps, *_finishing(trainer, trainer.train_dataset, renew))
+    checkpoints = run.write_steps(run.folders(None), steps, *_finishing(trainer, trainer.train_dataset, renew))
     result = run.result(root, checkpoints)
     result.self_check = checked
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
@@ -200,6 +204,16 @@ def enrich_trained(
             write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _options_of(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of one method of several."""
+    names = method_names(options.get("retrodictor", "known"))
+    given = options.get("parameters") or {}
+    if len(names) > 1:
+        prefix = f"{method}."
+        given = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
+    return {**options, "retrodictor": method, "parameters": given}
 
 
 def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> dict[str, float]:
@@ -333,6 +347,8 @@ def make_trainer(
     )
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
+        found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
+        logger.info("The head %s (train_stage_zero decides otherwise).", found)
     source = None if isinstance(model, PreTrainedModel) else str(model)
     preprocessing = make_preprocessing(loaded.model, source, columns, image_size=image_size, max_length=max_length)
     with args.main_process_first():

@@ -7,7 +7,6 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from know_hf.enrichment.stream import BLOCK, Enrichment, Finish
-from know_hf.locking import locked
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 
 FOLDER = "self-check"
@@ -22,7 +21,7 @@ def check_retrodiction(
         trajectory: A trajectory with the extra stage S (``self_check=True`` in its settings).
         finish: As for [`Enrichment.write`]: completes the folder of Θ̂^0 and scores it.
         notes: As for [`Enrichment.write`].
-        **options: The method and its options, as for [`enrich`].
+        **options: One method and its options, as for [`enrich`].
 
     Returns:
         ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors (1 = no nearer than Θ^1 itself);
@@ -40,9 +39,8 @@ def check_retrodiction(
         )
     run = Enrichment(window, **options)
     folder = trajectory.root / FOLDER
-    with locked(folder, run.state.is_main_process):
-        predicted = folder / options.get("retrodictor", "known")
-        run.write([predicted], finish, notes)
+    predicted = folder / run.names[0]
+    run.write({run.names[0]: [predicted]}, finish, notes)
     ratios = [_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
     if run.state.num_processes > 1:
         broadcast_object_list(ratios)

@@ -1,4 +1,4 @@
-"""How far a prediction moved the weights, per kind, summed block by block."""
+"""How far, and which way, a prediction moved the weights, per kind, summed block by block."""
 
 from dataclasses import dataclass, field
 
@@ -7,18 +7,23 @@ from torch import Tensor
 
 @dataclass
 class Statistics:
-    """Sums over the predicted weights of each kind, in float64: change, origin, result (all squared), count."""
+    """Sums over the predicted weights of each kind, in float64.
+
+    Squares of change, origin, result and reference change, product of change and reference change, count.
+    """
 
     sums: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, kind: str, origin: Tensor, predicted: Tensor) -> None:
-        """Adds one block; both ``(n,)``."""
+    def add(self, kind: str, origin: Tensor, predicted: Tensor, reference: Tensor | None = None) -> None:
+        """Adds one block; all ``(n,)``. ``reference`` is another method's prediction to compare directions with."""
         origin, predicted = origin.double(), predicted.double()
-        values = [(predicted - origin).square().sum(), origin.square().sum(), predicted.square().sum()]
-        self._add(kind, [*(value.item() for value in values), float(origin.numel())])
+        change = predicted - origin
+        other = change.new_zeros(()) if reference is None else reference.double() - origin
+        sums = [change.square(), origin.square(), predicted.square(), other.square(), change * other]
+        self._add(kind, [*(values.sum().item() for values in sums), float(origin.numel())])
 
     def _add(self, kind: str, values: list[float]) -> None:
-        self.sums[kind] = [a + b for a, b in zip(self.sums.get(kind, [0.0] * 4), values, strict=True)]
+        self.sums[kind] = [a + b for a, b in zip(self.sums.get(kind, [0.0] * 6), values, strict=True)]
 
     def __add__(self, other: "Statistics") -> "Statistics":
         total = Statistics(dict(self.sums))
@@ -27,12 +32,17 @@ class Statistics:
         return total
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Kind → ``relative_change`` ‖Θ̂−Θ^0‖/‖Θ^0‖, ``norm_ratio`` ‖Θ̂‖/‖Θ^0‖ and ``weights``."""
-        return {
-            kind: {
+        """Kind → ``relative_change`` ‖Θ̂−Θ^0‖/‖Θ^0‖, ``norm_ratio`` ‖Θ̂‖/‖Θ^0‖, ``weights``, ``cosine_to_known``.
+
+        The cosine is there when KNOWN was predicted in the same pass and both moved.
+        """
+        result = {}
+        for kind, (change, origin, norm, other, product, count) in sorted(self.sums.items()):
+            result[kind] = {
                 "relative_change": (change / origin) ** 0.5 if origin else 0.0,
-                "norm_ratio": (result / origin) ** 0.5 if origin else 1.0,
+                "norm_ratio": (norm / origin) ** 0.5 if origin else 1.0,
                 "weights": int(count),
             }
-            for kind, (change, origin, result, count) in sorted(self.sums.items())
-        }
+            if change and other:
+                result[kind]["cosine_to_known"] = product / (change * other) ** 0.5
+        return result

@@ -1,10 +1,9 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
 import errno
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from know_hf.enrichment.provenance import hash_file, hash_weights, holds
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder
@@ -21,7 +21,8 @@ from know_hf.forgetting.recipe import portable_name, versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
-from know_hf.retrodiction import Method, get_method
+from know_hf.retrodiction import ALL, METHODS, check_method, get_method, retrodict
+from know_hf.retrodiction.learned import NinoMLP
 from know_hf.trajectory import Trajectory, resolve_kinds
 
 #: Weights per block and stage: what one process holds in memory at a time (S + steps blocks of float32).
@@ -37,8 +38,9 @@ def enrich(
     trajectory: Trajectory | str | Path,
     output_dir: str | Path | None = None,
     *,
-    retrodictor: str = "known",
+    retrodictor: str | Sequence[str] = "known",
     parameters: Mapping[str, Any] | None = None,
+    iterate: bool = False,
     predictor: KnownPredictor | str | Path | None = None,
     steps: int = 3,
     norms: str = "copy",
@@ -48,15 +50,17 @@ def enrich(
 ) -> EnrichmentResult:
     """Predicts enriched checkpoints from an existing trajectory.
 
-    Runs no model code: BatchNorm statistics stay those of stage 0 ([`enrich_pretrained`] re-estimates them). Memory is
-    a few blocks, whatever the model's size. Under ``accelerate launch`` or ``torchrun`` processes share the work.
+    Runs no model code: BatchNorm statistics stay those of stage 0 ([`enrich_pretrained`] re-estimates them). Memory
+    is a few blocks, whatever the model's size (whole tensors for methods that need them). Under ``accelerate launch``
+    or ``torchrun`` processes share the work.
 
     Args:
         trajectory: A [`Trajectory`] or the folder of a run.
         output_dir: Folder for ``x2``, ``x4`` …; by default ``enriched`` in the run's folder (``enriched-<method>`` for
-            other methods than ``known``).
-        retrodictor: Name of the method.
-        parameters: The method's own parameters.
+            other methods than ``known``). With several methods each gets a folder of its name in it.
+        retrodictor: Name of the method, several of them, or ``"all"``, predicted in one pass over the inputs.
+        parameters: The method's own parameters; with several methods as ``{"tsv.frac": 0.2}``.
+        iterate: Take single steps and slide the window, whatever the method's own way to further steps.
         predictor: For learned methods: a [`KnownPredictor`], its folder or Hub id; the bundled one by default.
         steps: Number of steps; step s stands for r^(-s) times the data and names the folder.
         norms: ``"copy"``, or ``"bias"`` to predict normalisation parameters.
@@ -65,7 +69,8 @@ def enrich(
         device: Where to predict; by default the process's accelerator, else the CPU.
 
     Returns:
-        An [`EnrichmentResult`]; every folder loads with plain ``from_pretrained``.
+        An [`EnrichmentResult`]; every folder loads with plain ``from_pretrained``. With several methods its
+        checkpoints are named ``<method>/x2`` ….
 
     Raises:
         TrajectoryError: If the trajectory is damaged, unfinished or not finite.
@@ -81,25 +86,32 @@ def enrich(
     """
     if not isinstance(trajectory, Trajectory):
         trajectory = Trajectory.load(trajectory)
-    if output_dir is None:
-        output_dir = enriched_folder(trajectory.root, retrodictor)
     run = Enrichment(
         trajectory,
         retrodictor=retrodictor,
         parameters=parameters,
+        iterate=iterate,
         predictor=predictor,
         norms=norms,
         embeddings=embeddings,
         kinds=kinds,
         device=device,
     )
-    checkpoints = run.write_steps(output_dir, steps)
-    return run.result(trajectory.root, checkpoints)
+    return run.result(trajectory.root, run.write_steps(run.folders(output_dir), steps))
 
 
-def enriched_folder(root: Path, method: str) -> Path:
-    """Where a method's checkpoints go within a run: ``enriched`` for KNOWN, ``enriched-<method>`` for others."""
-    return root / ("enriched" if method == "known" else f"enriched-{method}")
+def method_names(retrodictor: str | Sequence[str]) -> list[str]:
+    """Resolves ``"all"``, one name or several.
+
+    Raises:
+        ValueError: If a name is unknown or there is none.
+    """
+    names = ALL if retrodictor == "all" else [retrodictor] if isinstance(retrodictor, str) else list(retrodictor)
+    if not names:
+        raise ValueError("Name at least one retrodiction method.")
+    for name in names:
+        get_method(name)
+    return list(dict.fromkeys(names))
 
 
 def step_names(trajectory: Trajectory, steps: int) -> list[str]:
@@ -114,14 +126,15 @@ def step_names(trajectory: Trajectory, steps: int) -> list[str]:
 
 
 class Enrichment:
-    """One method applied to one trajectory, everything checked before anything is written."""
+    """One or several methods applied to one trajectory, everything checked before anything is written."""
 
     def __init__(
         self,
         trajectory: Trajectory,
         *,
-        retrodictor: str = "known",
+        retrodictor: str | Sequence[str] = "known",
         parameters: Mapping[str, Any] | None = None,
+        iterate: bool = False,
         predictor: KnownPredictor | str | Path | None = None,
         norms: str = "copy",
         embeddings: str = "copy",
@@ -129,9 +142,7 @@ class Enrichment:
         device: str | torch.device | None = None,
     ):
         self.state = PartialState()
-        self.trajectory, self.name = trajectory, retrodictor
-        self.method: Method = get_method(retrodictor)
-        self.parameters = dict(parameters or {})
+        self.trajectory, self.names, self.iterate = trajectory, method_names(retrodictor), iterate
         #: Result of the run's self-check, for the cards.
         self.self_check: dict[str, Any] | None = None
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
@@ -146,56 +157,85 @@ class Enrichment:
         if not self.predicted:
             raise ValueError("Nothing to predict: no tensor of the trajectory has kind conv, fc or bias.")
         self.device = torch.device(device) if device is not None else self.state.device
-        self.predictor_source = None
-        if self.method.learned:
-            self.predictor_source = "bundled"
-            if predictor is not None:
-                self.predictor_source = portable_name(str(getattr(predictor, "name_or_path", predictor)))
-            predictor = load_predictor(predictor, len(trajectory)).to(self.device)
-            for kind in set(self.predicted.values()):
-                predictor.network(kind)
-            self.parameters["predictor"] = predictor
+        self.parameters, self.predictors = method_parameters(self.names, parameters, predictor, len(trajectory))
+        for name in self.names:
+            if "predictor" in self.parameters[name]:
+                self.parameters[name]["predictor"].to(self.device)
 
-    def provenance(self) -> dict[str, Any]:
-        """What determines the result, as plain data."""
-        files = [{path.name: _sha256(path) for path in checkpoint.files} for checkpoint in self.trajectory.checkpoints]
+    def check(self, steps: int) -> None:
+        """Raises if a method cannot do that many steps with its parameters, before anything is read or written."""
+        for name in self.names:
+            kinds = sorted(set(self.predicted.values()))
+            check_method(name, len(self.trajectory), kinds, steps, self.parameters[name], self.iterate)
+
+    def folders(self, output_dir: str | Path | None) -> dict[str, Path]:
+        """Method → folder for its steps."""
+        if output_dir is None:
+            return {name: enriched_folder(self.trajectory.root, name) for name in self.names}
+        single = len(self.names) == 1
+        return {name: Path(output_dir) if single else Path(output_dir) / name for name in self.names}
+
+    def provenance(self, name: str, step: int) -> dict[str, Any]:
+        """What determines one folder, as plain data."""
+        kinds = self.predicted.values()
         provenance = {
-            "method": self.name,
-            "parameters": {k: v for k, v in self.parameters.items() if k != "predictor"},
+            "method": name,
+            "parameters": {k: v for k, v in self.parameters[name].items() if k != "predictor"},
+            "iterate": self.iterate,
+            "step": step,
             "sampling_ratio": self.trajectory.record.sampling_ratio,
-            "sources": files,
-            "predicted": {
-                kind: sum(k == kind for k in self.predicted.values()) for kind in sorted(set(self.predicted.values()))
-            },
+            "sources": [{path.name: hash_file(path) for path in c.files} for c in self.trajectory.checkpoints],
+            "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
         }
-        if predictor := self.parameters.get("predictor"):
-            provenance["predictor"] = {"source": self.predictor_source, "sha256": _hash_parameters(predictor)}
+        if name in self.predictors:
+            weights = hash_weights(self.parameters[name]["predictor"])
+            provenance["predictor"] = {"source": self.predictors[name], "sha256": weights}
         return provenance
 
     def write_steps(
         self,
-        output_dir: str | Path,
+        folders: Mapping[str, Path],
         steps: int,
         finish: Finish | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> dict[str, Path]:
-        """Writes ``output_dir/x2`` … for ``steps`` steps; returns name → folder."""
+        """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
         if steps < 1:
             raise ValueError(f"steps is {steps}; it must be at least 1.")
-        output_dir = Path(output_dir)
         names = step_names(self.trajectory, steps)
-        folders = [output_dir / name for name in names]
-        self.check_targets(folders)
-        with locked(output_dir, self.state.is_main_process):
-            self.write(folders, finish, notes)
-        return dict(zip(names, folders, strict=True))
+        targets = {method: [folder / name for name in names] for method, folder in folders.items()}
+        self.write(targets, finish, notes)
+        label = "{1}" if len(folders) == 1 else "{0}/{1}"
+        return {
+            label.format(method, name): folder
+            for method, paths in targets.items()
+            for name, folder in zip(names, paths, strict=True)
+        }
 
-    def write(self, folders: list[Path], finish: Finish | None = None, notes: Mapping[str, Any] | None = None) -> None:
-        """Writes one folder a step; folders that already hold the same result are left as they are."""
-        self.check_targets(folders)
-        provenance = {**self.provenance(), **(notes or {})}
-        todo = {step: PartialFolder(f) for step, f in enumerate(folders) if not _holds(f, provenance, step)}
+    def write(
+        self,
+        targets: Mapping[str, list[Path]],
+        finish: Finish | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes one folder a method and step; folders that already hold the same result are left as they are."""
+        steps = max(len(paths) for paths in targets.values())
+        self.check(steps)
+        self._check_targets(path for paths in targets.values() for path in paths)
+        with ExitStack() as locks:
+            for parent in sorted({path.parent for paths in targets.values() for path in paths}):
+                locks.enter_context(locked(parent, self.state.is_main_process))
+            self._write(targets, steps, finish, notes)
+
+    def _write(self, targets, steps: int, finish: Finish | None, notes: Mapping[str, Any] | None) -> None:
+        todo: dict[tuple[str, int], PartialFolder] = {}
+        provenance: dict[tuple[str, int], dict[str, Any]] = {}
+        for name, paths in targets.items():
+            for step, path in enumerate(paths, start=1):
+                provenance[name, step] = {**self.provenance(name, step), **(notes or {})}
+                if not holds(path, provenance[name, step]):
+                    todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
         if not todo:
             return
@@ -206,23 +246,21 @@ class Enrichment:
                 for partial in todo.values():
                     partial.begin(self.trajectory.checkpoints[0])
             self.state.wait_for_everyone()
-            statistics = self._predict(len(folders), todo)
+            statistics = self._predict(steps, todo)
             self.state.wait_for_everyone()
-            for step, partial in todo.items():
+            for key, partial in todo.items():
                 scores = dict(finish(partial.path)) if finish else {}
                 if main:
                     content = {
-                        **provenance,
-                        "step": step + 1,
-                        "scale": self.trajectory.scale(step + 1),
-                        "statistics": statistics[step].summary(),
+                        **provenance[key],
+                        "scale": self.trajectory.scale(key[1]),
+                        "statistics": statistics[key].summary(),
                         "metrics": scores,
                         "baseline": self.baseline,
                         "versions": versions(),
                     }
-                    partial.describe(
-                        content, enriched_card(self.trajectory, content, partial.final.name, self.self_check)
-                    )
+                    card = enriched_card(self.trajectory, content, partial.final.name, self.self_check)
+                    partial.describe(content, card)
             self.state.wait_for_everyone()
             if main:
                 for partial in todo.values():
@@ -234,19 +272,18 @@ class Enrichment:
                     partial.discard()
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise OSError(
-                    errno.ENOSPC,
-                    f"the disk is full; nothing was left half-written. Free space and run again: {error}",
+                    errno.ENOSPC, f"the disk is full; nothing was left half-written. Free space and run again: {error}"
                 ) from error
             raise
 
-    def check_targets(self, folders: list[Path]) -> None:
+    def _check_targets(self, paths) -> None:
         """Refuses folders that are, or lie in, an input."""
         sources = [checkpoint.folder.resolve() for checkpoint in self.trajectory.checkpoints]
-        for folder in folders:
-            if any(folder.resolve() == source or source in folder.resolve().parents for source in sources):
-                raise FileExistsError(f"{folder} is, or lies in, an input checkpoint; choose another output_dir.")
+        for path in paths:
+            if any(path.resolve() == source or source in path.resolve().parents for source in sources):
+                raise FileExistsError(f"{path} is, or lies in, an input checkpoint; choose another output_dir.")
 
-    def _check_space(self, todo: Mapping[int, PartialFolder]) -> None:
+    def _check_space(self, todo: Mapping[Any, PartialFolder]) -> None:
         needed = len(todo) * self.trajectory.checkpoints[0].nbytes
         free = shutil.disk_usage(next(iter(todo.values())).final.parent).free
         if free < needed:
@@ -255,39 +292,48 @@ class Enrichment:
                 f"{needed / 1e9:.2f} GB are needed for {len(todo)} checkpoints, {free / 1e9:.2f} GB free",
             )
 
-    def _blocks(self) -> Iterator[tuple[str, int, int]]:
+    def _blocks(self, whole: bool) -> Iterator[tuple[str, int, int]]:
         for name in self.predicted:
             size = self.trajectory.tensors[name].numel
-            width = BLOCK if self.method.elementwise else max(size, 1)
+            width = max(size, 1) if whole else BLOCK
             for start in range(0, size, width):
                 yield name, start, min(start + width, size)
 
-    def _predict(self, steps: int, todo: Mapping[int, PartialFolder]) -> dict[int, Statistics]:
+    def _predict(self, steps: int, todo: Mapping[tuple[str, int], PartialFolder]) -> dict[tuple[str, int], Statistics]:
         """Predicts and writes this process's share of the blocks; sums the statistics over all processes."""
-        statistics = {step: Statistics() for step in todo}
-        blocks = list(self._blocks())[self.state.process_index :: self.state.num_processes]
+        statistics = {key: Statistics() for key in todo}
+        # KNOWN goes first: the others' directions are compared with its.
+        methods = sorted({name for name, _ in todo} | {"known"} & set(self.names), key=lambda name: name != "known")
+        whole = not all(METHODS[name].elementwise for name in methods)
+        blocks = list(self._blocks(whole))[self.state.process_index :: self.state.num_processes]
         bar = tqdm(
             total=sum(stop - start for _, start, stop in blocks),
-            desc=f"{self.name} ×{steps} steps",
+            desc=f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
             unit=" weights",
             unit_scale=True,
             disable=not self.state.is_main_process,
         )
         with bar, ExitStack() as files:
-            patches = {step: files.enter_context(CheckpointPatch(partial.path)) for step, partial in todo.items()}
-            for name, start, stop in blocks:
-                kind = self.predicted[name]
-                stages = self.trajectory.read(name, start, stop)
-                origin = stages[0]
-                if not self.method.elementwise:
-                    stages = stages.reshape(len(stages), *self.trajectory.tensors[name].shape)
-                predicted = self.method.function(stages.to(self.device), kind, steps, **self.parameters)
-                for step, patch in patches.items():
-                    stored = patch.write(name, start, predicted[step].reshape(-1).cpu())
-                    statistics[step].add(self.trajectory.parameters[name].kind, origin, stored)
+            patches = {key: files.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
+            for tensor, start, stop in blocks:
+                kind, stored_kind = self.predicted[tensor], self.trajectory.parameters[tensor].kind
+                stages = self.trajectory.read(tensor, start, stop)
+                origin, known = stages[0], None
+                if whole:
+                    stages = stages.reshape(len(stages), *self.trajectory.tensors[tensor].shape)
+                stages = stages.to(self.device)
+                for name in methods:
+                    predicted = retrodict(stages, kind, steps, name, iterate=self.iterate, **self.parameters[name])
+                    predicted = predicted.reshape(steps, -1).cpu()
+                    known = predicted if name == "known" else known
+                    for step in range(1, steps + 1):
+                        if (name, step) in patches:
+                            stored = patches[name, step].write(tensor, start, predicted[step - 1])
+                            reference = None if known is None else known[step - 1]
+                            statistics[name, step].add(stored_kind, origin, stored, reference)
                 bar.update(stop - start)
         shares = gather_object([statistics]) if self.state.num_processes > 1 else [statistics]
-        return {step: sum((share[step] for share in shares), Statistics()) for step in todo}
+        return {key: sum((share[key] for share in shares), Statistics()) for key in todo}
 
     def result(self, root: Path, checkpoints: Mapping[str, Path]) -> EnrichmentResult:
         """Collects what the written folders say about themselves."""
@@ -299,6 +345,55 @@ class Enrichment:
             metrics = {"stage-0": first, **metrics}
         statistics = {name: content["statistics"] for name, content in described.items()}
         return EnrichmentResult(root, self.trajectory, dict(checkpoints), statistics, metrics)
+
+
+def enriched_folder(root: Path, method: str) -> Path:
+    """Where a method's checkpoints go within a run: ``enriched`` for KNOWN, ``enriched-<method>`` for others."""
+    return root / ("enriched" if method == "known" else f"enriched-{method}")
+
+
+def method_parameters(
+    names: list[str], parameters: Mapping[str, Any] | None, predictor, stages: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Sorts parameters by method and loads predictors.
+
+    Args:
+        names: The methods.
+        parameters: ``name`` or ``method.name`` → value; without the method only when there is just one.
+        predictor: The predictor of the learned methods, as for [`enrich`].
+        stages: Number S of stages that it has to read.
+
+    Returns:
+        Method → parameters, predictors among them; and method → a name for its predictor.
+
+    Raises:
+        ValueError: If a parameter names no method of this run, or a predictor is missing or does not fit.
+    """
+    sorted_out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in (parameters or {}).items():
+        method, _, name = key.rpartition(".")
+        if not method and len(names) > 1:
+            raise ValueError(
+                f"With several methods, say whose parameter it is: {', '.join(f'{n}.{key}' for n in names[:3])} …"
+            )
+        method = method or names[0]
+        if method not in sorted_out:
+            raise ValueError(f"Parameter {key!r} is of no method of this run ({', '.join(names)}).")
+        sorted_out[method][name] = value
+    sources = {}
+    for name, own in sorted_out.items():
+        reads = METHODS[name].predictor
+        if reads is None or own.get("factors") is not None:
+            continue
+        given = own.get("predictor", predictor if reads == "known" or len(names) == 1 else None)
+        if reads != "known" and given is None:
+            raise ValueError(f"{name} has no weights of its own here: pass predictor=, made by `know-hf convert`.")
+        if reads == "nino":
+            own["predictor"] = given if isinstance(given, NinoMLP) else NinoMLP.from_file(given)
+        else:
+            own["predictor"] = load_predictor(given, stages)
+        sources[name] = "bundled" if given is None else portable_name(str(getattr(given, "name_or_path", given)))
+    return sorted_out, sources
 
 
 def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -> KnownPredictor:
@@ -324,36 +419,3 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
             f"num_stages={predictor.config.history_length} or a predictor made for {stages}."
         )
     return predictor.eval()
-
-
-def _holds(folder: Path, provenance: Mapping[str, Any], step: int) -> bool:
-    """Whether a folder already holds this result; raises if it holds another."""
-    if not folder.exists():
-        return False
-    try:
-        content = json.loads((folder / ENRICHMENT_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise FileExistsError(f"{folder} exists and was not written by know-hf; choose another output_dir.") from error
-    expected = json.loads(json.dumps({**provenance, "step": step + 1}))
-    different = [name for name, value in expected.items() if content.get(name) != value]
-    if different:
-        raise FileExistsError(
-            f"{folder} holds another result (different {', '.join(different)}); delete it or choose another output_dir."
-        )
-    return True
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _hash_parameters(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,35 +1,60 @@
 """Retrodiction: from a trajectory to the weights that more data would have given.
 
 Every method is a plain function ``method(stages, kind, steps, **parameters)`` of one tensor's stages ``(S, *shape)`` in
-stage order (index 0 is Θ^0) that returns ``(steps, *shape)``, nearest step first.
+stage order (index 0 is Θ^0) that returns ``(steps, *shape)``, nearest step first. ``RETRODICTION.md`` beside this file
+describes them all.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from know_hf.retrodiction.controls import naive, shrink
+from know_hf.retrodiction.controls import mean, naive, shrink
+from know_hf.retrodiction.curve_fits import exp_fit, linear_fit, log_fit
 from know_hf.retrodiction.known import known
+from know_hf.retrodiction.learned import nino, wnn
+from know_hf.retrodiction.task_vectors import consensus_ta, magmax, task_vector, tsv
 
 
 @dataclass(frozen=True)
 class Method:
     """A retrodiction method and what the streaming writer needs to know about it.
 
-    ``elementwise`` methods may be given any block of a tensor; the others need all of it at once.
+    ``elementwise`` methods may be given any block of a tensor; the others need all of it at once. ``predictor`` says
+    which learned weights it reads: ``"known"`` (the bundled ones by default), ``"wnn"``, ``"nino"`` or none.
     """
 
     function: Callable[..., Tensor]
     elementwise: bool = True
-    learned: bool = False
+    predictor: str | None = None
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the method's own parameters."""
+        return [p.name for p in inspect.signature(self.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 METHODS: dict[str, Method] = {
-    "known": Method(known, learned=True),
+    "known": Method(known, predictor="known"),
+    "linear_fit": Method(linear_fit),
+    "log_fit": Method(log_fit),
+    "exp_fit": Method(exp_fit),
+    "task_vector": Method(task_vector),
+    "magmax": Method(magmax),
+    "consensus_ta": Method(consensus_ta),
+    "tsv": Method(tsv, elementwise=False),
+    "mean": Method(mean),
+    "shrink": Method(shrink, elementwise=False, predictor="known"),
     "naive": Method(naive),
-    "shrink": Method(shrink, elementwise=False, learned=True),
+    "wnn": Method(wnn, predictor="wnn"),
+    "nino": Method(nino, elementwise=False, predictor="nino"),
 }
+#: Every method that needs no weights of a user's own.
+ALL = [name for name, method in METHODS.items() if method.predictor in (None, "known")]
 
 
 def get_method(name: str) -> Method:
@@ -43,7 +68,27 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def retrodict(stages: Tensor, kind: str, steps: int = 1, method: str = "known", **parameters) -> Tensor:
+def check_method(
+    name: str, stages: int, kinds: list[str], steps: int, parameters: Mapping[str, Any], iterate: bool = False
+) -> None:
+    """Raises what a method would raise, on a toy tensor, before anything is read or written.
+
+    Raises:
+        ValueError: If it lacks a parameter, or cannot do that many steps from that many stages.
+    """
+    own = list(get_method(name).parameters)
+    if name == "shrink":  # hands the rest on to the method whose norms it takes on
+        own += get_method(parameters.get("to", "known")).parameters
+    unknown = [parameter for parameter in parameters if parameter not in own]
+    if unknown:
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(own) or 'none'}.")
+    for kind in kinds:
+        retrodict(torch.zeros(stages, 2, 2), kind, steps, name, iterate=iterate, **parameters)
+
+
+def retrodict(
+    stages: Tensor, kind: str, steps: int = 1, method: str = "known", *, iterate: bool = False, **parameters
+) -> Tensor:
     """Predicts one tensor beyond stage 0.
 
     Args:
@@ -51,6 +96,8 @@ def retrodict(stages: Tensor, kind: str, steps: int = 1, method: str = "known", 
         kind: ``"conv"``, ``"fc"`` or ``"bias"``; only learned methods look at it.
         steps: Number of steps beyond stage 0, at least 1.
         method: Name of the method.
+        iterate: Take single steps and slide the window, as learned methods always do, instead of the method's own
+            way to further steps.
         **parameters: The method's own parameters.
 
     Returns:
@@ -67,7 +114,36 @@ def retrodict(stages: Tensor, kind: str, steps: int = 1, method: str = "known", 
         >>> retrodict(torch.randn(5, 10, 3) * 0.05, "fc", steps=3).shape
         torch.Size([3, 10, 3])
     """
-    return get_method(method).function(stages, kind, steps, **parameters)
+    function = get_method(method).function
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be at least 1.")
+    if not iterate:
+        return function(stages, kind, steps, **parameters)
+    results = []
+    for _ in range(steps):
+        results.append(function(stages, kind, 1, **parameters)[0])
+        stages = torch.cat((results[-1][None].to(stages), stages[:-1]))
+    return torch.stack(results)
 
 
-__all__ = ["METHODS", "Method", "get_method", "known", "naive", "retrodict", "shrink"]
+__all__ = [
+    "ALL",
+    "METHODS",
+    "Method",
+    "check_method",
+    "consensus_ta",
+    "exp_fit",
+    "get_method",
+    "known",
+    "linear_fit",
+    "log_fit",
+    "magmax",
+    "mean",
+    "naive",
+    "nino",
+    "retrodict",
+    "shrink",
+    "task_vector",
+    "tsv",
+    "wnn",
+]

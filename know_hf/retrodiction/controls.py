@@ -1,9 +1,10 @@
 """Controls: what a gain has to beat before it counts as knowledge."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from know_hf.known import KnownPredictor
 from know_hf.retrodiction.known import known
 
 
@@ -29,8 +30,47 @@ def naive(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     return stages[0].expand(steps, *stages.shape[1:]).clone()
 
 
-def shrink(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor | None = None) -> Tensor:
-    """Rescales Θ^0 to the norm that KNOWN gives the tensor at each step, without its direction.
+def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor:
+    """Averages the first stages, the same for every step: weight averaging along the trajectory.
+
+    Args:
+        stages: ``(S, *shape)`` floating point in stage order.
+        kind: Not looked at.
+        steps: Number of steps.
+        first: Number of stages to average, at most S.
+
+    Returns:
+        ``(steps, *shape)`` in the type of ``stages``, at least float32.
+
+    Raises:
+        ValueError: If there are fewer stages than ``first``, or ``first`` is less than 1.
+
+    Source: ours.
+
+    Example:
+        >>> import torch
+        >>> from know_hf.retrodiction import mean
+        >>> mean(torch.tensor([3.0, 2.0, 1.0, 0.0]), "fc")
+        tensor([2.])
+    """
+    if not 1 <= first <= len(stages):
+        raise ValueError(f"first is {first}; it must lie between 1 and the number of stages, {len(stages)}.")
+    values = stages[:first].double()
+    # As Θ^0 plus differences, so that what did not move stays exactly where it was.
+    average = values[0] + (values - values[0]).mean(0)
+    return naive(average[None].to(torch.promote_types(stages.dtype, torch.float32)), kind, steps)
+
+
+def shrink(
+    stages: Tensor,
+    kind: str,
+    steps: int = 1,
+    *,
+    factors: Mapping[str, float] | None = None,
+    to: str = "known",
+    **parameters,
+) -> Tensor:
+    """Rescales Θ^0, tensor by tensor, without turning it.
 
     A learned predictor may do little more than shrink weights, which raises the effective learning rate of what
     follows. This control does exactly that and nothing else.
@@ -39,13 +79,15 @@ def shrink(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredict
         stages: ``(S, *shape)`` in stage order, a whole tensor (the norm is the tensor's).
         kind: Kind of the tensor.
         steps: Number of steps.
-        predictor: The predictor whose norms to match; the bundled one by default.
+        factors: Kind → factor of one step; a kind without one keeps its norm. Instead of ``to``.
+        to: Name of the method whose norms to take on, step by step.
+        **parameters: That method's own parameters (for ``known``: ``predictor``).
 
     Returns:
-        ``(steps, *shape)``; a tensor of zeros stays zero.
+        ``(steps, *shape)`` in at least float32; a tensor of zeros stays zero.
 
     Raises:
-        ValueError: As [`known`].
+        ValueError: If the other method is unknown or raises, or a factor is not finite.
 
     Source: ours.
 
@@ -56,8 +98,26 @@ def shrink(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredict
         >>> torch.allclose(shrink(stages, "fc").norm(), known(stages, "fc").norm(), rtol=1e-5)
         True
     """
-    target = known(stages, kind, steps, predictor=predictor)
-    origin = stages[0].to(target.device, torch.float32)
-    norms = target.reshape(steps, -1).double().norm(dim=1)
-    factors = norms / origin.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
-    return factors.float().reshape(-1, *[1] * origin.ndim) * origin
+    if factors is not None:
+        ratios = torch.tensor([float(factors.get(kind, 1.0)) ** step for step in range(1, steps + 1)]).double()
+        if not torch.isfinite(ratios).all():
+            raise ValueError(f"shrink: the factor {factors.get(kind)!r} of kind {kind!r} is not finite.")
+        origin = stages[0]
+    else:
+        target = (
+            known(stages, kind, steps, **parameters) if to == "known" else _other(stages, kind, steps, to, parameters)
+        )
+        origin = stages[0].to(target.device)
+        norms = target.reshape(steps, -1).double().norm(dim=1)
+        ratios = norms / origin.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
+    dtype = torch.promote_types(stages.dtype, torch.float32)
+    return (ratios.to(origin.device).reshape(-1, *[1] * origin.ndim) * origin.double()).to(dtype)
+
+
+def _other(stages: Tensor, kind: str, steps: int, name: str, parameters: Mapping) -> Tensor:
+    from know_hf.retrodiction import get_method
+
+    if name == "shrink":
+        raise ValueError("shrink cannot take on its own norms; choose another method for 'to'.")
+    parameters = {k: v for k, v in parameters.items() if k != "predictor"}
+    return get_method(name).function(stages, kind, steps, **parameters)

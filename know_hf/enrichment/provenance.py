@@ -1,0 +1,57 @@
+"""What determines an enriched folder, so that a finished one is recognised and another never overwritten."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from know_hf.enrichment.writer import ENRICHMENT_FILE
+
+
+def holds(folder: Path, provenance: Mapping[str, Any]) -> bool:
+    """Whether a folder already holds this result.
+
+    Raises:
+        FileExistsError: If it holds another, or something else.
+    """
+    if not folder.exists():
+        return False
+    try:
+        content = json.loads((folder / ENRICHMENT_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise FileExistsError(f"{folder} exists and was not written by know-hf; choose another output_dir.") from error
+    expected = json.loads(json.dumps(provenance))
+    different = [name for name, value in expected.items() if content.get(name) != value]
+    if different:
+        raise FileExistsError(
+            f"{folder} holds another result (different {', '.join(different)}); delete it or choose another output_dir."
+        )
+    return True
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file; read once as long as it does not change."""
+    status = path.stat()
+    return _hash_file(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _hash_file(path: Path, size: int, modified: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """SHA-256 of a small network's weights, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
