@@ -13,7 +13,9 @@ from know_hf import __version__
 PROGRAM = "know-hf"
 
 _PREDICTION = {
-    "method": "retrodiction method (default: known)",
+    "method": "retrodiction method, several, or all (default: known)",
+    "parameters": "NAME=VALUE …: the method's own parameters; with several methods METHOD.NAME=VALUE",
+    "iterate": "take single steps and slide the window, whatever the method's own way to further steps",
     "predictor": "folder or Hub id of a predictor (default: the bundled one)",
     "steps": "number of prediction steps (default: 3)",
     "norms": "copy (default) or bias: predict normalisation parameters",
@@ -36,9 +38,9 @@ _DATA = {
     "revision": "revision of the model on the Hub",
     "trust_remote_code": "let code of the model's repository run",
 }
-_FLAGS = ("from_scratch", "trust_remote_code")
+_FLAGS = ("from_scratch", "trust_remote_code", "iterate")
 _INTEGERS = ("steps", "image_size", "max_length")
-_LISTS = ("input_columns", "kinds")
+_LISTS = ("input_columns", "kinds", "method", "parameters")
 _REQUIRED = ("model", "dataset", "output_dir")
 
 
@@ -86,7 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for name, run, help in (
         ("enrich", run_enrich, "forget, then predict: a model and data in, enriched checkpoints out"),
-        ("forget", run_forget, "forget only: record a trajectory"),
+        ("forget", run_forget, "forget only: record a trajectory, or train a control (--recipe)"),
     ):
         sub = command(name, run, help, epilog=training)
         sub.set_defaults(takes_training_arguments=True)
@@ -110,8 +112,8 @@ def build_parser() -> argparse.ArgumentParser:
     for option in ("predictor", "steps", "norms", "embeddings", "kinds", "trust_remote_code"):
         _add_option(sub, option, {**_DATA, **_PREDICTION}[option])
 
-    sub = command("convert", run_convert, "read the authors' Keras weights from your own copy")
-    sub.add_argument("keras_dir", help="folder with KNOWN_Conv.h5, KNOWN_FC.h5 and KNOWN_Bias.h5")
+    sub = command("convert", run_convert, "read released weights of KNOWN, WNN or NiNo from your own copy")
+    sub.add_argument("source", help="folder with KNOWN_Conv.h5 … or NWNN_Conv_13.h5 …, or the file nino_mlp.pt")
     sub.add_argument("out_dir", help="folder to write the predictor to")
 
     sub = command("quickstart", run_quickstart, "the whole job on scikit-learn's handwritten digits, in minutes")
@@ -145,8 +147,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     if options.command == "enrich":
         own_names.add("update_batch_norm")
     own = {name: value for name, value in vars(options).items() if name in own_names}
-    if isinstance(own.get("kinds"), list):
-        own["kinds"] = _pairs(own["kinds"])
+    own = _plain(own)
     recipe = read_recipe(options.config) if "config" in options else {}
     if recipe.get("output_dir") and "output_dir" not in own:
         own["output_dir"] = str(recipe["output_dir"])
@@ -198,10 +199,24 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _pairs(items: list[str]) -> dict[str, str]:
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    """Turns flags into what a recipe would hold: pairs into mappings, a list of one method into its name."""
+    if isinstance(given.get("kinds"), list):
+        given["kinds"] = _pairs(given["kinds"], "kinds", "PATTERN=KIND")
+    if isinstance(given.get("parameters"), list):
+        import yaml
+
+        pairs = _pairs(given["parameters"], "parameters", "NAME=VALUE")
+        given["parameters"] = {name: _number(yaml.safe_load(value)) for name, value in pairs.items()}
+    if isinstance(given.get("method"), list) and len(given["method"]) == 1:
+        given["method"] = given["method"][0]
+    return given
+
+
+def _pairs(items: list[str], option: str, form: str) -> dict[str, str]:
     wrong = [item for item in items if "=" not in item]
     if wrong:
-        raise ValueError(f"kinds: expected PATTERN=KIND, got {wrong[0]!r}.")
+        raise ValueError(f"{option}: expected {form}, got {wrong[0]!r}.")
     return dict(item.rsplit("=", 1) for item in items)
 
 
@@ -292,10 +307,10 @@ def run_forget(options: argparse.Namespace, rest: list[str]) -> None:
     settings, job, args = _prepare(options, rest)
     from know_hf.enrichment.pretrained import forget_pretrained
 
-    trajectory = forget_pretrained(**job)
+    record = forget_pretrained(**job)
     if args.process_index == 0:
         _save_recipe(settings, args.output_dir)
-        for stage in trajectory.record.stages:
+        for stage in record.stages:
             scores = ", ".join(f"{name} {value:.4f}" for name, value in stage.metrics.items())
             print(f"stage {stage.index}: {stage.examples} examples  {scores}")
 
@@ -304,14 +319,16 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
     """``know-hf predict``."""
     _quiet()
     from know_hf.enrichment.stream import enrich
+    from know_hf.report import comparison
 
-    given = {k: v for k, v in vars(options).items() if k in _PREDICTION or k == "output_dir"}
+    given = _plain({k: v for k, v in vars(options).items() if k in _PREDICTION or k == "output_dir"})
     if "method" in given:
         given["retrodictor"] = given.pop("method")
-    if "kinds" in given:
-        given["kinds"] = _pairs(given["kinds"])
-    for name, folder in enrich(options.trajectory, **given).checkpoints.items():
-        print(f"{name}: {folder}")
+    result = enrich(options.trajectory, **given)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(comparison(result.statistics))
+        for name, folder in result.checkpoints.items():
+            print(f"{name}: {folder}")
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> None:
@@ -319,9 +336,7 @@ def run_plan(options: argparse.Namespace, rest: list[str]) -> None:
     _quiet()
     from know_hf.plan import make_plan
 
-    given = {k: v for k, v in vars(options).items() if k in (*_PREDICTION, "trust_remote_code")}
-    if "kinds" in given:
-        given["kinds"] = _pairs(given["kinds"])
+    given = _plain({k: v for k, v in vars(options).items() if k in (*_PREDICTION, "trust_remote_code")})
     print(make_plan(options.source, **given))
 
 
@@ -331,10 +346,13 @@ def run_convert(options: argparse.Namespace, rest: list[str]) -> None:
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise FileExistsError(f"{out_dir} exists and is not an empty folder; choose another.")
     _quiet()
-    from know_hf.known.conversion import convert_keras
+    from know_hf.known.conversion import convert_keras, convert_nino
 
-    convert_keras(options.keras_dir).save_pretrained(out_dir)
-    print(f"{out_dir}: load it with KnownPredictor.from_pretrained. The authors state no licence: keep it to yourself.")
+    if Path(options.source).is_file():
+        print(f"{convert_nino(options.source, out_dir)}: pass the folder as --predictor with --method nino.")
+        return
+    convert_keras(options.source).save_pretrained(out_dir)
+    print(f"{out_dir}: pass it as --predictor. The authors state no licence: keep it to yourself.")
 
 
 def run_quickstart(options: argparse.Namespace, rest: list[str]) -> None:

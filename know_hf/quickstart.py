@@ -198,8 +198,8 @@ def _table(scores: dict[str, dict[str, list[float]]], seeds: int) -> str:
     return (
         f"# Fine-tuning on {SHOTS} examples each of the digits 7, 8 and 9\n\n"
         f"Accuracy in percent on the rest, mean ± standard deviation over {seeds} seeds.\n\n{table(rows)}\n\n"
-        f"Each at its best learning rate, {known[1]} {verdict} the best control ({control[1]}): {gain:+.1f} ± {error:.1f} "
-        "points (paired over seeds, ± standard error). "
+        f"Each at its best learning rate, {known[1]} {verdict} the best control ({control[1]}): "
+        f"{gain:+.1f} ± {error:.1f} points (paired over seeds, ± standard error). "
         "One small task; take it as a demonstration, not as evidence.\n"
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.trajectory import Trajectory
+from know_hf.trajectory.record import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def write_report(result: EnrichmentResult) -> Path:
     """
     folder = result.output_dir / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(report_markdown(result), encoding="utf-8")
+    write_atomically(folder / "report.md", report_markdown(result))
     plot_forgetting_curve(result.trajectory, folder / "forgetting_curve.png", result.metrics)
     return folder
 
@@ -43,12 +44,9 @@ def report_markdown(result: EnrichmentResult) -> str:
             if step != "stage-0"
         ],
     ]
-    changes = [["step", "kind", "relative change", "norm ratio"]] + [
-        [step, kind, _number(v["relative_change"]), _number(v["norm_ratio"])]
-        for step, kinds in result.statistics.items()
-        for kind, v in kinds.items()
-    ]
-    text = "# Report\n\n## Stages and predictions\n\n" + table(rows) + "\n\n## What changed\n\n" + table(changes)
+    text = (
+        f"# Report\n\n## Stages and predictions\n\n{table(rows)}\n\n## What changed\n\n{comparison(result.statistics)}"
+    )
     if result.self_check:
         ratios = [
             ["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"],
@@ -61,6 +59,26 @@ def report_markdown(result: EnrichmentResult) -> str:
         ]
         text += "\n\n" + table(scores) if len(scores) > 1 else ""
     return text + "\n"
+
+
+def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Tabulates how far each prediction moved each kind, and which way.
+
+    Args:
+        statistics: Name of the checkpoint → kind → statistics, as in an [`EnrichmentResult`].
+
+    Returns:
+        A Markdown table: ‖Θ̂−Θ⁰‖/‖Θ⁰‖, ‖Θ̂‖/‖Θ⁰‖ and, where KNOWN was predicted too, the cosine to its change.
+
+    Source: ours.
+    """
+    columns = {"relative_change": "‖Θ̂−Θ⁰‖/‖Θ⁰‖", "norm_ratio": "‖Θ̂‖/‖Θ⁰‖", "cosine_to_known": "cosine to KNOWN"}
+    kinds = sorted({kind for by in statistics.values() for kind in by})
+    shown = [c for c in columns if any(c in values for by in statistics.values() for values in by.values())]
+    rows = [["prediction", *(f"{columns[c]} {kind}" for c in shown for kind in kinds)]] + [
+        [name, *(_number(by.get(kind, {}).get(c)) for c in shown for kind in kinds)] for name, by in statistics.items()
+    ]
+    return table(rows)
 
 
 def table(rows: list[list[str]]) -> str:

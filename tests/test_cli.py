@@ -182,3 +182,44 @@ def test_tokens_are_not_written(tmp_path, image_model_folder, image_data_folder)
     ]])  # fmt: skip
     for path in (tmp_path / "run").rglob("*"):
         assert path.is_dir() or b"hf_secret123" not in path.read_bytes(), path
+
+
+def test_predict_with_several_methods_and_parameters(trajectory, tmp_path, capsys):
+    main([
+        "predict", str(trajectory.root), "--method", "known", "tsv", "--parameters", "tsv.frac=0.5", "tsv.lam=1e-1",
+        "--steps", "2", "--output-dir", str(tmp_path),
+    ])  # fmt: skip
+    out = capsys.readouterr().out
+    assert "cosine to KNOWN conv" in out and f"tsv/x4: {tmp_path / 'tsv' / 'x4'}" in out
+    assert "'rank'" in fails(capsys, "predict", trajectory.root, "--method", "tsv", "--parameters", "rank=1")
+    assert "NAME=VALUE" in fails(capsys, "predict", trajectory.root, "--method", "tsv", "--parameters", "rank")
+    assert "known methods: known" in fails(capsys, "predict", trajectory.root, "--method", "magic")
+
+
+def test_a_control_is_trained_but_not_predicted(tmp_path, image_model_folder, image_data_folder, capsys):
+    common = ["--model", image_model_folder, "--dataset", image_data_folder, "--recipe", "equal_compute", *FAST]
+    main([str(a) for a in ["forget", *common, "--output-dir", tmp_path / "equal"]])
+    assert "stage 0: 128 examples" in capsys.readouterr().out
+    assert "not of forgetting" in fails(capsys, "predict", tmp_path / "equal")
+    assert "nothing to predict" in fails(capsys, "enrich", *common, "--output-dir", tmp_path / "other")
+
+
+def test_convert_nino(tmp_path, capsys):
+    import torch
+
+    from know_hf.retrodiction.learned import NinoMLP
+
+    model = NinoMLP(hidden=8)
+    torch.save({"state_dict": model.state_dict(), "model_args": {"hid": 8}}, tmp_path / "nino_mlp.pt")
+    main(["convert", str(tmp_path / "nino_mlp.pt"), str(tmp_path / "nino")])
+    loaded = NinoMLP.from_file(tmp_path / "nino")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('ran')",))
+
+    torch.save(Evil(), tmp_path / "evil.pt")
+    assert "not a plain torch checkpoint" in fails(capsys, "convert", tmp_path / "evil.pt", tmp_path / "evil")
+    torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "other.pt")
+    assert "not a NiNo MLP" in fails(capsys, "convert", tmp_path / "other.pt", tmp_path / "other")

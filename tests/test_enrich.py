@@ -285,3 +285,88 @@ def test_enrichment_file(trajectory, tmp_path):
     assert content["step"] == 2 and content["scale"] == 4 and content["method"] == "known"
     assert len(content["sources"]) == 5 and content["predictor"]["source"] == "bundled"
     assert str(tmp_path) not in (folder / "enrichment.json").read_text()
+
+
+def test_all_methods_in_one_pass(trajectory, tmp_path, monkeypatch):
+    from know_hf.retrodiction import ALL
+
+    reads = []
+    read = Trajectory.read
+    monkeypatch.setattr(Trajectory, "read", lambda self, name, *span: reads.append(name) or read(self, name, *span))
+    result = enrich(trajectory, tmp_path, retrodictor="all", steps=3)
+    assert len(reads) == len(set(reads)) == len(resolve_kinds(trajectory.parameters)[0])
+    assert list(result.checkpoints) == [f"{method}/{step}" for method in ALL for step in ("x2", "x4", "x8")]
+    monkeypatch.undo()
+    for name, folder in result.checkpoints.items():
+        AutoModelForImageClassification.from_pretrained(folder)
+        method, step = name.split("/")
+        if method in ("tsv", "magmax", "known", "shrink"):
+            alone = enrich(trajectory, tmp_path / "alone" / method, retrodictor=method, steps=3).checkpoints[step]
+            a, b = ((f / "model.safetensors").read_bytes() for f in (folder, alone))
+            assert a == b
+    statistics = result.statistics
+    assert statistics["known/x2"]["conv"]["cosine_to_known"] == pytest.approx(1, abs=1e-6)
+    assert "cosine_to_known" not in statistics["naive/x2"]["conv"]
+    for step in ("x2", "x4", "x8"):
+        for kind in ("conv", "fc", "bias"):
+            ratio = statistics[f"shrink/{step}"][kind]["norm_ratio"] / statistics[f"known/{step}"][kind]["norm_ratio"]
+            assert ratio == pytest.approx(1, abs=1e-5)
+
+
+def test_cosine_by_hand(trajectory, tmp_path):
+    result = enrich(trajectory, tmp_path, retrodictor=["linear_fit", "known"], steps=1)
+    name = "timm_model.fc.weight"
+    zero = trajectory.checkpoints[0].read(name)
+    moves = [Checkpoint(result.checkpoints[f"{m}/x2"]).read(name) - zero for m in ("linear_fit", "known")]
+    expected = torch.cosine_similarity(*moves, dim=0).item()
+    assert result.statistics["linear_fit/x2"]["fc"]["cosine_to_known"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_parameters_reach_their_method(trajectory, tmp_path):
+    strong = enrich(
+        trajectory, tmp_path, retrodictor=["task_vector", "magmax"], steps=1, parameters={"task_vector.lam": 0.4}
+    )
+    change = {n: s["conv"]["relative_change"] for n, s in strong.statistics.items()}
+    assert change["task_vector/x2"] == pytest.approx(2 * change["magmax/x2"], rel=1e-4)
+    content = json.loads((strong.checkpoints["task_vector/x2"] / "enrichment.json").read_text())
+    assert content["parameters"] == {"lam": 0.4}
+    with pytest.raises(FileExistsError, match="different parameters"):
+        enrich(trajectory, tmp_path, retrodictor=["task_vector", "magmax"], steps=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"retrodictor": "task_vector", "steps": 5}, "take at most 4 steps"),
+        ({"retrodictor": "tsv", "parameters": {"rank": 3}}, "tsv has no parameter 'rank'; its parameters: lam, frac"),
+        ({"retrodictor": ["tsv", "naive"], "parameters": {"frac": 0.3}}, "say whose parameter it is: tsv.frac"),
+        ({"retrodictor": "tsv", "parameters": {"magmax.lam": 0.3}}, "is of no method of this run"),
+        ({"retrodictor": "wnn"}, "wnn has no weights of its own here"),
+        ({"retrodictor": []}, "at least one"),
+        ({"retrodictor": "known", "parameters": {"lam": 1}}, "known has no parameter 'lam'"),
+    ],
+)
+def test_method_errors_come_before_writing(trajectory, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        enrich(trajectory, tmp_path / "out", **options)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_learned_relatives_with_weights_of_ones_own(trajectory, tmp_path):
+    from know_hf.retrodiction.learned import NinoMLP
+
+    torch.manual_seed(0)
+    KnownPredictor(KnownConfig()).save_pretrained(tmp_path / "wnn-weights")
+    result = enrich(trajectory, tmp_path / "w", retrodictor="wnn", predictor=tmp_path / "wnn-weights", steps=2)
+    content = json.loads((result.checkpoints["x4"] / "enrichment.json").read_text())
+    assert content["predictor"]["source"] == "wnn-weights"
+    (tmp_path / "nino-weights").mkdir()
+    save_file(NinoMLP(hidden=8).state_dict(), tmp_path / "nino-weights" / "model.safetensors")
+    both = enrich(
+        trajectory,
+        tmp_path / "b",
+        retrodictor=["known", "nino"],
+        parameters={"nino.predictor": tmp_path / "nino-weights"},
+        steps=1,
+    )
+    assert set(both.checkpoints) == {"known/x2", "nino/x2"}

@@ -146,6 +146,12 @@ def test_text_with_a_new_head(tmp_path, text_model_folder, sentences):
     assert {"fc", "bias", "norm", "embedding"} <= kinds
 
 
+def test_mixed_precision_stores_full_precision(tmp_path, text_model_folder, sentences):
+    result = enrich_pretrained(text_model_folder, sentences, tmp_path, steps=1, bf16=True, use_cpu=True, **QUICK)
+    assert {spec.dtype for spec in Checkpoint(result.checkpoints["x2"]).tensors.values()} == {"F32"}
+    assert result.trajectory.record.recipe["bf16"] is True
+
+
 def test_new_head_is_the_same_every_time(tmp_path, text_model_folder, sentences):
     for name in "ab":
         torch.manual_seed(hash(name) % 1000)

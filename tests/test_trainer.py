@@ -28,7 +28,10 @@ from know_hf import (
     Trajectory,
     TrajectoryError,
 )
+from know_hf.forgetting.arguments import RECIPES
+from know_hf.forgetting.stages import stage_plan
 from know_hf.locking import LOCK_NAME, locked
+from know_hf.trajectory import TrajectoryRecord
 
 
 @dataclass
@@ -196,8 +199,6 @@ def test_other_trainers_forget_through_the_mixin(tmp_path):
 def test_trainer_features_keep_working(tmp_path):
     trainer = make(
         tmp_path,
-        bf16=True,
-        use_cpu=True,
         gradient_accumulation_steps=2,
         lr_scheduler_type="cosine",
         weight_decay=0.1,
@@ -272,3 +273,49 @@ def test_model_init_is_refused(tmp_path):
     trainer.model_init = tiny_image_model
     with pytest.raises(ValueError, match="model_init"):
         trainer.train()
+
+
+def test_incremental_trains_the_same_subsets_smallest_first(tmp_path):
+    make(tmp_path / "forget").train()
+    sizes = [stage.examples for stage in TrajectoryRecord.load(tmp_path / "forget").stages]
+    trainer = make(tmp_path / "incremental", recipe="incremental")
+    trainer.train()
+    record = TrajectoryRecord.load(tmp_path / "incremental")
+    assert [stage.examples for stage in record.stages] == sizes[::-1] == [16, 32, 64]
+    assert all(stage.steps for stage in record.stages)
+    forgetting, incremental = (stage_plan(Pixels(), make(tmp_path / r, recipe=r).args)[0] for r in RECIPES[:2])
+    assert [list(s.indices) for s in forgetting[1:]] == [list(s.indices) for s in incremental[:2]][::-1]
+    with pytest.raises(TrajectoryError, match="control 'incremental', not of forgetting"):
+        Trajectory.load(tmp_path / "incremental")
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_train_epochs": 3}, {"max_steps": 3}, {"gradient_accumulation_steps": 2}]
+)
+def test_equal_compute_takes_as_many_steps_as_the_forgetting(tmp_path, settings):
+    make(tmp_path / "forget", **settings).train()
+    stages = TrajectoryRecord.load(tmp_path / "forget").stages
+    make(tmp_path / "equal", recipe="equal_compute", **settings).train()
+    (only,) = TrajectoryRecord.load(tmp_path / "equal").stages
+    assert only.steps == sum(stage.steps for stage in stages[1:]) and only.examples == 64
+
+
+def test_controls_continue_too(tmp_path):
+    settings = {"recipe": "incremental", "save_strategy": "steps", "save_steps": 1}
+    make(tmp_path / "whole", **settings).train()
+    with pytest.raises(Killed):
+        make(tmp_path / "killed", callbacks=[KillAt(2, 2)], **settings).train()
+    make(tmp_path / "killed", **settings).train()
+    assert same(weights(tmp_path / "whole", 2), weights(tmp_path / "killed", 2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recipe": "other"}, "'other' is not known"),
+        ({"recipe": "incremental", "self_check": True}, "nothing to check"),
+    ],
+)
+def test_recipes_that_do_not_fit(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        ForgettingArguments(str(tmp_path), **settings)

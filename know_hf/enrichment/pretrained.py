@@ -15,13 +15,14 @@ from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment, method_names, method_parameters
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.trainer import ForgettingTrainer, load_weights, quality_scores, stage_subsets
+from know_hf.forgetting.stages import stage_plan, stage_subsets
+from know_hf.forgetting.trainer import ForgettingTrainer, load_weights, quality_scores
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
 from know_hf.models import load_model
 from know_hf.report import write_report
 from know_hf.retrodiction import check_method
-from know_hf.trajectory import Trajectory, kinds_of, resolve_kinds
+from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,8 @@ def enrich_pretrained(
         "embeddings": embeddings,
         "kinds": kinds,
     }
+    if trainer.args.recipe != "forgetting":
+        raise ValueError(f"recipe={trainer.args.recipe!r} gives nothing to predict from; use forget_pretrained for it.")
     # Everything that may not fit is looked at before the first training step.
     names, stages = method_names(retrodictor), trainer.args.num_stages
     predicted, _ = resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
@@ -236,8 +239,8 @@ def _finishing(trainer, dataset, renew_batch_norm: bool) -> tuple[Callable[[Path
     return finish, {"batch_norm": note}
 
 
-def forget_pretrained(model, train_dataset, output_dir: str | Path | None = None, **options) -> Trajectory:
-    """Makes the trajectory only: [`enrich_pretrained`] without prediction.
+def forget_pretrained(model, train_dataset, output_dir: str | Path | None = None, **options) -> TrajectoryRecord:
+    """Trains only: [`enrich_pretrained`] without prediction, or a control (``recipe="incremental"`` …).
 
     Args:
         model: As for [`enrich_pretrained`].
@@ -246,7 +249,7 @@ def forget_pretrained(model, train_dataset, output_dir: str | Path | None = None
         **options: Its options, other than those of the prediction.
 
     Returns:
-        The finished [`Trajectory`].
+        The finished run's record; ``Trajectory.load(output_dir)`` opens a forgetting run.
 
     Raises:
         OSError: As [`enrich_pretrained`].
@@ -257,7 +260,7 @@ def forget_pretrained(model, train_dataset, output_dir: str | Path | None = None
     """
     trainer = make_trainer(model, train_dataset, output_dir, **options)
     trainer.train()
-    return trainer.trajectory
+    return TrajectoryRecord.load(trainer.args.output_dir)
 
 
 def make_trainer(
@@ -328,7 +331,7 @@ def make_trainer(
         raise ValueError(
             f"Label column {columns.label!r} holds negative labels (unlabelled data?) in the training data."
         )
-    smallest = stage_subsets(train.select_columns([columns.label]), args)[-1]
+    smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
     if lost := len(set(labels.tolist())) - len(set(label_values(smallest, columns).tolist())):
         logger.warning(
             "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",

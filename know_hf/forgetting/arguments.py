@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+RECIPES = ("forgetting", "incremental", "equal_compute")
+
 
 @dataclass
 class ForgettingSettings:
@@ -19,6 +21,9 @@ class ForgettingSettings:
         carry_optimizer: Whether optimizer moments carry over from stage to stage (the authors' code) or each
             stage starts fresh. The learning rate schedule restarts either way.
         self_check: Whether to train one further, smallest stage from which Θ^0 can be retrodicted as a test.
+        recipe: ``"forgetting"``, or a control that spends training the same data and steps otherwise:
+            ``"incremental"`` trains from the smallest subset to the largest, the last stage is the result;
+            ``"equal_compute"`` trains the model on all the data for as many steps as its forgetting would take.
 
     Raises:
         ValueError: If a value is out of range or an inherited setting cannot work stage by stage.
@@ -45,12 +50,19 @@ class ForgettingSettings:
     self_check: bool = field(
         default=False, metadata={"help": "Train one further stage and retrodict stage 0 from it, as a test."}
     )
+    recipe: str = field(
+        default="forgetting", metadata={"help": "forgetting, or a control: incremental, equal_compute."}
+    )
 
     def __post_init__(self):
         if self.num_stages < 2:
             raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
         if not 0 < self.sampling_ratio < 1:
             raise ValueError(f"sampling_ratio is {self.sampling_ratio}; it must lie strictly between 0 and 1.")
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe={self.recipe!r} is not known; use one of {', '.join(RECIPES)}.")
+        if self.recipe != "forgetting" and self.self_check:
+            raise ValueError(f"self_check retrodicts a forgetting run; recipe={self.recipe!r} has nothing to check.")
         if getattr(self, "push_to_hub", False):
             raise ValueError(
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead."

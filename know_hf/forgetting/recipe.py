@@ -11,7 +11,7 @@ from transformers.models import auto
 
 # Settings that change the weights. Others (logging, saving, workers …) may differ when a run is continued.
 _SETTINGS = (
-    "num_stages sampling_ratio subset_seed stratify_by train_stage_zero carry_optimizer self_check "
+    "recipe num_stages sampling_ratio subset_seed stratify_by train_stage_zero carry_optimizer self_check "
     "num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay optim "
     "optim_args adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor seed data_seed bf16 fp16 "
     "neftune_noise_alpha"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
 from know_hf.forgetting.resume import OptimizerState, last_complete_checkpoint
-from know_hf.forgetting.subsets import nested_subsets
+from know_hf.forgetting.stages import first_trained_stage, stage_plan
 from know_hf.locking import locked
 from know_hf.trajectory import (
     Checkpoint,
@@ -97,8 +97,8 @@ class ForgettingMixin:
 
     def _forget(self, **kwargs) -> TrainOutput:
         args, full_dataset, output_dir = self.args, self.train_dataset, self.args.output_dir
-        root = Path(output_dir)
-        subsets = stage_subsets(full_dataset, args)
+        root, max_steps = Path(output_dir), args.max_steps
+        subsets, steps = stage_plan(full_dataset, args)
         batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
         if len(subsets[-1]) < batch:
             logger.warning("The smallest subset has %d examples, less than one batch of %d.", len(subsets[-1]), batch)
@@ -110,20 +110,20 @@ class ForgettingMixin:
                 self._stage = stage
                 if stage.finished:
                     continue
-                trained = stage.index > 0 or bool(args.train_stage_zero)
-                if trained:
+                if stage.index >= first_trained_stage(args):
                     logger.info("Stage %d of %d: %d examples.", stage.index, len(subsets) - 1, stage.examples)
                     self._restore_previous_stage(root, record, stage)
-                    self.train_dataset = subset
+                    self.train_dataset, args.max_steps = subset, steps
                     args.output_dir = str(root / WORK_FOLDER / f"stage-{stage.index}")
                     # One seed a stage: a run that starts in the middle draws the same numbers.
                     seed = args.seed + stage.index
                     enable_full_determinism(seed) if args.full_determinism else set_seed(seed)
                     output = super().train(resume_from_checkpoint=last_complete_checkpoint(args.output_dir), **kwargs)
                     history += self.state.log_history
+                    stage.steps = self.state.global_step
                 self._finish_stage(root, record, stage)
         finally:
-            self.train_dataset, args.output_dir, self._stage = full_dataset, output_dir, None
+            self.train_dataset, args.output_dir, args.max_steps, self._stage = full_dataset, output_dir, max_steps, None
         if history:
             self.state.log_history = history
         scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
@@ -131,7 +131,7 @@ class ForgettingMixin:
 
     def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
-        total = len(subsets[0])
+        total = max(len(subset) for subset in subsets)
         fresh = TrajectoryRecord(
             num_stages=self.args.num_stages,
             sampling_ratio=self.args.sampling_ratio,
@@ -175,7 +175,7 @@ class ForgettingMixin:
         if not lost:
             return
         first = lost[0]
-        first_trained = 0 if self.args.train_stage_zero else 1
+        first_trained = first_trained_stage(self.args)
         if self.args.carry_optimizer and first > first_trained and not _optimizer(root, first - 1).path.exists():
             # The moments that this stage started from are gone: only the first trained stage starts without any.
             first = first_trained
@@ -256,46 +256,6 @@ def quality_scores(metrics: dict[str, float]) -> dict[str, float]:
 
 def _optimizer(root: Path, stage: int) -> OptimizerState:
     return OptimizerState(root / WORK_FOLDER / f"optimizer-{stage}.safetensors")
-
-
-def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
-    """Makes the nested data sets of every stage, the self-check's included.
-
-    Args:
-        dataset: A ``datasets.Dataset`` or any torch data set with a length.
-        args: Arguments with the fields of [`ForgettingSettings`].
-
-    Returns:
-        The data sets, largest first; the first is ``dataset`` itself.
-
-    Raises:
-        TypeError: If the data set has no length or is a dictionary of splits.
-        ValueError: If a subset would be empty or the label column is missing.
-
-    Source: paper section 3.
-    """
-    import datasets
-
-    if isinstance(dataset, (dict, datasets.DatasetDict)):
-        raise TypeError(
-            f"train_dataset is a dictionary of splits ({', '.join(dataset)}); pass one, e.g. dataset['train']."
-        )
-    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)) or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"train_dataset is a {type(dataset).__name__} without length; nested subsets need a map-style data set "
-            "(datasets.Dataset, e.g. load_dataset(..., streaming=False))."
-        )
-    labels = None
-    if args.stratify_by is not None:
-        columns = getattr(dataset, "column_names", None) or []
-        if args.stratify_by not in columns:
-            raise ValueError(f"stratify_by={args.stratify_by!r} is not a column; found {columns}.")
-        labels = dataset.with_format("numpy", columns=[args.stratify_by])[args.stratify_by][:]
-    stages = args.num_stages + bool(args.self_check)
-    indices = nested_subsets(len(dataset), args.sampling_ratio, stages, args.subset_seed, labels)
-    if isinstance(dataset, datasets.Dataset):
-        return [dataset] + [dataset.select(chosen) for chosen in indices[1:]]
-    return [dataset] + [Subset(dataset, chosen.tolist()) for chosen in indices[1:]]
 
 
 def load_weights(model: nn.Module, folder: str | Path) -> None:

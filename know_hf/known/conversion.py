@@ -1,26 +1,32 @@
-"""Reads the authors' Keras weights from a user's own disk into a KnownPredictor."""
+"""Reads released weights of KNOWN and its relatives from a user's own disk."""
 
+import pickle
 import re
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from know_hf.known.configuration_known import KnownConfig
 from know_hf.known.modeling_known import KnownPredictor
 
-_FILES = {"conv": "KNOWN_Conv.h5", "fc": "KNOWN_FC.h5", "bias": "KNOWN_Bias.h5"}
+# KNOWN's and the Weight Nowcasting Network's files; both are the same network.
+_PATTERNS = {
+    kind: rf"(KNOWN|NWNN)_{name}(_\d+)?\.h5" for kind, name in (("conv", "Conv"), ("fc", "FC"), ("bias", "Bias"))
+}
 # The Dense layers in the order of their numbers: each stream's six, then the head.
 _STREAM = ("expand", "squeeze", "shift", "gain", "rate", "output")
 _LAYERS = [f"{stream}.{layer}" for stream in ("values", "differences") for layer in _STREAM] + ["head"]
 
 
 def convert_keras(keras_dir: str | Path) -> KnownPredictor:
-    """Builds a predictor from the authors' three ``.h5`` files.
+    """Builds a predictor from the authors' three ``.h5`` files, of KNOWN or of WNN.
 
-    The official repository states no licence: use your own copy for comparison, and do not redistribute it.
+    The official repositories state no licence: use your own copy for comparison, and do not redistribute it.
 
     Args:
-        keras_dir: Folder that holds ``KNOWN_Conv.h5``, ``KNOWN_FC.h5`` and ``KNOWN_Bias.h5``.
+        keras_dir: Folder that holds ``KNOWN_Conv.h5``, ``KNOWN_FC.h5`` and ``KNOWN_Bias.h5``, or WNN's
+            ``NWNN_Conv_13.h5`` and so on.
 
     Returns:
         A [`KnownPredictor`] that computes what the Keras networks compute.
@@ -28,7 +34,7 @@ def convert_keras(keras_dir: str | Path) -> KnownPredictor:
     Raises:
         FileNotFoundError: If one of the three files is missing.
         ImportError: If h5py is not installed.
-        ValueError: If a file does not hold the thirteen Dense layers of the network.
+        ValueError: If there are several for a kind, or a file does not hold the network's thirteen Dense layers.
 
     Source: layer order from the authors' released files.
 
@@ -37,20 +43,64 @@ def convert_keras(keras_dir: str | Path) -> KnownPredictor:
         >>> convert_keras("path/to/keras").save_pretrained("official-known")  # doctest: +SKIP
     """
     keras_dir = Path(keras_dir)
-    missing = [name for name in _FILES.values() if not (keras_dir / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{keras_dir} lacks {', '.join(missing)}; point to the folder that holds the three .h5 files."
-        )
-    states = {kind: _read_dense_layers(keras_dir / name) for kind, name in _FILES.items()}
+    names = sorted(path.name for path in keras_dir.iterdir()) if keras_dir.is_dir() else []
+    files: dict[str, Path] = {}
+    for kind, pattern in _PATTERNS.items():
+        found = [name for name in names if re.fullmatch(pattern, name)]
+        if len(found) > 1:
+            raise ValueError(f"{keras_dir} holds several predictors: {', '.join(found)}; keep one set in the folder.")
+        if not found:
+            readable = "KNOWN_" + pattern.split("_")[1].partition("(")[0]
+            raise FileNotFoundError(
+                f"{keras_dir} lacks {readable}.h5; point to the folder that holds the three .h5 files."
+            )
+        files[kind] = keras_dir / found[0]
+    states = {kind: _read_dense_layers(path) for kind, path in files.items()}
     stages = states["conv"]["values.expand.weight"].shape[1]
     predictor = KnownPredictor(KnownConfig(history_length=stages))
     for kind, state in states.items():
         try:
             predictor.network(kind).load_state_dict(state)
         except RuntimeError as error:
-            raise ValueError(f"{keras_dir / _FILES[kind]} is not a KNOWN network: {error}") from error
+            raise ValueError(f"{files[kind]} is not a KNOWN network: {error}") from error
     return predictor.eval()
+
+
+def convert_nino(path: str | Path, out_dir: str | Path) -> Path:
+    """Writes NiNo's MLP from its released ``.pt`` file as safetensors.
+
+    A ``.pt`` file is a pickle; it is read with torch's restricted unpickler, which runs no code, here and nowhere else.
+
+    Args:
+        path: ``nino_mlp.pt`` or ``nino_mlp_h32.pt``.
+        out_dir: Folder for ``model.safetensors``.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: If the file is not a plain state, or not of NiNo's variant without a graph.
+
+    Source: file layout from the released checkpoints (MIT licence).
+
+    Example:
+        >>> from know_hf.known.conversion import convert_nino
+        >>> convert_nino("nino_mlp.pt", "my-nino")  # doctest: +SKIP
+    """
+    from know_hf.retrodiction.learned import NinoMLP
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a plain torch checkpoint: {str(error).splitlines()[0]}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dictionary.")
+    model = NinoMLP.from_state({name: value.float() for name, value in state.items()}, str(path))
+    target = Path(out_dir) / "model.safetensors"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, target)
+    return target
 
 
 def _read_dense_layers(path: Path) -> dict[str, torch.Tensor]:

@@ -18,13 +18,15 @@ SCHEMA_VERSION = 1
 class StageRecord:
     """One stage: its folder (relative to the record), data and scores.
 
-    ``ratio`` is the share of all examples; ``metrics`` are the scores on the evaluation set.
+    ``ratio`` is the share of all examples; ``steps`` counts optimizer steps (None: not trained); ``metrics`` are the
+    scores on the evaluation set.
     """
 
     index: int
     folder: str
     examples: int | None = None
     ratio: float | None = None
+    steps: int | None = None
     finished: bool = True
     metrics: dict[str, float] = field(default_factory=dict)
 

@@ -13,6 +13,8 @@ from know_hf.trajectory.checkpoint import PREDICTABLE, Checkpoint, TensorSpec, T
 from know_hf.trajectory.kinds import Parameter, kinds_of
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
+RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
+
 
 def to_history(stages: Tensor) -> Tensor:
     """Turns stage order into the order that a learned predictor reads.
@@ -39,7 +41,7 @@ class Trajectory:
         root: Folder that stage folders are relative to.
 
     Raises:
-        TrajectoryError: If a stage is unfinished or there are fewer than two.
+        TrajectoryError: If a stage is unfinished, there are fewer than two, or the run did not forget.
 
     Source: paper section 3 (Θ^0 … Θ^(S-1)); the format is ours.
 
@@ -54,6 +56,9 @@ class Trajectory:
         self.record, self.root = record, Path(root)
         if record.num_stages < 2:
             raise TrajectoryError(f"A trajectory needs at least 2 stages, found {record.num_stages}.")
+        recipe = record.recipe.get("recipe", "forgetting")
+        if recipe != "forgetting":
+            raise TrajectoryError(f"{self.root} is a run of the control {recipe!r}, not of forgetting: {RECIPE_HINT}")
         done = [stage.index for stage in record.stages if stage.finished]
         if len(done) < record.num_stages:
             raise TrajectoryError(
