@@ -320,13 +320,16 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
     _quiet()
     from know_hf.enrichment.stream import enrich
     from know_hf.report import comparison
+    from know_hf.trajectory.record import write_atomically
 
     given = _plain({k: v for k, v in vars(options).items() if k in _PREDICTION or k == "output_dir"})
     if "method" in given:
         given["retrodictor"] = given.pop("method")
     result = enrich(options.trajectory, **given)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(comparison(result.statistics))
+        text = comparison(result.statistics)
+        write_atomically(result.output_dir / "report" / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
+        print(text)
         for name, folder in result.checkpoints.items():
             print(f"{name}: {folder}")
 

@@ -329,7 +329,7 @@ class Enrichment:
                     for step in range(1, steps + 1):
                         if (name, step) in patches:
                             stored = patches[name, step].write(tensor, start, predicted[step - 1])
-                            reference = None if known is None else known[step - 1]
+                            reference = None if known is None or name == "known" else known[step - 1]
                             statistics[name, step].add(stored_kind, origin, stored, reference)
                 bar.update(stop - start)
         shares = gather_object([statistics]) if self.state.num_processes > 1 else [statistics]
