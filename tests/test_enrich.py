@@ -264,7 +264,7 @@ def test_full_disk_while_writing(trajectory, tmp_path, monkeypatch):
 def test_too_little_space_is_seen_before_writing(trajectory, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match="GB are needed for 3 checkpoints"):
+    with pytest.raises(OSError, match="3 checkpoints need .* MB, 0.0 MB are free"):
         enrich(trajectory, tmp_path)
     assert not leftovers(tmp_path)
 

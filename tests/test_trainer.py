@@ -237,6 +237,15 @@ def test_small_subset_is_a_warning(tmp_path, caplog):
     assert "smallest subset has 10 examples, less than one batch of 16" in caplog.text
 
 
+def test_batch_of_one_is_a_warning_beforehand(tmp_path, caplog):
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        make(tmp_path / "a", data=Pixels(68)).train()
+    assert "Stage 2 ends an epoch with a batch of one example" in caplog.text
+    caplog.clear()
+    make(tmp_path / "b", data=Pixels(68), dataloader_drop_last=True).train()
+    assert "batch of one" not in caplog.text
+
+
 def test_folder_in_use(tmp_path):
     hold = (
         f"import filelock\nlock = filelock.FileLock({str(tmp_path / LOCK_NAME)!r})\n"

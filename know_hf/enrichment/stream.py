@@ -240,9 +240,10 @@ class Enrichment:
         if not todo:
             return
         main = self.state.is_main_process
+        if main:
+            self._check_space(todo)
         try:
             if main:
-                self._check_space(todo)
                 for partial in todo.values():
                     partial.begin(self.trajectory.checkpoints[0])
             self.state.wait_for_everyone()
@@ -272,7 +273,8 @@ class Enrichment:
                     partial.discard()
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise OSError(
-                    errno.ENOSPC, f"the disk is full; nothing was left half-written. Free space and run again: {error}"
+                    errno.ENOSPC,
+                    f"the disk is full; nothing was left half-written. Free space and run again ({error})",
                 ) from error
             raise
 
@@ -289,7 +291,7 @@ class Enrichment:
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
-                f"{needed / 1e9:.2f} GB are needed for {len(todo)} checkpoints, {free / 1e9:.2f} GB free",
+                f"the disk is too full: {len(todo)} checkpoints need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
             )
 
     def _blocks(self, whole: bool) -> Iterator[tuple[str, int, int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
@@ -99,9 +100,7 @@ class ForgettingMixin:
         args, full_dataset, output_dir = self.args, self.train_dataset, self.args.output_dir
         root, max_steps = Path(output_dir), args.max_steps
         subsets, steps = stage_plan(full_dataset, args)
-        batch = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        if len(subsets[-1]) < batch:
-            logger.warning("The smallest subset has %d examples, less than one batch of %d.", len(subsets[-1]), batch)
+        self._warn_about_sizes([len(subset) for subset in subsets])
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(root, record)
         history, output = [], TrainOutput(0, 0.0, {})
@@ -128,6 +127,22 @@ class ForgettingMixin:
             self.state.log_history = history
         scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
         return output._replace(metrics={**output.metrics, **scores})
+
+    def _warn_about_sizes(self, sizes: list[int]) -> None:
+        """Says beforehand what a small subset may do hours later."""
+        args = self.args
+        together = args.train_batch_size * args.world_size
+        if min(sizes) < together * args.gradient_accumulation_steps:
+            logger.warning(
+                "The smallest subset has %d examples, less than one batch of %d.",
+                min(sizes), together * args.gradient_accumulation_steps,
+            )  # fmt: skip
+        lonely = [str(i) for i, size in enumerate(sizes) if size % together == 1]
+        if lonely and not args.dataloader_drop_last and any(isinstance(m, _BatchNorm) for m in self.model.modules()):
+            logger.warning(
+                "Stage %s ends an epoch with a batch of one example, on which BatchNorm may fail: set "
+                "dataloader_drop_last or another batch size.", ", ".join(lonely),
+            )  # fmt: skip
 
     def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
