@@ -305,7 +305,7 @@ def run_enrich(options: argparse.Namespace, rest: list[str]) -> None:
 def run_forget(options: argparse.Namespace, rest: list[str]) -> None:
     """``know-hf forget``."""
     settings, job, args = _prepare(options, rest)
-    from know_hf.enrichment.pretrained import forget_pretrained
+    from know_hf.forgetting.pretrained import forget_pretrained
 
     record = forget_pretrained(**job)
     if args.process_index == 0:

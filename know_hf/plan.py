@@ -9,7 +9,8 @@ import torch
 from transformers import AutoConfig
 from transformers.models import auto
 
-from know_hf.enrichment.stream import BLOCK, load_predictor
+from know_hf.enrichment.methods import load_predictor
+from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor
 from know_hf.report import table
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryRecord, kinds_of, resolve_kinds

@@ -11,8 +11,9 @@ from transformers import AutoModelForImageClassification, Trainer, TrainingArgum
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.data import Columns, Preprocessing, accuracy, label_values, make_preprocessing
-from know_hf.enrichment.pretrained import enrich_trained, make_trainer
+from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.pretrained import make_trainer
 from know_hf.models import timm_from_scratch
 from know_hf.report import table
 from know_hf.trajectory.record import write_atomically

@@ -20,7 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from transformers.utils import logging
 
 from know_hf import ForgettingArguments, Trajectory
-from know_hf.enrichment.pretrained import make_trainer
+from know_hf.forgetting.pretrained import make_trainer
 from know_hf.models import timm_from_scratch
 from know_hf.quickstart import digits
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification, BertConfig, BertModel
 
 from know_hf import KnownConfig, KnownPredictor, Trajectory, enrich, retrodict
 from know_hf.enrichment import stream, writer
-from know_hf.enrichment.stream import step_names
+from know_hf.enrichment.methods import step_names
 from know_hf.trajectory import Checkpoint, TrajectoryError, resolve_kinds
 
 

@@ -1,31 +1,27 @@
 """The main job: a model and data in, enriched checkpoints out."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel
 
-from know_hf.data import accuracy, find_columns, label_values, load_split, make_preprocessing
 from know_hf.enrichment.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
+from know_hf.enrichment.methods import method_names, method_parameters
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
-from know_hf.enrichment.stream import Enrichment, method_names, method_parameters
+from know_hf.enrichment.stream import Enrichment
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.stages import stage_plan, stage_subsets
+from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.stages import stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer, load_weights, quality_scores
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
-from know_hf.models import load_model
 from know_hf.report import write_report
 from know_hf.retrodiction import check_method
-from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
+from know_hf.trajectory import kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
-
-logger = logging.getLogger(__name__)
 
 
 def enrich_pretrained(
@@ -237,156 +233,3 @@ def _finishing(trainer, dataset, renew_batch_norm: bool) -> tuple[Callable[[Path
 
     note = f"re-estimated on {len(dataset)} training examples" if renew_batch_norm else "those of stage 0"
     return finish, {"batch_norm": note}
-
-
-def forget_pretrained(model, train_dataset, output_dir: str | Path | None = None, **options) -> TrajectoryRecord:
-    """Trains only: [`enrich_pretrained`] without prediction, or a control (``recipe="incremental"`` …).
-
-    Args:
-        model: As for [`enrich_pretrained`].
-        train_dataset: As for [`enrich_pretrained`].
-        output_dir: As for [`enrich_pretrained`].
-        **options: Its options, other than those of the prediction.
-
-    Returns:
-        The finished run's record; ``Trajectory.load(output_dir)`` opens a forgetting run.
-
-    Raises:
-        OSError: As [`enrich_pretrained`].
-        TypeError: As [`enrich_pretrained`].
-        ValueError: As [`enrich_pretrained`].
-
-    Source: paper section 3.
-    """
-    trainer = make_trainer(model, train_dataset, output_dir, **options)
-    trainer.train()
-    return TrajectoryRecord.load(trainer.args.output_dir)
-
-
-def make_trainer(
-    model,
-    train_dataset,
-    output_dir: str | Path | None = None,
-    *,
-    eval_dataset=None,
-    args: ForgettingArguments | None = None,
-    task: str | None = None,
-    input_columns: Sequence[str] | None = None,
-    label_column: str | None = None,
-    image_size: int | None = None,
-    max_length: int | None = None,
-    from_scratch: bool = False,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    data_collator: Callable | None = None,
-    compute_metrics: Callable | None = None,
-    processing_class: Any = None,
-    callbacks: list | None = None,
-    trainer_class: type = ForgettingTrainer,
-    **training_arguments,
-):
-    """Builds the ForgettingTrainer of [`enrich_pretrained`], data prepared and head fitted.
-
-    Args, Raises: as for [`enrich_pretrained`].
-
-    Source: ours.
-    """
-    if args is None:
-        if output_dir is None:
-            raise ValueError("Say where the run goes: output_dir=….")
-        args = ForgettingArguments(
-            str(output_dir),
-            **{
-                "save_total_limit": 1,
-                "dataloader_pin_memory": torch.accelerator.is_available(),
-                **training_arguments,
-            },
-        )
-    elif training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
-        raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
-    _check_output_dir(args.output_dir, model)
-    dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
-    common = {"args": args, "callbacks": callbacks}
-    if data_collator is not None:
-        if not isinstance(model, PreTrainedModel):
-            raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
-        stage_subsets(train_dataset, args)
-        trainer = trainer_class(
-            model=model,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            data_collator=data_collator,
-            compute_metrics=compute_metrics,
-            processing_class=processing_class,
-            **common,
-        )
-        trainer.dataset_id = dataset_id
-        return trainer
-
-    train = load_split(train_dataset)
-    evaluation = None if eval_dataset is None else load_split(eval_dataset, "test")
-    columns = find_columns(train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column)
-    labels = label_values(train, columns)
-    if (labels < 0).any():
-        raise ValueError(
-            f"Label column {columns.label!r} holds negative labels (unlabelled data?) in the training data."
-        )
-    smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
-    if lost := len(set(labels.tolist())) - len(set(label_values(smallest, columns).tolist())):
-        logger.warning(
-            "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
-            len(smallest), lost, len(columns.class_names), columns.label,
-        )  # fmt: skip
-    # The new head is drawn from the seed too, so that a run that starts again starts the same.
-    set_seed(args.seed)
-    loaded = load_model(
-        model,
-        columns.task,
-        columns.class_names,
-        from_scratch=from_scratch,
-        image_size=image_size,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-    )
-    if args.train_stage_zero is None:
-        args.train_stage_zero = loaded.new_head
-        found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
-        logger.info("The head %s (train_stage_zero decides otherwise).", found)
-    source = None if isinstance(model, PreTrainedModel) else str(model)
-    preprocessing = make_preprocessing(loaded.model, source, columns, image_size=image_size, max_length=max_length)
-    with args.main_process_first():
-        train = preprocessing.apply(train)
-        evaluation = None if evaluation is None else preprocessing.apply(evaluation)
-    args.remove_unused_columns = False  # the preprocessing yields just what the model takes
-    if args.stratify_by == columns.label and "labels" in (train.column_names or []):
-        args.stratify_by = "labels"
-    trainer = trainer_class(
-        model=loaded.model,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=preprocessing.collator,
-        compute_metrics=compute_metrics or accuracy,
-        processing_class=processing_class or preprocessing.processing_class,
-        **common,
-    )
-    trainer.dataset_id = dataset_id
-    return trainer
-
-
-def _check_output_dir(output_dir: str, model) -> None:
-    target = Path(output_dir)
-    if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():
-        raise FileExistsError(f"output_dir {target} is the model's own folder; choose another.")
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"output_dir {target} is a file.")
-    if target.is_dir() and not (target / "trajectory.json").exists():
-        foreign = [
-            p.name
-            for p in target.iterdir()
-            if not p.name.startswith(".") and p.name not in ("run.yaml", "training", "log.txt")
-        ]
-        if foreign:
-            raise FileExistsError(
-                f"output_dir {target} is not empty and holds no run to continue ({', '.join(sorted(foreign)[:3])}); "
-                "choose another."
-            )

@@ -13,16 +13,16 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
 from know_hf.enrichment.provenance import hash_file, hash_weights, holds
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder
-from know_hf.forgetting.recipe import portable_name, versions
+from know_hf.forgetting.recipe import versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
-from know_hf.retrodiction import ALL, METHODS, check_method, get_method, retrodict
-from know_hf.retrodiction.learned import NinoMLP
+from know_hf.retrodiction import METHODS, check_method, retrodict
 from know_hf.trajectory import Trajectory, resolve_kinds
 
 #: Weights per block and stage: what one process holds in memory at a time (S + steps blocks of float32).
@@ -98,31 +98,6 @@ def enrich(
         device=device,
     )
     return run.result(trajectory.root, run.write_steps(run.folders(output_dir), steps))
-
-
-def method_names(retrodictor: str | Sequence[str]) -> list[str]:
-    """Resolves ``"all"``, one name or several.
-
-    Raises:
-        ValueError: If a name is unknown or there is none.
-    """
-    names = ALL if retrodictor == "all" else [retrodictor] if isinstance(retrodictor, str) else list(retrodictor)
-    if not names:
-        raise ValueError("Name at least one retrodiction method.")
-    for name in names:
-        get_method(name)
-    return list(dict.fromkeys(names))
-
-
-def step_names(trajectory: Trajectory, steps: int) -> list[str]:
-    """Folder names by nominal growth of the data: x2, x4, x8 at r = 0.5; x3, x9, x28 at r = 0.33."""
-    scales = [trajectory.scale(step) for step in range(1, steps + 1)]
-    for digits in range(1, 8):
-        names = [f"x{scale:.0f}" if scale >= 3 and digits == 1 else f"x{scale:.{digits}f}" for scale in scales]
-        names = [name.rstrip("0").rstrip(".") if "." in name else name for name in names]
-        if len(set(names)) == steps:
-            return names
-    raise ValueError(f"sampling_ratio {trajectory.record.sampling_ratio} is too close to 1 to tell steps apart.")
 
 
 class Enrichment:
@@ -291,7 +266,8 @@ class Enrichment:
         if free < needed:
             raise OSError(
                 errno.ENOSPC,
-                f"the disk is too full: {len(todo)} checkpoints need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
+                f"the disk is too full: {len(todo)} checkpoints need {needed / 1e6:,.1f} MB, "
+                f"{free / 1e6:,.1f} MB are free",
             )
 
     def _blocks(self, whole: bool) -> Iterator[tuple[str, int, int]]:
@@ -347,77 +323,3 @@ class Enrichment:
             metrics = {"stage-0": first, **metrics}
         statistics = {name: content["statistics"] for name, content in described.items()}
         return EnrichmentResult(root, self.trajectory, dict(checkpoints), statistics, metrics)
-
-
-def enriched_folder(root: Path, method: str) -> Path:
-    """Where a method's checkpoints go within a run: ``enriched`` for KNOWN, ``enriched-<method>`` for others."""
-    return root / ("enriched" if method == "known" else f"enriched-{method}")
-
-
-def method_parameters(
-    names: list[str], parameters: Mapping[str, Any] | None, predictor, stages: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Sorts parameters by method and loads predictors.
-
-    Args:
-        names: The methods.
-        parameters: ``name`` or ``method.name`` → value; without the method only when there is just one.
-        predictor: The predictor of the learned methods, as for [`enrich`].
-        stages: Number S of stages that it has to read.
-
-    Returns:
-        Method → parameters, predictors among them; and method → a name for its predictor.
-
-    Raises:
-        ValueError: If a parameter names no method of this run, or a predictor is missing or does not fit.
-    """
-    sorted_out: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for key, value in (parameters or {}).items():
-        method, _, name = key.rpartition(".")
-        if not method and len(names) > 1:
-            raise ValueError(
-                f"With several methods, say whose parameter it is: {', '.join(f'{n}.{key}' for n in names[:3])} …"
-            )
-        method = method or names[0]
-        if method not in sorted_out:
-            raise ValueError(f"Parameter {key!r} is of no method of this run ({', '.join(names)}).")
-        sorted_out[method][name] = value
-    sources = {}
-    for name, own in sorted_out.items():
-        reads = METHODS[name].predictor
-        if reads is None or own.get("factors") is not None:
-            continue
-        given = own.get("predictor", predictor if reads == "known" or len(names) == 1 else None)
-        if reads != "known" and given is None:
-            raise ValueError(f"{name} has no weights of its own here: pass predictor=, made by `know-hf convert`.")
-        if reads == "nino":
-            own["predictor"] = given if isinstance(given, NinoMLP) else NinoMLP.from_file(given)
-        else:
-            own["predictor"] = load_predictor(given, stages)
-        sources[name] = "bundled" if given is None else portable_name(str(getattr(given, "name_or_path", given)))
-    return sorted_out, sources
-
-
-def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -> KnownPredictor:
-    """Loads a predictor and checks that it reads that many stages.
-
-    Args:
-        predictor: A live one, a folder, a Hub id, or None for the bundled one.
-        stages: Number S of stages that it has to read.
-
-    Raises:
-        OSError: If a folder or Hub id cannot be loaded.
-        ValueError: If it reads another number of stages.
-    """
-    if predictor is None:
-        predictor = KnownPredictor.default()
-    elif not isinstance(predictor, KnownPredictor):
-        predictor, info = KnownPredictor.from_pretrained(str(predictor), dtype=torch.float32, output_loading_info=True)
-        if info["missing_keys"] or info["unexpected_keys"]:
-            raise ValueError(f"{predictor.name_or_path} is not a complete KNOWN predictor: {info}")
-    if predictor.config.history_length != stages:
-        raise ValueError(
-            f"The predictor reads {predictor.config.history_length} stages, the trajectory has {stages}: use "
-            f"num_stages={predictor.config.history_length} or a predictor made for {stages}."
-        )
-    return predictor.eval()
