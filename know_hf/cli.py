@@ -38,9 +38,26 @@ _DATA = {
     "revision": "revision of the model on the Hub",
     "trust_remote_code": "let code of the model's repository run",
 }
+_TRANSFER = {
+    "arms": "NAME=FOLDER …: the starts to compare, the reference (naive) first",
+    "trajectory": "folder of a forgetting run: adds naive and its predictions",
+    "method": "with --trajectory: methods to predict by (default: known shrink)",
+    "steps": "with --trajectory: number of prediction steps (default: 3)",
+    "learning_rates": "grid of peak learning rates (default: 4e-4 1e-3 2.5e-3)",
+    "seeds": "number of seeds (default: 5)",
+    "head_epochs": "epochs with only head and norms trained (default: 10)",
+    "epochs": "epochs with everything trained (default: 100)",
+    "batch_size": "examples a step (default: 128)",
+    "examples": "training examples of a seed (default: all but the validation examples)",
+    "validation_examples": "examples held out to choose learning rates on (default: 1000)",
+    "processes": "number of processes (default: 1)",
+}
+_TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
+_PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples")
 _FLAGS = ("from_scratch", "trust_remote_code", "iterate")
-_INTEGERS = ("steps", "image_size", "max_length")
-_LISTS = ("input_columns", "kinds", "method", "parameters")
+_INTEGERS = ("steps", "image_size", "max_length", "seeds", "batch_size", "examples", "validation_examples", "processes")
+_FLOATS = ("learning_rates", "head_epochs", "epochs")
+_LISTS = ("input_columns", "kinds", "method", "parameters", "arms", "learning_rates")
 _REQUIRED = ("model", "dataset", "output_dir")
 
 
@@ -107,6 +124,11 @@ def build_parser() -> argparse.ArgumentParser:
     }.items():
         _add_option(sub, option, text)
 
+    sub = command("transfer", run_transfer, "fine-tune from several starts under one protocol, and compare")
+    sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
+    for option, text in {**_TRANSFER, **{name: _DATA[name] for name in _TRANSFER_DATA}}.items():
+        _add_option(sub, option, text)
+
     sub = command("plan", run_plan, "show what would be predicted and copied, and what it takes")
     sub.add_argument("source", help="folder of a forgetting run or of a model")
     for option in ("predictor", "steps", "norms", "embeddings", "kinds", "trust_remote_code"):
@@ -128,10 +150,9 @@ def _add_option(parser: argparse.ArgumentParser, name: str, text: str) -> None:
     names = list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")))
     if name in _FLAGS:
         parser.add_argument(*names, dest=name, action="store_true", help=text)
-    elif name in _LISTS:
-        parser.add_argument(*names, dest=name, nargs="+", help=text)
     else:
-        parser.add_argument(*names, dest=name, type=int if name in _INTEGERS else str, help=text)
+        kind = int if name in _INTEGERS else float if name in _FLOATS else str
+        parser.add_argument(*names, dest=name, type=kind, nargs="+" if name in _LISTS else None, help=text)
 
 
 def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], Any]:
@@ -208,6 +229,11 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 
         pairs = _pairs(given["parameters"], "parameters", "NAME=VALUE")
         given["parameters"] = {name: _number(yaml.safe_load(value)) for name, value in pairs.items()}
+    if isinstance(given.get("arms"), list):
+        wrong = [item for item in given["arms"] if "=" not in item]
+        if wrong:
+            raise ValueError(f"arms: expected NAME=FOLDER, got {wrong[0]!r}.")
+        given["arms"] = dict(item.split("=", 1) for item in given["arms"])
     if isinstance(given.get("method"), list) and len(given["method"]) == 1:
         given["method"] = given["method"][0]
     return given
@@ -332,6 +358,37 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
         print(text)
         for name, folder in result.checkpoints.items():
             print(f"{name}: {folder}")
+
+
+def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf transfer``."""
+    names = {*_TRANSFER, *_TRANSFER_DATA}
+    given = {name: value for name, value in vars(options).items() if name in names}
+    recipe = read_recipe(options.config) if "config" in options else {}
+    if unknown := sorted(set(recipe) - names):
+        raise ValueError(f"{options.config}: unknown setting {', '.join(map(repr, unknown))}.")
+    settings = {**{name: _number(value) for name, value in recipe.items()}, **_plain(given)}
+    if required := [name for name in ("dataset", "output_dir") if name not in settings]:
+        raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in required)}.")
+    _quiet()
+    from know_hf.enrichment.stream import enrich
+    from know_hf.transfer.protocol import Protocol
+    from know_hf.transfer.report import transfer_markdown, write_transfer_report
+    from know_hf.transfer.run import transfer
+
+    job = dict(settings)
+    arms = dict(job.pop("arms", {}))
+    methods, steps = job.pop("method", ["known", "shrink"]), job.pop("steps", 3)
+    if trajectory := job.pop("trajectory", None):
+        found = enrich(trajectory, Path(job["output_dir"]) / "arms", retrodictor=["naive", *methods], steps=steps)
+        arms = {"naive": found.checkpoints.pop(next(iter(found.checkpoints))), **arms}
+        arms |= {name: folder for name, folder in found.checkpoints.items() if not name.startswith("naive/")}
+    protocol = Protocol(**{name: job.pop(name) for name in _PROTOCOL if name in job})
+    result = transfer(arms, job.pop("dataset"), job.pop("output_dir"), protocol=protocol, **job)
+    _save_recipe(settings, result.output_dir)
+    report = write_transfer_report(result)
+    print(transfer_markdown(result))
+    print(f"Plots and tables: {report}")
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> None:

@@ -60,12 +60,12 @@ def images() -> Dataset:
     return digits((0, 1, 2)).shuffle(seed=0).select(range(160))
 
 
-def tiny_image_model(seed: int = 0, classes: int = 3, **labels):
+def tiny_image_model(seed: int = 0, classes: int = 3, channels=(8, 8, 16, 16), **labels):
     set_seed(seed)
     return timm_from_scratch(
         "resnet10t",
         image_size=16,
-        model_args={"channels": [8, 8, 16, 16], "stem_width": 8, "in_chans": 1},
+        model_args={"channels": list(channels), "stem_width": 8, "in_chans": 1},
         mean=(0.3,),
         std=(0.4,),
         num_labels=classes,

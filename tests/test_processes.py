@@ -48,7 +48,9 @@ def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_d
 
     run = tmp_path / "killed"
     process = start(*command, run)
-    kill_when(process, lambda: (run / "training" / "stage-2" / "checkpoint-2" / "trainer_state.json").exists())
+    # Any checkpoint but the first and the last: they come and go as training moves on.
+    work = run / "training" / "stage-2"
+    kill_when(process, lambda: any(work.glob("checkpoint-[2-6]/trainer_state.json")))
     assert not (run / "stage-2").exists() and (run / "stage-1").is_dir()
 
     process = start(*command, run)
@@ -62,7 +64,7 @@ def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_d
 
 def test_interrupted_process_says_how_to_continue(tmp_path, image_model_folder, image_data_folder):
     run = tmp_path / "run"
-    long = [x if x != 2 else 100 for x in SETTINGS]
+    long = ["--max_steps", 300, "--per_device_train_batch_size", 8, "--disable_tqdm", "True", "--save_strategy", "no"]
     command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *long, "--output-dir", run]
     process = subprocess.Popen(
         [sys.executable, "-m", "know_hf", *map(str, command)],
@@ -75,7 +77,7 @@ def test_interrupted_process_says_how_to_continue(tmp_path, image_model_folder, 
         # Python drops an interrupt that lands in a finalizer; a person would press the keys again.
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(10)
+            process.wait(4)
         except subprocess.TimeoutExpired:
             continue
     stderr = process.stderr.read()

@@ -1,5 +1,7 @@
 """The quickstart at toy size, and at full size when asked for slow tests."""
 
+from dataclasses import replace
+
 import pytest
 from transformers import AutoModelForImageClassification
 
@@ -9,23 +11,22 @@ from know_hf.quickstart import digits, quickstart
 NAMES = ["naive", *(f"shrink to x{s}'s norms" for s in (2, 4, 8)), *(f"KNOWN x{s}" for s in (2, 4, 8))]
 
 
-def check(folder, scores, out, seeds, rates):
-    assert list(scores) == NAMES
-    assert all(len(by) == rates and all(len(v) == seeds for v in by.values()) for by in scores.values())
-    assert "the best control" in out and "±" in out and "Self-check" in out
-    for name in ("forgetting_curve.png", "transfer.png"):
-        assert (folder / "report" / name).stat().st_size > 10_000
+def check(folder, result, out):
+    assert result.arms == NAMES and len(result.runs) == len(NAMES) * len(result.learning_rates) * result.seeds
+    assert "best control" in out and "±" in out and "Self-check" in out
+    for name in ("report/forgetting_curve.png", "transfer/report/bars.png", "transfer/report/curves.png"):
+        assert (folder / name).stat().st_size > 10_000
     for step in ("x2", "x4", "x8"):
         AutoModelForImageClassification.from_pretrained(folder / "enriched" / step)
 
 
 def test_small_quickstart_and_its_continuation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "EPOCHS", 1)
-    monkeypatch.setattr(module, "STEPS", 2)
+    monkeypatch.setattr(module, "PROTOCOL", replace(module.PROTOCOL, head_epochs=1, epochs=2, evaluations=1))
     monkeypatch.setattr(module, "LEARNING_RATES", (1e-3,))
-    scores = quickstart(tmp_path, seeds=2)
-    check(tmp_path, scores, capsys.readouterr().out, 2, 1)
-    assert quickstart(tmp_path, seeds=2) == scores
+    result = quickstart(tmp_path, seeds=2)
+    check(tmp_path, result, capsys.readouterr().out)
+    assert quickstart(tmp_path, seeds=2).runs == result.runs
 
 
 def test_digits_are_real_and_relabelled():
@@ -36,4 +37,4 @@ def test_digits_are_real_and_relabelled():
 
 @pytest.mark.slow
 def test_full_quickstart(tmp_path, capsys):
-    check(tmp_path, quickstart(tmp_path), capsys.readouterr().out, 5, 3)
+    check(tmp_path, quickstart(tmp_path), capsys.readouterr().out)

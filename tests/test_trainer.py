@@ -246,6 +246,14 @@ def test_batch_of_one_is_a_warning_beforehand(tmp_path, caplog):
     assert "batch of one" not in caplog.text
 
 
+def test_dropping_the_last_batch_is_for_training_only(tmp_path):
+    trainer = make(tmp_path, dataloader_drop_last=True, per_device_eval_batch_size=256)
+    trainer.eval_dataset = Pixels(32)
+    trainer.train()
+    assert all("eval_loss" in stage.metrics for stage in trainer.trajectory.record.stages)
+    assert trainer.args.dataloader_drop_last is True
+
+
 def test_folder_in_use(tmp_path):
     hold = (
         f"import filelock\nlock = filelock.FileLock({str(tmp_path / LOCK_NAME)!r})\n"

@@ -15,7 +15,7 @@ from transformers import Trainer
 from know_hf.enrichment.writer import CheckpointPatch
 
 
-class _FromBatch(nn.Module):
+class FromBatch(nn.Module):
     """Feeds a dictionary batch to a model by keyword, on the model's device: what ``update_bn`` does not do."""
 
     def __init__(self, model: nn.Module):
@@ -63,7 +63,7 @@ def estimate_batch_norm(trainer: Trainer, dataset) -> None:
         num_workers=args.dataloader_num_workers,
     )
     hidden = args.disable_tqdm or not trainer.is_world_process_zero()
-    update_bn(tqdm(loader, desc="BatchNorm statistics", disable=hidden), _FromBatch(model))
+    update_bn(tqdm(loader, desc="BatchNorm statistics", disable=hidden), FromBatch(model))
 
 
 def write_batch_norm(model: nn.Module, folder: Path) -> None:

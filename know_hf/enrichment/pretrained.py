@@ -15,7 +15,7 @@ from know_hf.enrichment.stream import Enrichment
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.pretrained import make_trainer
 from know_hf.forgetting.stages import stage_subsets
-from know_hf.forgetting.trainer import ForgettingTrainer, load_weights, quality_scores
+from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, load_weights, quality_scores
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
 from know_hf.report import write_report
@@ -222,7 +222,7 @@ def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> 
         estimate_batch_norm(trainer, batch_norm_data)
         if write and trainer.is_world_process_zero():
             write_batch_norm(trainer.model, folder)
-    return {} if trainer.eval_dataset is None else quality_scores(trainer.evaluate())
+    return {} if trainer.eval_dataset is None else quality_scores(evaluate_all(trainer))
 
 
 def _finishing(trainer, dataset, renew_batch_norm: bool) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:

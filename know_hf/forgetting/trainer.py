@@ -227,7 +227,7 @@ class ForgettingMixin:
         self.accelerator.wait_for_everyone()
         self.save_model(str(partial))
         if self.eval_dataset is not None:
-            stage.metrics = quality_scores(self.evaluate())
+            stage.metrics = quality_scores(evaluate_all(self))
         stage.finished, self._in_memory = True, stage.index
         following = record.stages[stage.index + 1 : stage.index + 2]
         if main:
@@ -262,6 +262,15 @@ class ForgettingTrainer(ForgettingMixin, Trainer):
         >>> trainer.trajectory  # doctest: +SKIP
         Trajectory('run', 5 stages, r=0.5)
     """
+
+
+def evaluate_all(trainer: Trainer, *args) -> dict[str, float]:
+    """Evaluates on every example: ``dataloader_drop_last`` is meant for training, but Trainer drops there too."""
+    dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
+    try:
+        return trainer.evaluate(*args)
+    finally:
+        trainer.args.dataloader_drop_last = dropping
 
 
 def quality_scores(metrics: dict[str, float]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Does it help? Fine-tuning from every candidate under one protocol, paired over seeds."""

@@ -1,0 +1,268 @@
+"""One fine-tuning: new head, head and norms first, then everything; the same for every arm."""
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.models import auto
+from transformers.trainer_callback import PrinterCallback
+
+from know_hf.data import Columns, accuracy
+from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
+from know_hf.forgetting.trainer import evaluate_all
+from know_hf.models import AUTO_CLASSES
+from know_hf.trajectory import kinds_of
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How every arm is fine-tuned; the defaults are the paper's.
+
+    Args:
+        head_epochs: Epochs with only the new head and the normalisation parameters trained.
+        epochs: Epochs with everything trained, at the learning rate asked for, cosine decay.
+        batch_size: Examples a step.
+        examples: Training examples drawn for a seed; None for all that validation leaves.
+        validation_examples: Examples held out from the training pool, to choose learning rates on.
+        evaluations: Points of the learning curve (on the validation examples), the end included.
+        renew_batch_norm: Re-estimate BatchNorm statistics on the training examples first, in every arm.
+        training_arguments: Further fields of ``TrainingArguments``, such as ``bf16``.
+
+    Source: paper section 5.2 and the authors' fine-tuning scripts; validation and BatchNorm treatment are ours.
+
+    Example:
+        >>> from know_hf.transfer.protocol import Protocol
+        >>> Protocol(head_epochs=1, epochs=10, examples=1000).batch_size
+        128
+    """
+
+    head_epochs: float = 10
+    epochs: float = 100
+    batch_size: int = 128
+    examples: int | None = None
+    validation_examples: int = 1000
+    evaluations: int = 5
+    renew_batch_norm: bool = True
+    training_arguments: tuple[tuple[str, Any], ...] = ()
+
+
+class Examples(Dataset):
+    """All examples as tensors, read by index, so that a batch is one indexing operation.
+
+    Args:
+        inputs: Name → tensor with one row an example.
+        rows: Which rows this view holds.
+    """
+
+    def __init__(self, inputs: dict[str, torch.Tensor], rows: np.ndarray | None = None):
+        self.inputs = inputs
+        count = len(next(iter(inputs.values())))
+        self.rows = torch.arange(count) if rows is None else torch.as_tensor(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: values[self.rows[index]] for name, values in self.inputs.items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        """Gathers a whole batch at once; a ``DataLoader`` asks for batches this way."""
+        chosen = self.rows[torch.as_tensor(indices)]
+        return {name: values[chosen] for name, values in self.inputs.items()}
+
+    def select(self, positions: np.ndarray) -> "Examples":
+        """A view of some of this view's examples."""
+        return Examples(self.inputs, self.rows[torch.as_tensor(positions)])
+
+
+def as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The collator of [`Examples`], whose batches are made already."""
+    return batch
+
+
+def fine_tune(
+    folder: Path,
+    pool: Examples,
+    test: Examples,
+    columns: Columns,
+    rate: float,
+    seed: int,
+    protocol: Protocol,
+    scratch: Path,
+) -> dict[str, Any]:
+    """Fine-tunes one arm at one learning rate with one seed.
+
+    The seed alone decides examples, head and order: arms with the same seed differ in nothing but their start.
+
+    Args:
+        folder: The arm's checkpoint.
+        pool: Examples to draw training and validation from.
+        test: Examples for the final score.
+        columns: Task and classes.
+        rate: Peak learning rate.
+        seed: Of this repetition.
+        protocol: How to fine-tune.
+        scratch: Folder that Trainer may write to.
+
+    Returns:
+        ``test`` and ``validation`` score, ``curve`` of (epoch, validation score), ``seconds`` in all and ``training``
+        seconds within training steps.
+
+    Raises:
+        ValueError: If the pool is too small, or the score is not finite.
+
+    Source: paper section 5.2.
+    """
+    begun = time.perf_counter()
+    train, validation = split_pool(pool, seed, protocol)
+    set_seed(seed)
+    model = load_with_new_head(folder, columns, seed)
+    if protocol.renew_batch_norm and has_batch_norm(model):
+        order = torch.Generator().manual_seed(seed)
+        loader = DataLoader(
+            train, protocol.batch_size, shuffle=True, generator=order, collate_fn=as_it_is,
+            drop_last=len(train) > protocol.batch_size,
+        )  # fmt: skip
+        update_bn(loader, FromBatch(model))
+    watch = _Stopwatch()
+    for parameter, trained in zip(model.parameters(), _head_and_norms(model), strict=True):
+        parameter.requires_grad = trained
+    if protocol.head_epochs:
+        _train(model, train, protocol.head_epochs, rate, seed, protocol, scratch, [watch]).train()
+    for parameter in model.parameters():
+        parameter.requires_grad = True
+    curve = _Curve(validation, protocol)
+    trainer = _train(model, train, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve])
+    curve.trainer = trainer
+    trainer.train()
+    score = curve.scores[-1][1]
+    tested = _score(trainer, test)
+    if not np.isfinite(score) or not np.isfinite(tested):
+        raise ValueError(
+            f"Fine-tuning {folder} at learning rate {rate:g}, seed {seed}, did not end with finite scores."
+        )
+    return {
+        "test": tested,
+        "validation": score,
+        "curve": curve.scores,
+        "seconds": time.perf_counter() - begun,
+        "training": watch.seconds,
+    }
+
+
+def split_pool(pool: Examples, seed: int, protocol: Protocol) -> tuple[Examples, Examples]:
+    """Draws training and validation examples; disjoint, decided by the seed.
+
+    Raises:
+        ValueError: If the pool is too small.
+    """
+    held_out, wanted = protocol.validation_examples, protocol.examples
+    if len(pool) < held_out + (wanted or 1):
+        raise ValueError(
+            f"The downstream data have {len(pool)} training examples; {held_out} for validation and "
+            f"{wanted or 'at least 1'} to train on were asked for."
+        )
+    order = np.random.default_rng(seed).permutation(len(pool))
+    stop = None if wanted is None else held_out + wanted
+    return pool.select(order[held_out:stop]), pool.select(order[:held_out])
+
+
+def load_with_new_head(folder: Path, columns: Columns, seed: int) -> PreTrainedModel:
+    """Loads a checkpoint with a head that the seed alone decides, also where the old one would fit.
+
+    Raises:
+        ValueError: If the model has no linear head of as many outputs as there are classes.
+    """
+    auto_class = getattr(auto, AUTO_CLASSES[columns.task])
+    classes = len(columns.class_names)
+    model = auto_class.from_pretrained(folder, num_labels=classes, ignore_mismatched_sizes=True, dtype=torch.float32)
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+    if not heads:
+        raise ValueError(f"{folder}: {type(model).__name__} has no linear head of {classes} outputs.")
+    torch.manual_seed(seed)
+    heads[-1].reset_parameters()
+    return model
+
+
+def _head_and_norms(model: PreTrainedModel) -> list[bool]:
+    head = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels][-1]
+    own = {id(parameter) for parameter in head.parameters()}
+    kinds = kinds_of(model)
+    return [id(p) in own or kinds[name].kind == "norm" for name, p in model.named_parameters()]
+
+
+def _train(
+    model, train: Examples, epochs: float, rate: float, seed: int, protocol: Protocol, scratch: Path, callbacks
+) -> Trainer:
+    args = TrainingArguments(
+        str(scratch),
+        **{
+            "num_train_epochs": epochs,
+            "learning_rate": rate,
+            "lr_scheduler_type": "cosine",
+            "per_device_train_batch_size": protocol.batch_size,
+            "per_device_eval_batch_size": 512,
+            "dataloader_drop_last": len(train) > protocol.batch_size,
+            "dataloader_pin_memory": torch.accelerator.is_available(),
+            "use_cpu": not torch.accelerator.is_available(),
+            "seed": seed,
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            "remove_unused_columns": False,
+            **dict(protocol.training_arguments),
+        },
+    )
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        data_collator=as_it_is,
+        compute_metrics=accuracy,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _score(trainer: Trainer, examples: Examples) -> float:
+    return float(evaluate_all(trainer, examples)["eval_accuracy"])
+
+
+class _Stopwatch(TrainerCallback):
+    """Seconds between the beginning and end of training steps."""
+
+    def __init__(self):
+        self.seconds, self._begun = 0.0, 0.0
+
+    def on_step_begin(self, *args, **kwargs):
+        self._begun = time.perf_counter()
+
+    def on_step_end(self, *args, **kwargs):
+        self.seconds += time.perf_counter() - self._begun
+
+
+class _Curve(TrainerCallback):
+    """Scores the validation examples at evenly spread steps, the last one included."""
+
+    trainer: Trainer
+
+    def __init__(self, validation: Examples, protocol: Protocol):
+        self.validation, self.points = validation, protocol.evaluations
+        self.scores: list[tuple[float, float]] = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = [round(state.max_steps * (i + 1) / self.points) for i in range(self.points)]
+        if state.global_step in due:
+            generator = copy.deepcopy(torch.get_rng_state())
+            self.scores.append((round(state.epoch, 4), _score(self.trainer, self.validation)))
+            torch.set_rng_state(generator)
+            self.trainer.model.train()

@@ -1,0 +1,194 @@
+"""The laboratory: pairing, planted effects, continuation, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUICK, tiny_image_model
+from transformers import Trainer, TrainingArguments
+
+from know_hf.cli import main
+from know_hf.data import Columns, find_columns, make_preprocessing
+from know_hf.quickstart import digits
+from know_hf.trajectory import TrajectoryError, kinds_of
+from know_hf.transfer.protocol import Examples, Protocol, fine_tune, load_with_new_head, split_pool
+from know_hf.transfer.report import transfer_markdown, write_transfer_report
+from know_hf.transfer.run import transfer
+from know_hf.transfer.statistics import paired_difference
+
+FEW = Protocol(head_epochs=20, epochs=3, batch_size=16, examples=48, validation_examples=40, evaluations=3)
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory):
+    """A network trained on seven digits, itself under another name, and with the kernels of every layer shuffled."""
+    folder = tmp_path_factory.mktemp("starts")
+    data = digits(tuple(range(7)))
+    model = tiny_image_model(classes=7, channels=(8, 16, 16, 16))
+    preprocessing = make_preprocessing(model, None, find_columns(data))
+    args = TrainingArguments(
+        str(folder / "work"), remove_unused_columns=False, **{**QUICK, "num_train_epochs": 12, "learning_rate": 5e-3}
+    )
+    Trainer(model, args, preprocessing.collator, preprocessing.apply(data)).train()
+    for name in ("naive", "naive again"):
+        model.save_pretrained(folder / name)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].view_as(parameter))
+    model.save_pretrained(folder / "scrambled")
+    return {name: folder / name for name in ("naive", "naive again", "scrambled")}
+
+
+@pytest.fixture(scope="module")
+def downstream():
+    return digits((7, 8, 9)).train_test_split(test_size=0.5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, starts, downstream):
+    return transfer(
+        starts, downstream["train"], tmp_path_factory.mktemp("transfer"), test_dataset=downstream["test"], protocol=FEW,
+        learning_rates=(1e-3, 3e-3), seeds=8,
+    )  # fmt: skip
+
+
+def test_the_same_start_under_another_name_makes_no_difference(compared):
+    difference = compared.against("naive again", "naive")
+    assert difference.low <= 0 <= difference.high and difference.verdict == "no difference shown"
+    for rate in compared.learning_rates:
+        assert compared.scores("naive", rate) == compared.scores("naive again", rate)
+
+
+def test_a_scrambled_start_is_worse(compared):
+    difference = compared.against("scrambled", "naive")
+    assert difference.high < 0 and difference.verdict == "worse"
+    assert compared.area("scrambled") < compared.area("naive")
+
+
+def test_rates_are_chosen_on_validation(compared):
+    for arm, rate in compared.chosen_rates.items():
+        means = {r: np.mean(compared.scores(arm, r, "validation")) for r in compared.learning_rates}
+        assert means[rate] == max(means.values())
+
+
+def test_curves_end_with_the_final_validation_score(compared):
+    for run in compared.runs.values():
+        assert len(run["curve"]) == 3 and run["curve"][-1] == [3.0, run["validation"]]
+        assert 0 < run["training"] < run["seconds"]
+    assert compared.epochs_to("naive", 0.0) == 1.0 and compared.epochs_to("naive", 100.1) is None
+
+
+def test_report(compared):
+    folder = write_transfer_report(compared)
+    text = (folder / "transfer.md").read_text()
+    assert text == transfer_markdown(compared)
+    assert "| scrambled " in text and "worse" in text and "best control" in text and "inside training steps" in text
+    assert all((folder / name).stat().st_size > 10_000 for name in ("bars.png", "curves.png"))
+
+
+def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream, compared):
+    def again(folder, **options):
+        return transfer(
+            {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], folder,
+            test_dataset=downstream["test"], protocol=FEW, learning_rates=(1e-3,), seeds=2, **options,
+        )  # fmt: skip
+
+    first = again(tmp_path / "one")
+    kept = sorted((tmp_path / "one" / "runs").iterdir())
+    stamp = kept[0].stat().st_mtime_ns
+    kept[1].unlink()
+    second = again(tmp_path / "one")
+    assert kept[0].stat().st_mtime_ns == stamp
+    third = again(tmp_path / "two", processes=2)
+    for key, run in first.runs.items():
+        for other in (second.runs[key], third.runs[key], compared.runs[key]):
+            assert (run["test"], run["curve"]) == (other["test"], other["curve"])
+    with pytest.raises(TrajectoryError, match="another comparison \\(different protocol\\)"):
+        transfer(starts, downstream["train"], tmp_path / "one", test_dataset=downstream["test"], seeds=2)
+
+
+def test_everything_but_the_start_is_paired(starts, downstream):
+    columns = Columns("image-classification", ["image"], "label", ["7", "8", "9"])
+    heads = [load_with_new_head(starts[name], columns, 7).timm_model.fc.weight for name in ("naive", "scrambled")]
+    assert torch.equal(*heads)
+    assert not torch.equal(heads[0], load_with_new_head(starts["naive"], columns, 8).timm_model.fc.weight)
+    pool = Examples({"labels": torch.arange(100)})
+    train, validation = split_pool(pool, 3, FEW)
+    assert len(train) == 48 and len(validation) == 40 and not set(train.rows.tolist()) & set(validation.rows.tolist())
+    assert torch.equal(split_pool(pool, 3, FEW)[0].rows, train.rows)
+    with pytest.raises(ValueError, match="have 100 training examples; 90 for validation"):
+        split_pool(pool, 3, Protocol(examples=20, validation_examples=90))
+
+
+def test_a_head_that_would_fit_is_new_all_the_same(starts):
+    columns = Columns("image-classification", ["image"], "label", list("abcdefg"))
+    old = load_with_new_head(starts["naive"], columns, 0).timm_model.fc.weight
+    trained = tiny_image_model(classes=7).timm_model.fc.weight
+    assert old.shape == trained.shape and old.abs().max() <= 1 / old.shape[1] ** 0.5
+
+
+def test_only_head_and_norms_move_first(tmp_path, starts, downstream, monkeypatch):
+    from know_hf.transfer import protocol as module
+
+    seen = []
+    train = module._train
+
+    def watched(model, *args):
+        seen.append({name for name, p in model.named_parameters() if p.requires_grad})
+        return train(model, *args)
+
+    monkeypatch.setattr(module, "_train", watched)
+    columns = Columns("image-classification", ["image"], "label", ["7", "8", "9"])
+    data = downstream["train"].select(range(100))
+    rows = make_preprocessing(tiny_image_model(), None, columns).apply(data)[:]
+    pool = Examples({"pixel_values": torch.stack(rows["pixel_values"]), "labels": torch.tensor(rows["labels"])})
+    fine_tune(starts["naive"], pool, pool, columns, 1e-3, 0, Protocol(1, 1, 16, 32, 32, 1), tmp_path)
+    model = tiny_image_model()
+    kinds = kinds_of(model)
+    expected = {n for n, _ in model.named_parameters() if kinds[n].kind == "norm" or n.startswith("timm_model.fc")}
+    assert seen[0] == expected and seen[1] == {n for n, _ in model.named_parameters()}
+
+
+def test_intervals():
+    difference = paired_difference([2.0, 4.0, 3.0], [1.0, 2.0, 3.0])
+    assert difference.mean == 1.0 and difference.high - difference.mean == pytest.approx(
+        4.302653 * 1 / 3**0.5, rel=1e-5
+    )
+    assert difference.verdict == "no difference shown"
+    assert paired_difference([1.0, 1.0], [2.0, 2.0]).verdict == "worse"
+    with pytest.raises(ValueError, match="two seeds"):
+        paired_difference([1.0], [1.0])
+
+
+def test_refusals(tmp_path, starts, downstream):
+    with pytest.raises(ValueError, match="two arms and two seeds"):
+        transfer({"naive": starts["naive"]}, downstream["train"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="Arm 'nobody/nothing'"):
+        transfer({"naive": starts["naive"], "other": "nobody/nothing"}, downstream["train"], tmp_path)
+    with pytest.raises(ValueError, match="Give a test_dataset"):
+        transfer(starts, downstream["train"], tmp_path)
+
+
+def test_text_arms(tmp_path, text_model_folder, sentences):
+    result = transfer(
+        {"naive": text_model_folder, "same": text_model_folder}, sentences, tmp_path, test_dataset=sentences,
+        protocol=Protocol(1, 2, 8, 24, 16, 2), learning_rates=(1e-3,), seeds=2,
+    )  # fmt: skip
+    assert result.against("same", "naive").mean == 0
+
+
+def test_command_line(tmp_path, image_run, image_data_folder, capsys):
+    main([str(a) for a in [
+        "transfer", "--trajectory", image_run.trajectory.root, "--dataset", image_data_folder, "--output-dir", tmp_path,
+        "--steps", 1, "--seeds", 2, "--learning-rates", "1e-3", "--head-epochs", 1, "--epochs", 2, "--batch-size", 16,
+        "--examples", 64, "--validation-examples", 32,
+    ]])  # fmt: skip
+    out = capsys.readouterr().out
+    assert "| known/x2 " in out and "| shrink/x2 " in out and "inside training steps" in out
+    assert json.loads((tmp_path / "transfer.json").read_text())["protocol"]["examples"] == 64
+    main(["transfer", "--config", str(tmp_path / "run.yaml")])
+    again = capsys.readouterr().out
+    assert again.split("% of the time")[0].splitlines()[:-1] == out.split("% of the time")[0].splitlines()[:-1]
