@@ -143,6 +143,14 @@ def test_folder_names(trajectory, ratio, steps, names):
     assert step_names(Trajectory(replace(trajectory.record, sampling_ratio=ratio), trajectory.root), steps) == names
 
 
+def test_cards_name_their_method(trajectory, tmp_path):
+    folders = enrich(trajectory, tmp_path, retrodictor=["known", "naive", "tsv"], steps=1).checkpoints
+    cards = {name: (folder / "README.md").read_text() for name, folder in folders.items()}
+    assert " KNOW x2\n" in cards["known/x2"] and "reversed beyond its beginning" in cards["known/x2"]
+    assert " naive x2\n" in cards["naive/x2"] and "the control\n`naive`" in cards["naive/x2"]
+    assert " tsv x2\n" in cards["tsv/x2"] and "| method | tsv |" in cards["tsv/x2"]
+
+
 def test_second_run_leaves_what_is_there(trajectory, tmp_path):
     folder = enrich(trajectory, tmp_path, steps=2).checkpoints["x2"]
     before = (folder / "model.safetensors").stat()

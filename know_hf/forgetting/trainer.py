@@ -41,7 +41,7 @@ class ForgettingMixin:
     ``train()`` runs all stages. Each is one ordinary ``train()`` of the class mixed into, on a nested subset, so
     callbacks, metrics, collators, precision, accumulation and logging work as ever. ``args.output_dir`` receives
     ``stage-0`` … as plain ``from_pretrained`` folders and ``trajectory.json``; running again in the same folder
-    continues where an earlier run stopped and gives the same trajectory.
+    continues where an earlier run stopped and gives the same trajectory. The live model ends as the last stage trained.
 
     Source: paper section 3.
 
@@ -122,6 +122,7 @@ class ForgettingMixin:
                     stage.steps = self.state.global_step
                 self._finish_stage(root, record, stage)
         finally:
+            self._in_memory = None  # whoever comes next may put other weights into the model
             self.train_dataset, args.output_dir, args.max_steps, self._stage = full_dataset, output_dir, max_steps, None
         if history:
             self.state.log_history = history

@@ -41,7 +41,8 @@ def enriched_card(
         )
         for metric, value in enrichment.get("metrics", {}).items()
     ]
-    title = f"{(model_id or record.model.get('class', 'model')).rstrip('/').split('/')[-1]} KNOW {name}"
+    method = "KNOW" if enrichment["method"] == "known" else enrichment["method"]
+    title = f"{(model_id or record.model.get('class', 'model')).rstrip('/').split('/')[-1]} {method} {name}"
     data = ModelCardData(
         base_model=base_model,
         library_name="transformers",
