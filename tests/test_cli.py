@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import run_cli
 
-from know_hf.cli import build_parser, main, read_recipe, resolve_recipe
+from know_hf.cli import build_parser, main
+from know_hf.commands.recipe import read_recipe, resolve_recipe
 
 FAST = ["--num_train_epochs", 1, "--per_device_train_batch_size", 16, "--learning_rate", 1e-3, "--disable_tqdm", "True"]
 
@@ -171,7 +172,7 @@ def test_interruption_is_one_line(capsys, monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("know_hf.cli.read_recipe", stop)
+    monkeypatch.setattr("know_hf.commands.recipe.read_recipe", stop)
     assert "run the same command again" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml")
 
 

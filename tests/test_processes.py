@@ -87,10 +87,11 @@ def test_interrupted_process_says_how_to_continue(tmp_path, image_model_folder, 
 
 
 def test_two_processes(tmp_path, image_model_folder, image_data_folder):
+    loopback = {"GLOO_SOCKET_IFNAME": "lo"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     run_cli(
         "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS,
-        "--output-dir", tmp_path / "two", launcher=launcher, env={"GLOO_SOCKET_IFNAME": "lo"},
+        "--output-dir", tmp_path / "two", launcher=launcher, env=loopback,
     )  # fmt: skip
     # The same global batch in one process: the same subsets and settings, and nearly the same weights.
     one = [x if x != 8 else 16 for x in SETTINGS]
@@ -104,6 +105,10 @@ def test_two_processes(tmp_path, image_model_folder, image_data_folder):
         AutoModelForImageClassification.from_pretrained(tmp_path / "two" / "enriched" / name)
     # One or two processes predict the same from the same trajectory.
     run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "single")
+    run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "shared", launcher=launcher, env=loopback)
+    for name in ("x2", "x4", "x8"):
+        alone, shared = ((tmp_path / run / name / "model.safetensors").read_bytes() for run in ("single", "shared"))
+        assert alone == shared
     trajectory = records[1]
     for name in ("x2", "x4", "x8"):
         pair = Checkpoint(tmp_path / "two" / "enriched" / name)

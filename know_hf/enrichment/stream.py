@@ -116,7 +116,8 @@ class Enrichment:
         kinds: Mapping[str, str] | None = None,
         device: str | torch.device | None = None,
     ):
-        self.state = PartialState()
+        # Without an accelerator a launched process joins its group only when told so.
+        self.state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
         self.trajectory, self.names, self.iterate = trajectory, method_names(retrodictor), iterate
         #: Result of the run's self-check, for the cards.
         self.self_check: dict[str, Any] | None = None

@@ -1,0 +1,51 @@
+"""The options of the command line by name, with their help; recipes use the same names."""
+
+PROGRAM = "know-hf"
+
+PREDICTION = {
+    "method": "retrodiction method, several, or all (default: known)",
+    "parameters": "NAME=VALUE …: the method's own parameters; with several methods METHOD.NAME=VALUE",
+    "iterate": "take single steps and slide the window, whatever the method's own way to further steps",
+    "predictor": "folder or Hub id of a predictor (default: the bundled one)",
+    "steps": "number of prediction steps (default: 3)",
+    "norms": "copy (default) or bias: predict normalisation parameters",
+    "embeddings": "copy (default) or fc: predict embedding tables",
+    "kinds": "PATTERN=KIND …: kind of the parameters that match a name pattern",
+    "device": "where to predict, such as cpu or cuda:0",
+}
+DATA = {
+    "model": "Hub id or folder of the model",
+    "dataset": "Hub id or folder of the data set",
+    "output_dir": "folder of the run",
+    "train_split": "split to forget on (default: train)",
+    "eval_split": "split to score on, 'none' for no scores (default: validation or test, if there is one)",
+    "task": "image-classification or text-classification (default: from the data)",
+    "input_columns": "input column(s) (default: found by type)",
+    "label_column": "label column (default: found by type)",
+    "image_size": "side of the images in pixels (default: the model's)",
+    "max_length": "longest text in tokens",
+    "from_scratch": "take only the architecture; MODEL may be timm/<name>",
+    "revision": "revision of the model on the Hub",
+    "trust_remote_code": "let code of the model's repository run",
+}
+TRANSFER = {
+    "arms": "NAME=FOLDER …: the starts to compare, the reference (naive) first",
+    "trajectory": "folder of a forgetting run: adds naive and its predictions",
+    "method": "with --trajectory: methods to predict by (default: known shrink)",
+    "steps": "with --trajectory: number of prediction steps (default: 3)",
+    "learning_rates": "grid of peak learning rates (default: 4e-4 1e-3 2.5e-3)",
+    "seeds": "number of seeds (default: 5)",
+    "head_epochs": "epochs with only head and norms trained (default: 10)",
+    "epochs": "epochs with everything trained (default: 100)",
+    "batch_size": "examples a step (default: 128)",
+    "examples": "training examples of a seed (default: all but the validation examples)",
+    "validation_examples": "examples held out to choose learning rates on (default: 1000)",
+    "processes": "number of processes (default: 1)",
+}
+TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
+PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples")
+FLAGS = ("from_scratch", "trust_remote_code", "iterate")
+INTEGERS = ("steps", "image_size", "max_length", "seeds", "batch_size", "examples", "validation_examples", "processes")
+FLOATS = ("learning_rates", "head_epochs", "epochs")
+LISTS = ("input_columns", "kinds", "method", "parameters", "arms", "learning_rates")
+REQUIRED = ("model", "dataset", "output_dir")

@@ -1,0 +1,99 @@
+"""Recipes: settings from a YAML file and from flags, merged and checked."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from know_hf.commands.options import DATA, PREDICTION, PROGRAM, REQUIRED
+
+
+def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], Any]:
+    """Merges a YAML recipe and flags (flags win); splits our own options from training arguments.
+
+    Returns:
+        Our options by name, and the ``ForgettingArguments``.
+
+    Raises:
+        ValueError: If a name is unknown, a required one missing or the file not a mapping.
+    """
+    own_names = {*DATA, *(PREDICTION if options.command == "enrich" else ())}
+    if options.command == "enrich":
+        own_names.add("update_batch_norm")
+    own = {name: value for name, value in vars(options).items() if name in own_names}
+    own = plain_values(own)
+    recipe = read_recipe(options.config) if "config" in options else {}
+    if recipe.get("output_dir") and "output_dir" not in own:
+        own["output_dir"] = str(recipe["output_dir"])
+    required = [name for name in REQUIRED if name not in own and not recipe.get(name)]
+    if required:
+        raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in required)}.")
+
+    from dataclasses import fields
+
+    from transformers import HfArgumentParser
+
+    from know_hf.forgetting.arguments import ForgettingArguments
+
+    names = {field.name: field for field in fields(ForgettingArguments) if field.init}
+    unknown = sorted(set(recipe) - own_names - set(names))
+    if unknown:
+        raise ValueError(f"{options.config}: unknown setting {', '.join(map(repr, unknown))}.")
+    parser = HfArgumentParser(ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
+    # Only what was given: a name that is there already keeps argparse from filling in the default.
+    unset = object()
+    found = parser.parse_args(rest, namespace=argparse.Namespace(**dict.fromkeys(names, unset)))
+    given = {name: value for name, value in vars(found).items() if name in names and value is not unset}
+    training = {name: number(value) for name, value in recipe.items() if name in names and name not in own_names}
+    training.update(given)
+    return {**{n: v for n, v in recipe.items() if n in own_names}, **own}, training
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Reads a YAML recipe: plain data only.
+
+    Raises:
+        ValueError: If it is not a mapping of plain data.
+    """
+    import yaml
+
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not plain YAML: {error}") from error
+    if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
+        raise ValueError(f"{path} must hold name: value pairs.")
+    return recipe
+
+
+def number(value: Any) -> Any:
+    """YAML reads 1e-3 as text; settings mean a number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def plain_values(given: dict[str, Any]) -> dict[str, Any]:
+    """Turns flags into what a recipe would hold: pairs into mappings, a list of one method into its name."""
+    if isinstance(given.get("kinds"), list):
+        given["kinds"] = _pairs(given["kinds"], "kinds", "PATTERN=KIND")
+    if isinstance(given.get("parameters"), list):
+        import yaml
+
+        pairs = _pairs(given["parameters"], "parameters", "NAME=VALUE")
+        given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in pairs.items()}
+    if isinstance(given.get("arms"), list):
+        wrong = [item for item in given["arms"] if "=" not in item]
+        if wrong:
+            raise ValueError(f"arms: expected NAME=FOLDER, got {wrong[0]!r}.")
+        given["arms"] = dict(item.split("=", 1) for item in given["arms"])
+    if isinstance(given.get("method"), list) and len(given["method"]) == 1:
+        given["method"] = given["method"][0]
+    return given
+
+
+def _pairs(items: list[str], option: str, form: str) -> dict[str, str]:
+    wrong = [item for item in items if "=" not in item]
+    if wrong:
+        raise ValueError(f"{option}: expected {form}, got {wrong[0]!r}.")
+    return dict(item.rsplit("=", 1) for item in items)
