@@ -181,14 +181,23 @@ def test_text_arms(tmp_path, text_model_folder, sentences):
 
 
 def test_command_line(tmp_path, image_run, image_data_folder, capsys):
-    main([str(a) for a in [
-        "transfer", "--trajectory", image_run.trajectory.root, "--dataset", image_data_folder, "--output-dir", tmp_path,
-        "--steps", 1, "--seeds", 2, "--learning-rates", "1e-3", "--head-epochs", 1, "--epochs", 2, "--batch-size", 16,
-        "--examples", 64, "--validation-examples", 32,
-    ]])  # fmt: skip
-    out = capsys.readouterr().out
-    assert "| known/x2 " in out and "| shrink/x2 " in out and "inside training steps" in out
-    assert json.loads((tmp_path / "transfer.json").read_text())["protocol"]["examples"] == 64
-    main(["transfer", "--config", str(tmp_path / "run.yaml")])
+    fast = [
+        "--dataset", image_data_folder, "--seeds", 2, "--learning-rates", "1e-3", "--head-epochs", 1, "--epochs", 2,
+        "--batch-size", 16, "--examples", 64, "--validation-examples", 32,
+    ]  # fmt: skip
+    root, out = image_run.trajectory.root, tmp_path / "run"
+    main([str(a) for a in ["transfer", "--trajectory", root, "--output-dir", out, "--steps", 1, *fast]])
+    text = capsys.readouterr().out
+    assert "| known/x2 " in text and "| shrink/x2 " in text and "inside training steps" in text
+    assert json.loads((out / "transfer.json").read_text())["protocol"]["examples"] == 64
+    main(["transfer", "--config", str(out / "run.yaml")])
     again = capsys.readouterr().out
-    assert again.split("% of the time")[0].splitlines()[:-1] == out.split("% of the time")[0].splitlines()[:-1]
+    assert again.split("% of the time")[0].splitlines()[:-1] == text.split("% of the time")[0].splitlines()[:-1]
+    arms = ["--arms", f"naive={root / 'stage-0'}", f"forgotten={root / 'stage-4'}"]
+    main([str(a) for a in ["transfer", *arms, "--trajectory", root, "--method", "mean", "--steps", 1,
+                           "--output-dir", tmp_path / "more", *fast]])  # fmt: skip
+    text = capsys.readouterr().out
+    assert all(f"| {name} " in text for name in ("naive", "forgotten", "mean/x2"))
+    with pytest.raises(SystemExit) as ended:
+        main(["transfer", "--arms", "stage-0", "--dataset", "d", "--output-dir", "o"])
+    assert ended.value.code == 2 and "expected NAME=FOLDER" in capsys.readouterr().err

@@ -136,6 +136,7 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in required)}.")
     _quiet()
     from know_hf.enrichment.stream import enrich
+    from know_hf.retrodiction import ALL
     from know_hf.transfer.protocol import Protocol
     from know_hf.transfer.report import transfer_markdown, write_transfer_report
     from know_hf.transfer.run import transfer
@@ -143,10 +144,12 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     job = dict(settings)
     arms = dict(job.pop("arms", {}))
     methods, steps = job.pop("method", ["known", "shrink"]), job.pop("steps", 3)
+    methods = [methods] if isinstance(methods, str) else methods
     if trajectory := job.pop("trajectory", None):
-        found = enrich(trajectory, Path(job["output_dir"]) / "arms", retrodictor=["naive", *methods], steps=steps)
-        arms = {"naive": found.checkpoints.pop(next(iter(found.checkpoints))), **arms}
-        arms |= {name: folder for name, folder in found.checkpoints.items() if not name.startswith("naive/")}
+        others = [name for name in (ALL if "all" in methods else methods) if name != "naive"]
+        found = enrich(trajectory, Path(job["output_dir"]) / "arms", retrodictor=["naive", *others], steps=steps)
+        arms = {"naive": next(iter(found.checkpoints.values())), **arms}
+        arms |= {name: folder for name, folder in found.checkpoints.items() if name.split("/")[0] in others}
     protocol = Protocol(**{name: job.pop(name) for name in PROTOCOL if name in job})
     result = transfer(arms, job.pop("dataset"), job.pop("output_dir"), protocol=protocol, **job)
     _save_recipe(settings, result.output_dir)
