@@ -13,7 +13,7 @@ from know_hf.enrichment.methods import load_predictor
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor
 from know_hf.report import table
-from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryRecord, kinds_of, resolve_kinds
+from know_hf.trajectory import Checkpoint, Trajectory, kinds_of, resolve_kinds
 from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
 from know_hf.trajectory.kinds import Parameter
 from know_hf.trajectory.record import FILE_NAME
@@ -128,7 +128,6 @@ def make_plan(
     """
     source = Path(source)
     if (source / FILE_NAME).exists():
-        TrajectoryRecord.load(source)
         trajectory = Trajectory.load(source)
         trajectory.validate()
         tensors, parameters, stages = trajectory.tensors, trajectory.parameters, len(trajectory)

@@ -83,6 +83,18 @@ def test_naive_self_check_is_one_by_definition(image_run):
     assert all(ratio == pytest.approx(1) for ratio in result.self_check["ratios"].values())
 
 
+def test_of_several_methods_the_first_is_checked(image_run):
+    result = enrich_trained(
+        image_run, steps=1, retrodictor=["task_vector", "naive"], parameters={"task_vector.lam": 0.3}
+    )
+    trajectory = image_run.trajectory
+    name = "timm_model.fc.weight"
+    zero, one, two = (trajectory.checkpoints[i].read(name) for i in range(3))
+    error = (one + 0.3 * (one - two) - zero).abs().sum() / (one - zero).abs().sum()
+    assert result.self_check["ratios"]["fc"] == pytest.approx(error.item(), rel=1e-4)
+    assert set(result.checkpoints) == {"task_vector/x2", "naive/x2"}
+
+
 @pytest.mark.parametrize(
     "expected",
     [

@@ -8,11 +8,11 @@ from typing import Any
 from know_hf.commands.options import DATA, PREDICTION, PROGRAM, REQUIRED
 
 
-def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], Any]:
+def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Merges a YAML recipe and flags (flags win); splits our own options from training arguments.
 
     Returns:
-        Our options by name, and the ``ForgettingArguments``.
+        Our options by name, and the fields of ``ForgettingArguments`` that were given.
 
     Raises:
         ValueError: If a name is unknown, a required one missing or the file not a mapping.
@@ -83,10 +83,7 @@ def plain_values(given: dict[str, Any]) -> dict[str, Any]:
         pairs = _pairs(given["parameters"], "parameters", "NAME=VALUE")
         given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in pairs.items()}
     if isinstance(given.get("arms"), list):
-        wrong = [item for item in given["arms"] if "=" not in item]
-        if wrong:
-            raise ValueError(f"arms: expected NAME=FOLDER, got {wrong[0]!r}.")
-        given["arms"] = dict(item.split("=", 1) for item in given["arms"])
+        given["arms"] = _pairs(given["arms"], "arms", "NAME=FOLDER")
     if isinstance(given.get("method"), list) and len(given["method"]) == 1:
         given["method"] = given["method"][0]
     return given
@@ -96,4 +93,4 @@ def _pairs(items: list[str], option: str, form: str) -> dict[str, str]:
     wrong = [item for item in items if "=" not in item]
     if wrong:
         raise ValueError(f"{option}: expected {form}, got {wrong[0]!r}.")
-    return dict(item.rsplit("=", 1) for item in items)
+    return dict(item.split("=", 1) for item in items)

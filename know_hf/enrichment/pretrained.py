@@ -186,8 +186,7 @@ def enrich_trained(
     checked = None
     if trainer.args.self_check if self_check is None else self_check:
         subset = stage_subsets(trainer.train_dataset, trainer.args)[1]
-        first = method_names(options.get("retrodictor", "known"))[0]
-        checked = check_retrodiction(trajectory, *_finishing(trainer, subset, renew), **_options_of(first, options))
+        checked = check_retrodiction(trajectory, *_finishing(trainer, subset, renew), **options)
     run = Enrichment(trajectory, **options)
     run.self_check = checked
     if renew and trainer.eval_dataset is not None:
@@ -203,16 +202,6 @@ def enrich_trained(
             write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
     return result
-
-
-def _options_of(method: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of one method of several."""
-    names = method_names(options.get("retrodictor", "known"))
-    given = options.get("parameters") or {}
-    if len(names) > 1:
-        prefix = f"{method}."
-        given = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
-    return {**options, "retrodictor": method, "parameters": given}
 
 
 def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> dict[str, float]:

@@ -15,7 +15,8 @@ class EnrichmentResult:
         output_dir: Folder of the whole run.
         trajectory: The trajectory they were predicted from.
         checkpoints: Step name (``"x2"`` …) → plain ``from_pretrained`` folder.
-        statistics: Step name → kind → relative change ``‖Θ̂−Θ^0‖/‖Θ^0‖`` and norm ratio ``‖Θ̂‖/‖Θ^0‖``.
+        statistics: Step name → kind → relative change ``‖Θ̂−Θ^0‖/‖Θ^0‖`` and norm ratio ``‖Θ̂‖/‖Θ^0‖``,
+            and the cosine to KNOWN's change where both were predicted in one pass.
         metrics: ``"stage-0"`` and step names → scores on the evaluation set, when there was one; with BatchNorm also
             those of stage 0 with its statistics re-estimated like the predictions', the fair comparison.
         self_check: Result of the self-check, when it was asked for.

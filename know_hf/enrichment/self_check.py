@@ -21,7 +21,7 @@ def check_retrodiction(
         trajectory: A trajectory with the extra stage S (``self_check=True`` in its settings).
         finish: As for [`Enrichment.write`]: completes the folder of Θ̂^0 and scores it.
         notes: As for [`Enrichment.write`].
-        **options: One method and its options, as for [`enrich`].
+        **options: The method and its options, as for [`enrich`]; of several methods the first is checked.
 
     Returns:
         ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors (1 = no nearer than Θ^1 itself);

@@ -85,22 +85,26 @@ def make_trainer(
         raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
     _check_output_dir(args.output_dir, model)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
-    common = {"args": args, "callbacks": callbacks}
+
+    def trainer(model, train, evaluation, collator, metrics, processor):
+        made = trainer_class(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=evaluation,
+            data_collator=collator,
+            compute_metrics=metrics,
+            processing_class=processor,
+            callbacks=callbacks,
+        )
+        made.dataset_id = dataset_id
+        return made
+
     if data_collator is not None:
         if not isinstance(model, PreTrainedModel):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
         stage_subsets(train_dataset, args)
-        trainer = trainer_class(
-            model=model,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            data_collator=data_collator,
-            compute_metrics=compute_metrics,
-            processing_class=processing_class,
-            **common,
-        )
-        trainer.dataset_id = dataset_id
-        return trainer
+        return trainer(model, train_dataset, eval_dataset, data_collator, compute_metrics, processing_class)
 
     train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_split(eval_dataset, "test")
@@ -139,17 +143,8 @@ def make_trainer(
     args.remove_unused_columns = False  # the preprocessing yields just what the model takes
     if args.stratify_by == columns.label and "labels" in (train.column_names or []):
         args.stratify_by = "labels"
-    trainer = trainer_class(
-        model=loaded.model,
-        train_dataset=train,
-        eval_dataset=evaluation,
-        data_collator=preprocessing.collator,
-        compute_metrics=compute_metrics or accuracy,
-        processing_class=processing_class or preprocessing.processing_class,
-        **common,
-    )
-    trainer.dataset_id = dataset_id
-    return trainer
+    processor = processing_class or preprocessing.processing_class
+    return trainer(loaded.model, train, evaluation, preprocessing.collator, compute_metrics or accuracy, processor)
 
 
 def _check_output_dir(output_dir: str, model) -> None:
