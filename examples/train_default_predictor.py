@@ -24,7 +24,7 @@ from know_hf.known.modeling_known import ScaledLinear
 from know_hf.trajectory import to_history
 
 DATA_SETS = ("cifar10", "mnist", "fashion_mnist")
-STAGES, WINDOW = 7, 5  # the paper's trajectory and history lengths
+STAGES = 7  # the paper's trajectory length
 
 
 def load_images(root: Path, name: str, examples: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,17 +165,17 @@ def read_trial(path: Path) -> tuple[dict, dict[str, list[torch.Tensor]]]:
     return json.loads(metadata["settings"]), by_kind
 
 
-def windows(stages: torch.Tensor) -> list[torch.Tensor]:
-    """``(7, n)`` stages → ``(n, 6)`` rows: a history in the predictor's order, then the stage that it should find."""
-    return [to_history(stages[t - 1 : t + WINDOW]).T for t in range(1, STAGES - WINDOW + 1)]
+def windows(stages: torch.Tensor, length: int) -> list[torch.Tensor]:
+    """``(7, n)`` stages → ``(n, length + 1)`` rows: a history in the predictor's order, then the stage to be found."""
+    return [to_history(stages[t - 1 : t + length]).T for t in range(1, STAGES - length + 1)]
 
 
-def sample(trials: list[dict], kind: str, per_tensor: int, generator: torch.Generator) -> torch.Tensor:
+def sample(trials: list[dict], kind: str, length: int, per_tensor: int, generator: torch.Generator) -> torch.Tensor:
     """As many rows of every tensor of every trial, so that no layer outweighs another."""
     rows = []
     for trial in trials:
         for stages in trial.get(kind, []):
-            for window in windows(stages):
+            for window in windows(stages, length):
                 rows.append(window[torch.randint(len(window), (per_tensor,), generator=generator)])
     rows = torch.cat(rows)
     return rows[torch.randperm(len(rows), generator=generator)]
@@ -188,11 +188,11 @@ def penalty(network: nn.Module) -> torch.Tensor:
 
 
 @torch.no_grad()
-def ratios(network: nn.Module, trials: list[dict], kind: str) -> tuple[float, float]:
-    """‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁, retrodicted from Θ^1 … Θ^5: mean over trials, and all trials as one."""
+def ratios(network: nn.Module, trials: list[dict], kind: str, length: int) -> tuple[float, float]:
+    """‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁, retrodicted from Θ^1 … Θ^S: mean over trials, and all trials as one."""
     errors, distances = [], []
     for trial in trials:
-        rows = [windows(stages)[0] for stages in trial.get(kind, [])]
+        rows = [windows(stages, length)[0] for stages in trial.get(kind, [])]
         if rows:
             rows = torch.cat(rows)
             guess = rows[:, -2] + network(rows[:, :-1])
@@ -201,7 +201,7 @@ def ratios(network: nn.Module, trials: list[dict], kind: str) -> tuple[float, fl
     return float(np.mean(np.divide(errors, distances))), sum(errors) / sum(distances)
 
 
-def meta_train(network, kind, trials, held_out, epochs: int, per_tensor: int, seed: int):
+def meta_train(network, kind, trials, held_out, length: int, epochs: int, per_tensor: int, seed: int):
     """Minimises the ℓ1 error; leaves the epoch that does best on held-out trials. Returns its ratios."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -209,7 +209,7 @@ def meta_train(network, kind, trials, held_out, epochs: int, per_tensor: int, se
     best, best_state = (float("inf"), float("inf")), None
     for epoch in range(epochs):
         total = 0.0
-        batches = sample(trials, kind, per_tensor, generator).split(8192)
+        batches = sample(trials, kind, length, per_tensor, generator).split(8192)
         for rows in batches:
             loss = (rows[:, -2] + network(rows[:, :-1]) - rows[:, -1]).abs().mean()
             optimizer.zero_grad(set_to_none=True)
@@ -217,7 +217,7 @@ def meta_train(network, kind, trials, held_out, epochs: int, per_tensor: int, se
             optimizer.step()
             total += loss.item()
         schedule.step()
-        score = ratios(network, held_out, kind)
+        score = ratios(network, held_out, kind, length)
         if score < best:
             best, best_state = score, {k: v.clone() for k, v in network.state_dict().items()}
         print(
@@ -235,22 +235,23 @@ library_name: transformers
 tags: [know-hf, know-prediction, weight-prediction]
 ---
 
-# KNOWN, the default predictor of know-hf
+# KNOWN, a default predictor of know-hf
 
-Three networks of 9,425 parameters (conv, fc, bias) that read five stages of a forgetting trajectory and predict
+Three networks of {size:,} parameters (conv, fc, bias) that read {length} stages of a forgetting trajectory and predict
 the weights that more data would have given. Architecture and objective: KNOW prediction (Jang, Kim and Kim,
 CVPR 2026). The weights are our own; nothing of the authors' released weights went into them.
 
 ```python
 from know_hf import KnownPredictor
 
-predictor = KnownPredictor.default()
+predictor = KnownPredictor.default({length})
 ```
 
 ## What it was trained on
 
 {count} trials of progressive forgetting ({diverged} more diverged and were left out), made by
-`examples/train_default_predictor.py --trials {trials} --epochs {epochs} --seed {seed}`.
+`examples/train_default_predictor.py --trials {trials} --history-length {length} --epochs {epochs} \
+--per-tensor {per_tensor} --seed {seed}`.
 
 - Networks: {networks}, with random widths.
 - Data: {data}; {low} to {high} training images a trial.
@@ -262,9 +263,9 @@ predictor = KnownPredictor.default()
 
 ## How good it is
 
-‖Θ̂⁰−Θ⁰‖₁ / ‖Θ¹−Θ⁰‖₁ on the {held_out} held-out trials: below 1, the prediction from Θ¹ … Θ⁵ is nearer
-to the true Θ⁰ than Θ¹ is. These trials share architectures and data sets with the training trials and chose the
-epoch, so expect less elsewhere: run the self-check on your own trajectory.
+‖Θ̂⁰−Θ⁰‖₁ / ‖Θ¹−Θ⁰‖₁ on the {held_out} held-out trials: below 1, the prediction from the {length} stages after
+it is nearer to the true Θ⁰ than Θ¹ is. These trials share architectures and data sets with the training trials and
+chose the epoch, so expect less elsewhere: run the self-check on your own trajectory.
 
 | kind | mean of trials | all trials as one |
 |---|---|---|
@@ -284,6 +285,7 @@ def main():
     parser.add_argument("--work-dir", type=Path, required=True)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=75)
+    parser.add_argument("--history-length", type=int, default=5, help="stages S that the predictor reads, 2 to 6")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--per-tensor", type=int, default=2048, help="rows of each tensor and window an epoch")
     parser.add_argument("--processes", type=int, default=2)
@@ -301,15 +303,27 @@ def main():
     train_trials = [trial for i, (_, trial) in enumerate(good) if i % 5]
     held_out = [trial for i, (_, trial) in enumerate(good) if i % 5 == 0]
     torch.manual_seed(args.seed)
-    predictor = KnownPredictor(KnownConfig())
+    predictor = KnownPredictor(KnownConfig(history_length=args.history_length))
     found_ratios = {
-        kind: meta_train(predictor.network(kind), kind, train_trials, held_out, args.epochs, args.per_tensor, args.seed)
+        kind: meta_train(
+            predictor.network(kind),
+            kind,
+            train_trials,
+            held_out,
+            args.history_length,
+            args.epochs,
+            args.per_tensor,
+            args.seed,
+        )
         for kind in predictor.config.kinds
     }
     predictor.save_pretrained(args.output_dir)
     used = [settings for settings, _ in good]
     card = CARD.format(
         count=len(good),
+        length=args.history_length,
+        size=sum(p.numel() for p in predictor.network("conv").parameters()),
+        per_tensor=args.per_tensor,
         diverged=len(found) - len(good),
         trials=args.trials,
         epochs=args.epochs,

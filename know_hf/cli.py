@@ -84,9 +84,17 @@ def build_parser() -> argparse.ArgumentParser:
         _add_option(sub, option, text)
 
     sub = command("transfer", run.run_transfer, "fine-tune from several starts under one protocol, and compare")
+    sub.add_argument(
+        "recipe", nargs="?", type=Path, default=None, help="YAML recipe of a whole experiment, pre-training included"
+    )
+    sub.add_argument("--size", help="with a recipe: which of its sizes (default: the first)")
+    sub.add_argument("--predictors", nargs="+", metavar="NAME=FOLDER", help="with a recipe: further predictors")
     sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
     for option, text in {**TRANSFER, **{name: DATA[name] for name in TRANSFER_DATA}}.items():
         _add_option(sub, option, text)
+
+    sub = command("report", run.run_report, "write one HTML page about a finished run, comparison or experiment")
+    sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")
 
     sub = command("plan", run.run_plan, "show what would be predicted and copied, and what it takes")
     sub.add_argument("source", help="folder of a forgetting run or of a model")

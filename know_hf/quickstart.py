@@ -12,9 +12,10 @@ from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.pretrained import make_trainer
 from know_hf.models import timm_from_scratch
+from know_hf.report.transfer import transfer_markdown, write_transfer_report
 from know_hf.transfer.protocol import Protocol
-from know_hf.transfer.report import transfer_markdown, write_transfer_report
-from know_hf.transfer.run import TransferResult, transfer
+from know_hf.transfer.result import TransferResult
+from know_hf.transfer.run import transfer
 
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
 EPOCHS = 15  # of pre-training and of each stage

@@ -117,7 +117,7 @@ def test_bad_input_of_enrich(capsys, tmp_path, image_model_folder, image_data_fo
     assert "neither a local folder" in fails(capsys, *base, "--dataset", "nobody/nothing")
     assert "strictly between 0 and 1" in fails(capsys, *base, "--sampling_ratio", 1.5)
     assert "at least 2 stages" in fails(capsys, *base, "--num_stages", 1)
-    assert "reads 5 stages, the trajectory has 3" in fails(capsys, *base, "--num_stages", 3)
+    assert "No predictor for 6 stages comes with know-hf" in fails(capsys, *base, "--num_stages", 6)
     assert "There is no column 'x'" in fails(capsys, *base, "--label-column", "x")
     assert "model's own folder" in fails(capsys, *base, "--output-dir", image_model_folder)
     assert "PATTERN=KIND" in fails(capsys, *base, "--kinds", "fc")

@@ -225,7 +225,7 @@ def test_refusals_before_anything_expensive(tmp_path, images, sentences, image_m
     refused(
         ValueError, "Several columns could be the input", text_model_folder, sentences.add_column("more", ["x"] * 64)
     )
-    refused(ValueError, "reads 5 stages, the trajectory has 4", model, images, num_stages=4)
+    refused(ValueError, "No predictor for 7 stages", model, images, num_stages=7)
     refused(ValueError, "Unknown retrodiction method", model, images, retrodictor="magic")
     refused(ValueError, "no parameter matches", model, images, kinds={"nothing": "fc"})
     refused(ValueError, "3 outputs, the data have 2 classes", tiny_image_model(), two_classes(images))

@@ -1,5 +1,7 @@
 """The hyper-model: golden values, folding, blocks, storage."""
 
+from importlib import resources
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from know_hf import KnownConfig, KnownPredictor, retrodict
 from know_hf.known.conversion import convert_keras
+from know_hf.known.modeling_known import BUNDLED
 from know_hf.trajectory import to_history
 
 KINDS = ("conv", "fc", "bias")
@@ -102,13 +105,25 @@ def test_initial_values_are_the_papers():
     assert stream.squeeze.weight.abs().max() > 0.05
 
 
-def test_default_predictor_needs_no_network():
-    predictor = KnownPredictor.default()
-    assert tuple(predictor.config.kinds) == KINDS and predictor.config.history_length == 5
-    stages = torch.randn(5, 1000) * 0.05
+@pytest.mark.parametrize("length", BUNDLED)
+def test_default_predictors_need_no_network(length):
+    predictor = KnownPredictor.default(length)
+    assert tuple(predictor.config.kinds) == KINDS and predictor.config.history_length == length
+    assert f"`examples/train_default_predictor.py --trials 75 --history-length {length}" in card(length)
+    stages = torch.randn(length, 1000) * 0.05
     for kind in KINDS:
         change = (predictor.predict(to_history(stages), kind)[0] - stages[0]).norm() / stages[0].norm()
         assert 1e-4 < change < 1
+
+
+def test_a_predictor_that_does_not_come_with_the_package_is_named():
+    with pytest.raises(ValueError, match="No predictor for 9 stages comes with know-hf, only for 2, 3, 4, 5"):
+        KnownPredictor.default(9)
+
+
+def card(length: int) -> str:
+    folder = resources.files("know_hf.known") / "weights" / f"stages-{length}"
+    return (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_wrong_input_is_named(random_predictor):

@@ -1,6 +1,8 @@
 """The laboratory: pairing, planted effects, continuation, refusals."""
 
 import json
+import os
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from transformers import Trainer, TrainingArguments
 from know_hf.cli import main
 from know_hf.data import Columns, find_columns, make_preprocessing
 from know_hf.quickstart import digits
-from know_hf.trajectory import TrajectoryError, kinds_of
-from know_hf.transfer.protocol import Examples, Protocol, fine_tune, load_with_new_head, split_pool
-from know_hf.transfer.report import transfer_markdown, write_transfer_report
+from know_hf.report.transfer import transfer_markdown, write_transfer_report
+from know_hf.trajectory import Checkpoint, TrajectoryError, kinds_of
+from know_hf.transfer.examples import Examples
+from know_hf.transfer.protocol import Protocol, fine_tune, load_with_new_head, split_pool
+from know_hf.transfer.result import TransferResult
 from know_hf.transfer.run import transfer
 from know_hf.transfer.statistics import paired_difference
+from know_hf.transfer.workers import Workers
 
 FEW = Protocol(head_epochs=20, epochs=3, batch_size=16, examples=48, validation_examples=40, evaluations=3)
 
@@ -170,6 +175,80 @@ def test_refusals(tmp_path, starts, downstream):
         transfer({"naive": starts["naive"], "other": "nobody/nothing"}, downstream["train"], tmp_path)
     with pytest.raises(ValueError, match="Give a test_dataset"):
         transfer(starts, downstream["train"], tmp_path)
+
+
+MODULE = """
+import datasets
+import evaluate
+
+
+class Share(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"wrong": sum(p != r for p, r in zip(predictions, references)) / len(references)}
+"""
+
+
+def test_a_local_metric_module(tmp_path, starts, downstream, compared):
+    (tmp_path / "wrong.py").write_text(MODULE)
+    result = transfer(
+        {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], tmp_path / "out",
+        test_dataset=downstream["test"], protocol=replace(FEW, metric=str(tmp_path / "wrong.py")),
+        learning_rates=(3e-3,), seeds=2,
+    )  # fmt: skip
+    for seed in (0, 1):  # the same runs, judged otherwise
+        assert result.runs["naive", 3e-3, seed]["test"] == pytest.approx(1 - compared.runs["naive", 3e-3, seed]["test"])
+    assert "Test wrong in percent" in transfer_markdown(result)
+    with pytest.raises(FileNotFoundError, match="'f1' is neither 'accuracy' nor the path"):
+        transfer(starts, downstream["train"], tmp_path / "no", test_dataset=downstream["test"],
+                 protocol=replace(FEW, metric="f1"))  # fmt: skip
+
+
+def test_some_arms_at_the_reference_rate_only(tmp_path, starts, downstream, compared):
+    result = transfer(
+        starts, downstream["train"], tmp_path, test_dataset=downstream["test"], protocol=FEW, seeds=2,
+        learning_rates=(1e-3, 3e-3), one_rate=["scrambled"],
+    )  # fmt: skip
+    assert result.rates("scrambled") == [result.chosen_rates["naive"]] and len(result.rates("naive")) == 2
+    run = ("scrambled", result.chosen_rates["naive"], 0)
+    assert result.runs[run]["test"] == compared.runs[run]["test"]
+    loaded = TransferResult.load(tmp_path)
+    assert (loaded.runs, loaded.arms, loaded.learning_rates) == (result.runs, result.arms, result.learning_rates)
+    assert transfer_markdown(loaded) == transfer_markdown(result)
+
+
+def test_given_validation_data_are_not_trained_on(tmp_path, starts, downstream):
+    halves = downstream["train"].train_test_split(test_size=0.5, seed=0)
+    result = transfer(
+        {name: starts[name] for name in ("naive", "scrambled")}, halves["train"], tmp_path, seeds=2,
+        validation_dataset=halves["test"], test_dataset=halves["test"], learning_rates=(1e-3,),
+        protocol=replace(FEW, examples=None, new_head=True),
+    )  # fmt: skip
+    assert all(run["test"] == run["validation"] for run in result.runs.values())
+
+
+def test_the_arms_own_head_may_stay(starts):
+    columns = Columns("image-classification", ["image"], "label", list("abcdefg"))
+    kept = load_with_new_head(starts["naive"], columns, 0, new_head=False).timm_model.fc.weight
+    stored = Checkpoint(starts["naive"]).read("timm_model.fc.weight")
+    assert torch.equal(kept.flatten(), stored)
+
+
+def test_a_dead_worker_ends_the_run_in_words(tmp_path):
+    with pytest.raises(ChildProcessError, match="run the same command again"), Workers(2) as workers:
+        workers.run([Dying(1.0), Dying(2.0)], "Dying")
+
+
+@dataclass(frozen=True)
+class Dying:
+    cost: float
+    done: bool = False
+
+    def run(self):
+        os._exit(1)
 
 
 def test_text_arms(tmp_path, text_model_folder, sentences):

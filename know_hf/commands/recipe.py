@@ -76,20 +76,25 @@ def number(value: Any) -> Any:
 def plain_values(given: dict[str, Any]) -> dict[str, Any]:
     """Turns flags into what a recipe would hold: pairs into mappings, a list of one method into its name."""
     if isinstance(given.get("kinds"), list):
-        given["kinds"] = _pairs(given["kinds"], "kinds", "PATTERN=KIND")
+        given["kinds"] = pairs(given["kinds"], "kinds", "PATTERN=KIND")
     if isinstance(given.get("parameters"), list):
         import yaml
 
-        pairs = _pairs(given["parameters"], "parameters", "NAME=VALUE")
-        given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in pairs.items()}
+        found = pairs(given["parameters"], "parameters", "NAME=VALUE")
+        given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in found.items()}
     if isinstance(given.get("arms"), list):
-        given["arms"] = _pairs(given["arms"], "arms", "NAME=FOLDER")
+        given["arms"] = pairs(given["arms"], "arms", "NAME=FOLDER")
     if isinstance(given.get("method"), list) and len(given["method"]) == 1:
         given["method"] = given["method"][0]
     return given
 
 
-def _pairs(items: list[str], option: str, form: str) -> dict[str, str]:
+def pairs(items: list[str], option: str, form: str) -> dict[str, str]:
+    """Splits NAME=VALUE items.
+
+    Raises:
+        ValueError: If one of them has no name.
+    """
     wrong = [item for item in items if "=" not in item]
     if wrong:
         raise ValueError(f"{option}: expected {form}, got {wrong[0]!r}.")

@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from know_hf.commands.options import PREDICTION, PROTOCOL, TRANSFER, TRANSFER_DATA
-from know_hf.commands.recipe import number, plain_values, read_recipe, resolve_recipe
+from know_hf.commands.recipe import number, pairs, plain_values, read_recipe, resolve_recipe
 
 
 def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any], Any]:
@@ -126,6 +127,8 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
 
 def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     """``know-hf transfer``."""
+    if options.recipe is not None:
+        return _run_recipe(options)
     names = {*TRANSFER, *TRANSFER_DATA}
     given = {name: value for name, value in vars(options).items() if name in names}
     recipe = read_recipe(options.config) if "config" in options else {}
@@ -136,9 +139,9 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in required)}.")
     _quiet()
     from know_hf.enrichment.stream import enrich
+    from know_hf.report.transfer import transfer_markdown, write_transfer_report
     from know_hf.retrodiction import ALL
     from know_hf.transfer.protocol import Protocol
-    from know_hf.transfer.report import transfer_markdown, write_transfer_report
     from know_hf.transfer.run import transfer
 
     job = dict(settings)
@@ -156,6 +159,35 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     report = write_transfer_report(result)
     print(transfer_markdown(result))
     print(f"Plots and tables: {report}")
+
+
+def _run_recipe(options: argparse.Namespace) -> None:
+    given = {k: v for k, v in vars(options).items() if k in (*TRANSFER, *TRANSFER_DATA, "config")}
+    output_dir, processes = given.pop("output_dir", None), given.pop("processes", None)
+    if given:
+        raise ValueError(f"a recipe says everything itself; --{next(iter(given)).replace('_', '-')} is not for it.")
+    from know_hf.transfer.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, getattr(options, "size", None))
+    if processes:
+        recipe = replace(recipe, processes=processes)
+    _quiet()
+    from know_hf.report.laboratory import write_laboratory_report
+    from know_hf.transfer.laboratory import run_recipe
+
+    predictors = pairs(getattr(options, "predictors", []), "predictors", "NAME=FOLDER")
+    result = run_recipe(recipe, output_dir or f"{recipe.name}-{recipe.size}", predictors=predictors)
+    page = write_laboratory_report(result)
+    print(page.with_name("results.md").read_text())
+    print(f"Page, tables and plots: {page.parent}")
+
+
+def run_report(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf report``."""
+    _quiet()
+    from know_hf.report.write import write_page
+
+    print(write_page(options.folder))
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> None:

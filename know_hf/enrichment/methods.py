@@ -75,15 +75,15 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
     """Loads a predictor and checks that it reads that many stages.
 
     Args:
-        predictor: A live one, a folder, a Hub id, or None for the bundled one.
+        predictor: A live one, a folder, a Hub id, or None for the one in the package that reads so many stages.
         stages: Number S of stages that it has to read.
 
     Raises:
         OSError: If a folder or Hub id cannot be loaded.
-        ValueError: If it reads another number of stages.
+        ValueError: If it reads another number of stages, or the package has none for it.
     """
     if predictor is None:
-        predictor = KnownPredictor.default()
+        predictor = KnownPredictor.default(stages)
     elif not isinstance(predictor, KnownPredictor):
         predictor, info = KnownPredictor.from_pretrained(str(predictor), dtype=torch.float32, output_loading_info=True)
         if info["missing_keys"] or info["unexpected_keys"]:

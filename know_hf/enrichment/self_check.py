@@ -1,6 +1,6 @@
 """The self-check: retrodict a stage that is known, and see how near the prediction comes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def check_retrodiction(
     folder = trajectory.root / FOLDER
     predicted = folder / run.names[0]
     run.write({run.names[0]: [predicted]}, finish, notes)
-    ratios = [_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
+    ratios = [retrodiction_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
     if run.state.num_processes > 1:
         broadcast_object_list(ratios)
     scored = run.result(folder, {"retrodicted": predicted}).metrics.get("retrodicted", {})
@@ -58,10 +58,22 @@ def check_retrodiction(
     return {"ratios": ratios[0], "scores": scores}
 
 
-def _ratios(trajectory: Trajectory, predicted: Path, kinds: Mapping[str, str]) -> dict[str, float]:
+def retrodiction_ratios(trajectory: Trajectory, predicted: Path, tensors: Iterable[str]) -> dict[str, float]:
+    """Compares a retrodicted Θ̂^0 with the true one.
+
+    Args:
+        trajectory: Its stages 0 and 1 are Θ^0 and Θ^1.
+        predicted: Folder of Θ̂^0.
+        tensors: Names of the tensors to compare.
+
+    Returns:
+        Kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁; NaN where nothing moved.
+
+    Source: paper section 4.6.
+    """
     sources = [Checkpoint(predicted), trajectory.checkpoints[0], trajectory.checkpoints[1]]
     sums: dict[str, list[float]] = {}
-    for name in kinds:
+    for name in tensors:
         for start in range(0, trajectory.tensors[name].numel, BLOCK):
             guess, truth, start_point = (source.read(name, start, start + BLOCK).double() for source in sources)
             total = sums.setdefault(trajectory.parameters[name].kind, [0.0, 0.0])

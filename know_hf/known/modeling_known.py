@@ -12,6 +12,9 @@ from transformers import initialization as init
 from .configuration_known import KnownConfig
 from .inference import FoldedNetwork
 
+#: Numbers of stages that the predictors in the package read.
+BUNDLED = (2, 3, 4, 5)
+
 
 class ScaledLinear(nn.Linear):
     """A linear layer that starts from Keras' VarianceScaling(0.1, fan_in, uniform) instead of Glorot's values."""
@@ -90,23 +93,32 @@ class KnownPredictor(PreTrainedModel):
             init.zeros_(module.bias)
 
     @classmethod
-    def default(cls, **kwargs) -> "KnownPredictor":
-        """Loads the predictor that comes with the package; needs no network.
+    def default(cls, history_length: int = 5, **kwargs) -> "KnownPredictor":
+        """Loads a predictor that comes with the package; needs no network.
 
         Args:
+            history_length: Number S of stages to read, 2 to 5. With five it was trained longest.
             **kwargs: Passed on to ``from_pretrained`` (for example ``dtype``).
 
         Returns:
-            A [`KnownPredictor`] for five stages and the kinds conv, fc and bias.
+            A [`KnownPredictor`] for that many stages and the kinds conv, fc and bias.
 
-        Source: ours; ``know_hf/known/weights/README.md`` says what it was trained on.
+        Raises:
+            ValueError: If none that comes with the package reads so many stages.
+
+        Source: ours; the cards in ``know_hf/known/weights`` say what they were trained on.
 
         Example:
             >>> from know_hf import KnownPredictor
             >>> KnownPredictor.default().config.history_length
             5
         """
-        with resources.as_file(resources.files("know_hf.known") / "weights") as folder:
+        if history_length not in BUNDLED:
+            raise ValueError(
+                f"No predictor for {history_length} stages comes with know-hf, only for "
+                f"{', '.join(map(str, BUNDLED))}: forget in so many stages, or pass a predictor of your own."
+            )
+        with resources.as_file(resources.files("know_hf.known") / "weights" / f"stages-{history_length}") as folder:
             return cls.from_pretrained(Path(folder), **kwargs)
 
     def network(self, kind: str) -> KnownNetwork:

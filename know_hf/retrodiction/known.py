@@ -29,5 +29,5 @@ def known(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredicto
         >>> known(torch.full((5, 4), 0.05), "bias").shape
         torch.Size([1, 4])
     """
-    predictor = predictor or KnownPredictor.default()
+    predictor = predictor or KnownPredictor.default(len(stages))
     return predictor.predict(to_history(stages), kind, steps)

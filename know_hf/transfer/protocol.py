@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.models import auto
 from transformers.trainer_callback import PrinterCallback
 
-from know_hf.data import Columns, accuracy
+from know_hf.data import Columns
 from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.forgetting.trainer import evaluate_all
 from know_hf.models import AUTO_CLASSES
 from know_hf.trajectory import kinds_of
+from know_hf.transfer.examples import Augmentation, Examples, as_it_is
+from know_hf.transfer.metrics import load_metric
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class Protocol:
         examples: Training examples drawn for a seed; None for all that validation leaves.
         validation_examples: Examples held out from the training pool, to choose learning rates on.
         evaluations: Points of the learning curve (on the validation examples), the end included.
+        new_head: Draw a new head; False keeps the arm's own, for more training on its own task.
         renew_batch_norm: Re-estimate BatchNorm statistics on the training examples first, in every arm.
+        augmentation: Random variations of training images; none by default.
+        metric: ``"accuracy"``, or the path of a metric module as the ``evaluate`` library loads it.
+        channels_last: Keep images and kernels in that memory order, which some processors prefer.
         training_arguments: Further fields of ``TrainingArguments``, such as ``bf16``.
 
     Source: paper section 5.2 and the authors' fine-tuning scripts; validation and BatchNorm treatment are ours.
@@ -50,42 +56,12 @@ class Protocol:
     examples: int | None = None
     validation_examples: int = 1000
     evaluations: int = 5
+    new_head: bool = True
     renew_batch_norm: bool = True
+    augmentation: Augmentation | None = None
+    metric: str = "accuracy"
+    channels_last: bool = False
     training_arguments: tuple[tuple[str, Any], ...] = ()
-
-
-class Examples(Dataset):
-    """All examples as tensors, read by index, so that a batch is one indexing operation.
-
-    Args:
-        inputs: Name → tensor with one row an example.
-        rows: Which rows this view holds.
-    """
-
-    def __init__(self, inputs: dict[str, torch.Tensor], rows: np.ndarray | None = None):
-        self.inputs = inputs
-        count = len(next(iter(inputs.values())))
-        self.rows = torch.arange(count) if rows is None else torch.as_tensor(rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: values[self.rows[index]] for name, values in self.inputs.items()}
-
-    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        """Gathers a whole batch at once; a ``DataLoader`` asks for batches this way."""
-        chosen = self.rows[torch.as_tensor(indices)]
-        return {name: values[chosen] for name, values in self.inputs.items()}
-
-    def select(self, positions: np.ndarray) -> "Examples":
-        """A view of some of this view's examples."""
-        return Examples(self.inputs, self.rows[torch.as_tensor(positions)])
-
-
-def as_it_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The collator of [`Examples`], whose batches are made already."""
-    return batch
 
 
 def fine_tune(
@@ -97,6 +73,7 @@ def fine_tune(
     seed: int,
     protocol: Protocol,
     scratch: Path,
+    validation: Examples | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes one arm at one learning rate with one seed.
 
@@ -111,6 +88,7 @@ def fine_tune(
         seed: Of this repetition.
         protocol: How to fine-tune.
         scratch: Folder that Trainer may write to.
+        validation: Examples to choose learning rates on; by default drawn from the pool.
 
     Returns:
         ``test`` and ``validation`` score, ``curve`` of (epoch, validation score), ``seconds`` in all and ``training``
@@ -122,9 +100,11 @@ def fine_tune(
     Source: paper section 5.2.
     """
     begun = time.perf_counter()
-    train, validation = split_pool(pool, seed, protocol)
+    train, validation = split_pool(pool, seed, protocol, validation)
     set_seed(seed)
-    model = load_with_new_head(folder, columns, seed)
+    model = load_with_new_head(folder, columns, seed, protocol.new_head)
+    if protocol.channels_last:
+        model.to(memory_format=torch.channels_last)
     if protocol.renew_batch_norm and has_batch_norm(model):
         order = torch.Generator().manual_seed(seed)
         loader = DataLoader(
@@ -132,7 +112,8 @@ def fine_tune(
             drop_last=len(train) > protocol.batch_size,
         )  # fmt: skip
         update_bn(loader, FromBatch(model))
-    watch = _Stopwatch()
+    train = train.augmented(protocol.augmentation)
+    watch = Stopwatch()
     for parameter, trained in zip(model.parameters(), _head_and_norms(model), strict=True):
         parameter.requires_grad = trained
     if protocol.head_epochs:
@@ -158,13 +139,15 @@ def fine_tune(
     }
 
 
-def split_pool(pool: Examples, seed: int, protocol: Protocol) -> tuple[Examples, Examples]:
-    """Draws training and validation examples; disjoint, decided by the seed.
+def split_pool(
+    pool: Examples, seed: int, protocol: Protocol, validation: Examples | None = None
+) -> tuple[Examples, Examples]:
+    """Draws training examples, and validation examples unless they are given; disjoint, decided by the seed.
 
     Raises:
         ValueError: If the pool is too small.
     """
-    held_out, wanted = protocol.validation_examples, protocol.examples
+    held_out, wanted = protocol.validation_examples if validation is None else 0, protocol.examples
     if len(pool) < held_out + (wanted or 1):
         raise ValueError(
             f"The downstream data have {len(pool)} training examples; {held_out} for validation and "
@@ -172,11 +155,17 @@ def split_pool(pool: Examples, seed: int, protocol: Protocol) -> tuple[Examples,
         )
     order = np.random.default_rng(seed).permutation(len(pool))
     stop = None if wanted is None else held_out + wanted
-    return pool.select(order[held_out:stop]), pool.select(order[:held_out])
+    return pool.select(order[held_out:stop]), pool.select(order[:held_out]) if validation is None else validation
 
 
-def load_with_new_head(folder: Path, columns: Columns, seed: int) -> PreTrainedModel:
+def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool = True) -> PreTrainedModel:
     """Loads a checkpoint with a head that the seed alone decides, also where the old one would fit.
+
+    Args:
+        folder: The checkpoint.
+        columns: Task and classes.
+        seed: What the new head is drawn from.
+        new_head: False keeps the checkpoint's own head.
 
     Raises:
         ValueError: If the model has no linear head of as many outputs as there are classes.
@@ -188,7 +177,8 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int) -> PreTrainedM
     if not heads:
         raise ValueError(f"{folder}: {type(model).__name__} has no linear head of {classes} outputs.")
     torch.manual_seed(seed)
-    heads[-1].reset_parameters()
+    if new_head:
+        heads[-1].reset_parameters()
     return model
 
 
@@ -226,7 +216,7 @@ def _train(
         args=args,
         train_dataset=train,
         data_collator=as_it_is,
-        compute_metrics=accuracy,
+        compute_metrics=load_metric(protocol.metric),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -234,10 +224,10 @@ def _train(
 
 
 def _score(trainer: Trainer, examples: Examples) -> float:
-    return float(evaluate_all(trainer, examples)["eval_accuracy"])
+    return float(evaluate_all(trainer, examples)["eval_score"])
 
 
-class _Stopwatch(TrainerCallback):
+class Stopwatch(TrainerCallback):
     """Seconds between the beginning and end of training steps."""
 
     def __init__(self):

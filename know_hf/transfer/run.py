@@ -1,110 +1,27 @@
-"""Runs every arm at every learning rate with every seed, resumably, and compares."""
+"""Runs every arm at every learning rate with every seed, resumably."""
 
-import gc
 import json
-import logging
-import multiprocessing
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 from transformers import AutoConfig
 
-from know_hf.data import Columns, find_columns, load_split, make_preprocessing
+from know_hf.data import Columns, find_columns, load_split
 from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.recipe import describe_dataset
 from know_hf.locking import locked
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.record import write_atomically
-from know_hf.transfer.protocol import Examples, Protocol, fine_tune
-from know_hf.transfer.statistics import Difference, paired_difference
-
-logger = logging.getLogger(__name__)
-
-#: Arms whose names begin so are controls: a gain counts only beyond the best of them.
-CONTROLS = ("naive", "shrink", "mean", "equal_compute", "incremental")
-
-
-@dataclass(frozen=True)
-class TransferResult:
-    """Every run of a comparison, and what follows from them.
-
-    Args:
-        output_dir: Folder of the comparison.
-        arms: Names of the arms, the reference first.
-        learning_rates: The grid.
-        seeds: Number of seeds.
-        runs: (arm, learning rate, seed) → what [`fine_tune`] returned.
-
-    Source: ours.
-
-    Example:
-        >>> from know_hf.transfer.run import transfer
-        >>> arms = {"naive": "run/stage-0", "KNOWN": "run/enriched/x2"}
-        >>> result = transfer(arms, "user/data", "out")  # doctest: +SKIP
-        >>> result.against("KNOWN", "naive").verdict  # doctest: +SKIP
-        'no difference shown'
-    """
-
-    output_dir: Path
-    arms: list[str]
-    learning_rates: list[float]
-    seeds: int
-    runs: dict[tuple[str, float, int], dict[str, Any]]
-
-    def scores(self, arm: str, rate: float, part: str = "test") -> list[float]:
-        """Scores of each seed in percent; ``part`` is ``"test"`` or ``"validation"``."""
-        return [100 * self.runs[arm, rate, seed][part] for seed in range(self.seeds)]
-
-    @cached_property
-    def chosen_rates(self) -> dict[str, float]:
-        """Each arm's own learning rate, by its mean validation score."""
-        return {
-            arm: max(self.learning_rates, key=lambda rate: np.mean(self.scores(arm, rate, "validation")))
-            for arm in self.arms
-        }
-
-    def best(self, arm: str) -> list[float]:
-        """Test scores of each seed at the arm's own learning rate."""
-        return self.scores(arm, self.chosen_rates[arm])
-
-    @property
-    def best_control(self) -> str:
-        """The control with the highest mean test score at its own learning rate."""
-        controls = [arm for arm in self.arms if arm.startswith(CONTROLS)] or self.arms[:1]
-        return max(controls, key=lambda arm: np.mean(self.best(arm)))
-
-    def against(self, arm: str, other: str) -> Difference:
-        """Paired difference of two arms in points, each at its own learning rate."""
-        return paired_difference(self.best(arm), self.best(other))
-
-    def area(self, arm: str) -> float:
-        """Mean of the learning curves in percent, at the arm's own learning rate."""
-        rate = self.chosen_rates[arm]
-        return 100 * float(np.mean([score for s in range(self.seeds) for _, score in self.runs[arm, rate, s]["curve"]]))
-
-    def epochs_to(self, arm: str, score: float) -> float | None:
-        """First epoch at which the mean learning curve reaches a score in percent; None if it never does."""
-        rate = self.chosen_rates[arm]
-        curves = [self.runs[arm, rate, seed]["curve"] for seed in range(self.seeds)]
-        for points in zip(*curves, strict=True):
-            if 100 * np.mean([value for _, value in points]) >= score:
-                return points[0][0]
-        return None
-
-    @property
-    def share_in_steps(self) -> float:
-        """Share of the wall time that was spent inside training steps."""
-        return sum(r["training"] for r in self.runs.values()) / sum(r["seconds"] for r in self.runs.values())
+from know_hf.transfer.metrics import load_metric
+from know_hf.transfer.prepared import open_examples, prepare
+from know_hf.transfer.protocol import Protocol, fine_tune
+from know_hf.transfer.result import TransferResult
+from know_hf.transfer.workers import Workers
 
 
 def transfer(
@@ -113,8 +30,10 @@ def transfer(
     output_dir: str | Path,
     *,
     test_dataset=None,
+    validation_dataset=None,
     protocol: Protocol | None = None,
     learning_rates: Sequence[float] = (4e-4, 1e-3, 2.5e-3),
+    one_rate: Collection[str] = (),
     seeds: int = 5,
     task: str | None = None,
     input_columns: Sequence[str] | None = None,
@@ -132,10 +51,12 @@ def transfer(
         arms: Name → checkpoint folder or Hub id; the first is the reference. Names that begin with ``naive``,
             ``shrink``, ``mean``, ``equal_compute`` or ``incremental`` are controls.
         dataset: Downstream training data: a ``Dataset``, or an id or folder, whose ``train`` split is used.
-        test_dataset: Test data; by default the ``test`` split of ``dataset``.
         output_dir: Folder of the comparison.
+        test_dataset: Test data; by default the ``test`` split of ``dataset``.
+        validation_dataset: Data to choose learning rates on; by default drawn from the training data.
         protocol: How to fine-tune; the paper's by default.
         learning_rates: Grid of peak learning rates.
+        one_rate: Arms that are only run at the learning rate that the reference chose.
         seeds: Number of seeds, at least 2.
         task: As for [`enrich_pretrained`].
         input_columns: As for [`enrich_pretrained`].
@@ -148,7 +69,7 @@ def transfer(
         A [`TransferResult`].
 
     Raises:
-        FileNotFoundError: If an arm or the data cannot be found.
+        FileNotFoundError: If an arm, the data or a metric module cannot be found.
         TrajectoryError: If the folder holds another comparison, or an arm is damaged.
         ValueError: If there are too few arms, seeds or examples.
 
@@ -158,40 +79,113 @@ def transfer(
         >>> from know_hf.transfer.run import transfer
         >>> transfer({"naive": "run/stage-0", "KNOWN x2": "run/enriched/x2"}, "user/data", "out")  # doctest: +SKIP
     """
-    protocol = protocol or Protocol()
-    if len(arms) < 2 or seeds < 2:
-        raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
-    if not learning_rates:
-        raise ValueError("Give at least one learning rate.")
-    folders = {name: resolve_arm(folder) for name, folder in arms.items()}
+    _check_arms(arms, seeds)
     train = load_split(dataset)
     test = load_split(dataset if test_dataset is None else test_dataset, "test")
     if test_dataset is None and test is train:
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
+    comparison = Comparison(
+        arms, Path(output_dir), train, test, validation_dataset, protocol or Protocol(), list(learning_rates), one_rate,
+        seeds,
+    )  # fmt: skip
     columns = find_columns(train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column)
-    output_dir = Path(output_dir)
-    settings = {
-        "arms": {name: [hash_file(path) for path in Checkpoint(folder).files] for name, folder in folders.items()},
-        "train": describe_dataset(train),
-        "test": describe_dataset(test),
-        "columns": asdict(columns),
-        "protocol": asdict(protocol),
-        "image_size": image_size,
-        "max_length": max_length,
-    }
-    jobs = [
-        _Job(output_dir, name, str(folder), rate, seed, protocol, columns)
-        for seed in range(seeds)
-        for name, folder in folders.items()
-        for rate in learning_rates
-    ]
-    with locked(output_dir):
-        _same_comparison(output_dir / "transfer.json", settings)
-        _cache(output_dir, "train", train, folders, columns, image_size, max_length)
-        _cache(output_dir, "test", test, folders, columns, image_size, max_length)
-        _run_all([job for job in jobs if not job.path.exists()], processes, len(jobs))
-    runs = {(job.arm, job.rate, job.seed): json.loads(job.path.read_text()) for job in jobs}
-    return TransferResult(output_dir, list(folders), list(learning_rates), seeds, runs)
+    with locked(output_dir), Workers(processes) as workers:
+        comparison.prepare(Path(output_dir) / "cache", columns, image_size=image_size, max_length=max_length)
+        workers.run(comparison.grid(), "Fine-tuning")
+        workers.run(comparison.rest(), "Fine-tuning the rest")
+    return comparison.result()
+
+
+class Comparison:
+    """One comparison, in steps: prepare, run the jobs of the grid, run the rest, read the result.
+
+    Args:
+        arms: As for [`transfer`].
+        output_dir: As for [`transfer`].
+        train: The downstream training data.
+        test: The test data.
+        validation: Data to choose learning rates on, or None to draw them from ``train``.
+        protocol: As for [`transfer`].
+        learning_rates: As for [`transfer`].
+        one_rate: As for [`transfer`].
+        seeds: As for [`transfer`].
+
+    Raises:
+        FileNotFoundError: If an arm or a metric module cannot be found.
+        ValueError: If there are too few arms or seeds.
+
+    Source: ours.
+    """
+
+    def __init__(self, arms, output_dir: Path, train, test, validation, protocol: Protocol, learning_rates: list[float],
+                 one_rate: Collection[str], seeds: int):  # fmt: skip
+        _check_arms(arms, seeds)
+        if not learning_rates:
+            raise ValueError("Give at least one learning rate.")
+        load_metric(protocol.metric)
+        self.folders = {name: resolve_arm(folder) for name, folder in arms.items()}
+        self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
+        self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
+        self.one_rate = [name for name in self.folders if name in one_rate]
+        self.columns: Columns | None = None
+        self.prepared: dict[str, Path] = {}
+
+    @property
+    def reference(self) -> str:
+        """The first arm."""
+        return next(iter(self.folders))
+
+    def prepare(self, cache_dir: Path, columns: Columns, *, image_size=None, max_length=None) -> None:
+        """Checks or records the settings, and prepares the data.
+
+        Raises:
+            TrajectoryError: If the folder holds another comparison.
+        """
+        self.columns = columns
+        parts = {part: data for part, data in self.data.items() if data is not None}
+        settings = {
+            "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
+            **{part: describe_dataset(data) for part, data in parts.items()},
+            "columns": asdict(columns),
+            "protocol": asdict(self.protocol),
+            "image_size": image_size,
+            "max_length": max_length,
+        }
+        _same_comparison(self.output_dir / "transfer.json", settings)
+        folder = self.folders[self.reference]
+        model = SimpleNamespace(config=AutoConfig.from_pretrained(folder))
+        for part, data in parts.items():
+            self.prepared[part] = prepare(
+                data, cache_dir, model, folder, columns, image_size=image_size, max_length=max_length,
+                name=f"{part} data",
+            )  # fmt: skip
+
+    def grid(self) -> list["FineTuning"]:
+        """The runs over the grid of learning rates."""
+        return self._jobs({arm: self.learning_rates for arm in self.folders if arm not in self.one_rate})
+
+    def rest(self) -> list["FineTuning"]:
+        """The runs at the rate that the reference chose; those of the grid must be done."""
+        if not self.one_rate:
+            return []
+        return self._jobs(dict.fromkeys(self.one_rate, [self.result().chosen_rates[self.reference]]))
+
+    def result(self) -> TransferResult:
+        """Reads what is done of these arms, rates and seeds: arms without any run are left out."""
+        jobs = self._jobs(dict.fromkeys(self.folders, self.learning_rates))
+        found = {(job.arm, job.rate, job.seed): json.loads(job.path.read_text()) for job in jobs if job.done}
+        arms = [name for name in self.folders if any(key[0] == name for key in found)]
+        metric = Path(self.protocol.metric).stem
+        return TransferResult(self.output_dir, arms, self.learning_rates, self.seeds, found, metric)
+
+    def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list["FineTuning"]:
+        return [
+            FineTuning(self.output_dir, name, str(self.folders[name]), rate, seed, self.protocol, self.columns,
+                       self.prepared)
+            for seed in range(self.seeds)
+            for name, own in rates.items()
+            for rate in own
+        ]  # fmt: skip
 
 
 def resolve_arm(arm: str | Path) -> Path:
@@ -211,7 +205,9 @@ def resolve_arm(arm: str | Path) -> Path:
 
 
 @dataclass(frozen=True)
-class _Job:
+class FineTuning:
+    """One arm at one learning rate with one seed, for [`Workers`]."""
+
     output_dir: Path
     arm: str
     folder: str
@@ -219,49 +215,42 @@ class _Job:
     seed: int
     protocol: Protocol
     columns: Columns
+    data: dict[str, Path]
 
     @property
     def path(self) -> Path:
+        """The file of the result."""
         name = re.sub(r"[^\w.-]+", "_", self.arm)
         return self.output_dir / "runs" / f"{name}--{self.rate:g}--{self.seed}.json"
 
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.path.exists()
+
+    @property
+    def cost(self) -> float:
+        """Examples to train on."""
+        examples = self.protocol.examples or len(open_examples(self.data["train"]))
+        return examples * (self.protocol.head_epochs + self.protocol.epochs)
+
     def run(self) -> None:
         """Fine-tunes and writes the result; whole or not at all."""
-        pool, test = (
-            Examples(load_file(self.output_dir / "cache" / f"{part}.safetensors")) for part in ("train", "test")
-        )
+        data = {part: open_examples(path) for part, path in self.data.items()}
         scratch = self.output_dir / "scratch" / str(os.getpid())
-        result = fine_tune(Path(self.folder), pool, test, self.columns, self.rate, self.seed, self.protocol, scratch)
-        write_atomically(
-            self.path, json.dumps({"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}) + "\n"
-        )
+        result = fine_tune(
+            Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,
+            data.get("validation"),
+        )  # fmt: skip
+        content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
+        write_atomically(self.path, json.dumps(content) + "\n")
 
 
-def _run_all(jobs: list[_Job], processes: int, total: int) -> None:
-    bar = tqdm(desc="Fine-tuning", total=total, initial=total - len(jobs), unit="run")
-    with bar:
-        if processes <= 1 or len(jobs) < 2:
-            gc.freeze()  # Trainer collects garbage after every run; what is imported need not be looked at each time
-            try:
-                for job in jobs:
-                    job.run()
-                    bar.update()
-            finally:
-                gc.unfreeze()
-            return
-        threads = max(1, (os.cpu_count() or 1) // processes)
-        with multiprocessing.get_context("spawn").Pool(processes, _set_up_process, (threads,)) as pool:
-            for _ in pool.imap_unordered(_Job.run, jobs):
-                bar.update()
-
-
-def _set_up_process(threads: int) -> None:
-    from transformers.utils import logging as transformers_logging
-
-    gc.freeze()
-    torch.set_num_threads(threads)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+def _check_arms(arms: Mapping, seeds: int) -> None:
+    if len(arms) < 2 or seeds < 2:
+        raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
+    for folder in arms.values():
+        resolve_arm(folder)
 
 
 def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
@@ -278,30 +267,3 @@ def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
         )
     write_atomically(path, json.dumps({**settings, "arms": {**found["arms"], **settings["arms"]}}, indent=1) + "\n")
-
-
-def _cache(
-    output_dir: Path, part: str, data, folders: Mapping[str, Path], columns: Columns, image_size, max_length
-) -> None:
-    """Prepares a data set once, as tensors in one file that every run maps."""
-    path = output_dir / "cache" / f"{part}.safetensors"
-    if path.exists():
-        return
-    first = next(iter(folders.values()))
-    described = SimpleNamespace(config=AutoConfig.from_pretrained(first))
-    prepared = make_preprocessing(described, first, columns, image_size=image_size, max_length=max_length)
-    rows = prepared.apply(data)
-    batches = [rows[start : start + 512] for start in tqdm(range(0, len(rows), 512), desc=f"Preparing {part} data")]
-    if columns.task == "image-classification":
-        tensors = {
-            "pixel_values": torch.cat([torch.stack(batch["pixel_values"]) for batch in batches]),
-            "labels": torch.cat([torch.as_tensor(batch["labels"]) for batch in batches]),
-        }
-    else:
-        merged = {name: [row for batch in batches for row in batch[name]] for name in batches[0]}
-        labels = merged.pop("labels")
-        tensors = dict(prepared.processing_class.pad(merged, return_tensors="pt"), labels=torch.as_tensor(labels))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    os.replace(temporary, path)

@@ -1,0 +1,215 @@
+"""The report of a recipe: the paper's table, what it cost, and every setting in detail."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from know_hf.enrichment.layers import layer_statistics
+from know_hf.enrichment.self_check import retrodiction_ratios
+from know_hf.report.page import Page
+from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
+from know_hf.report.tables import duration, number
+from know_hf.report.transfer import add_transfer, spread
+from know_hf.trajectory import TrajectoryRecord
+from know_hf.transfer.laboratory import LaboratoryResult, SettingResult
+from know_hf.transfer.pretraining import read_logs
+
+#: A pre-training whose last quarter gained no more than this many points is called converged.
+STILL = 1.0
+
+
+def write_laboratory_report(result: LaboratoryResult) -> Path:
+    """Writes ``report/`` of an experiment: ``index.html``, ``results.md`` and, with matplotlib, PNGs.
+
+    Args:
+        result: What [`run_recipe`] returned.
+
+    Returns:
+        The page's path.
+
+    Source: ours.
+    """
+    folder = result.output_dir / "report"
+    page = Page(result.recipe.title)
+    if result.recipe.description:
+        page.text(result.recipe.description)
+    compared = [setting for setting in result.settings if setting.comparison]
+    if compared:
+        page.section("Results")
+        for setting in compared:
+            page.text(f"{setting.setting.name}: {verdict(setting)}")
+        page.text(
+            "Test score in percent, mean ± standard deviation over seeds, each arm at its own learning rate; in "
+            "brackets the paired difference to naive with its 95 % interval. Controls are marked with *."
+        ).table(score_rows(compared))
+    page.section("Pre-training")
+    curves = {s.setting.name: read_logs(s.runs["forgetting"])[0]["curve"] for s in result.settings}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    if curves:
+        page.image(plot_convergence(folder / "convergence.png", curves), "Learning curve of Θ⁰ on held-out data.")
+    page.text(
+        f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points and training on "
+        "for as long as the forgetting takes (equal compute) gained no more than that on its own task."
+    ).table(convergence_rows(result.settings))
+    checked = [setting for setting in result.settings if setting.retrodicted]
+    if checked:
+        page.section("Retrodiction of a known stage").text(
+            "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁ of Θ⁰ retrodicted from the stages after it: below 1, the prediction is nearer to the "
+            "true Θ⁰ than Θ¹ is."
+        ).table(ratio_rows(checked))
+    for setting in result.settings:
+        _add_setting(page, setting, folder)
+    page.section("Costs").text(
+        "Seconds of the forgetting and the trained controls in one of the laboratory's processes; predictions read all "
+        "stages and write all steps."
+    ).table(cost_rows(result.settings)).text(
+        f"In all {duration(result.wall)} with {result.recipe.processes} processes, of whose time "
+        f"{100 * result.share_in_steps:.0f} % was spent inside training steps."
+    )
+    return page.write(folder, "results")
+
+
+def verdict(setting: SettingResult) -> str:
+    """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
+    result = setting.comparison
+    known = [arm for arm in result.arms if arm.startswith("known")]
+    if not known:
+        return f"the best control is {result.best_control}."
+    best = max(known, key=lambda arm: float(np.mean(result.scores(arm, result.chosen_rates[arm], "validation"))))
+    naive, control = result.against(best, result.arms[0]), result.against(best, result.best_control)
+    words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
+    text = f"{best} (the step that validation chose) {words[naive.verdict]} naive ({naive} points)"
+    if result.best_control != result.arms[0]:
+        text += f" and {words[control.verdict]} the best control, {result.best_control} ({control} points)"
+    return text + "."
+
+
+def score_rows(settings: list[SettingResult]) -> list[list[str]]:
+    """Arms by settings: score and difference to naive."""
+    arms = list(dict.fromkeys(arm for setting in settings for arm in setting.comparison.arms))
+    rows = [["start", *(setting.setting.name for setting in settings)]]
+    for arm in arms:
+        cells = []
+        for setting in settings:
+            result = setting.comparison
+            if arm not in result.arms:
+                cells.append("")
+                continue
+            text = spread(result.best(arm))
+            cells.append(text if arm == result.arms[0] else f"{text} ({result.against(arm, result.arms[0])})")
+        marked = any(arm in setting.comparison.controls for setting in settings)
+        rows.append([arm + ("*" if marked else ""), *cells])
+    return rows
+
+
+def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
+    """Whether Θ^0 had converged: its curve's last quarter, and what training on gave on its own task."""
+    rows = [["setting", "parameters", "examples", "Θ⁰", "gain in its last quarter", "equal compute", "converged"]]
+    for setting in settings:
+        record = setting.trajectory.record
+        curve = read_logs(setting.runs["forgetting"])[0]["curve"]
+        gain = 100 * (curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
+        scores = _own_scores(setting)
+        more = scores["equal_compute"] - scores["stage-0"] if "equal_compute" in scores else None
+        known = [value for value in (gain, more) if value is not None]
+        converged = "not shown" if not known else "yes" if max(known) <= STILL else "no"
+        rows.append(
+            [
+                setting.setting.name, f"{record.model['parameters']:,}", str(record.stages[0].examples),
+                number(scores["stage-0"], 1), number(gain, 1), number(scores.get("equal_compute"), 1), converged,
+            ]
+        )  # fmt: skip
+    return rows
+
+
+def _own_scores(setting: SettingResult) -> dict[str, float]:
+    """Percent correct on the pre-training's own held-out data, of Θ^0 and of the trained controls."""
+    found = {}
+    for name, folder in setting.runs.items():
+        stages = TrajectoryRecord.load(folder).stages
+        for stage in stages if name == "forgetting" else stages[-1:]:
+            score = stage.metrics.get("eval_score")
+            if score is not None:
+                found[f"stage-{stage.index}" if name == "forgetting" else name] = 100 * score
+    return found
+
+
+def ratio_rows(settings: list[SettingResult]) -> list[list[str]]:
+    """Methods by settings and kinds: retrodiction error of a known stage; bold is best."""
+    columns: list[tuple[str, dict[str, float]]] = []
+    for setting in settings:
+        tensors = [n for n, p in setting.trajectory.parameters.items() if p.kind in ("conv", "fc", "bias")]
+        by_method = {
+            method: retrodiction_ratios(setting.trajectory, folder, tensors)
+            for method, folder in setting.retrodicted.items()
+        }
+        kinds = sorted({kind for ratios in by_method.values() for kind in ratios})
+        columns += [(f"{setting.setting.name}: {k}", {m: r[k] for m, r in by_method.items() if k in r}) for k in kinds]
+    methods = list(dict.fromkeys(method for _, ratios in columns for method in ratios))
+    rows = [["method", *(name for name, _ in columns)]]
+    for method in methods:
+        cells = []
+        for _, ratios in columns:
+            text = number(ratios.get(method), 3)
+            cells.append(f"**{text}**" if method in ratios and ratios[method] == min(ratios.values()) else text)
+        rows.append([method, *cells])
+    return rows
+
+
+def cost_rows(settings: list[SettingResult]) -> list[list[str]]:
+    """Seconds of every part, and of the predictions per weight and step."""
+    rows = [["part", *(setting.setting.name for setting in settings)]]
+    columns = []
+    for setting in settings:
+        logs = read_logs(setting.runs["forgetting"])[: len(setting.trajectory)]
+        first, rest = logs[0]["seconds"], sum(log["seconds"] for log in logs[1:])
+        column = {"Θ⁰": duration(first), "the further stages": f"{duration(rest)} (×{rest / first:.2f} of Θ⁰)"}
+        for name, folder in setting.runs.items():
+            if name != "forgetting":
+                column[name] = duration(sum(log["seconds"] for log in read_logs(folder)))
+        weights = sum(
+            setting.trajectory.tensors[n].numel
+            for n, p in setting.trajectory.parameters.items()
+            if p.kind in ("conv", "fc", "bias")
+        )
+        for name, seconds in setting.seconds.items():
+            steps = sum(arm == name or arm.startswith(f"{name} x") for arm in setting.arms)
+            column[f"predict: {name}"] = f"{duration(seconds)} ({seconds / weights / steps:.1e} s a weight and step)"
+        columns.append(column)
+    for part in dict.fromkeys(part for column in columns for part in column):
+        rows.append([part, *(column.get(part, "") for column in columns)])
+    return rows
+
+
+def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
+    name = setting.setting.name
+    prefix = re.sub(r"[^\w.-]+", "_", name) + "-"
+    page.section(name)
+    page.image(
+        plot_forgetting_curve(setting.trajectory, folder / f"{prefix}forgetting.png"),
+        "Score of every stage on the pre-training's own held-out data.",
+    )
+    if setting.comparison is not None:
+        add_transfer(page, setting.comparison, folder, prefix)
+    plane = setting.plane
+    page.heading("Trajectory and predictions")
+    page.image(
+        plot_plane(folder / f"{prefix}plane.png", plane, setting.landscape),
+        "Stages and predictions of KNOWN on the plane of the stages' first two principal components"
+        + (", over the accuracy of the networks that lie on it." if setting.landscape else "."),
+    )
+    if "Θ̂⁰" in plane.names:
+        guess = plane.names.index("Θ̂⁰")
+        near, far = plane.distances[guess, 0], plane.distances[1, 0]
+        page.text(
+            f"In the space of all weights Θ̂⁰ lies {near:.3g} from Θ⁰, Θ¹ lies {far:.3g} from it: Θ̂⁰ is "
+            f"{'nearer' if near < far else 'not nearer'} ({near / far:.3f} of the distance)."
+        )
+    shown = {arm: path for arm, path in setting.arms.items() if arm.startswith(("known", "linear_fit x2", "mean"))}
+    names, layers = layer_statistics(setting.trajectory, shown)
+    page.heading("Layer by layer")
+    page.image(
+        plot_layers(folder / f"{prefix}layers.png", layers, names),
+        "Norms, residuals and directions of the predictions in every tensor, from input to output.",
+    )

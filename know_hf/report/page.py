@@ -1,0 +1,96 @@
+"""A report as one self-contained HTML page, nothing loaded from elsewhere, and as Markdown."""
+
+import base64
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from know_hf.report.tables import html_table, table
+from know_hf.trajectory.record import write_atomically
+
+
+class Page:
+    """Collects the blocks of a report in order, and renders them as one HTML page or as Markdown.
+
+    Args:
+        title: Heading and window title.
+
+    Example:
+        >>> from know_hf.report.page import Page
+        >>> page = Page("Report").section("Scores").table([["start", "score"], ["naive", "92.4"]])
+        >>> "<td>92.4</td>" in page.html()
+        True
+    """
+
+    def __init__(self, title: str):
+        self.title = title
+        self.blocks: list[tuple[str, Any]] = []
+
+    def section(self, heading: str) -> "Page":
+        """Begins a section, which the HTML page's contents name."""
+        return self._add("section", heading)
+
+    def heading(self, text: str) -> "Page":
+        """Adds a heading within a section."""
+        return self._add("heading", text)
+
+    def text(self, text: str) -> "Page":
+        """Adds a paragraph."""
+        return self._add("text", text)
+
+    def table(self, rows: list[list[str]]) -> "Page":
+        """Adds a table; the first row is its heading."""
+        return self._add("table", rows)
+
+    def image(self, path: Path | None, caption: str) -> "Page":
+        """Adds a PNG; None adds nothing."""
+        return self if path is None else self._add("image", (path, caption))
+
+    def _add(self, kind: str, content: Any) -> "Page":
+        self.blocks.append((kind, content))
+        return self
+
+    def html(self) -> str:
+        """The page, images within."""
+        sections, body = [], []
+        for kind, content in self.blocks:
+            if kind == "section":
+                sections.append(content)
+                body.append(f'<h2 id="s{len(sections)}">{escape(content)}</h2>')
+            elif kind == "heading":
+                body.append(f"<h3>{escape(content)}</h3>")
+            elif kind == "text":
+                body.append(f"<p>{escape(content)}</p>")
+            elif kind == "table":
+                body.append(html_table(content))
+            else:
+                path, caption = content[0], escape(content[1])
+                data = base64.b64encode(path.read_bytes()).decode()
+                image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
+                body.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
+        source = resources.files("know_hf.report").joinpath("templates/page.html").read_text(encoding="utf-8")
+        template = Environment(autoescape=True).from_string(source)
+        return template.render(title=self.title, sections=sections, body="\n".join(body))
+
+    def markdown(self) -> str:
+        """The same as Markdown, images as links to the files beside it."""
+        lines = [f"# {self.title}"]
+        for kind, content in self.blocks:
+            if kind in ("section", "heading"):
+                lines.append(f"{'##' if kind == 'section' else '###'} {content}")
+            elif kind == "text":
+                lines.append(content)
+            elif kind == "table":
+                lines.append(table(content))
+            else:
+                lines.append(f"![{content[1]}]({content[0].name})")
+        return "\n\n".join(lines) + "\n"
+
+    def write(self, folder: Path, name: str) -> Path:
+        """Writes ``index.html`` and ``<name>.md``, each whole or not at all; returns the page's path."""
+        write_atomically(folder / f"{name}.md", self.markdown())
+        write_atomically(folder / "index.html", self.html())
+        return folder / "index.html"

@@ -1,0 +1,243 @@
+"""Every plot of a report; each is written as a PNG, or not at all where matplotlib is missing."""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from know_hf.trajectory import Trajectory
+
+logger = logging.getLogger(__name__)
+
+BLUE, ORANGE, GREY, INK = "#2f6db3", "#e07b39", "#8a8f98", "#30343b"
+CYCLE = ("#2f6db3", "#e07b39", "#3a9e73", "#b8484f", "#7d62b5", "#8c6d46", "#c9609f", "#5b636e", "#a8a32f", "#3fa7bd")
+
+
+def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
+    """Turns ``function(figure_class, …)`` → figure into ``function(path, …)`` → path, or None without a plot."""
+
+    @functools.wraps(function)
+    def write(path: Path, *args, **kwargs) -> Path | None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            logger.info('Plots need matplotlib: pip install "know-hf[plots]".')
+            return None
+        figure = function(functools.partial(Figure, dpi=150, layout="constrained"), *args, **kwargs)
+        if figure is None:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        return path
+
+    return write
+
+
+def plot_forgetting_curve(
+    trajectory: Trajectory, path: Path, metrics: Mapping[str, Mapping[str, float]] | None = None
+) -> Path | None:
+    """Draws the score of every stage over its number of examples, predicted checkpoints beyond.
+
+    Args:
+        trajectory: The finished trajectory.
+        path: PNG to write.
+        metrics: Step name → scores of the predicted checkpoints.
+
+    Returns:
+        The path, or None without scores or matplotlib.
+
+    Source: ours.
+    """
+    return _forgetting_curve(path, trajectory, metrics)
+
+
+@plot
+def _forgetting_curve(new_figure, trajectory: Trajectory, metrics):
+    stages = [stage for stage in trajectory.record.stages if stage.metrics and stage.examples]
+    if not stages:
+        return None
+    names = [n for n in stages[0].metrics if n != "eval_loss"] or ["eval_loss"]
+    figure = new_figure(figsize=(6.4, 4.0))
+    axes = figure.subplots()
+    examples = [stage.examples for stage in stages]
+    axes.plot(examples, [s.metrics[names[0]] for s in stages], "o-", color=BLUE, label="forgetting")
+    for stage in stages:
+        axes.annotate(
+            stage_symbol(stage.index), (stage.examples, stage.metrics[names[0]]),
+            textcoords="offset points", xytext=(6, -12), color=GREY,
+        )  # fmt: skip
+    predicted = [
+        (examples[0] * trajectory.scale(step), scores[names[0]], name)
+        for step, (name, scores) in enumerate(
+            ((n, s) for n, s in (metrics or {}).items() if n.startswith("x")), start=1
+        )
+        if names[0] in scores
+    ]
+    if predicted:
+        x, y, labels = zip(*predicted, strict=True)
+        axes.plot(x, y, "s--", color=ORANGE, label="predicted (nominal size)")
+        for point in predicted:
+            axes.annotate(point[2], point[:2], textcoords="offset points", xytext=(6, -12), color=ORANGE)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([*examples, *(p[0] for p in predicted)])
+    axes.set_xticklabels([f"{x:.0f}" for x in [*examples, *(p[0] for p in predicted)]], rotation=45)
+    axes.set_xlabel("training examples")
+    axes.set_ylabel(names[0].removeprefix("eval_").replace("_", " "))
+    _tidy(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+def stage_symbol(index: int) -> str:
+    """Θ⁰, Θ¹ …"""
+    return f"Θ{'⁰¹²³⁴⁵⁶⁷⁸⁹'[index % 10]}"
+
+
+def colour(arm: str, controls: Sequence[str]) -> str:
+    """Colour of an arm: controls grey, KNOWN orange, other predictions blue."""
+    if arm in controls:
+        return GREY
+    return ORANGE if arm.lower().startswith("known") else BLUE
+
+
+@plot
+def plot_bars(new_figure, result):
+    """Scores of every arm at every learning rate, with the seeds' standard deviations."""
+    arms = [arm for arm in result.arms if len(result.rates(arm)) == len(result.learning_rates)]
+    figure = new_figure(figsize=(max(6.0, 0.95 * len(arms)), 4.2))
+    axes = figure.subplots()
+    width, shades = 0.8 / len(result.learning_rates), np.linspace(0.35, 0.95, len(result.learning_rates))
+    for i, rate in enumerate(result.learning_rates):
+        scores = [result.scores(arm, rate) for arm in arms]
+        axes.bar(
+            np.arange(len(arms)) + width * (i - (len(shades) - 1) / 2), [np.mean(s) for s in scores], 0.95 * width,
+            yerr=[np.std(s, ddof=1) for s in scores], color=(0.18, 0.43, 0.7, shades[i]), ecolor="#555", capsize=2,
+            label=f"learning rate {rate:g}",
+        )  # fmt: skip
+    axes.set_xticks(range(len(arms)), [arm.replace(" to ", "\nto ").replace("_", "\n") for arm in arms], fontsize=8)
+    every = [score for arm in arms for rate in result.learning_rates for score in result.scores(arm, rate)]
+    axes.set_ylim(max(0.0, min(every) - 3), min(100.0, max(every) + 3))
+    axes.set_ylabel(f"test {result.metric} (%)")
+    _tidy(axes)
+    _legend_above(axes)
+    return figure
+
+
+@plot
+def plot_differences(new_figure, result):
+    """Paired difference of every arm to the reference with its 95 % interval, beside that of the best control."""
+    reference = result.arms[0]
+    arms = [arm for arm in result.arms if arm != reference][::-1]
+    found = [result.against(arm, reference) for arm in arms]
+    figure = new_figure(figsize=(6.8, 1.4 + 0.24 * len(arms)))
+    axes = figure.subplots()
+    axes.axvline(0, color=INK, lw=1)
+    if result.best_control != reference:
+        best = result.against(result.best_control, reference).mean
+        axes.axvline(best, color=GREY, lw=1, ls="--", label=f"best control ({result.best_control})")
+        axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    for place, (arm, difference) in enumerate(zip(arms, found, strict=True)):
+        shade = colour(arm, result.controls)
+        axes.plot([difference.low, difference.high], [place, place], color=shade, lw=2.2, solid_capstyle="round")
+        axes.plot(difference.mean, place, "o", color=shade, ms=5)
+    axes.set_yticks(range(len(arms)), arms, fontsize=8)
+    axes.set_ylim(-0.7, len(arms) - 0.3)
+    # Arms that are far worse would squeeze everything else into a line.
+    near = sorted(d.mean for d in found)[len(found) // 4]
+    low = max(min(d.low for d in found), min(near, 0) - 6)
+    axes.set_xlim(low - 0.3, max(0.5, max(d.high for d in found)) + 0.3)
+    axes.set_xlabel(f"test {result.metric} − {reference} (points, 95 % interval)")
+    _tidy(axes, "x")
+    return figure
+
+
+@plot
+def plot_curves(new_figure, result, arms: Sequence[str]):
+    """Mean learning curves on the validation examples, each arm at its own learning rate."""
+    figure = new_figure(figsize=(6.8, 4.2))
+    axes = figure.subplots()
+    for i, arm in enumerate(arms):
+        points = result.curve(arm)
+        style = "o--" if arm in result.controls else "o-"
+        axes.plot(*zip(*points, strict=True), style, ms=3, color=CYCLE[i % len(CYCLE)], label=arm)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(f"validation {result.metric} (%)")
+    _tidy(axes)
+    _legend_above(axes)
+    return figure
+
+
+@plot
+def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, float]]]):
+    """Learning curve of stage 0, one line for each pre-training: whether it had stopped improving."""
+    figure = new_figure(figsize=(6.4, 3.6))
+    axes = figure.subplots()
+    for i, (name, curve) in enumerate(curves.items()):
+        epochs, scores = zip(*curve, strict=True)
+        axes.plot(epochs, [100 * score for score in scores], "o-", ms=3, color=CYCLE[i % len(CYCLE)], label=name)
+    axes.set_xlabel("epoch of Θ⁰")
+    axes.set_ylabel("accuracy on held-out data (%)")
+    _tidy(axes)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+@plot
+def plot_plane(new_figure, plane, landscape=None):
+    """The trajectory and its predictions on their plane, over the accuracy landscape if there is one."""
+    figure = new_figure(figsize=(6.4, 5.0))
+    axes = figure.subplots()
+    if landscape is not None:
+        shown = axes.contourf(landscape.x, landscape.y, 100 * landscape.accuracy, levels=16, cmap="YlGnBu_r")
+        figure.colorbar(shown, ax=axes, label="test accuracy (%)")
+    stages = plane.directions.shape[1]
+    path, others = plane.coordinates[:stages], plane.coordinates[stages:]
+    line = "white" if landscape is not None else BLUE
+    halo = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
+    axes.plot(*path.T, "o-", color=line, markeredgecolor=INK, lw=1.6, ms=6)
+    for i, point in enumerate(path):
+        axes.annotate(
+            stage_symbol(i), point, textcoords="offset points", xytext=(7, 7), color=INK, fontsize=9, bbox=halo
+        )
+    for name, point in zip(plane.names[stages:], others, strict=True):
+        axes.plot(*point, "*", color=ORANGE, markeredgecolor=INK, ms=13)
+        axes.annotate(name, point, textcoords="offset points", xytext=(8, -12), color=INK, fontsize=9, bbox=halo)
+    axes.set_xlabel(f"first principal component ({100 * plane.explained[0]:.0f} % of the variance)")
+    axes.set_ylabel(f"second ({100 * plane.explained[1]:.0f} %)")
+    axes.set_aspect("equal", adjustable="datalim" if landscape is None else "box")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+@plot
+def plot_layers(new_figure, layers: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]):
+    """Per-layer quantities, one panel each, one line a prediction, layers from input to output."""
+    figure = new_figure(figsize=(max(6.4, 2.2 + 0.16 * len(names)), 2.2 * len(layers) + 1.2))
+    for axes, (title, lines) in zip(
+        np.atleast_1d(figure.subplots(len(layers), 1, sharex=True)), layers.items(), strict=True
+    ):
+        for i, (name, values) in enumerate(lines.items()):
+            axes.plot(range(len(names)), values, "o-", ms=3, lw=1, color=CYCLE[i % len(CYCLE)], label=name)
+        axes.set_ylabel(title, fontsize=8)
+        _tidy(axes)
+    step = max(1, len(names) // 60)
+    axes.set_xticks(range(0, len(names), step), [_short(names[i]) for i in range(0, len(names), step)], fontsize=5.5,
+                    rotation=90)  # fmt: skip
+    figure.axes[0].legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 34 else "…" + name[-33:]
+
+
+def _tidy(axes, grid: str = "y") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, alpha=0.25)
+
+
+def _legend_above(axes) -> None:
+    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))

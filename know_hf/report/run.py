@@ -1,0 +1,77 @@
+"""The report of a run: tables always, plots where matplotlib is installed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from know_hf.enrichment.result import EnrichmentResult
+from know_hf.report.plots import plot_forgetting_curve
+from know_hf.report.tables import number, table
+from know_hf.trajectory.record import write_atomically
+
+
+def write_report(result: EnrichmentResult) -> Path:
+    """Writes ``report/``: ``report.md`` and, with matplotlib, ``forgetting_curve.png``.
+
+    Args:
+        result: What [`enrich_pretrained`] made.
+
+    Returns:
+        The report's folder.
+
+    Source: ours.
+    """
+    folder = result.output_dir / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "report.md", report_markdown(result))
+    plot_forgetting_curve(result.trajectory, folder / "forgetting_curve.png", result.metrics)
+    return folder
+
+
+def report_markdown(result: EnrichmentResult) -> str:
+    """Renders the tables: forgetting curve and predictions, change per kind, self-check."""
+    stages = result.trajectory.record.stages
+    names = sorted({name for stage in stages for name in stage.metrics})
+    rows = [
+        ["stage", "examples", *names],
+        *[[str(s.index), str(s.examples), *(number(s.metrics.get(n)) for n in names)] for s in stages],
+        *[
+            [step, "", *(number(result.metrics.get(step, {}).get(n)) for n in names)]
+            for step in result.metrics
+            if step != "stage-0"
+        ],
+    ]
+    text = (
+        f"# Report\n\n## Stages and predictions\n\n{table(rows)}\n\n## What changed\n\n{comparison(result.statistics)}"
+    )
+    if result.self_check:
+        ratios = [
+            ["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"],
+            *[[k, number(v)] for k, v in result.self_check["ratios"].items()],
+        ]
+        text += "\n\n## Self-check (1 = no nearer to stage 0 than stage 1)\n\n" + table(ratios)
+        scores = [["metric", "retrodicted", "stage 0", "stage 1"]] + [
+            [metric, *(number(v[key]) for key in ("retrodicted", "stage_0", "stage_1"))]
+            for metric, v in result.self_check["scores"].items()
+        ]
+        text += "\n\n" + table(scores) if len(scores) > 1 else ""
+    return text + "\n"
+
+
+def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Tabulates how far each prediction moved each kind, and which way.
+
+    Args:
+        statistics: Name of the checkpoint → kind → statistics, as in an [`EnrichmentResult`].
+
+    Returns:
+        A Markdown table: ‖Θ̂−Θ⁰‖/‖Θ⁰‖, ‖Θ̂‖/‖Θ⁰‖ and, where KNOWN was predicted too, the cosine to its change.
+
+    Source: ours.
+    """
+    columns = {"relative_change": "‖Θ̂−Θ⁰‖/‖Θ⁰‖", "norm_ratio": "‖Θ̂‖/‖Θ⁰‖", "cosine_to_known": "cosine to KNOWN"}
+    kinds = sorted({kind for by in statistics.values() for kind in by})
+    shown = [c for c in columns if any(c in values for by in statistics.values() for values in by.values())]
+    rows = [["prediction", *(f"{columns[c]} {kind}" for c in shown for kind in kinds)]] + [
+        [name, *(number(by.get(kind, {}).get(c)) for c in shown for kind in kinds)] for name, by in statistics.items()
+    ]
+    return table(rows)

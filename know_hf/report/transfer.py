@@ -1,0 +1,126 @@
+"""Tables and plots of a comparison of fine-tunings."""
+
+from pathlib import Path
+
+import numpy as np
+
+from know_hf.report.page import Page
+from know_hf.report.plots import plot_bars, plot_curves, plot_differences
+from know_hf.report.tables import table
+from know_hf.trajectory.record import write_atomically
+from know_hf.transfer.result import TransferResult
+
+#: Learning curves of more arms than this could not be told apart.
+MOST_CURVES = 9
+
+EXPLANATION = (
+    "Each arm at its own learning rate, chosen on validation examples. Differences in points are paired over seeds, "
+    "with 95 % intervals; the verdict is against the best control, {control}."
+)
+
+
+def transfer_markdown(result: TransferResult) -> str:
+    """Renders the comparison: every learning rate, each arm at its own, differences and verdicts.
+
+    Args:
+        result: What [`transfer`] returned.
+
+    Returns:
+        Markdown; scores in percent, differences in points.
+
+    Source: ours.
+    """
+    return (
+        f"# Transfer\n\nTest {result.metric} in percent, mean ± standard deviation over {result.seeds} seeds.\n\n"
+        f"{table(rate_rows(result))}\n\n{EXPLANATION.format(control=result.best_control)}\n\n"
+        f"{table(verdict_rows(result))}\n\n"
+        f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.\n"
+    )
+
+
+def rate_rows(result: TransferResult) -> list[list[str]]:
+    """Scores at every learning rate that an arm was run at."""
+    rows = [["start", *(f"lr {rate:g}" for rate in result.learning_rates)]]
+    for arm in result.arms:
+        run_at = result.rates(arm)
+        rows.append(
+            [arm, *(spread(result.scores(arm, rate)) if rate in run_at else "" for rate in result.learning_rates)]
+        )
+    return rows
+
+
+def verdict_rows(result: TransferResult) -> list[list[str]]:
+    """Each arm at its own learning rate: score, differences, curve, verdict."""
+    naive, control = result.arms[0], result.best_control
+    target = result.curve(naive)[-1][1]
+    rows = [["start", "own lr", "score", f"− {naive}", f"− {control}", "area", f"epochs to {target:.1f}", "verdict"]]
+    for arm in result.arms:
+        reached = result.epochs_to(arm, target)
+        same = arm == control
+        rows.append(
+            [
+                arm,
+                f"{result.chosen_rates[arm]:g}",
+                spread(result.best(arm)),
+                "" if arm == naive else str(result.against(arm, naive)),
+                "" if same else str(result.against(arm, control)),
+                f"{result.area(arm):.1f}",
+                "never" if reached is None else f"{reached:g}",
+                "best control" if same else result.against(arm, control).verdict,
+            ]
+        )
+    return rows
+
+
+def add_transfer(page: Page, result: TransferResult, folder: Path, prefix: str = "") -> None:
+    """Adds a comparison's plots and tables to a page; the plots are PNGs in ``folder`` too."""
+    page.text(EXPLANATION.format(control=result.best_control))
+    page.image(
+        plot_differences(folder / f"{prefix}differences.png", result),
+        f"Difference to {result.arms[0]}, each arm at its own learning rate: mean and 95 % interval over "
+        f"{result.seeds} seeds; controls grey, KNOWN orange.",
+    )
+    page.table(verdict_rows(result))
+    page.heading("Learning rates")
+    page.image(
+        plot_bars(folder / f"{prefix}bars.png", result),
+        f"Test {result.metric} at every learning rate of the arms that were run at all of them; bars show the "
+        f"standard deviation over {result.seeds} seeds.",
+    )
+    page.table(rate_rows(result))
+    page.heading("Learning curves")
+    page.image(
+        plot_curves(folder / f"{prefix}curves.png", result, curve_arms(result)),
+        "Mean validation score during fine-tuning, each arm at its own learning rate; controls dashed.",
+    )
+
+
+def curve_arms(result: TransferResult) -> list[str]:
+    """The arms whose learning curves are drawn: reference, best control, KNOWN, then whoever there is room for."""
+    first = [result.arms[0], result.best_control, *(arm for arm in result.arms if arm.lower().startswith("known"))]
+    return list(dict.fromkeys([*first, *result.arms]))[:MOST_CURVES]
+
+
+def write_transfer_report(result: TransferResult) -> Path:
+    """Writes ``report/`` of a comparison: ``transfer.md``, ``index.html`` and, with matplotlib, PNGs.
+
+    Args:
+        result: What [`transfer`] returned.
+
+    Returns:
+        The folder.
+
+    Source: ours.
+    """
+    folder = result.output_dir / "report"
+    write_atomically(folder / "transfer.md", transfer_markdown(result))
+    page = Page("Transfer").section("Comparison")
+    add_transfer(page, result, folder)
+    page.text(f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.")
+    write_atomically(folder / "index.html", page.html())
+    return folder
+
+
+def spread(scores: list[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"

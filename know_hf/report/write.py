@@ -1,0 +1,106 @@
+"""From a folder to its page, whatever command made it."""
+
+import json
+from pathlib import Path
+
+from know_hf.enrichment.layers import layer_statistics
+from know_hf.enrichment.writer import ENRICHMENT_FILE
+from know_hf.report.page import Page
+from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
+from know_hf.report.tables import number
+from know_hf.trajectory import Trajectory, TrajectoryError
+from know_hf.trajectory.plane import principal_plane
+from know_hf.trajectory.record import FILE_NAME, write_atomically
+
+
+def write_page(folder: str | Path) -> Path:
+    """Writes ``report/index.html`` of a forgetting or enrichment run, a comparison or an experiment.
+
+    Args:
+        folder: Its folder.
+
+    Returns:
+        The page's path; PNGs lie beside it.
+
+    Raises:
+        TrajectoryError: If the folder is none of these, or not finished.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.report.write import write_page
+        >>> write_page("runs/mine")  # doctest: +SKIP
+        PosixPath('runs/mine/report/index.html')
+    """
+    folder = Path(folder)
+    if (folder / "recipe.json").exists():
+        from know_hf.report.laboratory import write_laboratory_report
+        from know_hf.transfer.laboratory import LaboratoryResult
+
+        return write_laboratory_report(LaboratoryResult.load(folder))
+    if (folder / "transfer.json").exists():
+        from know_hf.report.transfer import write_transfer_report
+        from know_hf.transfer.result import TransferResult
+
+        return write_transfer_report(TransferResult.load(folder)) / "index.html"
+    if (folder / FILE_NAME).exists():
+        return write_run_page(Trajectory.load(folder))
+    raise TrajectoryError(
+        f"{folder} holds no {FILE_NAME}, transfer.json or recipe.json: it is no folder of enrich, forget or transfer."
+    )
+
+
+def write_run_page(trajectory: Trajectory) -> Path:
+    """Writes the page of a forgetting run: stages, predictions, their plane, and layer by layer.
+
+    Args:
+        trajectory: The finished trajectory, in its run's folder.
+
+    Returns:
+        The page's path.
+
+    Source: ours.
+    """
+    folder = trajectory.root / "report"
+    predicted = sorted(
+        (path.parent for path in trajectory.root.glob(f"enriched*/*/{ENRICHMENT_FILE}")),
+        key=lambda path: (path.parent.name, json.loads((path / ENRICHMENT_FILE).read_text())["step"]),
+    )
+    described = {path: json.loads((path / ENRICHMENT_FILE).read_text()) for path in predicted}
+    several = len({path.parent for path in predicted}) > 1
+    names = {path: f"{described[path]['method']} {path.name}" if several else path.name for path in predicted}
+    record = trajectory.record
+    metrics = sorted({name for stage in record.stages for name in stage.metrics})
+    title = record.model.get("id") or record.model.get("class") or trajectory.root.name
+    page = Page(f"Forgetting of {title}").section("Stages and predictions")
+    known = {path.name: content["metrics"] for path, content in described.items() if content["method"] == "known"}
+    page.image(
+        plot_forgetting_curve(trajectory, folder / "forgetting_curve.png", known),
+        "Score of every stage over the number of its training examples; predictions at their nominal size.",
+    )
+    rows = [["checkpoint", "examples", *metrics]]
+    rows += [[f"stage-{s.index}", str(s.examples), *(number(s.metrics.get(m)) for m in metrics)] for s in record.stages]
+    rows += [[names[path], "", *(number(described[path]["metrics"].get(m)) for m in metrics)] for path in predicted]
+    page.table(rows)
+    checked = folder / "self_check.json"
+    if checked.exists():
+        ratios = json.loads(checked.read_text())["ratios"]
+        page.heading("Self-check").text(
+            "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
+            "do not trust the step beyond Θ⁰."
+        ).table([["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"], *([kind, number(ratio)] for kind, ratio in ratios.items())])
+    page.section("Trajectory")
+    plane = principal_plane(trajectory, {names[path]: path for path in predicted})
+    page.image(
+        plot_plane(folder / "plane.png", plane),
+        "Stages and predictions on the plane of the stages' first two principal components.",
+    )
+    if predicted:
+        page.section("Layer by layer")
+        tensors, layers = layer_statistics(trajectory, {names[path]: path for path in predicted})
+        page.image(
+            plot_layers(folder / "layers.png", layers, tensors),
+            "Norms, residuals and directions of the predictions in every tensor, from input to output.",
+        )
+    write_atomically(folder / "index.html", page.html())
+    return folder / "index.html"

@@ -1,0 +1,93 @@
+"""The plane of a trajectory's first two principal components, and where checkpoints lie on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from know_hf.trajectory.checkpoint import Checkpoint
+from know_hf.trajectory.trajectory import Trajectory
+
+#: Values read at a time from every checkpoint.
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The plane that best holds a trajectory's points.
+
+    Args:
+        names: Name of every point: the stages, then what was given beside them.
+        coordinates: ``(points, 2)`` places on the plane, in the units of the weights; the stages' mean is the origin.
+        directions: ``(2, stages)`` the axes as combinations of the stages' differences from their mean.
+        distances: ``(points, points)`` Euclidean distances in the space of all weights, not only on the plane.
+        explained: Share of the stages' variance along each axis.
+
+    Source: paper Figure 3.
+    """
+
+    names: list[str]
+    coordinates: np.ndarray
+    directions: np.ndarray
+    distances: np.ndarray
+    explained: tuple[float, float]
+
+    def mixture(self, x: float, y: float) -> np.ndarray:
+        """The weights of the stages, summing to 1, whose mixture lies at a place on the plane."""
+        stages = self.directions.shape[1]
+        return 1 / stages + np.array([x, y]) @ self.directions
+
+
+def principal_plane(trajectory: Trajectory, others: Mapping[str, str | Path] | None = None) -> Plane:
+    """Finds the plane by streaming: memory is a block of every checkpoint, whatever the network's size.
+
+    Args:
+        trajectory: Its stages span the plane, the self-check's included.
+        others: Name → checkpoint folder of further points, such as predictions.
+
+    Returns:
+        The [`Plane`] over all floating-point parameters; buffers are left out.
+
+    Raises:
+        TrajectoryError: If a checkpoint is damaged.
+
+    Source: paper Figure 3; computed from the points' inner products.
+
+    Example:
+        >>> from know_hf import Trajectory
+        >>> from know_hf.trajectory.plane import principal_plane
+        >>> principal_plane(Trajectory.load("runs/mine"), {"x2": "runs/mine/enriched/x2"})  # doctest: +SKIP
+    """
+    stages = all_stages(trajectory)
+    points = [*stages, *(Checkpoint(folder) for folder in (others or {}).values())]
+    products = np.zeros((len(points), len(points)))
+    for name in plane_parameters(trajectory):
+        for start in range(0, trajectory.tensors[name].numel, BLOCK):
+            values = torch.stack([point.read(name, start, start + BLOCK).double() for point in points])
+            values -= values[: len(stages)].mean(0)
+            products += (values @ values.T).numpy()
+    values, vectors = np.linalg.eigh(products[: len(stages), : len(stages)])
+    order = np.argsort(values)[::-1][:2]
+    lengths = np.sqrt(np.maximum(values[order], 1e-30))
+    directions = (vectors[:, order] / lengths).T
+    # An axis may point either way; let the latest stage lie to the right of the first, and the upper half be fuller.
+    coordinates = products[:, : len(stages)] @ directions.T
+    signs = np.array([1.0 if coordinates[0, 0] <= 0 else -1.0, 1.0 if coordinates[len(stages) // 2, 1] >= 0 else -1.0])
+    squares = np.diag(products)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * products, 0))
+    total = max(values.sum(), 1e-30)
+    names = [f"stage-{i}" for i in range(len(stages))] + list(others or {})
+    explained = tuple(float(values[i] / total) for i in order)
+    return Plane(names, coordinates * signs, directions * signs[:, None], distances, explained)
+
+
+def all_stages(trajectory: Trajectory) -> list[Checkpoint]:
+    """The checkpoints of all finished stages, the self-check's included."""
+    return [Checkpoint(trajectory.root / stage.folder) for stage in trajectory.record.stages if stage.finished]
+
+
+def plane_parameters(trajectory: Trajectory) -> list[str]:
+    """Names of the tensors that span the plane: every floating-point parameter."""
+    return [name for name, parameter in trajectory.parameters.items() if parameter.kind not in ("buffer", "unknown")]

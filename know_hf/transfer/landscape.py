@@ -1,0 +1,78 @@
+"""Accuracy over the plane of a trajectory: the paper's Figure 3."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import update_bn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
+from know_hf.trajectory import Trajectory
+from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
+from know_hf.transfer.examples import Examples
+
+#: Share of the points' extent that the landscape reaches beyond them.
+MARGIN = 0.25
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """Accuracy at every place of a grid: ``accuracy[i, j]`` at ``(x[j], y[i])``, as a share."""
+
+    x: np.ndarray
+    y: np.ndarray
+    accuracy: np.ndarray
+
+
+def accuracy_landscape(
+    trajectory: Trajectory, plane: Plane, model: PreTrainedModel, test: Examples, train: Examples, resolution: int = 21
+) -> Landscape:
+    """Evaluates mixtures of the stages over a grid on the plane.
+
+    Args:
+        trajectory: The stages.
+        plane: Their plane.
+        model: A model of the same class; it ends with the last mixture's weights.
+        test: Examples to score on.
+        train: Examples to estimate BatchNorm statistics on, where the model has any.
+        resolution: Points along each axis.
+
+    Returns:
+        The [`Landscape`], which covers all points of the plane and a margin around them.
+
+    Source: paper Figure 3.
+    """
+    low, high = plane.coordinates.min(0), plane.coordinates.max(0)
+    margin = MARGIN * max(*(high - low), 1e-12)
+    x, y = (np.linspace(low[axis] - margin, high[axis] + margin, resolution) for axis in (0, 1))
+    stages, names = all_stages(trajectory), plane_parameters(trajectory)
+    own = dict(model.named_parameters())
+    batches = [range(i, min(i + 500, len(test))) for i in range(0, len(test), 500)]
+    accuracy = np.zeros((resolution, resolution))
+    with tqdm(total=resolution**2, desc="Landscape", unit=" points") as bar:
+        for i, j in np.ndindex(resolution, resolution):
+            weights = torch.from_numpy(plane.mixture(x[j], y[i]))
+            for name in names:
+                parameter = own[name]
+                mixed = sum(w * stage.read(name).double() for w, stage in zip(weights, stages, strict=True))
+                parameter.data.copy_(mixed.view_as(parameter))
+            if has_batch_norm(model):
+                update_bn([train.__getitems__(list(range(min(500, len(train)))))], FromBatch(model))
+            accuracy[i, j] = _accuracy(model, test, batches)
+            bar.update()
+    return Landscape(x, y, accuracy)
+
+
+@torch.no_grad()
+def _accuracy(model: PreTrainedModel, test: Examples, batches: Sequence[range]) -> float:
+    model.eval()
+    right = 0
+    for rows in batches:
+        batch = test.__getitems__(list(rows))
+        labels = batch.pop("labels")
+        scores = model(**{name: values.to(model.device) for name, values in batch.items()}).logits
+        right += (scores.argmax(-1).cpu() == labels).sum().item()
+    return right / len(test)

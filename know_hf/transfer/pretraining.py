@@ -1,0 +1,154 @@
+"""Θ^0, its forgetting and the trained controls: one run of the ForgettingTrainer each, on prepared examples."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, PreTrainedModel, TrainerCallback, set_seed
+from transformers.models import auto
+from transformers.trainer_callback import PrinterCallback
+
+from know_hf.data import Columns
+from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.subsets import subset_sizes
+from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.models import AUTO_CLASSES, load_model, timm_from_scratch
+from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.record import FILE_NAME, write_atomically
+from know_hf.transfer.examples import Augmentation, as_it_is
+from know_hf.transfer.metrics import load_metric
+from know_hf.transfer.prepared import open_examples
+from know_hf.transfer.protocol import Stopwatch
+from know_hf.transfer.recipe import Pretraining
+
+#: Points of the learning curve of stage 0, by which one sees whether it had converged.
+CURVE_POINTS = 10
+
+
+def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> PreTrainedModel:
+    """Loads the model to start from, or builds the network to train from nothing.
+
+    Raises:
+        FileNotFoundError: If the model cannot be found.
+        ValueError: If the architecture is unknown.
+    """
+    set_seed(seed)
+    names = columns.class_names
+    if pretraining.model is not None:
+        return load_model(pretraining.model, columns.task, names, image_size=pretraining.image_size).model
+    described = dict(pretraining.architecture)
+    if architecture := described.pop("timm", None):
+        size = pretraining.image_size
+        return timm_from_scratch(architecture, image_size=size, num_labels=len(names), **described)
+    if "model_type" not in described:
+        raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
+    config = AutoConfig.for_model(described.pop("model_type"), num_labels=len(names), **described)
+    return getattr(auto, AUTO_CLASSES[columns.task]).from_config(config)
+
+
+@dataclass(frozen=True)
+class ForgettingRun:
+    """One run of a recipe of forgetting, for [`Workers`](know_hf.transfer.workers)."""
+
+    folder: Path
+    recipe: str
+    pretraining: Pretraining
+    columns: Columns
+    data: dict[str, Path]
+    #: Folder of Θ^0 for the control that trains on from it.
+    start: Path | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether all stages are finished."""
+        if not (self.folder / FILE_NAME).exists():
+            return False
+        return all(stage.finished for stage in TrajectoryRecord.load(self.folder).stages)
+
+    @property
+    def cost(self) -> float:
+        """Examples to train on, in all."""
+        args = self.arguments()
+        stages = args.num_stages + bool(args.self_check)
+        sizes = subset_sizes(len(open_examples(self.data["train"])), args.sampling_ratio, stages)
+        return args.num_train_epochs * sum(sizes[1:] if self.recipe == "equal_compute" else sizes)
+
+    def arguments(self) -> ForgettingArguments:
+        """The training arguments: the recipe's, and what the laboratory needs."""
+        accelerator = torch.accelerator.is_available()
+        own = {**self.pretraining.training}
+        if self.recipe != "forgetting":
+            own.pop("self_check", None)
+        return ForgettingArguments(
+            str(self.folder),
+            **{
+                "train_stage_zero": True,
+                "eval_strategy": "steps",
+                "eval_steps": 1 / CURVE_POINTS,
+                "save_strategy": "no",
+                "logging_strategy": "no",
+                "per_device_eval_batch_size": 512,
+                "dataloader_pin_memory": accelerator,
+                "use_cpu": not accelerator,
+                "remove_unused_columns": False,
+                "disable_tqdm": True,
+                **own,
+                "recipe": self.recipe,
+            },
+        )
+
+    def run(self) -> None:
+        """Trains what is not finished of it."""
+        args = self.arguments()
+        train, test = (open_examples(self.data[part]) for part in ("train", "eval"))
+        if self.pretraining.augmentation is not None:
+            train = train.augmented(Augmentation(**self.pretraining.augmentation))
+        if self.start is None:
+            model = build_model(self.pretraining, self.columns, args.seed)
+        else:
+            model = getattr(auto, AUTO_CLASSES[self.columns.task]).from_pretrained(self.start, dtype=torch.float32)
+        trainer = ForgettingTrainer(
+            model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
+            compute_metrics=load_metric("accuracy"),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        watch = Stopwatch()
+        trainer.add_callback(watch)
+        trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
+        trainer.train()
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """For each trained stage of a [`ForgettingRun`] its learning curve, its steps, and seconds in all and in steps."""
+    files = sorted((folder / "curves").glob("stage-*.json"), key=lambda path: int(path.stem.split("-")[1]))
+    return [json.loads(path.read_text()) for path in files]
+
+
+class _StageLog(TrainerCallback):
+    """Writes each stage's learning curve and times beside the trajectory."""
+
+    def __init__(self, trainer: ForgettingTrainer, folder: Path, watch: Stopwatch):
+        self.trainer, self.folder, self.watch = trainer, folder, watch
+        self.begun = self.in_steps = 0.0
+
+    def on_train_begin(self, *args, **kwargs):
+        self.begun, self.in_steps = time.perf_counter(), self.watch.seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer._stage.index:  # only stage 0 has to show that it converged
+            control.should_evaluate = False
+
+    def on_train_end(self, args, state, control, **kwargs):
+        stage = self.trainer._stage.index
+        curve = [(round(e["epoch"], 4), e["eval_score"]) for e in state.log_history if "eval_score" in e]
+        content = {
+            "stage": stage,
+            "curve": curve,
+            "steps": state.global_step,
+            "seconds": time.perf_counter() - self.begun,
+            "training": self.watch.seconds - self.in_steps,
+        }
+        write_atomically(self.folder / f"stage-{stage}.json", json.dumps(content) + "\n")

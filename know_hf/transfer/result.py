@@ -1,0 +1,124 @@
+"""Every run of a comparison, and what follows from them."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from know_hf.trajectory import TrajectoryError
+from know_hf.transfer.statistics import Difference, paired_difference
+
+#: Arms whose names begin so are controls: a gain counts only beyond the best of them.
+CONTROLS = ("naive", "shrink", "mean", "equal_compute", "incremental")
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """Every run of a comparison, and what follows from them.
+
+    Args:
+        output_dir: Folder of the comparison.
+        arms: Names of the arms, the reference first.
+        learning_rates: The grid.
+        seeds: Number of seeds.
+        runs: (arm, learning rate, seed) → what [`fine_tune`] returned; an arm has all seeds of a rate or none.
+        metric: What the scores are, for headings.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.transfer.run import transfer
+        >>> arms = {"naive": "run/stage-0", "KNOWN": "run/enriched/x2"}
+        >>> result = transfer(arms, "user/data", "out")  # doctest: +SKIP
+        >>> result.against("KNOWN", "naive").verdict  # doctest: +SKIP
+        'no difference shown'
+    """
+
+    output_dir: Path
+    arms: list[str]
+    learning_rates: list[float]
+    seeds: int
+    runs: dict[tuple[str, float, int], dict[str, Any]]
+    metric: str = "accuracy"
+
+    @classmethod
+    def load(cls, output_dir: str | Path) -> "TransferResult":
+        """Reads a comparison's folder; what not all seeds were run of is left out.
+
+        Raises:
+            TrajectoryError: If it is not one, or holds no complete run.
+        """
+        output_dir = Path(output_dir)
+        try:
+            settings = json.loads((output_dir / "transfer.json").read_text())
+        except OSError as error:
+            raise TrajectoryError(f"{output_dir} holds no transfer.json: it is not a comparison.") from error
+        found = [json.loads(path.read_text()) for path in sorted((output_dir / "runs").glob("*.json"))]
+        runs = {(run["arm"], run["rate"], run["seed"]): run for run in found}
+        seeds = 1 + max((run["seed"] for run in found), default=-1)
+        whole = {key[:2] for key in runs if all((*key[:2], seed) in runs for seed in range(seeds))}
+        if not whole:
+            raise TrajectoryError(f"{output_dir} holds no arm that was run with all seeds; run the command again.")
+        runs = {key: run for key, run in runs.items() if key[:2] in whole}
+        arms = [arm for arm in settings["arms"] if any(arm == key[0] for key in runs)]
+        metric = settings["protocol"].get("metric", "accuracy")
+        rates = sorted({rate for _, rate in whole})
+        return cls(output_dir, arms, rates, seeds, runs, Path(metric).stem)
+
+    def rates(self, arm: str) -> list[float]:
+        """Learning rates that the arm was run at."""
+        return [rate for rate in self.learning_rates if (arm, rate, 0) in self.runs]
+
+    def scores(self, arm: str, rate: float, part: str = "test") -> list[float]:
+        """Scores of each seed in percent; ``part`` is ``"test"`` or ``"validation"``."""
+        return [100 * self.runs[arm, rate, seed][part] for seed in range(self.seeds)]
+
+    @cached_property
+    def chosen_rates(self) -> dict[str, float]:
+        """Each arm's own learning rate, by its mean validation score."""
+        return {
+            arm: max(self.rates(arm), key=lambda rate: np.mean(self.scores(arm, rate, "validation")))
+            for arm in self.arms
+        }
+
+    def best(self, arm: str) -> list[float]:
+        """Test scores of each seed at the arm's own learning rate."""
+        return self.scores(arm, self.chosen_rates[arm])
+
+    @property
+    def controls(self) -> list[str]:
+        """The controls among the arms; without any, the reference."""
+        return [arm for arm in self.arms if arm.startswith(CONTROLS)] or self.arms[:1]
+
+    @cached_property
+    def best_control(self) -> str:
+        """The control with the highest mean validation score at its own learning rate."""
+        return max(self.controls, key=lambda arm: np.mean(self.scores(arm, self.chosen_rates[arm], "validation")))
+
+    def against(self, arm: str, other: str) -> Difference:
+        """Paired difference of two arms in points, each at its own learning rate."""
+        return paired_difference(self.best(arm), self.best(other))
+
+    def area(self, arm: str) -> float:
+        """Mean of the learning curves in percent, at the arm's own learning rate."""
+        rate = self.chosen_rates[arm]
+        return 100 * float(np.mean([score for s in range(self.seeds) for _, score in self.runs[arm, rate, s]["curve"]]))
+
+    def curve(self, arm: str) -> list[tuple[float, float]]:
+        """Mean learning curve at the arm's own learning rate: (epoch, validation score in percent)."""
+        curves = [self.runs[arm, self.chosen_rates[arm], seed]["curve"] for seed in range(self.seeds)]
+        return [
+            (points[0][0], 100 * float(np.mean([score for _, score in points]))) for points in zip(*curves, strict=True)
+        ]
+
+    def epochs_to(self, arm: str, score: float) -> float | None:
+        """First epoch at which the mean learning curve reaches a score in percent; None if it never does."""
+        return next((epoch for epoch, value in self.curve(arm) if value >= score), None)
+
+    @property
+    def share_in_steps(self) -> float:
+        """Share of the runs' time that was spent inside training steps."""
+        return sum(r["training"] for r in self.runs.values()) / sum(r["seconds"] for r in self.runs.values())

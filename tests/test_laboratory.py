@@ -1,0 +1,268 @@
+"""Whole experiments from a recipe: pre-training, controls, arms, comparison, report; killed and continued."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import tiny_image_model
+
+from know_hf import Trajectory
+from know_hf.cli import main
+from know_hf.quickstart import digits
+from know_hf.report.laboratory import write_laboratory_report
+from know_hf.trajectory import Checkpoint, TrajectoryError
+from know_hf.trajectory.plane import principal_plane
+from know_hf.transfer.examples import Augmentation, Examples
+from know_hf.transfer.laboratory import LaboratoryResult, run_recipe
+from know_hf.transfer.landscape import accuracy_landscape
+from know_hf.transfer.recipe import load_recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "examples" / "recipes").glob("*.yaml"))
+ARMS = (
+    ["naive", "known x2", "known x4", "linear_fit x2", "linear_fit x4", "shrink x2", "shrink x4", "mean"]
+    + ["incremental", "equal_compute", "shrink 0.5"]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory) -> Path:
+    """Two settings that share their pre-training on four digits: transfer to three others, and the same task."""
+    folder = tmp_path_factory.mktemp("recipe")
+    for name, classes in (("known-digits", (0, 1, 2, 3)), ("new-digits", (7, 8, 9))):
+        split = digits(classes).train_test_split(test_size=0.4, seed=0)
+        (folder / name / "data").mkdir(parents=True)
+        for part in ("train", "test"):
+            split[part].to_parquet(folder / name / "data" / f"{part}-00000-of-00001.parquet")
+    pretraining = {
+        "dataset": "someone/known-digits",
+        "architecture": {
+            "timm": "resnet10t",
+            "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8, "in_chans": 1},
+            "mean": [0.3],
+            "std": [0.4],
+        },
+        "image_size": 16,
+        "augmentation": {"rotation": 5, "shift": 0.05, "zoom": 0.1},
+        "training": {"num_stages": 3, "self_check": True, "num_train_epochs": 3, "per_device_train_batch_size": 32,
+                     "learning_rate": "3e-3", "seed": 0},
+    }  # fmt: skip
+    setting = {
+        "pretraining": pretraining, "methods": ["known", "linear_fit", "shrink", "mean"], "steps": 2, "seeds": 2,
+        "controls": ["incremental", "equal_compute", "shrink 0.5"], "full_grid": ["known", "equal_compute"],
+        "learning_rates": ["1e-3", "5e-3"],
+    }  # fmt: skip
+    transfer = {
+        "dataset": "someone/new-digits",
+        "protocol": {
+            "head_epochs": 1,
+            "epochs": 2,
+            "batch_size": 16,
+            "examples": 48,
+            "validation_examples": 40,
+            "evaluations": 2,
+        },
+    }
+    same = {
+        "dataset": "someone/known-digits",
+        "validation_split": "test[:60]",
+        "test_split": "test[60:]",
+        "protocol": {"new_head": False, "head_epochs": 0, "epochs": 1, "batch_size": 32, "evaluations": 1},
+    }
+    settings = {
+        "new task": {**setting, "transfer": transfer, "landscape": 3},
+        "same task": {**setting, "methods": ["known"], "controls": [], "transfer": same, "full_grid": "all"},
+        "two stages": {"pretraining": pretraining, "read_stages": 2, "methods": ["known"], "steps": 1},
+    }
+    content = {
+        "title": "Digits", "description": "A test.", "data_folder": str(folder),
+        "sizes": {"tiny": {"settings": settings}, "other": {"processes": 2, "settings": settings}},
+    }  # fmt: skip
+    path = folder / "digits.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(recipe_file, tmp_path_factory) -> LaboratoryResult:
+    return run_recipe(load_recipe(recipe_file), tmp_path_factory.mktemp("laboratory"))
+
+
+def test_arms_and_controls(result):
+    first, second, third = result.settings
+    assert list(first.arms) == ARMS and sorted(first.comparison.arms) == sorted(ARMS)
+    assert list(second.arms) == ["naive", "known x2", "known x4"]
+    assert first.runs["forgetting"] == second.runs["forgetting"] == third.runs["forgetting"]  # trained once
+    compared = first.comparison
+    reused = {arm for arm in ARMS if len(compared.rates(arm)) == 1}
+    assert reused == set(ARMS) - {"naive", "known x2", "known x4", "equal_compute"}
+    assert all(compared.rates(arm) == [compared.chosen_rates["naive"]] for arm in reused)
+    assert set(compared.controls) == {a for a in ARMS if not a.startswith(("known", "linear_fit"))}
+    weights = {arm: Checkpoint(first.arms[arm]).read("timm_model.conv1.0.weight") for arm in ARMS}
+    assert torch.allclose(weights["shrink 0.5"], 0.5 * weights["naive"])
+    assert torch.allclose(weights["shrink x2"].norm(), weights["known x2"].norm())
+    assert len({values.sum().item() for values in weights.values()}) == len(ARMS)
+    assert len(third.trajectory) == 2 and third.comparison is None and list(third.arms) == ["naive", "known"]
+
+
+def test_controls_spend_what_they_should(result):
+    runs = result.settings[0].runs
+    forgetting = Trajectory.load(runs["forgetting"]).record
+    steps = [stage.steps for stage in forgetting.stages]
+    equal = json.loads((runs["equal_compute"] / "trajectory.json").read_text())
+    assert [stage["steps"] for stage in equal["stages"]] == [sum(steps[1:3])]  # the self-check's stage is not spent
+    incremental = json.loads((runs["incremental"] / "trajectory.json").read_text())
+    assert [stage["examples"] for stage in incremental["stages"]] == [s.examples for s in forgetting.stages[2::-1]]
+
+
+def test_a_continued_experiment_and_two_processes_give_the_same(recipe_file, result, tmp_path):
+    """Killed with everything below it, in another process with two workers, and run again."""
+    command = [sys.executable, "-m", "know_hf", "transfer", str(recipe_file), "--size", "other",
+               "--output-dir", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+    runs = tmp_path / "out" / "settings" / "new_task" / "runs"
+    deadline = time.time() + 150
+    while not (runs.is_dir() and len(list(runs.glob("*.json"))) > 3):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr[-2000:]
+    other = LaboratoryResult.load(tmp_path / "out")
+    for mine, its in zip(result.settings, other.settings, strict=True):
+        assert mine.comparison is None or {k: r["test"] for k, r in mine.comparison.runs.items()} == {
+            k: r["test"] for k, r in its.comparison.runs.items()
+        }
+    assert "| known x2 " in done.stdout and (tmp_path / "out" / "report" / "index.html").exists()
+
+
+def test_report(result):
+    page = write_laboratory_report(result)
+    html, text = page.read_text(), page.with_name("results.md").read_text()
+    assert html.count("data:image/png;base64,") == len(list(page.parent.glob("*.png"))) >= 12
+    assert "http" not in html.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
+    for words in ("Digits", "A test.", "equal_compute*", "Costs", "s a weight and step", "converged", "known x2 ("):
+        assert words in text, words
+    assert "Θ̂⁰ lies" in text and ("is nearer" in text or "is not nearer" in text)
+    before = html
+    main(["report", str(result.output_dir)])
+    assert page.read_text() == before
+
+
+def test_reports_of_other_folders(image_run, tmp_path, capsys):
+    run = shutil.copytree(image_run.trajectory.root, tmp_path / "run")
+    main(["predict", str(run), "--method", "known", "linear_fit", "--steps", "1"])
+    capsys.readouterr()
+    main(["report", str(run)])
+    html = Path(capsys.readouterr().out.strip()).read_text()
+    assert html.count("data:image/png;base64,") == 3 and "<td>stage-4</td>" in html and "<td>linear_fit x2</td>" in html
+    (tmp_path / "other").mkdir()
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "other")])
+    assert "it is no folder of enrich, forget or transfer" in capsys.readouterr().err
+
+
+def test_the_plane_is_that_of_the_weights(result):
+    """Against principal components of the stacked weights, and at the stages the landscape shows their accuracy."""
+    setting = result.settings[0]
+    plane, stages = setting.plane, [f"stage-{i}" for i in range(4)]
+    names = [n for n, p in setting.trajectory.parameters.items() if p.kind not in ("buffer", "unknown")]
+    folder = setting.runs["forgetting"]
+    points = torch.stack([torch.cat([Checkpoint(folder / s).read(n) for n in names]) for s in stages]).double()
+    centred = points - points.mean(0)
+    _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
+    coordinates = (centred @ axes[:2].T).numpy()
+    assert plane.names == [*stages, "Θ̂⁰", "Θ̂⁻¹"]
+    np.testing.assert_allclose(np.abs(plane.coordinates[:4]), np.abs(coordinates), rtol=1e-5, atol=1e-6)
+    share = (lengths**2 / (lengths**2).sum()).numpy()
+    np.testing.assert_allclose(plane.explained, share[:2], rtol=1e-6)
+    np.testing.assert_allclose(plane.distances[0, 1], (points[0] - points[1]).norm(), rtol=1e-6)
+    mixture = plane.mixture(*plane.coordinates[2])
+    assert mixture.sum() == pytest.approx(1)
+    on_plane = coordinates[2] @ axes[:2].numpy() + points.mean(0).numpy()
+    np.testing.assert_allclose(mixture @ points.numpy(), on_plane, atol=1e-5)
+    assert setting.landscape.accuracy.shape == (3, 3) and 0 <= setting.landscape.accuracy.min() <= 1
+
+
+def test_the_landscape_is_the_networks_accuracy(tmp_path):
+    models = [tiny_image_model(seed) for seed in range(3)]
+    for seed, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(seed))
+    trajectory = Trajectory.from_checkpoints([tmp_path / str(i) for i in range(3)], model=models[0])
+    examples = Examples({"pixel_values": torch.randn(60, 1, 16, 16), "labels": torch.arange(60) % 3})
+    plane = principal_plane(trajectory)
+    found = accuracy_landscape(trajectory, plane, tiny_image_model(), examples, examples, resolution=5)
+    # Three points span the plane: a mixture at a stage is that stage.
+    at = plane.mixture(*plane.coordinates[1])
+    np.testing.assert_allclose(at, [0, 1, 0], atol=1e-4)
+    assert found.accuracy.shape == (5, 5) and len(np.unique(found.accuracy)) > 2
+    assert found.x[0] < plane.coordinates[:, 0].min() and found.y[-1] > plane.coordinates[:, 1].max()
+
+
+def test_augmentation():
+    pixels = torch.rand(4, 2, 16, 16)
+    same = Augmentation(rotation=0, shift=0, zoom=0)(pixels)
+    torch.testing.assert_close(same, pixels, atol=1e-5, rtol=1e-5)
+    torch.manual_seed(0)
+    flipped = Augmentation(rotation=0, shift=0, zoom=0, flip=True)(pixels.repeat(8, 1, 1, 1))
+    both = list(zip(flipped, pixels.repeat(8, 1, 1, 1), strict=True))
+    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-4) for a, b in both]
+    kept = [torch.allclose(a, b, atol=1e-4) for a, b in both]
+    assert 4 < sum(mirrored) < 28 and sum(mirrored) + sum(kept) == len(both)
+    spot = torch.zeros(200, 1, 21, 21)
+    spot[:, :, 10, 10] = 1
+    moved = Augmentation(rotation=0, shift=0.2, zoom=0)(spot)
+    places = moved.flatten(1).argmax(1)
+    rows, columns = places // 21, places % 21
+    assert rows.min() < 8 and rows.max() > 12 and (rows - 10).abs().max() <= 5 and columns.float().std() > 1
+    examples = Examples({"pixel_values": pixels, "labels": torch.arange(4)}, augmentation=Augmentation())
+    assert not torch.allclose(examples[0]["pixel_values"], pixels[0])
+    assert torch.equal(examples.augmented(None)[0]["pixel_values"], pixels[0])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_that_come_with_the_package_are_sound(path):
+    for size in ("cpu", "paper"):
+        recipe = load_recipe(path, size)
+        assert recipe.title and recipe.settings
+        for setting in recipe.settings:
+            if setting.transfer is not None:
+                assert setting.transfer.make_protocol().epochs > 0 and len(setting.learning_rates) >= 3
+                assert size == "paper" or setting.seeds >= 5
+
+
+def test_refusals(recipe_file, result, tmp_path, capsys):
+    good = yaml.safe_load(recipe_file.read_text())
+
+    def refused(match: str, **changes):
+        path = tmp_path / "bad.yaml"
+        setting = {**good["sizes"]["tiny"]["settings"]["new task"], **changes}
+        path.write_text(yaml.safe_dump({"title": "t", "sizes": {"tiny": {"settings": {"one": setting}}}}))
+        with pytest.raises(ValueError, match=match):
+            load_recipe(path)
+
+    refused("one: unknown 'methodz'; there are name, pretraining", methodz=1)
+    refused("Unknown retrodiction method 'magic'", methods=["magic"])
+    refused("Unknown control 'shrunk 2'", controls=["shrunk 2"])
+    refused("one.pretraining: missing dataset", pretraining={"model": "m"})
+    refused("give either model or architecture", pretraining={"dataset": "d"})
+    refused("transfer.protocol: unknown 'epoch'", transfer={"dataset": "d", "protocol": {"epoch": 1}})
+    with pytest.raises(ValueError, match="has no size 'huge'; it has tiny, other"):
+        load_recipe(recipe_file, "huge")
+    with pytest.raises(TrajectoryError, match="another experiment \\(different size, processes\\)"):
+        run_recipe(load_recipe(recipe_file, "other"), result.output_dir)
+    with pytest.raises(TrajectoryError, match="no finished experiment"):
+        (tmp_path / "recipe.json").write_text((result.output_dir / "recipe.json").read_text())
+        LaboratoryResult.load(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["transfer", str(recipe_file), "--seeds", "3"])
+    assert "a recipe says everything itself; --seeds" in capsys.readouterr().err
