@@ -19,15 +19,18 @@ def layer_statistics(
         predictions: Name → folder.
 
     Returns:
-        Names of the tensors that can be predicted; and norm ratio, relative residual and cosine with the last step of
-        training on more data, each name of prediction → value per tensor (NaN where nothing moved).
+        Names of the tensors that can be predicted, in the module's order; and norm ratio, relative residual and cosine
+        with the last step of training on more data, each name of prediction → value per tensor (NaN where nothing
+        moved).
 
     Raises:
         TrajectoryError: If a checkpoint is damaged.
 
     Source: ours.
     """
-    names = [name for name, p in trajectory.parameters.items() if p.kind in ("conv", "fc", "bias")]
+    kinds = trajectory.parameters
+    order = [*trajectory.record.parameters, *kinds]  # the module's order, not the file's
+    names = [name for name in dict.fromkeys(order) if name in kinds and kinds[name].kind in ("conv", "fc", "bias")]
     checkpoints = {name: Checkpoint(folder) for name, folder in predictions.items()}
     found: dict[str, dict[str, list[float]]] = {q: {n: [] for n in checkpoints} for q in (NORM, RESIDUAL, COSINE)}
     for tensor in names:

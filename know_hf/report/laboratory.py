@@ -44,7 +44,9 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
             "brackets the paired difference to naive with its 95 % interval. Controls are marked with *."
         ).table(score_rows(compared))
     page.section("Pre-training")
-    curves = {s.setting.name: read_logs(s.runs["forgetting"])[0]["curve"] for s in result.settings}
+    # Settings that share their pre-training share its curve.
+    runs = {setting.runs["forgetting"]: setting.setting.name for setting in result.settings[::-1]}
+    curves = {name: read_logs(folder)[0]["curve"] for folder, name in reversed(runs.items())}
     curves = {name: curve for name, curve in curves.items() if curve}
     if curves:
         page.image(plot_convergence(folder / "convergence.png", curves), "Learning curve of Θ⁰ on held-out data.")

@@ -188,16 +188,16 @@ def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, floa
 @plot
 def plot_plane(new_figure, plane, landscape=None):
     """The trajectory and its predictions on their plane, over the accuracy landscape if there is one."""
-    figure = new_figure(figsize=(6.4, 5.0))
+    wide, high = np.ptp(plane.coordinates, axis=0)
+    figure = new_figure(figsize=(6.8, float(np.clip(5.2 * (high + 0.25 * wide) / (1.25 * wide) + 0.9, 3.0, 6.6))))
     axes = figure.subplots()
     if landscape is not None:
         shown = axes.contourf(landscape.x, landscape.y, 100 * landscape.accuracy, levels=16, cmap="YlGnBu_r")
         figure.colorbar(shown, ax=axes, label="test accuracy (%)")
     stages = plane.directions.shape[1]
     path, others = plane.coordinates[:stages], plane.coordinates[stages:]
-    line = "white" if landscape is not None else BLUE
     halo = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
-    axes.plot(*path.T, "o-", color=line, markeredgecolor=INK, lw=1.6, ms=6)
+    axes.plot(*path.T, "o-", color=INK, markerfacecolor="white", markeredgecolor=INK, lw=1.3, ms=6)
     for i, point in enumerate(path):
         axes.annotate(
             stage_symbol(i), point, textcoords="offset points", xytext=(7, 7), color=INK, fontsize=9, bbox=halo
