@@ -8,6 +8,7 @@ from pathlib import Path
 from know_hf import __version__
 from know_hf.commands import run
 from know_hf.commands.options import (
+    COLLECTION,
     DATA,
     FLAGS,
     FLOATS,
@@ -93,6 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
     for option, text in {**TRANSFER, **{name: DATA[name] for name in TRANSFER_DATA}}.items():
         _add_option(sub, option, text)
 
+    sub = command("collect", run.run_collect, "collect trajectories of small networks, for meta-training")
+    for option, text in COLLECTION.items():
+        pair = {"nargs": 2, "metavar": ("LOW", "HIGH")} if option in ("examples", "epochs") else {}
+        _add_option(sub, option, text, **({"type": int, **pair} if pair else {}))
+
     sub = command("report", run.run_report, "write one HTML page about a finished run, comparison or experiment")
     sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")
 
@@ -113,10 +119,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_option(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+def _add_option(parser: argparse.ArgumentParser, name: str, text: str, **own) -> None:
     names = list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")))
     if name in FLAGS:
         parser.add_argument(*names, dest=name, action="store_true", help=text)
     else:
         kind = int if name in INTEGERS else float if name in FLOATS else str
-        parser.add_argument(*names, dest=name, type=kind, nargs="+" if name in LISTS else None, help=text)
+        settings = {"type": kind, "nargs": "+" if name in LISTS else None, **own}
+        parser.add_argument(*names, dest=name, help=text, **settings)

@@ -42,10 +42,31 @@ TRANSFER = {
     "validation_examples": "examples held out to choose learning rates on (default: 1000)",
     "processes": "number of processes (default: 1)",
 }
+COLLECTION = {
+    "data": "Hub ids or folders of image data sets with ten classes",
+    "output_dir": "folder of the meta-data set",
+    "trials": "number of trials (default: 200)",
+    "first_seed": "seed of the first trial; the others follow (default: 0)",
+    "architectures": "networks to train (default: all)",
+    "examples": "smallest and largest number of training examples of stage 0 (default: 3000 8000)",
+    "epochs": "smallest and largest number of epochs of every stage (default: 2 10)",
+    "processes": "number of processes (default: 1)",
+}
 TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
 PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples")
 FLAGS = ("from_scratch", "trust_remote_code", "iterate")
-INTEGERS = ("steps", "image_size", "max_length", "seeds", "batch_size", "examples", "validation_examples", "processes")
+INTEGERS = (
+    "steps",
+    "image_size",
+    "max_length",
+    "seeds",
+    "batch_size",
+    "examples",
+    "validation_examples",
+    "processes",
+    "trials",
+    "first_seed",
+)
 FLOATS = ("learning_rates", "head_epochs", "epochs")
-LISTS = ("input_columns", "kinds", "method", "parameters", "arms", "learning_rates")
+LISTS = ("input_columns", "kinds", "method", "parameters", "arms", "learning_rates", "data", "architectures")
 REQUIRED = ("model", "dataset", "output_dir")

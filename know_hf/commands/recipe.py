@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     recipe = read_recipe(options.config) if "config" in options else {}
     if recipe.get("output_dir") and "output_dir" not in own:
         own["output_dir"] = str(recipe["output_dir"])
-    required = [name for name in REQUIRED if name not in own and not recipe.get(name)]
-    if required:
-        raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in required)}.")
+    check_given({**{name: value for name, value in recipe.items() if value}, **own}, REQUIRED)
 
     from dataclasses import fields
 
@@ -47,6 +46,12 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     training = {name: number(value) for name, value in recipe.items() if name in names and name not in own_names}
     training.update(given)
     return {**{n: v for n, v in recipe.items() if n in own_names}, **own}, training
+
+
+def check_given(settings: Mapping[str, Any], required: Sequence[str]) -> None:
+    """Raises ``ValueError`` if a required option is missing, naming its flag."""
+    if missing := [name for name in required if name not in settings]:
+        raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in missing)}.")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.commands.options import PREDICTION, PROTOCOL, TRANSFER, TRANSFER_DATA
-from know_hf.commands.recipe import number, pairs, plain_values, read_recipe, resolve_recipe
+from know_hf.commands.options import COLLECTION, PREDICTION, PROTOCOL, TRANSFER, TRANSFER_DATA
+from know_hf.commands.recipe import check_given, number, pairs, plain_values, read_recipe, resolve_recipe
 
 
 def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any], Any]:
@@ -135,8 +135,7 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     if unknown := sorted(set(recipe) - names):
         raise ValueError(f"{options.config}: unknown setting {', '.join(map(repr, unknown))}.")
     settings = {**{name: number(value) for name, value in recipe.items()}, **plain_values(given)}
-    if required := [name for name in ("dataset", "output_dir") if name not in settings]:
-        raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in required)}.")
+    check_given(settings, ("dataset", "output_dir"))
     _quiet()
     from know_hf.enrichment.stream import enrich
     from know_hf.report.transfer import transfer_markdown, write_transfer_report
@@ -180,6 +179,20 @@ def _run_recipe(options: argparse.Namespace) -> None:
     page = write_laboratory_report(result)
     print(page.with_name("results.md").read_text())
     print(f"Page, tables and plots: {page.parent}")
+
+
+def run_collect(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf collect``."""
+    given = {name: value for name, value in vars(options).items() if name in COLLECTION}
+    check_given(given, ("data", "output_dir"))
+    _quiet()
+    from know_hf.meta.collection import collect
+
+    found = collect(given.pop("output_dir"), given.pop("data"), **given)
+    if int(os.environ.get("RANK", 0)) == 0:
+        size = sum(found.path(note["name"]).stat().st_size for note in found.trials)
+        diverged = len(found.notes) - len(found.trials)
+        print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {size / 1e6:,.1f} MB")
 
 
 def run_report(options: argparse.Namespace, rest: list[str]) -> None:

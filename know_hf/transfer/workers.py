@@ -13,6 +13,10 @@ from typing import Protocol as Interface
 import torch
 from tqdm.auto import tqdm
 
+#: What makes a process part of a distributed run.
+_LAUNCHED = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
+             "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
+
 
 class Job(Interface):
     """Something to run once: it writes its result when it is complete, and then says that it is done."""
@@ -38,6 +42,8 @@ class Workers:
 
     Args:
         processes: Number of processes; each computes on its share of the processors.
+        launched: This process's number among several that were launched as one distributed run, and theirs. The jobs
+            are not distributed trainings: they run in one process of their own, on this one's share of the machine.
 
     Source: ours.
 
@@ -47,10 +53,10 @@ class Workers:
         ...     workers.run(jobs, "Fine-tuning")
     """
 
-    def __init__(self, processes: int = 1):
+    def __init__(self, processes: int = 1, launched: tuple[int, int] | None = None):
         if processes < 1:
             raise ValueError(f"processes is {processes}; it must be at least 1.")
-        self.processes, self._pool = processes, None
+        self.processes, self.launched, self._pool = 1 if launched else processes, launched, None
 
     def __enter__(self) -> "Workers":
         return self
@@ -76,16 +82,17 @@ class Workers:
             bar_format="{l_bar}{bar}| {elapsed} passed, {remaining} left",
         )  # fmt: skip
         with progress as bar:
-            if self.processes == 1:
+            if self.processes == 1 and self.launched is None:
                 with _frozen():
                     for job in todo:
                         job.run()
                         bar.update(job.cost)
                 return
             if self._pool is None:
-                threads = max(1, (os.cpu_count() or 1) // self.processes)
+                place, shares = self.launched or (None, self.processes)
+                threads = max(1, (os.cpu_count() or 1) // shares)
                 spawn = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads,))
+                self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads, place))
             try:
                 for finished in as_completed([self._pool.submit(_run, job) for job in todo]):
                     bar.update(finished.result())
@@ -110,7 +117,12 @@ def _frozen():
         gc.unfreeze()
 
 
-def _set_up(threads: int) -> None:
+def _set_up(threads: int, place: int | None) -> None:
+    if place is not None:
+        for name in [n for n in os.environ if n in _LAUNCHED or n.startswith("TORCHELASTIC_")]:
+            del os.environ[name]
+        if torch.cuda.is_available():
+            torch.cuda.set_device(place % torch.cuda.device_count())
     from transformers.utils import logging as transformers_logging
 
     threading.Thread(target=_end_with_parent, daemon=True).start()

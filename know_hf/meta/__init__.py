@@ -1,0 +1,1 @@
+"""Where KNOWN comes from: trajectories of small networks, and meta-training on them."""

@@ -1,0 +1,161 @@
+"""Collecting a meta-data set: many trials, resumably, on as many processes and machines as there are."""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from know_hf.data import find_columns, load_split
+from know_hf.meta.shards import TensorStages, read_shard
+from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
+from know_hf.trajectory import TrajectoryError
+from know_hf.trajectory.record import write_atomically
+from know_hf.transfer.prepared import prepare
+from know_hf.transfer.workers import Workers
+
+#: Test examples that scores are measured on, and the side of the images in pixels.
+TEST_EXAMPLES, SIDE = 1000, 32
+FILE_NAME = "meta.json"
+
+
+class MetaDataSet:
+    """A folder of trials, as [`collect`] makes it.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        TrajectoryError: If it holds no finished trial, or a trial's file is missing.
+
+    Source: paper section 5.1; the format is ours, ``know_hf/meta/shards.py`` describes it.
+
+    Example:
+        >>> from know_hf.meta.collection import MetaDataSet
+        >>> len(MetaDataSet("meta").trials)  # doctest: +SKIP
+        200
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not self.notes:
+            raise TrajectoryError(f"{self.folder} holds no finished trial; `know-hf collect` makes them.")
+        if not self.trials:
+            raise TrajectoryError(f"{self.folder}: every one of the {len(self.notes)} trials diverged.")
+        if lost := [note["name"] for note in self.trials if not self.path(note["name"]).exists()]:
+            raise TrajectoryError(f"{self.folder}: data/{lost[0]}.parquet is missing ({len(lost)} trials lack theirs).")
+
+    @cached_property
+    def notes(self) -> list[dict[str, Any]]:
+        """What became of every trial that ended, in order of their seeds."""
+        paths = sorted((self.folder / "trials").glob("trial-*.json"))
+        return [{"name": path.stem, **json.loads(path.read_text())} for path in paths]
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        """The trials that did not diverge."""
+        return [note for note in self.notes if "diverged" not in note]
+
+    def path(self, name: str) -> Path:
+        """The shard of a trial."""
+        return self.folder / "data" / f"{name}.parquet"
+
+    def read(self, name: str) -> Iterator[TensorStages]:
+        """Reads the tensors of one trial.
+
+        Raises:
+            TrajectoryError: As [`read_shard`], or if the trial has another number of stages than its set.
+        """
+        for tensor in read_shard(self.path(name)):
+            if len(tensor.values) != STAGES:
+                raise TrajectoryError(
+                    f"{self.path(name)}: tensor {tensor.tensor!r} has {len(tensor.values)} stages, expected {STAGES}."
+                )
+            yield tensor
+
+
+def collect(
+    output_dir: str | Path,
+    data: Sequence[str],
+    *,
+    trials: int = 200,
+    first_seed: int = 0,
+    architectures: Sequence[str] | None = None,
+    examples: tuple[int, int] = EXAMPLES,
+    epochs: tuple[int, int] = EPOCHS,
+    processes: int = 1,
+) -> MetaDataSet:
+    """Runs trials of progressive forgetting and keeps all their stages.
+
+    Each trial is decided by its seed alone. What is done is not done again, so a stopped collection continues, and
+    several machines may fill one folder, or folders to be merged, with different seeds. Under ``accelerate launch``
+    every process takes its share of the trials.
+
+    Args:
+        output_dir: Folder of the meta-data set.
+        data: Hub ids or folders of image data sets with ten classes.
+        trials: Number of trials.
+        first_seed: Seed of the first; the others follow.
+        architectures: Names of networks (``know_hf.meta.networks``); all by default.
+        examples: Range of the number of training examples of stage 0.
+        epochs: Range of the number of epochs of every stage.
+        processes: Number of processes that this one starts, where it was not launched as one of several.
+
+    Returns:
+        The [`MetaDataSet`], once all processes are through.
+
+    Raises:
+        FileNotFoundError: If a data set cannot be found.
+        ValueError: If a name is unknown, or a data set is too small or has other than ten classes.
+
+    Source: paper section 5.1; true progressive fine-tuning by the ForgettingTrainer.
+
+    Example:
+        >>> from know_hf.meta.collection import collect
+        >>> collect("meta", ["uoft-cs/cifar10", "ylecun/mnist"], trials=10)  # doctest: +SKIP
+    """
+    from know_hf.meta.networks import CLASSES, NETWORKS
+
+    if unknown := [name for name in architectures or () if name not in NETWORKS]:
+        raise ValueError(f"Unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}.")
+    if trials < 1 or not data:
+        raise ValueError(f"Nothing to collect: {trials} trials on {len(data)} data sets.")
+    output_dir = Path(output_dir)
+    names = [str(name).rstrip("/").split("/")[-1] for name in data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two data sets share a name: {', '.join(names)}.")
+    state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
+    prepared = {}
+    with state.main_process_first():
+        for name, source in zip(names, data, strict=True):
+            parts = {part: load_split(source, part) for part in ("train", "test")}
+            columns = find_columns(parts["train"], task="image-classification")
+            if len(columns.class_names) != CLASSES or len(parts["train"]) < examples[1]:
+                raise ValueError(
+                    f"{source} has {len(columns.class_names)} classes and {len(parts['train'])} training images; a "
+                    f"trial needs {CLASSES} and {examples[1]}."
+                )
+            colour = parts["train"][0][columns.inputs[0]].mode not in ("L", "1")
+            like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
+            for part, wanted in (("train", examples[1]), ("test", TEST_EXAMPLES)):
+                chosen = parts[part].select(range(min(wanted, len(parts[part]))))
+                prepared[name, part] = prepare(
+                    chosen, output_dir / "cache", like, None, columns, image_size=SIDE, name=f"{part} data of {name}"
+                )
+    drawn = [
+        draw_trial(seed, names, architectures, examples, epochs) for seed in range(first_seed, first_seed + trials)
+    ]
+    runs = [TrialRun(t, output_dir, prepared[t.data_set, "train"], prepared[t.data_set, "test"]) for t in drawn]
+    launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
+    with Workers(processes, launched) as workers:
+        workers.run(runs[state.process_index :: state.num_processes], "Collecting")
+    state.wait_for_everyone()
+    found = MetaDataSet(output_dir)
+    if state.is_main_process:
+        sizes = {"trials": len(found.trials), "diverged": len(found.notes) - len(found.trials), "stages": STAGES}
+        write_atomically(output_dir / FILE_NAME, json.dumps(sizes, indent=1) + "\n")
+    return found

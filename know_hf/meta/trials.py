@@ -1,0 +1,183 @@
+"""One trial: a small network trained, then forgetting through seven stages, with settings drawn from a seed."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.recipe import versions
+from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.meta.networks import NETWORKS
+from know_hf.meta.shards import write_shard
+from know_hf.trajectory import Trajectory, TrajectoryError
+from know_hf.trajectory.record import write_atomically
+from know_hf.transfer.examples import as_it_is
+from know_hf.transfer.metrics import load_metric
+from know_hf.transfer.prepared import open_examples
+
+#: Stages of a trial: five to read and one further step to each side.
+STAGES = 7
+#: Ranges that trials are drawn from, ends included.
+EXAMPLES, EPOCHS = (3000, 8000), (2, 10)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of one trial.
+
+    Args:
+        seed: What everything else was drawn from; its name, too.
+        architecture: One of ``NETWORKS``.
+        width: Scales the network.
+        data_set: Name of the data.
+        examples: Number of training examples of stage 0.
+        sampling_ratio: Ratio of successive stages' data.
+        learning_rate: Peak learning rate.
+        batch_size: Examples a step.
+        epochs: Epochs of every stage.
+        optimizer: ``adamw_torch`` or ``sgd``.
+        schedule: ``constant`` or ``cosine``.
+
+    Source: paper section 5.1; ranges that suit small networks are ours.
+    """
+
+    seed: int
+    architecture: str
+    width: int
+    data_set: str
+    examples: int
+    sampling_ratio: float
+    learning_rate: float
+    batch_size: int
+    epochs: int
+    optimizer: str
+    schedule: str
+
+    @property
+    def name(self) -> str:
+        """Name of the trial's files."""
+        return f"trial-{self.seed:06d}"
+
+
+def draw_trial(
+    seed: int,
+    data_sets: Sequence[str],
+    architectures: Sequence[str] | None = None,
+    examples: tuple[int, int] = EXAMPLES,
+    epochs: tuple[int, int] = EPOCHS,
+) -> Trial:
+    """Draws a trial's settings; its seed and the ranges decide them.
+
+    Args:
+        seed: The trial's number. Successive seeds go through all pairs of network and data set in turn.
+        data_sets: Names of the data.
+        architectures: Names of networks; all by default.
+        examples: Range of the number of training examples of stage 0.
+        epochs: Range of the number of epochs of every stage.
+
+    Returns:
+        The settings.
+
+    Source: paper section 5.1 (random ratio, learning rate and batch size).
+
+    Example:
+        >>> from know_hf.meta.trials import draw_trial
+        >>> draw_trial(0, ["mnist"]).architecture
+        'cnn'
+    """
+    architectures = list(architectures or NETWORKS)
+    random = np.random.default_rng(seed)
+    optimizer = str(random.choice(["adamw_torch", "sgd"], p=[0.8, 0.2]))
+    rate = math.exp(random.uniform(math.log(1e-4), math.log(4e-3)))
+    return Trial(
+        seed=seed,
+        architecture=architectures[seed % len(architectures)],
+        width=int(random.integers(8, 21)),
+        data_set=data_sets[seed // len(architectures) % len(data_sets)],
+        examples=int(random.integers(examples[0], examples[1] + 1)),
+        sampling_ratio=round(float(random.uniform(0.4, 0.9)), 4),
+        learning_rate=float(f"{rate * (10 if optimizer == 'sgd' else 1):.4g}"),
+        batch_size=int(random.choice([32, 64, 128])),
+        epochs=int(random.integers(epochs[0], epochs[1] + 1)),
+        optimizer=optimizer,
+        schedule=str(random.choice(["constant", "cosine"])),
+    )
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial to run into a folder of meta-data, for [`Workers`](know_hf.transfer.workers)."""
+
+    trial: Trial
+    folder: Path
+    train: Path
+    test: Path
+
+    @property
+    def note(self) -> Path:
+        """The file that says what became of the trial; it is written last."""
+        return self.folder / "trials" / f"{self.trial.name}.json"
+
+    @property
+    def done(self) -> bool:
+        """Whether the trial ended, well or diverged."""
+        return self.note.exists()
+
+    @property
+    def cost(self) -> float:
+        """Examples to train on, in all."""
+        r = self.trial.sampling_ratio
+        return self.trial.examples * self.trial.epochs * (1 - r**STAGES) / (1 - r)
+
+    def run(self) -> None:
+        """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out."""
+        trial, work = self.trial, self.folder / "work" / self.trial.name
+        begun = time.perf_counter()
+        train, test = open_examples(self.train), open_examples(self.test)
+        if len(train) < trial.examples:
+            raise ValueError(
+                f"{trial.name} needs {trial.examples} examples of {trial.data_set}, there are {len(train)}."
+            )
+        set_seed(trial.seed)
+        rows = np.random.default_rng(trial.seed).permutation(len(train))[: trial.examples]
+        model = NETWORKS[trial.architecture](train.inputs["pixel_values"].shape[1], trial.width)
+        accelerator = torch.accelerator.is_available()
+        args = ForgettingArguments(
+            str(work), num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
+            num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size, per_device_eval_batch_size=512,
+            learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule, optim=trial.optimizer,
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
+            dataloader_pin_memory=accelerator, use_cpu=not accelerator,
+        )  # fmt: skip
+        trainer = ForgettingTrainer(
+            model=model, args=args, train_dataset=train.select(rows), eval_dataset=test, data_collator=as_it_is,
+            compute_metrics=load_metric("accuracy"),
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        content: dict[str, Any] = {"settings": asdict(trial), "versions": versions()}
+        try:
+            trainer.train()
+        except TrajectoryError as error:
+            if "diverged" not in str(error):
+                raise
+            content["diverged"] = str(error)
+        else:
+            trajectory = Trajectory.load(work)
+            content["scores"] = [stage.metrics["eval_score"] for stage in trajectory.record.stages]
+            content["parameters"] = trajectory.record.model["parameters"]
+            content["sha256"] = write_shard(self.folder / "data" / f"{trial.name}.parquet", trial, trajectory)
+        # Beside the note, so that two runs with one seed give the same bytes.
+        seconds = {"seconds": time.perf_counter() - begun}
+        write_atomically(self.folder / "times" / f"{trial.name}.json", json.dumps(seconds) + "\n")
+        write_atomically(self.note, json.dumps(content, indent=1) + "\n")
+        shutil.rmtree(work)

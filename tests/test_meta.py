@@ -1,0 +1,213 @@
+"""Meta-data: drawing, collecting, continuing, reading; the authors' files."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import datasets
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from know_hf.cli import main
+from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.meta import collection
+from know_hf.meta.collection import MetaDataSet, collect
+from know_hf.meta.matlab import read_matlab
+from know_hf.meta.networks import NETWORKS
+from know_hf.meta.shards import SCHEMA
+from know_hf.meta.trials import draw_trial
+from know_hf.quickstart import digits
+from know_hf.trajectory import TrajectoryError, kinds_of
+
+FAST = {"examples": (300, 400), "epochs": (1, 1)}
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """All ten digits under two names."""
+    split = digits(tuple(range(10))).train_test_split(test_size=0.3, seed=0)
+    root = tmp_path_factory.mktemp("data")
+    for name in ("first", "second"):
+        (root / name / "data").mkdir(parents=True)
+        for part in ("train", "test"):
+            split[part].to_parquet(root / name / "data" / f"{part}-00000-of-00001.parquet")
+    return [str(root / name) for name in ("first", "second")]
+
+
+@pytest.fixture(scope="module")
+def collected(data, tmp_path_factory) -> MetaDataSet:
+    return collect(tmp_path_factory.mktemp("meta"), data, trials=COUNT, **FAST)
+
+
+def content(folder) -> dict[str, bytes]:
+    return {
+        f"{p.parent.name}/{p.name}": p.read_bytes() for part in ("data", "trials") for p in (folder / part).iterdir()
+    }
+
+
+def test_every_family_is_small_and_has_weights_of_its_kinds():
+    for name, network in NETWORKS.items():
+        for channels in (1, 3):
+            model = network(channels, 20)
+            assert sum(p.numel() for p in model.parameters()) < 3e6
+            output = model(pixel_values=torch.randn(2, channels, 32, 32), labels=torch.tensor([0, 9]))
+            assert output["logits"].shape == (2, 10) and output["loss"].isfinite()
+            kinds = {p.kind for p in kinds_of(model).values()}
+            assert {"conv", "fc", "bias"} <= kinds, name
+
+
+def test_drawing():
+    drawn = [draw_trial(seed, ["a", "b", "c"]) for seed in range(200)]
+    assert drawn == [draw_trial(seed, ["a", "b", "c"]) for seed in range(200)]
+    assert {(t.architecture, t.data_set) for t in drawn} == {(a, d) for a in NETWORKS for d in "abc"}
+    ratios = np.array([t.sampling_ratio for t in drawn])
+    assert 0.4 <= ratios.min() < 0.45 and 0.85 < ratios.max() <= 0.9
+    assert min(t.examples * t.sampling_ratio**6 for t in drawn) > 10
+    assert {t.optimizer for t in drawn} == {"adamw_torch", "sgd"} and {t.epochs for t in drawn} == set(range(2, 11))
+
+
+def test_a_trial_keeps_every_tensor_of_every_stage(collected, data):
+    assert [note["name"] for note in collected.trials] == [f"trial-{i:06d}" for i in range(COUNT)]
+    note = collected.trials[1]
+    assert note["settings"]["architecture"] == "resnet" and len(note["scores"]) == 7 and max(note["scores"]) > 0.2
+    tensors = list(collected.read(note["name"]))
+    model = NETWORKS["resnet"](1, note["settings"]["width"])
+    expected = {name: p for name, p in kinds_of(model).items() if p.kind in ("conv", "fc", "bias")}
+    assert {t.tensor: (t.kind, t.layer) for t in tensors} == {n: (p.kind, p.layer) for n, p in expected.items()}
+    for tensor in tensors:
+        assert tensor.shape == tuple(model.get_parameter(tensor.tensor).shape)
+        assert tensor.values.shape == (7, np.prod(tensor.shape)) and np.isfinite(tensor.values).all()
+        if tensor.kind != "bias":
+            assert all((tensor.values[i] != tensor.values[i + 1]).any() for i in range(6))
+    assert not (collected.folder / "work" / note["name"]).exists()
+
+
+def test_the_same_seed_gives_the_same_bytes(collected, data, tmp_path):
+    """Whether in one go, continued, by two workers, or by two launched processes."""
+    mine = content(collected.folder)
+    collect(tmp_path / "again", data, trials=2, **FAST)
+    kept = (tmp_path / "again" / "data" / "trial-000001.parquet").stat().st_mtime_ns
+    collect(tmp_path / "again", data, trials=COUNT, processes=2, **FAST)
+    assert content(tmp_path / "again") == mine
+    assert (tmp_path / "again" / "data" / "trial-000001.parquet").stat().st_mtime_ns == kept
+    command = ["-m", "know_hf", "collect", "--data", *data, "--output-dir", tmp_path / "two", "--trials", COUNT,
+               "--examples", 300, 400, "--epochs", 1, 1]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]
+    done = subprocess.run([*map(str, [*launch, *command])], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert content(tmp_path / "two") == mine and f"{COUNT} trials" in done.stdout
+
+
+def test_a_trial_stopped_between_stages_continues(collected, data, tmp_path, monkeypatch):
+    def stop(self, root, record, stage):
+        if stage.index == 3:
+            raise KeyboardInterrupt
+        return finish(self, root, record, stage)
+
+    finish = ForgettingTrainer._finish_stage
+    monkeypatch.setattr(ForgettingTrainer, "_finish_stage", stop)
+    with pytest.raises(KeyboardInterrupt):
+        collect(tmp_path, data, trials=1, **FAST)
+    assert (tmp_path / "work" / "trial-000000" / "stage-2").is_dir()
+    monkeypatch.undo()
+    collect(tmp_path, data, trials=1, **FAST)
+    name = "data/trial-000000.parquet"
+    assert content(tmp_path)[name] == content(collected.folder)[name]
+
+
+def test_datasets_reads_and_streams_it(collected):
+    files = str(collected.folder / "data" / "*.parquet")
+    whole = datasets.load_dataset("parquet", data_files=files, split="train")
+    assert len(whole) == sum(len(list(collected.read(n["name"]))) for n in collected.trials)
+    first = next(iter(datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)))
+    assert first["tensor"] == whole[0]["tensor"] and len(first["stages"]) == 7
+    assert set(whole.features) == set(SCHEMA.names)
+
+
+def test_a_diverged_trial_is_noted_and_left_out(data, tmp_path, monkeypatch):
+    def wild(*args):
+        return replace(draw_trial(*args), optimizer="sgd", learning_rate=1e30)
+
+    monkeypatch.setattr(collection, "draw_trial", wild)
+    with pytest.raises(TrajectoryError, match="every one of the 1 trials diverged"):
+        collect(tmp_path, data, trials=1, **FAST)
+    note = json.loads((tmp_path / "trials" / "trial-000000.json").read_text())
+    assert "diverged" in note["diverged"] and not (tmp_path / "data").exists()
+
+
+def test_damage_is_named(collected, tmp_path):
+    folder = shutil.copytree(collected.folder, tmp_path / "meta")
+    shard = folder / "data" / "trial-000002.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TrajectoryError, match="trial-000002.parquet is damaged"):
+        list(MetaDataSet(folder).read("trial-000002"))
+    table = pq.read_table(collected.folder / "data" / "trial-000002.parquet")
+    pq.write_table(table.replace_schema_metadata({"know_hf": '{"version": 99}'}), shard)
+    with pytest.raises(TrajectoryError, match="format version 99, this know-hf reads 1: upgrade"):
+        list(MetaDataSet(folder).read("trial-000002"))
+    pq.write_table(table.replace_schema_metadata(None), shard)
+    with pytest.raises(TrajectoryError, match="is no shard of a meta-data set"):
+        list(MetaDataSet(folder).read("trial-000002"))
+    rows = table.to_pylist()
+    rows[0]["stages"] = rows[0]["stages"][:6]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), shard)
+    with pytest.raises(TrajectoryError, match="has 6 stages, expected 7"):
+        list(MetaDataSet(folder).read("trial-000002"))
+    shard.unlink()
+    with pytest.raises(TrajectoryError, match="trial-000002.parquet is missing \\(1 trials lack theirs\\)"):
+        MetaDataSet(folder)
+    with pytest.raises(TrajectoryError, match="holds no finished trial"):
+        MetaDataSet(tmp_path)
+
+
+def test_refusals(data, tmp_path, capsys):
+    with pytest.raises(ValueError, match="Unknown network 'alexnet'; there are cnn"):
+        collect(tmp_path, data, architectures=["alexnet"])
+    with pytest.raises(ValueError, match="has 10 classes and 1257 training images; a trial needs 10 and 8000"):
+        collect(tmp_path, data, trials=1)
+    with pytest.raises(ValueError, match="share a name"):
+        collect(tmp_path, [data[0], data[0]], trials=1)
+    with pytest.raises(SystemExit):
+        main(["collect", "--output-dir", str(tmp_path)])
+    assert "missing --data" in capsys.readouterr().err
+
+
+def test_the_authors_files(tmp_path):
+    """A file in the documented format: axes reversed by HDF5, stages from the smallest data set to all of it."""
+    random = np.random.default_rng(0)
+    shown = {"ConvWeights": random.normal(size=(3, 3, 20, 7)), "FCWeights": random.normal(size=(30, 7)),
+             "Bias": random.normal(size=(5, 7))}  # fmt: skip
+    path = tmp_path / "ResNet_SamplingRate_0.344_x_LR_0.000898_BS_33.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, values in shown.items():
+            file[name] = values.T
+    tensors = {tensor.kind: tensor for tensor in read_matlab(path)}
+    assert tensors["conv"].trial == {
+        "trial": path.stem, "sampling_ratio": 0.344, "learning_rate": 0.000898, "batch_size": 33
+    }  # fmt: skip
+    assert tensors["conv"].values.shape == (7, 180) and tensors["conv"].shape == (3, 3, 20)
+    np.testing.assert_allclose(tensors["fc"].values[0], shown["FCWeights"][:, 6], rtol=1e-6)
+    np.testing.assert_allclose(tensors["bias"].values[6], shown["Bias"][:, 0], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.sort(tensors["conv"].values[0]), np.sort(shown["ConvWeights"][..., 6].ravel()), rtol=1e-6
+    )
+    with h5py.File(tmp_path / "empty.mat", "w"):
+        pass
+    with pytest.raises(TrajectoryError, match="holds none of the arrays ConvWeights"):
+        list(read_matlab(tmp_path / "empty.mat"))
+    (tmp_path / "text.mat").write_text("no")
+    with pytest.raises(TrajectoryError, match="no readable MATLAB v7.3 file"):
+        list(read_matlab(tmp_path / "text.mat"))
+    with h5py.File(tmp_path / "odd.mat", "w") as file:
+        file["Bias"], file["FCWeights"] = np.zeros((7, 3)), np.zeros((6, 3))
+    with pytest.raises(TrajectoryError, match="unequal numbers of stages"):
+        list(read_matlab(tmp_path / "odd.mat"))
