@@ -14,6 +14,7 @@ from know_hf.commands.options import (
     FLOATS,
     INTEGERS,
     LISTS,
+    META_TRAINING,
     PREDICTION,
     PROGRAM,
     TRANSFER,
@@ -98,6 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
     for option, text in COLLECTION.items():
         pair = {"nargs": 2, "metavar": ("LOW", "HIGH")} if option in ("examples", "epochs") else {}
         _add_option(sub, option, text, **({"type": int, **pair} if pair else {}))
+
+    sub = command("meta-train", run.run_meta_train, "train a predictor on a meta-data set")
+    sub.add_argument("meta", help="folder of a meta-data set")
+    for option, text in META_TRAINING.items():
+        whole = {"type": int} if option in ("history_length", "epochs", "rows", "patience", "seed") else {}
+        _add_option(sub, option, text, **({"type": float} if option == "learning_rate" else whole))
 
     sub = command("report", run.run_report, "write one HTML page about a finished run, comparison or experiment")
     sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")

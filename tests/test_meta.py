@@ -15,15 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from know_hf import KnownConfig, KnownPredictor
 from know_hf.cli import main
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.meta import collection
 from know_hf.meta.collection import MetaDataSet, collect
+from know_hf.meta.evaluation import retrodiction_errors
 from know_hf.meta.matlab import read_matlab
 from know_hf.meta.networks import NETWORKS
+from know_hf.meta.samples import Samples, split_trials
 from know_hf.meta.shards import SCHEMA
+from know_hf.meta.training import MetaTrainingSettings, _KindTraining, meta_train
 from know_hf.meta.trials import draw_trial
 from know_hf.quickstart import digits
+from know_hf.retrodiction import linear_fit
 from know_hf.trajectory import TrajectoryError, kinds_of
 
 FAST = {"examples": (300, 400), "epochs": (1, 1)}
@@ -87,6 +92,9 @@ def test_a_trial_keeps_every_tensor_of_every_stage(collected, data):
         assert tensor.values.shape == (7, np.prod(tensor.shape)) and np.isfinite(tensor.values).all()
         if tensor.kind != "bias":
             assert all((tensor.values[i] != tensor.values[i + 1]).any() for i in range(6))
+    stored = {tensor.tensor: tensor.values for tensor in collected.read(note["name"], None)}
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    assert set(stored) == set(state)  # enough to run any stage as a network
     assert not (collected.folder / "work" / note["name"]).exists()
 
 
@@ -126,7 +134,7 @@ def test_a_trial_stopped_between_stages_continues(collected, data, tmp_path, mon
 def test_datasets_reads_and_streams_it(collected):
     files = str(collected.folder / "data" / "*.parquet")
     whole = datasets.load_dataset("parquet", data_files=files, split="train")
-    assert len(whole) == sum(len(list(collected.read(n["name"]))) for n in collected.trials)
+    assert len(whole) == sum(len(list(collected.read(n["name"], None))) for n in collected.trials)
     first = next(iter(datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)))
     assert first["tensor"] == whole[0]["tensor"] and len(first["stages"]) == 7
     assert set(whole.features) == set(SCHEMA.names)
@@ -179,6 +187,102 @@ def test_refusals(data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["collect", "--output-dir", str(tmp_path)])
     assert "missing --data" in capsys.readouterr().err
+
+
+QUICK_TRAINING = MetaTrainingSettings(epochs=4, rows=20_000, batch_size=1000, learning_rate=3e-3)
+HELD_OUT = {"held_out_architectures": ["vit", "mobilenet"], "held_out_data": ["second"]}
+
+
+@pytest.fixture(scope="module")
+def more(data, tmp_path_factory) -> MetaDataSet:
+    """One trial of each network on each data set."""
+    return collect(tmp_path_factory.mktemp("more"), data, trials=2 * len(NETWORKS), **FAST)
+
+
+def test_the_split_holds_out_networks_and_data(more):
+    split = split_trials(more, **HELD_OUT)
+    settings = {note["name"]: note["settings"] for note in more.trials}
+    seen = [(s["architecture"] in ("vit", "mobilenet"), s["data_set"] == "second") for s in settings.values()]
+    parts = (split.train, split.choice, split.report)
+    assert [len(part) for part in parts] == [4, 6, 2]
+    for wanted, part in enumerate(parts):
+        assert {sum(seen[list(settings).index(name)]) for name in part} == {wanted}
+    with pytest.raises(ValueError, match="Holding out no network and second leaves no trial to report on; the set has"):
+        split_trials(more, [], ["second"])
+
+
+def test_rows_are_histories_in_the_predictors_order(more):
+    names = [note["name"] for note in more.trials[:3]]
+    samples = Samples(more, names, "fc")
+    rows = samples.draw(6000, 5, torch.Generator().manual_seed(0))
+    assert rows.shape == (6000, 6)
+    known = {tuple(column[::-1].tolist()) for name in names for tensor in more.read(name, ["fc"])
+             for t in (0, 1) for column in [tensor.values[t : t + 6].T][0]}  # fmt: skip
+    assert all(tuple(row) in known for row in rows[:200].tolist())
+    # Every trial as often as any other, whatever the number and size of its tensors.
+    owners = []
+    for name in names:
+        values = torch.from_numpy(np.concatenate([t.values[:2].ravel() for t in more.read(name, ["fc"])]))
+        owners.append(torch.isin(rows[:, -1], values).float().mean().item())
+    np.testing.assert_allclose(owners, 1 / 3, atol=0.03)
+
+
+def test_meta_training(more, tmp_path, monkeypatch):
+    result = meta_train(more, tmp_path / "whole", settings=QUICK_TRAINING, **HELD_OUT)
+    predictor = KnownPredictor.from_pretrained(tmp_path / "whole")
+    assert predictor.config.history_length == 5 and set(result["errors"]["known"]) == {"conv", "fc", "bias"}
+    for kind in ("conv", "fc", "bias"):
+        state = json.loads((tmp_path / "whole" / "training" / f"{kind}.json").read_text())
+        assert state["epoch"] == 4 and state["best"] == min(score for _, score in state["history"])
+        untrained = KnownPredictor(KnownConfig())
+        first = retrodiction_errors(more, result["split"]["report"], {"u": untrained}, steps=1)["u"][kind]["1"]
+        assert result["errors"]["known"][kind]["1"]["mean"] < first["mean"]
+
+    # Stopped in the third epoch of the second kind, and continued: the same weights.
+    epoch, calls = _KindTraining._epoch, []
+
+    def stop(self, *args):
+        calls.append(self.kind)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return epoch(self, *args)
+
+    monkeypatch.setattr(_KindTraining, "_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        meta_train(more, tmp_path / "parts", settings=QUICK_TRAINING, **HELD_OUT)
+    again = meta_train(more, tmp_path / "parts", settings=QUICK_TRAINING, **HELD_OUT)
+    assert again == result and calls.count("conv") == 4
+    with pytest.raises(TrajectoryError, match="another training \\(different settings\\)"):
+        meta_train(more, tmp_path / "parts", settings=replace(QUICK_TRAINING, seed=1), **HELD_OUT)
+
+
+def test_meta_training_command(more, tmp_path, capsys):
+    flags = ["--history-length", "4", "--held-out-architectures", "vit", "--held-out-data", "second", "--epochs", "1",
+             "--rows", "2000", "--output-dir", str(tmp_path)]  # fmt: skip
+    main(["meta-train", str(more.folder), *flags])
+    text = capsys.readouterr().out
+    assert "1 unseen trials" in text and "| conv | 3     |" in text
+    assert KnownPredictor.from_pretrained(tmp_path).config.history_length == 4
+    with pytest.raises(SystemExit):
+        main(["meta-train", str(tmp_path), "--output-dir", str(tmp_path / "x")])
+    assert "holds no finished trial" in capsys.readouterr().err
+
+
+def test_errors_of_methods(more):
+    """Against the definition, on one trial."""
+    name = more.trials[0]["name"]
+    found = retrodiction_errors(more, [name], {}, ["naive", "linear_fit"], steps=2)
+    assert found["naive"]["fc"]["1"] == {"mean": 1.0, "pooled": 1.0, "trials": 1}
+    for step in (1, 2):
+        error = distance = 0.0
+        for tensor in more.read(name, ["fc"]):
+            stages = torch.from_numpy(tensor.values)
+            guess = linear_fit(stages[step : step + 5], "fc", step)[-1]
+            error += (guess - stages[0]).abs().sum().item()
+            distance += (stages[step] - stages[0]).abs().sum().item()
+        assert found["linear_fit"]["fc"][str(step)]["mean"] == pytest.approx(error / distance, rel=1e-5)
+    with pytest.raises(ValueError, match="3 steps do not fit"):
+        retrodiction_errors(more, [name], {"k": KnownPredictor.default()}, steps=3)
 
 
 def test_the_authors_files(tmp_path):

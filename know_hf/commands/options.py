@@ -52,6 +52,18 @@ COLLECTION = {
     "epochs": "smallest and largest number of epochs of every stage (default: 2 10)",
     "processes": "number of processes (default: 1)",
 }
+META_TRAINING = {
+    "output_dir": "folder of the predictor",
+    "history_length": "stages S that the predictor reads, 2 to 6 (default: 5)",
+    "held_out_architectures": "networks that are not trained on (default: densenet)",
+    "held_out_data": "data sets that are not trained on (default: fashion_mnist)",
+    "epochs": "epochs at most (default: 100)",
+    "rows": "rows drawn an epoch (default: 2,000,000)",
+    "batch_size": "rows a step (default: 8192)",
+    "learning_rate": "of Adam (default: 1e-3)",
+    "patience": "epochs without a better score after which a kind ends (default: 20)",
+    "seed": "of initial values and drawing (default: 0)",
+}
 TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
 PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples")
 FLAGS = ("from_scratch", "trust_remote_code", "iterate")
@@ -68,5 +80,16 @@ INTEGERS = (
     "first_seed",
 )
 FLOATS = ("learning_rates", "head_epochs", "epochs")
-LISTS = ("input_columns", "kinds", "method", "parameters", "arms", "learning_rates", "data", "architectures")
+LISTS = (
+    "input_columns",
+    "kinds",
+    "method",
+    "parameters",
+    "arms",
+    "learning_rates",
+    "data",
+    "architectures",
+    "held_out_architectures",
+    "held_out_data",
+)
 REQUIRED = ("model", "dataset", "output_dir")

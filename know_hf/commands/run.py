@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.commands.options import COLLECTION, PREDICTION, PROTOCOL, TRANSFER, TRANSFER_DATA
+from know_hf.commands.options import COLLECTION, META_TRAINING, PREDICTION, PROTOCOL, TRANSFER, TRANSFER_DATA
 from know_hf.commands.recipe import check_given, number, pairs, plain_values, read_recipe, resolve_recipe
 
 
@@ -193,6 +193,26 @@ def run_collect(options: argparse.Namespace, rest: list[str]) -> None:
         size = sum(found.path(note["name"]).stat().st_size for note in found.trials)
         diverged = len(found.notes) - len(found.trials)
         print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {size / 1e6:,.1f} MB")
+
+
+def run_meta_train(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf meta-train``."""
+    given = {name: value for name, value in vars(options).items() if name in META_TRAINING}
+    check_given(given, ("output_dir",))
+    _quiet()
+    from know_hf.known import KnownConfig
+    from know_hf.meta.training import MetaTrainingSettings, meta_train
+    from know_hf.report.tables import number, table
+
+    config = KnownConfig(history_length=given.pop("history_length", 5))
+    output_dir = given.pop("output_dir")
+    held_out = {name: given.pop(name) for name in ("held_out_architectures", "held_out_data") if name in given}
+    result = meta_train(options.meta, output_dir, config=config, settings=MetaTrainingSettings(**given), **held_out)
+    rows = [["kind", "steps", "mean of trials", "all trials as one"]]
+    for kind, steps in result["errors"]["known"].items():
+        rows += [[kind, step, number(e["mean"], 3), number(e["pooled"], 3)] for step, e in steps.items()]
+    print(f"‖Θ̂⁰−Θ⁰‖₁ as a share of the distance that there was, {len(result['split']['report'])} unseen trials:\n")
+    print(f"{table(rows)}\n\n{output_dir}: pass it as --predictor.")
 
 
 def run_report(options: argparse.Namespace, rest: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Collecting a meta-data set: many trials, resumably, on as many processes and machines as there are."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,8 +64,15 @@ class MetaDataSet:
         """The shard of a trial."""
         return self.folder / "data" / f"{name}.parquet"
 
-    def read(self, name: str) -> Iterator[TensorStages]:
+    def read(self, name: str, kinds: Collection[str] | None = ("conv", "fc", "bias")) -> Iterator[TensorStages]:
         """Reads the tensors of one trial.
+
+        Args:
+            name: Its name.
+            kinds: Kinds to read; None for all, normalisation and buffers included.
+
+        Yields:
+            Each tensor with all its stages.
 
         Raises:
             TrajectoryError: As [`read_shard`], or if the trial has another number of stages than its set.
@@ -75,7 +82,8 @@ class MetaDataSet:
                 raise TrajectoryError(
                     f"{self.path(name)}: tensor {tensor.tensor!r} has {len(tensor.values)} stages, expected {STAGES}."
                 )
-            yield tensor
+            if kinds is None or tensor.kind in kinds:
+                yield tensor
 
 
 def collect(

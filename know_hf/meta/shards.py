@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 
 from know_hf.enrichment.provenance import hash_file
 from know_hf.trajectory import Trajectory, TrajectoryError
+from know_hf.trajectory.checkpoint import PREDICTABLE
 
 #: Of the format; readers refuse what is newer.
 VERSION = 1
-KINDS = ("conv", "fc", "bias")
 
 SCHEMA = pa.schema(
     [
@@ -62,7 +62,9 @@ class TensorStages:
 
 
 def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
-    """Writes every conv, fc and bias tensor of a finished trial, whole or not at all.
+    """Writes every floating-point tensor of a finished trial, whole or not at all.
+
+    Tensors that are never predicted are kept too: with them a prediction can be run as a network.
 
     Args:
         path: The Parquet file.
@@ -79,7 +81,7 @@ def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
     settings["trial"] = settings.pop("seed")
     rows = []
     for name, parameter in trajectory.parameters.items():
-        if parameter.kind in KINDS:
+        if trajectory.tensors[name].dtype in PREDICTABLE:
             rows.append(
                 {
                     **settings, "tensor": name, "layer": parameter.layer, "kind": parameter.kind,
