@@ -125,6 +125,8 @@ def _set_up(threads: int, place: int | None) -> None:
             torch.cuda.set_device(place % torch.cuda.device_count())
     from transformers.utils import logging as transformers_logging
 
+    import know_hf.transfer.pretraining  # noqa: F401 (what the jobs import, so that it is frozen too)
+
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()
     torch.set_num_threads(threads)
