@@ -13,10 +13,14 @@ from know_hf.transfer.result import TransferResult
 #: Learning curves of more arms than this could not be told apart.
 MOST_CURVES = 9
 
-EXPLANATION = (
-    "Each arm at its own learning rate, chosen on validation examples. Differences in points are paired over seeds, "
-    "with 95 % intervals; the verdict is against the best control, {control}."
-)
+
+def explanation(result: TransferResult) -> str:
+    """How to read the table of verdicts."""
+    return (
+        "Each arm at its own learning rate, chosen on validation examples. Differences in points are paired over "
+        f"seeds, with 95 % intervals; the verdict is against the best control, {result.best_control} (by validation). "
+        f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone."
+    )
 
 
 def transfer_markdown(result: TransferResult) -> str:
@@ -32,7 +36,7 @@ def transfer_markdown(result: TransferResult) -> str:
     """
     return (
         f"# Transfer\n\nTest {result.metric} in percent, mean ± standard deviation over {result.seeds} seeds.\n\n"
-        f"{table(rate_rows(result))}\n\n{EXPLANATION.format(control=result.best_control)}\n\n"
+        f"{table(rate_rows(result))}\n\n{explanation(result)}\n\n"
         f"{table(verdict_rows(result))}\n\n"
         f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.\n"
     )
@@ -53,7 +57,9 @@ def verdict_rows(result: TransferResult) -> list[list[str]]:
     """Each arm at its own learning rate: score, differences, curve, verdict."""
     naive, control = result.arms[0], result.best_control
     target = result.curve(naive)[-1][1]
-    rows = [["start", "own lr", "score", f"− {naive}", f"− {control}", "area", f"epochs to {target:.1f}", "verdict"]]
+    others = list(dict.fromkeys((naive, control)))
+    differences = [f"− {other}" for other in others]
+    rows = [["start", "own lr", "score", *differences, "area", f"epochs to {target:.1f}", "verdict"]]
     for arm in result.arms:
         reached = result.epochs_to(arm, target)
         same = arm == control
@@ -62,8 +68,7 @@ def verdict_rows(result: TransferResult) -> list[list[str]]:
                 arm,
                 f"{result.chosen_rates[arm]:g}",
                 spread(result.best(arm)),
-                "" if arm == naive else str(result.against(arm, naive)),
-                "" if same else str(result.against(arm, control)),
+                *("" if arm == other else str(result.against(arm, other)) for other in others),
                 f"{result.area(arm):.1f}",
                 "never" if reached is None else f"{reached:g}",
                 "best control" if same else result.against(arm, control).verdict,
@@ -74,7 +79,7 @@ def verdict_rows(result: TransferResult) -> list[list[str]]:
 
 def add_transfer(page: Page, result: TransferResult, folder: Path, prefix: str = "") -> None:
     """Adds a comparison's plots and tables to a page; the plots are PNGs in ``folder`` too."""
-    page.text(EXPLANATION.format(control=result.best_control))
+    page.text(explanation(result))
     page.image(
         plot_differences(folder / f"{prefix}differences.png", result),
         f"Difference to {result.arms[0]}, each arm at its own learning rate: mean and 95 % interval over "
