@@ -114,8 +114,7 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
         gain = 100 * (curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
         scores = _own_scores(setting)
         more = scores["equal_compute"] - scores["stage-0"] if "equal_compute" in scores else None
-        known = [value for value in (gain, more) if value is not None]
-        converged = "not shown" if not known else "yes" if max(known) <= STILL else "no"
+        converged = "not shown" if gain is None or more is None else "yes" if max(gain, more) <= STILL else "no"
         rows.append(
             [
                 setting.setting.name, f"{record.model['parameters']:,}", str(record.stages[0].examples),
