@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 import yaml
 from conftest import tiny_image_model
 
-from know_hf import Trajectory
+from know_hf import KnownPredictor, Trajectory
 from know_hf.cli import main
 from know_hf.quickstart import digits
 from know_hf.report.laboratory import write_laboratory_report
@@ -208,6 +209,26 @@ def test_the_landscape_is_the_networks_accuracy(tmp_path):
     assert found.x[0] < plane.coordinates[:, 0].min() and found.y[-1] > plane.coordinates[:, 1].max()
 
 
+def test_text(text_model_folder, sentences, tmp_path):
+    """A text model's stages keep their tokenizer, so that every start can be fine-tuned."""
+    for part in ("train", "test"):
+        (tmp_path / "texts" / "data").mkdir(parents=True, exist_ok=True)
+        sentences.to_parquet(tmp_path / "texts" / "data" / f"{part}-00000-of-00001.parquet")
+    training = {"num_stages": 2, "num_train_epochs": 1, "per_device_train_batch_size": 8, "seed": 0}
+    setting = {
+        "pretraining": {"dataset": "texts", "model": str(text_model_folder), "max_length": 16, "training": training},
+        "methods": ["known"], "steps": 1, "seeds": 2, "learning_rates": [1e-3],
+        "transfer": {"dataset": "texts", "protocol": {
+            "head_epochs": 1, "epochs": 1, "batch_size": 8, "examples": 24, "validation_examples": 16}},
+    }  # fmt: skip
+    path = tmp_path / "text.yaml"
+    path.write_text(yaml.safe_dump(
+        {"title": "t", "data_folder": str(tmp_path), "sizes": {"cpu": {"settings": {"one": setting}}}}
+    ))  # fmt: skip
+    found = run_recipe(load_recipe(path), tmp_path / "out").settings[0].comparison
+    assert found.arms == ["naive", "known"] and len(found.runs) == 4
+
+
 def test_augmentation():
     pixels = torch.rand(4, 2, 16, 16)
     same = Augmentation(rotation=0, shift=0, zoom=0)(pixels)
@@ -263,6 +284,22 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
     with pytest.raises(TrajectoryError, match="no finished experiment"):
         (tmp_path / "recipe.json").write_text((result.output_dir / "recipe.json").read_text())
         LaboratoryResult.load(tmp_path)
+
+    def early(match: str, part: str | None = None, **changes):
+        recipe = load_recipe(recipe_file)
+        setting = recipe.settings[0]
+        changed = replace(setting, **{part: replace(getattr(setting, part), **changes)} if part else changes)
+        with pytest.raises(ValueError, match=match):
+            run_recipe(replace(recipe, settings=(recipe.settings[1], changed)), tmp_path / "early")
+        assert not (tmp_path / "early" / "pretraining").exists()
+        shutil.rmtree(tmp_path / "early")
+
+    early("step 5 needs stage 5, and 3 stages end at 2", methods=("consensus_ta",), steps=5)
+    early("downstream data have 319 examples, 1040 are asked for", "transfer",
+          protocol={"examples": 1000, "validation_examples": 40})  # fmt: skip
+    early("leave stage 3 without data", "pretraining", training={"num_stages": 4, "sampling_ratio": 0.1})
+    with pytest.raises(ValueError, match="The predictor reads 5 stages, the trajectory has 3"):
+        run_recipe(load_recipe(recipe_file), tmp_path / "p", predictors={"mine": KnownPredictor.default()})
     with pytest.raises(SystemExit):
         main(["transfer", str(recipe_file), "--seeds", "3"])
     assert "a recipe says everything itself; --seeds" in capsys.readouterr().err

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from know_hf.data import find_columns, load_split
+from know_hf.enrichment.methods import load_predictor
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.recipe import versions
+from know_hf.forgetting.subsets import subset_sizes
 from know_hf.locking import locked
+from know_hf.retrodiction import METHODS, check_method
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
 from know_hf.trajectory.record import write_atomically
@@ -173,6 +176,8 @@ def run_recipe(
     with locked(output_dir), _Clock(output_dir / "wall.json"), Workers(recipe.processes) as workers:
         _same_recipe(output_dir / "recipe.json", recipe)
         benches = [_Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.settings]
+        for bench in benches:  # all of them, before the first is prepared
+            bench.check()
         for bench in benches:
             bench.prepare()
         first = {run.folder: run for bench in benches for run in bench.runs.values() if run.start is None}
@@ -215,6 +220,25 @@ class _Bench:
         self.seconds: dict[str, float] = {}
         self.comparison: Comparison | None = None
 
+    def check(self) -> None:
+        """Raises what would be raised after hours of training: predictors, steps, sizes."""
+        setting, source = self.setting, self.setting.pretraining
+        fields = ForgettingRun(self.folder, "forgetting", source, self.columns, {}).arguments()
+        stages = setting.read_stages or fields.num_stages
+        for method in setting.methods:
+            own = {"predictor": load_predictor(self.predictor, stages)} if METHODS[method].predictor else {}
+            check_method(method, stages, ["fc"], setting.steps, own)
+        for predictor in self.predictors.values():
+            load_predictor(predictor, stages)
+        sampled = fields.num_stages + bool(fields.self_check)
+        subset_sizes(len(self.pretraining_data["train"]), fields.sampling_ratio, sampled)
+        if setting.transfer is not None:
+            protocol = setting.transfer.make_protocol()
+            own_validation = self.transfer_data["validation"] is None
+            needed = (protocol.examples or 1) + (protocol.validation_examples if own_validation else 0)
+            if (found := len(self.transfer_data["train"])) < needed:
+                raise ValueError(f"{setting.name}: the downstream data have {found} examples, {needed} are asked for.")
+
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
         source = self.setting.pretraining
@@ -222,12 +246,13 @@ class _Bench:
         data = {
             part: prepare(
                 dataset, self.root / "cache", model, source.model, self.columns, image_size=source.image_size,
-                name=f"{part} data of {self.setting.name}",
+                max_length=source.max_length, name=f"{part} data of {self.setting.name}",
             )
             for part, dataset in self.pretraining_data.items()
         }  # fmt: skip
         # Settings with the same pre-training share it.
-        described = json.dumps([asdict(source), sorted(path.name for path in data.values())], sort_keys=True)
+        told = {name: value for name, value in asdict(source).items() if value is not None}
+        described = json.dumps([told, sorted(path.name for path in data.values())], sort_keys=True)
         folder = self.root / "pretraining" / hashlib.sha256(described.encode()).hexdigest()[:12]
         for recipe in ("forgetting", *(c for c in self.setting.controls if Setting.factor(c) is None)):
             start = folder / "forgetting" / "stage-0" if recipe == "equal_compute" else None
@@ -282,7 +307,10 @@ class _Bench:
             list(setting.learning_rates), one_rate, setting.seeds,
         )  # fmt: skip
         columns = find_columns(data["train"], label=target.label_column)
-        self.comparison.prepare(self.root / "cache", columns, image_size=setting.pretraining.image_size)
+        source = setting.pretraining
+        self.comparison.prepare(
+            self.root / "cache", columns, image_size=source.image_size, max_length=source.max_length
+        )
 
     def finish(self) -> None:
         """Draws the landscape, and notes where everything is."""

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PreTrainedModel, TrainerCallback, set_seed
 from transformers.models import auto
 from transformers.trainer_callback import PrinterCallback
 
-from know_hf.data import Columns
+from know_hf.data import Columns, make_preprocessing
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
@@ -110,9 +110,11 @@ class ForgettingRun:
             model = build_model(self.pretraining, self.columns, args.seed)
         else:
             model = getattr(auto, AUTO_CLASSES[self.columns.task]).from_pretrained(self.start, dtype=torch.float32)
+        # Saved with every stage, so that each can be fine-tuned on its own.
+        processor = make_preprocessing(model, self.pretraining.model, self.columns).processing_class
         trainer = ForgettingTrainer(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric("accuracy"),
+            compute_metrics=load_metric("accuracy"), processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         watch = Stopwatch()

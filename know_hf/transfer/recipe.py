@@ -26,6 +26,7 @@ class Pretraining:
         architecture: Instead of ``model``, a network to train from nothing: ``timm: name`` with ``model_args``, or
             ``model_type: …`` with fields of its transformers configuration.
         image_size: Side of the images in pixels.
+        max_length: Longest text in tokens.
         augmentation: Fields of [`Augmentation`]; none by default.
         training: Fields of [`ForgettingArguments`].
 
@@ -39,6 +40,7 @@ class Pretraining:
     model: str | None = None
     architecture: dict[str, Any] | None = None
     image_size: int | None = None
+    max_length: int | None = None
     augmentation: dict[str, Any] | None = None
     training: dict[str, Any] = field(default_factory=dict)
 
