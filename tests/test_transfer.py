@@ -2,7 +2,9 @@
 
 import json
 import os
+import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,9 +248,45 @@ def test_a_dead_worker_ends_the_run_in_words(tmp_path):
 class Dying:
     cost: float
     done: bool = False
+    ready: bool = True
 
     def run(self):
         os._exit(1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Writes a file, once the file that it builds on is there."""
+
+    path: Path
+    after: Path | None = None
+    cost: float = 1.0
+
+    @property
+    def done(self):
+        return self.path.exists()
+
+    @property
+    def ready(self):
+        return self.after is None or self.after.exists()
+
+    def run(self):
+        assert self.ready
+        self.path.write_text(str(time.time()))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_wait_for_what_they_build_on(tmp_path, processes):
+    paths = [tmp_path / name for name in "abcd"]
+    jobs = [Step(paths[3], paths[2], 9), Step(paths[0]), Step(paths[1], paths[0], 5), Step(paths[2], paths[1], 7)]
+    with Workers(processes) as workers:
+        workers.run(jobs, "Steps")
+        times = [float(path.read_text()) for path in paths]
+        assert times == sorted(times)
+        workers.run(jobs, "Steps")  # nothing is done twice
+        assert [float(path.read_text()) for path in paths] == times
+        with pytest.raises(ValueError, match="1 jobs wait for results that no other job makes"):
+            workers.run([Step(tmp_path / "x", tmp_path / "never")], "Steps")
 
 
 def test_text_arms(tmp_path, text_model_folder, sentences):

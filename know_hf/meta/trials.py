@@ -133,6 +133,9 @@ class TrialRun:
         """Whether the trial ended, well or diverged."""
         return self.note.exists()
 
+    #: A trial builds on nothing.
+    ready = True
+
     @property
     def cost(self) -> float:
         """Examples to train on, in all."""

@@ -180,10 +180,8 @@ def run_recipe(
             bench.check()
         for bench in benches:
             bench.prepare()
-        first = {run.folder: run for bench in benches for run in bench.runs.values() if run.start is None}
-        second = {run.folder: run for bench in benches for run in bench.runs.values() if run.start is not None}
-        workers.run(list(first.values()), "Pre-training and forgetting")
-        workers.run(list(second.values()), "Equal compute")
+        pretrained = {run.folder: run for bench in benches for run in bench.runs.values()}
+        workers.run(list(pretrained.values()), "Pre-training and forgetting")
         for bench in benches:
             bench.make_arms()
         compared = [bench.comparison for bench in benches if bench.comparison]

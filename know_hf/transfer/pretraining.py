@@ -69,6 +69,11 @@ class ForgettingRun:
         return all(stage.finished for stage in TrajectoryRecord.load(self.folder).stages)
 
     @property
+    def ready(self) -> bool:
+        """Whether Θ^0 is there, if it starts from it."""
+        return self.start is None or self.start.is_dir()
+
+    @property
     def cost(self) -> float:
         """Examples to train on, in all."""
         args = self.arguments()

@@ -228,6 +228,9 @@ class FineTuning:
         """Whether the result is there."""
         return self.path.exists()
 
+    #: Its arm is there before any fine-tuning begins.
+    ready = True
+
     @property
     def cost(self) -> float:
         """Examples to train on."""

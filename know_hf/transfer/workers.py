@@ -5,8 +5,8 @@ import gc
 import multiprocessing
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol as Interface
 
@@ -27,6 +27,11 @@ class Job(Interface):
     @property
     def done(self) -> bool:
         """Whether the result is there."""
+        ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether what it builds on is there; a job before it makes it."""
         ...
 
     def run(self) -> None:
@@ -61,8 +66,11 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, error, *_) -> None:
         if self._pool is not None:
+            if error is not None:  # whatever still runs would be waited for, minutes perhaps
+                for process in multiprocessing.active_children():
+                    process.terminate()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
@@ -82,25 +90,44 @@ class Workers:
             bar_format="{l_bar}{bar}| {elapsed} passed, {remaining} left",
         )  # fmt: skip
         with progress as bar:
-            if self.processes == 1 and self.launched is None:
-                with _frozen():
-                    for job in todo:
-                        job.run()
-                        bar.update(job.cost)
-                return
-            if self._pool is None:
-                place, shares = self.launched or (None, self.processes)
-                threads = max(1, (os.cpu_count() or 1) // shares)
-                spawn = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads, place))
-            try:
-                for finished in as_completed([self._pool.submit(_run, job) for job in todo]):
-                    bar.update(finished.result())
-            except BrokenProcessPool as error:
-                raise ChildProcessError(
-                    "a worker process died, perhaps for want of memory; run the same command again to continue, with "
-                    "fewer processes if need be"
-                ) from error
+            for cost in self._finished(todo):
+                bar.update(cost)
+
+    def _finished(self, todo: list[Job]) -> Iterator[float]:
+        """Runs jobs, each as soon as it is ready, and yields their costs as they finish."""
+        if self.processes == 1 and self.launched is None:
+            with _frozen():
+                while todo:
+                    job = _next_ready(todo)
+                    job.run()
+                    yield job.cost
+            return
+        if self._pool is None:
+            place, shares = self.launched or (None, self.processes)
+            threads = max(1, (os.cpu_count() or 1) // shares)
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads, place))
+        running: set[Future] = set()
+        try:
+            while todo or running:
+                # No more than there are processes: what becomes ready meanwhile may be longer than what waits.
+                while todo and len(running) < self.processes and (running == set() or any(job.ready for job in todo)):
+                    running.add(self._pool.submit(_run, _next_ready(todo)))
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process died, perhaps for want of memory; run the same command again to continue, with "
+                "fewer processes if need be"
+            ) from error
+
+
+def _next_ready(todo: list[Job]) -> Job:
+    """Takes the first job that is ready out of the list."""
+    position = next((i for i, job in enumerate(todo) if job.ready), None)
+    if position is None:
+        raise ValueError(f"{len(todo)} jobs wait for results that no other job makes.")
+    return todo.pop(position)
 
 
 def _run(job: Job) -> float:
