@@ -18,7 +18,7 @@ def explanation(result: TransferResult) -> str:
     """How to read the table of verdicts."""
     return (
         "Each arm at its own learning rate, chosen on validation examples. Differences in points are paired over "
-        f"seeds, with 95 % intervals; the verdict is against the best control, {result.best_control} (by validation). "
+        f"seeds, with 95 % intervals; the verdict is against the best control, {result.best_control}. "
         f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone."
     )
 

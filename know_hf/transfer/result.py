@@ -95,8 +95,8 @@ class TransferResult:
 
     @cached_property
     def best_control(self) -> str:
-        """The control with the highest mean validation score at its own learning rate."""
-        return max(self.controls, key=lambda arm: np.mean(self.scores(arm, self.chosen_rates[arm], "validation")))
+        """The control with the highest mean test score at its own learning rate: the hardest one to beat."""
+        return max(self.controls, key=lambda arm: np.mean(self.best(arm)))
 
     def against(self, arm: str, other: str) -> Difference:
         """Paired difference of two arms in points, each at its own learning rate."""
