@@ -300,7 +300,7 @@ def test_text_arms(tmp_path, text_model_folder, sentences):
 def test_command_line(tmp_path, image_run, image_data_folder, capsys):
     fast = [
         "--dataset", image_data_folder, "--seeds", 2, "--learning-rates", "1e-3", "--head-epochs", 1, "--epochs", 2,
-        "--batch-size", 16, "--examples", 64, "--validation-examples", 32,
+        "--metric", "accuracy", "--batch-size", 16, "--examples", 64, "--validation-examples", 32,
     ]  # fmt: skip
     root, out = image_run.trajectory.root, tmp_path / "run"
     main([str(a) for a in ["transfer", "--trajectory", root, "--output-dir", out, "--steps", 1, *fast]])

@@ -40,6 +40,7 @@ TRANSFER = {
     "batch_size": "examples a step (default: 128)",
     "examples": "training examples of a seed (default: all but the validation examples)",
     "validation_examples": "examples held out to choose learning rates on (default: 1000)",
+    "metric": "accuracy (default), or the path of a metric module as `evaluate` loads it",
     "processes": "number of processes (default: 1)",
 }
 COLLECTION = {
@@ -65,7 +66,7 @@ META_TRAINING = {
     "seed": "of initial values and drawing (default: 0)",
 }
 TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
-PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples")
+PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples", "metric")
 FLAGS = ("from_scratch", "trust_remote_code", "iterate")
 INTEGERS = (
     "steps",
