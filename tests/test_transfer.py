@@ -29,7 +29,7 @@ FEW = Protocol(head_epochs=20, epochs=3, batch_size=16, examples=48, validation_
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory):
-    """A network trained on seven digits, itself under another name, and with the kernels of every layer shuffled."""
+    """A network trained on seven digits, itself under another name, and with kernels shuffled."""
     folder = tmp_path_factory.mktemp("starts")
     data = digits(tuple(range(7)))
     model = tiny_image_model(classes=7, channels=(8, 16, 16, 16))
@@ -41,12 +41,18 @@ def starts(tmp_path_factory):
     for name in ("naive", "naive again"):
         model.save_pretrained(folder / name)
     torch.manual_seed(1)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for kernel in model.timm_model.layer4.parameters():
+            kernel.copy_(kernel.flatten()[torch.randperm(kernel.numel())].view_as(kernel))
+    model.save_pretrained(folder / "last layer scrambled")
+    model.load_state_dict(state)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 4:
                 parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].view_as(parameter))
     model.save_pretrained(folder / "scrambled")
-    return {name: folder / name for name in ("naive", "naive again", "scrambled")}
+    return {name: folder / name for name in ("naive", "naive again", "scrambled", "last layer scrambled")}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,9 @@ def downstream():
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, starts, downstream):
+    three = {name: starts[name] for name in ("naive", "naive again", "scrambled")}
     return transfer(
-        starts, downstream["train"], tmp_path_factory.mktemp("transfer"), test_dataset=downstream["test"], protocol=FEW,
+        three, downstream["train"], tmp_path_factory.mktemp("transfer"), test_dataset=downstream["test"], protocol=FEW,
         learning_rates=(1e-3, 3e-3), seeds=8,
     )  # fmt: skip
 
@@ -73,6 +80,18 @@ def test_a_scrambled_start_is_worse(compared):
     difference = compared.against("scrambled", "naive")
     assert difference.high < 0 and difference.verdict == "worse"
     assert compared.area("scrambled") < compared.area("naive")
+
+
+def test_a_scrambled_layer_before_the_head_is_worse(tmp_path, starts, downstream):
+    """On the starts' own task, with their own head, which reads what that layer makes."""
+    known = digits(tuple(range(7))).train_test_split(test_size=0.5, seed=1)
+    result = transfer(
+        {name: starts[name] for name in ("naive", "naive again", "last layer scrambled")}, known["train"], tmp_path,
+        test_dataset=known["test"], learning_rates=(3e-4,), seeds=5,
+        protocol=Protocol(0, 2, 16, 64, 40, 1, new_head=False),
+    )  # fmt: skip
+    assert result.against("last layer scrambled", "naive").verdict == "worse"
+    assert result.against("naive again", "naive").verdict == "no difference shown"
 
 
 def test_rates_are_chosen_on_validation(compared):
@@ -211,8 +230,8 @@ def test_a_local_metric_module(tmp_path, starts, downstream, compared):
 
 def test_some_arms_at_the_reference_rate_only(tmp_path, starts, downstream, compared):
     result = transfer(
-        starts, downstream["train"], tmp_path, test_dataset=downstream["test"], protocol=FEW, seeds=2,
-        learning_rates=(1e-3, 3e-3), one_rate=["scrambled"],
+        {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], tmp_path, seeds=2,
+        test_dataset=downstream["test"], protocol=FEW, learning_rates=(1e-3, 3e-3), one_rate=["scrambled"],
     )  # fmt: skip
     assert result.rates("scrambled") == [result.chosen_rates["naive"]] and len(result.rates("naive")) == 2
     run = ("scrambled", result.chosen_rates["naive"], 0)
