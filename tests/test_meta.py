@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub.utils import filter_repo_objects
 
 from know_hf import KnownConfig, KnownPredictor
 from know_hf.cli import main
@@ -132,12 +134,35 @@ def test_a_trial_stopped_between_stages_continues(collected, data, tmp_path, mon
 
 
 def test_datasets_reads_and_streams_it(collected):
-    files = str(collected.folder / "data" / "*.parquet")
-    whole = datasets.load_dataset("parquet", data_files=files, split="train")
+    whole = datasets.load_dataset(str(collected.folder), split="train")  # by the README's configuration
     assert len(whole) == sum(len(list(collected.read(n["name"], None))) for n in collected.trials)
-    first = next(iter(datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)))
+    first = next(iter(datasets.load_dataset(str(collected.folder), split="train", streaming=True)))
     assert first["tensor"] == whole[0]["tensor"] and len(first["stages"]) == 7
     assert set(whole.features) == set(SCHEMA.names)
+
+
+def test_the_card_says_what_is_in_it(collected):
+    card = (collected.folder / "README.md").read_text()
+    for words in (
+        f"| trials | {COUNT} |",
+        "cnn (1), densenet (1)",
+        "first (6)",
+        "| epochs | 1 to 1 |",
+        "data/*.parquet",
+    ):
+        assert words in card, words
+    assert DatasetCard(card).data.configs[0]["data_files"] == "data/*.parquet"
+
+
+def test_pushing_uploads_the_set_and_nothing_else(collected, monkeypatch):
+    sent = {}
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **options: f"hub/{repo_id}")
+    monkeypatch.setattr(HfApi, "upload_folder", lambda self, **options: sent.update(options))
+    assert collected.push("someone/trials") == "hub/someone/trials"
+    paths = [str(p.relative_to(collected.folder)) for p in collected.folder.rglob("*") if p.is_file()]
+    chosen = set(filter_repo_objects(paths, allow_patterns=sent["allow_patterns"]))
+    assert sent["repo_type"] == "dataset" and len(chosen) == 2 * COUNT + 1 and "README.md" in chosen
+    assert not any(path.startswith(("cache", "work", "times")) for path in chosen)
 
 
 def test_a_diverged_trial_is_noted_and_left_out(data, tmp_path, monkeypatch):
@@ -230,6 +255,12 @@ def test_rows_are_histories_in_the_predictors_order(more):
 def test_meta_training(more, tmp_path, monkeypatch):
     result = meta_train(more, tmp_path / "whole", settings=QUICK_TRAINING, **HELD_OUT)
     predictor = KnownPredictor.from_pretrained(tmp_path / "whole")
+    card = (tmp_path / "whole" / "README.md").read_text()
+    assert (
+        "4 trials of progressive" in card
+        and "Not trained on: vit, mobilenet, second" in card
+        and "| conv | 2 |" in card
+    )
     assert predictor.config.history_length == 5 and set(result["errors"]["known"]) == {"conv", "fc", "bias"}
     for kind in ("conv", "fc", "bias"):
         state = json.loads((tmp_path / "whole" / "training" / f"{kind}.json").read_text())

@@ -52,6 +52,7 @@ COLLECTION = {
     "examples": "smallest and largest number of training examples of stage 0 (default: 3000 8000)",
     "epochs": "smallest and largest number of epochs of every stage (default: 2 10)",
     "processes": "number of processes (default: 1)",
+    "push": "Hub id of a data set repository to upload to when all is done",
 }
 META_TRAINING = {
     "output_dir": "folder of the predictor",

@@ -188,11 +188,13 @@ def run_collect(options: argparse.Namespace, rest: list[str]) -> None:
     _quiet()
     from know_hf.meta.collection import collect
 
+    repo_id = given.pop("push", None)
     found = collect(given.pop("output_dir"), given.pop("data"), **given)
     if int(os.environ.get("RANK", 0)) == 0:
-        size = sum(found.path(note["name"]).stat().st_size for note in found.trials)
         diverged = len(found.notes) - len(found.trials)
-        print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {size / 1e6:,.1f} MB")
+        print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {found.nbytes / 1e6:,.1f} MB")
+        if repo_id:
+            print(found.push(repo_id))
 
 
 def run_meta_train(options: argparse.Namespace, rest: list[str]) -> None:

@@ -1,9 +1,12 @@
-"""Model cards of enriched checkpoints, rendered offline from a template."""
+"""Cards of what goes to the Hub, rendered offline from templates."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import numpy as np
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from know_hf.trajectory import Trajectory
 
@@ -52,10 +55,9 @@ def enriched_card(
         model_name=title,
         eval_results=results or None,
     )
-    template = resources.files("know_hf.hub").joinpath("templates/enriched.md").read_text(encoding="utf-8")
     card = ModelCard.from_template(
         data,
-        template_str=template,
+        template_str=_template("enriched"),
         title=title,
         name=name,
         record=record,
@@ -64,3 +66,76 @@ def enriched_card(
         metric_names=sorted({m for stage in record.stages for m in stage.metrics} | set(enrichment.get("metrics", {}))),
     )
     return str(card).rstrip() + "\n"
+
+
+def meta_card(notes: Sequence[Mapping[str, Any]], diverged: int, stages: int, size: int, seconds: float) -> str:
+    """Renders the README of a meta-data set.
+
+    Args:
+        notes: The notes of the trials that did not diverge.
+        diverged: Number of those that did.
+        stages: Stages of a trial.
+        size: Bytes of the Parquet files.
+        seconds: Duration of all trials, one after the other.
+
+    Returns:
+        Markdown with a metadata block.
+
+    Source: ours.
+    """
+    settings = [note["settings"] for note in notes]
+    data = DatasetCardData(
+        tags=["know-hf", "know-prediction", "weight-prediction", "weight-space"],
+        pretty_name="Forgetting trajectories of small networks",
+        configs=[{"config_name": "default", "data_files": "data/*.parquet"}],
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_str=_template("meta"),
+        title="Forgetting trajectories of small networks",
+        notes=notes,
+        diverged=diverged,
+        stages=stages,
+        architectures=sorted(Counter(s["architecture"] for s in settings).items()),
+        data_sets=sorted(Counter(s["data_set"] for s in settings).items()),
+        parameters=(min(n["parameters"] for n in notes), max(n["parameters"] for n in notes)),
+        ranges={
+            name: (min(s[name] for s in settings), max(s[name] for s in settings))
+            for name in ("examples", "sampling_ratio", "learning_rate", "batch_size", "epochs")
+        },
+        megabytes=size / 1e6,
+        hours=seconds / 3600,
+        scores=np.mean([note["scores"] for note in notes], axis=0).tolist(),
+    )
+    return str(card).rstrip() + "\n"
+
+
+def predictor_card(result: Mapping[str, Any], size: int) -> str:
+    """Renders the README of a meta-trained predictor.
+
+    Args:
+        result: What [`meta_train`](know_hf.meta.training) returned.
+        size: Parameters of one network.
+
+    Returns:
+        Markdown with a metadata block.
+
+    Source: ours.
+    """
+    data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
+    card = ModelCard.from_template(
+        data,
+        template_str=_template("predictor"),
+        title=f"KNOWN, reading {result['config']['history_length']} stages",
+        size=size,
+        config=result["config"],
+        split=result["split"],
+        held_out=result["held_out"],
+        settings=result["settings"],
+        errors=result["errors"]["known"],
+    )
+    return str(card).rstrip() + "\n"
+
+
+def _template(name: str) -> str:
+    return resources.files("know_hf.hub").joinpath(f"templates/{name}.md").read_text(encoding="utf-8")

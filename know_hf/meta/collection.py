@@ -11,6 +11,7 @@ import torch
 from accelerate import PartialState
 
 from know_hf.data import find_columns, load_split
+from know_hf.hub.cards import meta_card
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
 from know_hf.trajectory import TrajectoryError
@@ -20,7 +21,6 @@ from know_hf.transfer.workers import Workers
 
 #: Test examples that scores are measured on, and the side of the images in pixels.
 TEST_EXAMPLES, SIDE = 1000, 32
-FILE_NAME = "meta.json"
 
 
 class MetaDataSet:
@@ -59,6 +59,37 @@ class MetaDataSet:
     def trials(self) -> list[dict[str, Any]]:
         """The trials that did not diverge."""
         return [note for note in self.notes if "diverged" not in note]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all shards."""
+        return sum(self.path(note["name"]).stat().st_size for note in self.trials)
+
+    def card(self) -> str:
+        """The README that describes the set."""
+        times = [self.folder / "times" / f"{note['name']}.json" for note in self.trials]
+        seconds = sum(json.loads(path.read_text())["seconds"] for path in times if path.exists())
+        return meta_card(self.trials, len(self.notes) - len(self.trials), STAGES, self.nbytes, seconds)
+
+    def push(self, repo_id: str, private: bool = False) -> str:
+        """Uploads shards, notes and card to a data set repository on the Hub, made if need be; returns its address.
+
+        Args:
+            repo_id: ``user/name``.
+            private: Whether a new repository is private.
+
+        Raises:
+            OSError: If the Hub cannot be reached or refuses.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id, repo_type="dataset", folder_path=self.folder, commit_message="Add trials",
+            allow_patterns=["data/*.parquet", "trials/*.json", "README.md"],
+        )  # fmt: skip
+        return str(url)
 
     def path(self, name: str) -> Path:
         """The shard of a trial."""
@@ -164,6 +195,5 @@ def collect(
     state.wait_for_everyone()
     found = MetaDataSet(output_dir)
     if state.is_main_process:
-        sizes = {"trials": len(found.trials), "diverged": len(found.notes) - len(found.trials), "stages": STAGES}
-        write_atomically(output_dir / FILE_NAME, json.dumps(sizes, indent=1) + "\n")
+        write_atomically(output_dir / "README.md", found.card())
     return found

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.resume import OptimizerState
+from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.modeling_known import ScaledLinear
 from know_hf.locking import locked
@@ -100,6 +101,7 @@ def meta_train(
         "config": {name: getattr(config, name) for name in _SIZES},
         "settings": asdict(settings),
         "split": asdict(split),
+        "held_out": {"architectures": list(held_out_architectures), "data": list(held_out_data)},
         "data": {note["name"]: note["sha256"] for note in meta.trials},
     }
     with locked(output_dir):
@@ -115,6 +117,8 @@ def meta_train(
         )
         result = {**described, "weights": hash_file(output_dir / "model.safetensors"), "errors": errors}
         write_atomically(output_dir / RESULT, json.dumps(result, indent=1) + "\n")
+        size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
+        write_atomically(output_dir / "README.md", predictor_card(result, size))
     return result
 
 
