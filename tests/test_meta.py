@@ -21,8 +21,8 @@ from know_hf import KnownConfig, KnownPredictor
 from know_hf.cli import main
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.meta import collection
-from know_hf.meta.collection import MetaDataSet, collect
-from know_hf.meta.evaluation import retrodiction_errors
+from know_hf.meta.collection import MetaDataSet, collect, prepare_images
+from know_hf.meta.evaluation import functional_scores, retrodiction_errors
 from know_hf.meta.matlab import read_matlab
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.samples import Samples, split_trials
@@ -32,6 +32,7 @@ from know_hf.meta.trials import draw_trial
 from know_hf.quickstart import digits
 from know_hf.retrodiction import linear_fit
 from know_hf.trajectory import TrajectoryError, kinds_of
+from know_hf.transfer.prepared import open_examples
 
 FAST = {"examples": (300, 400), "epochs": (1, 1)}
 COUNT = 6
@@ -202,7 +203,9 @@ def test_damage_is_named(collected, tmp_path):
         MetaDataSet(tmp_path)
 
 
-def test_refusals(data, tmp_path, capsys):
+def test_refusals(data, collected, tmp_path, capsys):
+    with pytest.raises(TrajectoryError, match="holds another trial-000000 \\(different examples\\)"):
+        collect(collected.folder, data, trials=1, examples=(400, 500), epochs=(1, 1))
     with pytest.raises(ValueError, match="Unknown network 'alexnet'; there are cnn"):
         collect(tmp_path, data, architectures=["alexnet"])
     with pytest.raises(ValueError, match="has 10 classes and 1257 training images; a trial needs 10 and 8000"):
@@ -314,6 +317,18 @@ def test_errors_of_methods(more):
         assert found["linear_fit"]["fc"][str(step)]["mean"] == pytest.approx(error / distance, rel=1e-5)
     with pytest.raises(ValueError, match="3 steps do not fit"):
         retrodiction_errors(more, [name], {"k": KnownPredictor.default()}, steps=3)
+
+
+def test_functional_scores(more, data):
+    images = {name: tuple(map(open_examples, paths))
+              for name, paths in prepare_images(data, more.folder / "cache", 400).items()}  # fmt: skip
+    names = [note["name"] for note in more.trials[:2]]
+    found = functional_scores(more, names, images, {"known": KnownPredictor.default()}, ["naive", "task_vector"])
+    assert list(found) == ["stage-0", "stage-1", "known", "naive", "task_vector"]
+    assert found["naive"] == found["stage-1"]  # the naive guess of Θ^0 is Θ^1
+    scores = {note["name"]: note["scores"] for note in more.trials}
+    assert found["stage-0"][names[0]] == pytest.approx(scores[names[0]][0])  # without BatchNorm, as it was
+    assert all(0 <= value <= 1 for by in found.values() for value in by.values())
 
 
 def test_the_authors_files(tmp_path):

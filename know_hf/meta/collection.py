@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from know_hf.data import find_columns, load_split
 from know_hf.hub.cards import meta_card
+from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
 from know_hf.trajectory import TrajectoryError
@@ -149,6 +150,7 @@ def collect(
 
     Raises:
         FileNotFoundError: If a data set cannot be found.
+        TrajectoryError: If the folder holds trials of the same seeds that were drawn otherwise.
         ValueError: If a name is unknown, or a data set is too small or has other than ten classes.
 
     Source: paper section 5.1; true progressive fine-tuning by the ForgettingTrainer.
@@ -157,38 +159,19 @@ def collect(
         >>> from know_hf.meta.collection import collect
         >>> collect("meta", ["uoft-cs/cifar10", "ylecun/mnist"], trials=10)  # doctest: +SKIP
     """
-    from know_hf.meta.networks import CLASSES, NETWORKS
-
     if unknown := [name for name in architectures or () if name not in NETWORKS]:
         raise ValueError(f"Unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}.")
     if trials < 1 or not data:
         raise ValueError(f"Nothing to collect: {trials} trials on {len(data)} data sets.")
     output_dir = Path(output_dir)
-    names = [str(name).rstrip("/").split("/")[-1] for name in data]
-    if len(set(names)) < len(names):
-        raise ValueError(f"Two data sets share a name: {', '.join(names)}.")
     state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
-    prepared = {}
     with state.main_process_first():
-        for name, source in zip(names, data, strict=True):
-            parts = {part: load_split(source, part) for part in ("train", "test")}
-            columns = find_columns(parts["train"], task="image-classification")
-            if len(columns.class_names) != CLASSES or len(parts["train"]) < examples[1]:
-                raise ValueError(
-                    f"{source} has {len(columns.class_names)} classes and {len(parts['train'])} training images; a "
-                    f"trial needs {CLASSES} and {examples[1]}."
-                )
-            colour = parts["train"][0][columns.inputs[0]].mode not in ("L", "1")
-            like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
-            for part, wanted in (("train", examples[1]), ("test", TEST_EXAMPLES)):
-                chosen = parts[part].select(range(min(wanted, len(parts[part]))))
-                prepared[name, part] = prepare(
-                    chosen, output_dir / "cache", like, None, columns, image_size=SIDE, name=f"{part} data of {name}"
-                )
-    drawn = [
-        draw_trial(seed, names, architectures, examples, epochs) for seed in range(first_seed, first_seed + trials)
-    ]
-    runs = [TrialRun(t, output_dir, prepared[t.data_set, "train"], prepared[t.data_set, "test"]) for t in drawn]
+        images = prepare_images(data, output_dir / "cache", examples[1])
+    seeds = range(first_seed, first_seed + trials)
+    drawn = [draw_trial(seed, list(images), architectures, examples, epochs) for seed in seeds]
+    runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
+    for run in runs:
+        run.check()
     launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
     with Workers(processes, launched) as workers:
         workers.run(runs[state.process_index :: state.num_processes], "Collecting")
@@ -196,4 +179,43 @@ def collect(
     found = MetaDataSet(output_dir)
     if state.is_main_process:
         write_atomically(output_dir / "README.md", found.card())
+    return found
+
+
+def prepare_images(data: Sequence[str], cache_dir: Path, largest: int) -> dict[str, tuple[Path, Path]]:
+    """Prepares the images of every data set once.
+
+    Args:
+        data: Hub ids or folders of image data sets with ten classes.
+        cache_dir: Folder for the prepared images.
+        largest: Training examples that a trial may need.
+
+    Returns:
+        Last part of each name → files of training and test examples, for [`open_examples`].
+
+    Raises:
+        FileNotFoundError: If a data set cannot be found.
+        ValueError: If two share a name, or one is too small or has other than ten classes.
+    """
+    names = [str(name).rstrip("/").split("/")[-1] for name in data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two data sets share a name: {', '.join(names)}.")
+    found = {}
+    for name, source in zip(names, data, strict=True):
+        train, test = (load_split(source, part) for part in ("train", "test"))
+        columns = find_columns(train, task="image-classification")
+        if len(columns.class_names) != CLASSES or len(train) < largest:
+            raise ValueError(
+                f"{source} has {len(columns.class_names)} classes and {len(train)} training images; a trial needs "
+                f"{CLASSES} and {largest}."
+            )
+        colour = train[0][columns.inputs[0]].mode not in ("L", "1")
+        like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
+        found[name] = tuple(
+            prepare(
+                part.select(range(min(wanted, len(part)))), cache_dir, like, None, columns, image_size=SIDE,
+                name=f"images of {name}",
+            )
+            for part, wanted in ((train, largest), (test, TEST_EXAMPLES))
+        )  # fmt: skip
     return found

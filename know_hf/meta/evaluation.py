@@ -4,11 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
 
+from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.known import KnownPredictor
 from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.networks import NETWORKS
 from know_hf.meta.trials import STAGES
 from know_hf.retrodiction import retrodict
+from know_hf.transfer.examples import Examples
 
 
 def retrodiction_errors(
@@ -67,3 +72,70 @@ def retrodiction_errors(
             "trials": len(trials),
         }
     return found
+
+
+def functional_scores(
+    meta: MetaDataSet,
+    names: Sequence[str],
+    images: Mapping[str, tuple[Examples, Examples]],
+    predictors: Mapping[str, KnownPredictor] | None = None,
+    methods: Sequence[str] = (),
+) -> dict[str, dict[str, float]]:
+    """Runs the retrodicted Θ̂^0 of trials as networks, on all of the task.
+
+    What is never predicted is that of Θ^1. BatchNorm statistics are re-estimated on training images for all alike, the
+    true Θ^0 and Θ^1 included.
+
+    Args:
+        meta: The meta-data set.
+        names: The trials to look at.
+        images: Name of the data → training and test examples, as the trials were run on.
+        predictors: Name → predictor.
+        methods: Names of further methods, which read five stages.
+
+    Returns:
+        ``stage-0``, ``stage-1`` and every name → trial → accuracy, as a share.
+
+    Raises:
+        TrajectoryError: If a trial's file is damaged.
+
+    Source: ours.
+    """
+    readers: dict[str, tuple[str, int, dict[str, Any]]] = {
+        name: ("known", p.config.history_length, {"predictor": p}) for name, p in (predictors or {}).items()
+    }
+    readers |= {name: (name, 5, {}) for name in methods}
+    settings = {note["name"]: note["settings"] for note in meta.trials}
+    found: dict[str, dict[str, float]] = {}
+    for trial in names:
+        train, test = images[settings[trial]["data_set"]]
+        channels = train.inputs["pixel_values"].shape[1]
+        model = NETWORKS[settings[trial]["architecture"]](channels, settings[trial]["width"])
+        tensors = list(meta.read(trial, None))
+        states = {f"stage-{i}": {t.tensor: torch.from_numpy(t.values[i]) for t in tensors} for i in (0, 1)}
+        for name, (method, length, options) in readers.items():
+            state = dict(states["stage-1"])
+            for tensor in tensors:
+                if tensor.kind in ("conv", "fc", "bias"):
+                    window = torch.from_numpy(tensor.values[1 : 1 + length]).reshape(length, *tensor.shape)
+                    state[tensor.tensor] = retrodict(window, tensor.kind, 1, method, **options)[0].float()
+            states[name] = state
+        for name, state in states.items():
+            own = model.state_dict()
+            model.load_state_dict({**own, **{key: value.reshape(own[key].shape) for key, value in state.items()}})
+            found.setdefault(name, {})[trial] = _accuracy(model, train, test)
+    return found
+
+
+def _accuracy(model: nn.Module, train: Examples, test: Examples) -> float:
+    if has_batch_norm(model):
+        update_bn([train.__getitems__(list(range(min(1000, len(train)))))], FromBatch(model))
+    model.eval()
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(test), 500):
+            batch = test.__getitems__(list(range(start, min(start + 500, len(test)))))
+            labels = batch.pop("labels")
+            output = model(**batch)
+            right += (output["logits"].argmax(-1) == labels).sum().item()
+    return right / len(test)

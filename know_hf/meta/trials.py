@@ -133,6 +133,19 @@ class TrialRun:
         """Whether the trial ended, well or diverged."""
         return self.note.exists()
 
+    def check(self) -> None:
+        """Raises if a trial of that seed is there that was drawn otherwise.
+
+        Raises:
+            TrajectoryError: If it is.
+        """
+        if self.done and (found := json.loads(self.note.read_text())["settings"]) != asdict(self.trial):
+            different = [name for name, value in asdict(self.trial).items() if found.get(name) != value]
+            raise TrajectoryError(
+                f"{self.folder} holds another {self.trial.name} (different {', '.join(different)}): take the same "
+                "data, networks and ranges, or another folder."
+            )
+
     #: A trial builds on nothing.
     ready = True
 
