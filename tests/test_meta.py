@@ -102,11 +102,11 @@ def test_a_trial_keeps_every_tensor_of_every_stage(collected, data):
 
 
 def test_the_same_seed_gives_the_same_bytes(collected, data, tmp_path):
-    """Whether in one go, continued, by two workers, or by two launched processes."""
+    """Whether in one go, continued, or by two launched processes, each with a worker."""
     mine = content(collected.folder)
     collect(tmp_path / "again", data, trials=2, **FAST)
     kept = (tmp_path / "again" / "data" / "trial-000001.parquet").stat().st_mtime_ns
-    collect(tmp_path / "again", data, trials=COUNT, processes=2, **FAST)
+    collect(tmp_path / "again", data, trials=COUNT, **FAST)
     assert content(tmp_path / "again") == mine
     assert (tmp_path / "again" / "data" / "trial-000001.parquet").stat().st_mtime_ns == kept
     command = ["-m", "know_hf", "collect", "--data", *data, "--output-dir", tmp_path / "two", "--trials", COUNT,
