@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import update_bn
 
-from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.known import KnownPredictor
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.trials import STAGES
 from know_hf.retrodiction import retrodict
 from know_hf.transfer.examples import Examples
+from know_hf.transfer.metrics import network_accuracy
 
 
 def retrodiction_errors(
@@ -123,19 +121,5 @@ def functional_scores(
         for name, state in states.items():
             own = model.state_dict()
             model.load_state_dict({**own, **{key: value.reshape(own[key].shape) for key, value in state.items()}})
-            found.setdefault(name, {})[trial] = _accuracy(model, train, test)
+            found.setdefault(name, {})[trial] = network_accuracy(model, test, train)
     return found
-
-
-def _accuracy(model: nn.Module, train: Examples, test: Examples) -> float:
-    if has_batch_norm(model):
-        update_bn([train.__getitems__(list(range(min(1000, len(train)))))], FromBatch(model))
-    model.eval()
-    right = 0
-    with torch.no_grad():
-        for start in range(0, len(test), 500):
-            batch = test.__getitems__(list(range(start, min(start + 500, len(test)))))
-            labels = batch.pop("labels")
-            output = model(**batch)
-            right += (output["logits"].argmax(-1) == labels).sum().item()
-    return right / len(test)

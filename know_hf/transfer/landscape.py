@@ -1,18 +1,16 @@
 """Accuracy over the plane of a trajectory: the paper's Figure 3."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import update_bn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
 from know_hf.transfer.examples import Examples
+from know_hf.transfer.metrics import network_accuracy
 
 #: Share of the points' extent that the landscape reaches beyond them.
 MARGIN = 0.25
@@ -50,7 +48,6 @@ def accuracy_landscape(
     x, y = (np.linspace(low[axis] - margin, high[axis] + margin, resolution) for axis in (0, 1))
     stages, names = all_stages(trajectory), plane_parameters(trajectory)
     own = dict(model.named_parameters())
-    batches = [range(i, min(i + 500, len(test))) for i in range(0, len(test), 500)]
     accuracy = np.zeros((resolution, resolution))
     with tqdm(total=resolution**2, desc="Landscape", unit=" points") as bar:
         for i, j in np.ndindex(resolution, resolution):
@@ -59,20 +56,6 @@ def accuracy_landscape(
                 parameter = own[name]
                 mixed = sum(w * stage.read(name).double() for w, stage in zip(weights, stages, strict=True))
                 parameter.data.copy_(mixed.view_as(parameter))
-            if has_batch_norm(model):
-                update_bn([train.__getitems__(list(range(min(500, len(train)))))], FromBatch(model))
-            accuracy[i, j] = _accuracy(model, test, batches)
+            accuracy[i, j] = network_accuracy(model, test, train)
             bar.update()
     return Landscape(x, y, accuracy)
-
-
-@torch.no_grad()
-def _accuracy(model: PreTrainedModel, test: Examples, batches: Sequence[range]) -> float:
-    model.eval()
-    right = 0
-    for rows in batches:
-        batch = test.__getitems__(list(rows))
-        labels = batch.pop("labels")
-        scores = model(**{name: values.to(model.device) for name, values in batch.items()}).logits
-        right += (scores.argmax(-1).cpu() == labels).sum().item()
-    return right / len(test)

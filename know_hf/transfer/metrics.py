@@ -6,8 +6,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from know_hf.data import accuracy
+from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
+from know_hf.transfer.examples import Examples
 
 #: From predictions and labels to named scores; the first is the one that counts, as a share where higher is better.
 Metric = Callable[..., dict[str, float]]
@@ -53,3 +58,29 @@ def load_metric(metric: str) -> Metric:
         return {"score": float(next(iter(found.values())))}
 
     return compute
+
+
+def network_accuracy(model: nn.Module, test: Examples, train: Examples, rows: int = 500) -> float:
+    """Scores a network whose weights were put together, not trained.
+
+    Args:
+        model: Returns ``logits``; it ends in evaluation mode, its BatchNorm statistics re-estimated.
+        test: Examples to score on.
+        train: Its first examples are those that BatchNorm statistics are estimated on, where the model has any.
+        rows: Number of examples for the statistics, and in a batch of the scoring.
+
+    Returns:
+        Share of the test examples whose highest score is at their label.
+
+    Source: ours.
+    """
+    if has_batch_norm(model):
+        update_bn([train.__getitems__(list(range(min(rows, len(train)))))], FromBatch(model))
+    model.eval()
+    right, run = 0, FromBatch(model)
+    with torch.no_grad():
+        for start in range(0, len(test), rows):
+            batch = test.__getitems__(list(range(start, min(start + rows, len(test)))))
+            labels = batch.pop("labels")
+            right += (run(batch)["logits"].argmax(-1).cpu() == labels).sum().item()
+    return right / len(test)
