@@ -303,3 +303,6 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["transfer", str(recipe_file), "--seeds", "3"])
     assert "a recipe says everything itself; --seeds" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["transfer", "--size", "cpu", "--dataset", "d", "--output-dir", "o"])
+    assert "--size belongs to a recipe" in capsys.readouterr().err

@@ -129,6 +129,8 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     """``know-hf transfer``."""
     if options.recipe is not None:
         return _run_recipe(options)
+    if stray := [name for name in ("size", "predictors") if name in options]:
+        raise ValueError(f"--{stray[0]} belongs to a recipe; name its file.")
     names = {*TRANSFER, *TRANSFER_DATA}
     given = {name: value for name, value in vars(options).items() if name in names}
     recipe = read_recipe(options.config) if "config" in options else {}
