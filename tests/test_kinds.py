@@ -5,10 +5,25 @@ import timm
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
-from transformers import CLIPConfig, CLIPModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    DetrConfig,
+    DetrForObjectDetection,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    ResNetConfig,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from know_hf import kinds_of
-from know_hf.trajectory import Parameter, resolve_kinds
+from know_hf.trajectory import Checkpoint, Parameter, resolve_kinds
+from know_hf.trajectory.kinds import stored_names
 
 
 def kinds(model: nn.Module) -> dict[str, str]:
@@ -147,3 +162,45 @@ def test_options_decide_what_is_predicted():
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         resolve_kinds(PARAMETERS, **options)
+
+
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+BACKBONE = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], out_features=["stage2"])
+
+
+def small_detr() -> nn.Module:
+    sizes = {"d_model": 16, "num_queries": 4} | {f"{p}_{n}": 2 for p in ("encoder", "decoder") for n in ("layers",)}
+    sizes |= {f"{p}_{n}": v for p in ("encoder", "decoder") for n, v in (("ffn_dim", 16), ("attention_heads", 2))}
+    options = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    return DetrForObjectDetection(DetrConfig(backbone_config=BACKBONE, **options, **sizes))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ViTForImageClassification(ViTConfig(**SMALL, image_size=16, patch_size=8)),
+        small_detr,
+        lambda: MixtralForCausalLM(MixtralConfig(**SMALL, num_key_value_heads=2, vocab_size=50, num_local_experts=2)),
+    ],
+    ids=["vit", "detr", "mixtral"],
+)
+def test_kinds_are_known_by_the_names_of_the_file(build, tmp_path):
+    """Whatever names, or pieces, transformers saves a model under."""
+    model = build()
+    model.save_pretrained(tmp_path)
+    found, tensors = kinds_of(model), Checkpoint(tmp_path).tensors
+    assert not [name for name in tensors if name not in found]
+    live, names = model.state_dict(), stored_names(model)
+    for name in tensors:
+        if names[name] in live and live[names[name]].shape == tensors[name].shape:
+            assert torch.equal(Checkpoint(tmp_path).read(name), live[names[name]].flatten()), name
+
+
+def test_every_matrix_of_a_vision_transformer_is_predicted(tmp_path):
+    model = ViTForImageClassification(ViTConfig(**SMALL, image_size=16, patch_size=8))
+    model.save_pretrained(tmp_path)
+    predicted, copied = resolve_kinds({n: kinds_of(model)[n] for n in Checkpoint(tmp_path).tensors})
+    assert sum(kind == "fc" for kind in predicted.values()) == 4 + 2 + 1  # attention, its MLP, the head
+    assert set(copied.values()) == {
+        "normalisation parameter", "not the weight or bias of a convolution or linear layer"
+    }  # fmt: skip

@@ -1,12 +1,17 @@
 """Which predictor a parameter belongs to: read from the live module, once, and stored with the trajectory."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+logger = logging.getLogger(__name__)
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
 PREDICTED_KINDS = ("conv", "fc", "bias")
@@ -37,10 +42,11 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         model: A live module, on any device including ``meta``.
 
     Returns:
-        Name → [`Parameter`] for every parameter and persistent buffer, under each name of a shared one. Kinds are
-        ``conv`` (kernels of convolutions, also 1×1, depthwise and transposed), ``fc`` (matrices of linear layers
-        and attention projections, GPT-2's ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also
-        what is tied to one), ``buffer`` and ``other``.
+        Name → [`Parameter`] for every parameter and persistent buffer, under each name of a shared one and under the
+        name that its model saves it by, where that is another. Kinds are ``conv`` (kernels of convolutions, also
+        1×1, depthwise and transposed), ``fc`` (matrices of linear layers and attention projections, GPT-2's
+        ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also what is tied to one), ``buffer`` and
+        ``other``.
 
     Source: paper section 4.5; the assignment beyond its two-array rule is ours.
 
@@ -64,7 +70,53 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
             name = f"{path}.{role}" if path else role
             if name in stored:
                 kinds[name] = Parameter("buffer", type(module).__name__)
-    return kinds
+    return kinds | {saved: kinds[live] for saved, live in stored_names(model).items() if live in kinds}
+
+
+def stored_names(model: nn.Module) -> dict[str, str]:
+    """Finds the names that a model's checkpoints have for its tensors.
+
+    transformers saves many models as they were first published, under names (and sometimes in pieces) that the live
+    module no longer has.
+
+    Args:
+        model: A live module, on any device including ``meta``.
+
+    Returns:
+        Name in a checkpoint → name on the live module. Several names may lead to one tensor that is saved in pieces.
+
+    Source: ours.
+
+    Example:
+        >>> from torch import nn
+        >>> from know_hf.trajectory.kinds import stored_names
+        >>> stored_names(nn.Linear(2, 3))
+        {'weight': 'weight', 'bias': 'bias'}
+    """
+    live = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
+    found = {name: name for name in live}
+    if not isinstance(model, PreTrainedModel):
+        return found
+    owners = {id(tensor): name for name, tensor in live.items()}
+    saved = {name: owners.get(id(tensor)) for name, tensor in _as_saved(model, live).items()}
+    renamed = {name: owner for name, owner in saved.items() if owner is not None}
+    # What is put together or taken apart on the way to the file is no longer the same tensor: ask one by one.
+    for name in live.keys() - renamed.values():
+        renamed |= {part: name for part in _as_saved(model, {name: live[name]})}
+    return renamed
+
+
+def _as_saved(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:  # a transformers that saves live names
+        return state
+    try:
+        return revert_weight_conversion(model, state)
+    except (KeyError, RuntimeError, ValueError, IndexError) as error:
+        # Pieces that make sense only together; under their live names they are at worst reported as not known.
+        logger.debug("%s does not convert alone: %s", ", ".join(list(state)[:3]), error)
+        return state
 
 
 def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module, str]]:

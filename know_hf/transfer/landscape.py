@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from know_hf.trajectory import Trajectory
+from know_hf.trajectory.kinds import stored_names
 from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.metrics import network_accuracy
@@ -47,13 +48,13 @@ def accuracy_landscape(
     margin = MARGIN * max(*(high - low), 1e-12)
     x, y = (np.linspace(low[axis] - margin, high[axis] + margin, resolution) for axis in (0, 1))
     stages, names = all_stages(trajectory), plane_parameters(trajectory)
-    own = dict(model.named_parameters())
+    own, live = dict(model.named_parameters()), stored_names(model)
     accuracy = np.zeros((resolution, resolution))
     with tqdm(total=resolution**2, desc="Landscape", unit=" points") as bar:
         for i, j in np.ndindex(resolution, resolution):
             weights = torch.from_numpy(plane.mixture(x[j], y[i]))
             for name in names:
-                parameter = own[name]
+                parameter = own[live[name]]
                 mixed = sum(w * stage.read(name).double() for w, stage in zip(weights, stages, strict=True))
                 parameter.data.copy_(mixed.view_as(parameter))
             accuracy[i, j] = network_accuracy(model, test, train)
