@@ -10,6 +10,7 @@ from know_hf.commands import run
 from know_hf.commands.options import (
     COLLECTION,
     DATA,
+    EVALUATION,
     FLAGS,
     FLOATS,
     INTEGERS,
@@ -103,8 +104,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("meta-train", run.run_meta_train, "train a predictor on a meta-data set")
     sub.add_argument("meta", help="folder of a meta-data set")
     for option, text in META_TRAINING.items():
-        whole = {"type": int} if option in ("history_length", "epochs", "rows", "patience", "seed") else {}
+        numbers = ("history_length", "epochs", "rows", "patience", "seed", "functional_epochs", "inner_steps")
+        whole = {"type": int} if option in numbers else {}
         _add_option(sub, option, text, **({"type": float} if option == "learning_rate" else whole))
+
+    sub = command("meta-evaluate", run.run_meta_evaluate, "compare predictors with every method on unseen trials")
+    sub.add_argument("meta", help="folder of a meta-data set")
+    for option, text in EVALUATION.items():
+        _add_option(sub, option, text)
 
     sub = command("report", run.run_report, "write one HTML page about a finished run, comparison or experiment")
     sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")

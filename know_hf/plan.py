@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig
 from transformers.models import auto
 
-from know_hf.enrichment.methods import load_predictor
+from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor
 from know_hf.report import table
@@ -195,9 +195,11 @@ def _measure(predictor: KnownPredictor, seconds: float = 0.3) -> float:
     weights = 1 << 16
     history = torch.randn(predictor.config.history_length, weights) * 0.05
     kind = predictor.config.kinds[0]
-    predictor.predict(history[:, :2048], kind)
+    given = predictor_parameters(predictor, 0.5)
+    given.pop("predictor")
+    predictor.predict(history[:, :2048], kind, **given)
     start, rounds = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        predictor.predict(history, kind)
+        predictor.predict(history, kind, **given)
         rounds += 1
     return (time.perf_counter() - start) / (rounds * weights)

@@ -21,6 +21,8 @@ from transformers.utils import logging
 
 from know_hf import ForgettingArguments, Trajectory
 from know_hf.forgetting.pretrained import make_trainer
+from know_hf.meta.collection import MetaDataSet, collect
+from know_hf.meta.networks import NETWORKS
 from know_hf.models import timm_from_scratch
 from know_hf.quickstart import digits
 
@@ -145,3 +147,25 @@ def run_cli(*arguments, launcher=(), check=True, env=None, **kwargs) -> subproce
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done
+
+
+#: Ranges that make trials of meta-data quick.
+FAST_TRIALS = {"examples": (300, 400), "epochs": (1, 1)}
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> list[str]:
+    """All ten digits under two names."""
+    split = digits(tuple(range(10))).train_test_split(test_size=0.3, seed=0)
+    root = tmp_path_factory.mktemp("data")
+    for name in ("first", "second"):
+        (root / name / "data").mkdir(parents=True)
+        for part in ("train", "test"):
+            split[part].to_parquet(root / name / "data" / f"{part}-00000-of-00001.parquet")
+    return [str(root / name) for name in ("first", "second")]
+
+
+@pytest.fixture(scope="session")
+def collected(data, tmp_path_factory) -> MetaDataSet:
+    """One trial of every network on both data sets."""
+    return collect(tmp_path_factory.mktemp("meta"), data, trials=2 * len(NETWORKS), **FAST_TRIALS)

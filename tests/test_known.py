@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from know_hf import KnownConfig, KnownPredictor, retrodict
 from know_hf.known.conversion import convert_keras
+from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import BUNDLED
 from know_hf.trajectory import to_history
 
@@ -70,6 +71,18 @@ def test_folding_and_blocks_change_nothing(stages):
         assert torch.allclose(predictor.predict(history, "fc", 3, block), plain, rtol=0, atol=2e-6)
 
 
+def test_the_folded_form_has_the_plain_forms_gradients(random_predictor):
+    network, history = random_predictor.network("conv"), torch.randn(200, 5) * 0.1
+    network.zero_grad()
+    network(history).square().sum().backward()
+    plain = {name: p.grad.clone() for name, p in network.named_parameters()}
+    network.zero_grad()
+    FoldedNetwork.of(network).residual(history.T.contiguous()).square().sum().backward()
+    for name, p in network.named_parameters():
+        assert torch.allclose(p.grad, plain[name], rtol=1e-4, atol=1e-5 * plain[name].abs().max()), name
+    network.zero_grad()
+
+
 def test_predict_keeps_shape_and_agrees_with_forward(random_predictor):
     history = torch.randn(5, 4, 3, 2) * 0.1
     predicted = random_predictor.predict(history, "conv", steps=2)
@@ -109,7 +122,7 @@ def test_initial_values_are_the_papers():
 def test_default_predictors_need_no_network(length):
     predictor = KnownPredictor.default(length)
     assert tuple(predictor.config.kinds) == KINDS and predictor.config.history_length == length
-    assert f"`examples/train_default_predictor.py --trials 75 --history-length {length}" in card(length)
+    assert f"that read {length} stages" in card(length) and "by `know-hf meta-train`" in card(length)
     stages = torch.randn(length, 1000) * 0.05
     for kind in KINDS:
         change = (predictor.predict(to_history(stages), kind)[0] - stages[0]).norm() / stages[0].norm()

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import FAST_TRIALS as FAST
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.utils import filter_repo_objects
 
@@ -22,37 +23,18 @@ from know_hf.cli import main
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.meta import collection
 from know_hf.meta.collection import MetaDataSet, collect, prepare_images
-from know_hf.meta.evaluation import functional_scores, retrodiction_errors
+from know_hf.meta.evaluation import PLAIN, functional_scores, retrodiction_errors
 from know_hf.meta.matlab import read_matlab
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.samples import Samples, split_trials
 from know_hf.meta.shards import SCHEMA
-from know_hf.meta.training import MetaTrainingSettings, _KindTraining, meta_train
+from know_hf.meta.training import KindTraining, MetaTrainingSettings, meta_train
 from know_hf.meta.trials import draw_trial
-from know_hf.quickstart import digits
 from know_hf.retrodiction import linear_fit
 from know_hf.trajectory import TrajectoryError, kinds_of
 from know_hf.transfer.prepared import open_examples
 
-FAST = {"examples": (300, 400), "epochs": (1, 1)}
 COUNT = 3
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """All ten digits under two names."""
-    split = digits(tuple(range(10))).train_test_split(test_size=0.3, seed=0)
-    root = tmp_path_factory.mktemp("data")
-    for name in ("first", "second"):
-        (root / name / "data").mkdir(parents=True)
-        for part in ("train", "test"):
-            split[part].to_parquet(root / name / "data" / f"{part}-00000-of-00001.parquet")
-    return [str(root / name) for name in ("first", "second")]
-
-
-@pytest.fixture(scope="module")
-def collected(data, tmp_path_factory) -> MetaDataSet:
-    return collect(tmp_path_factory.mktemp("meta"), data, trials=2 * len(NETWORKS), **FAST)
 
 
 def content(folder) -> dict[str, bytes]:
@@ -231,9 +213,9 @@ def test_the_split_holds_out_networks_and_data(collected):
 
 def test_rows_are_histories_in_the_predictors_order(collected):
     names = [note["name"] for note in collected.trials[:3]]
-    samples = Samples(collected, names, "fc")
-    rows = samples.draw(6000, 5, torch.Generator().manual_seed(0))
-    assert rows.shape == (6000, 6)
+    batch = Samples(collected, names, "fc", KnownConfig()).draw(6000, torch.Generator().manual_seed(0))
+    assert batch.history.shape == (5, 6000) and batch.statistics is None
+    rows = torch.cat([batch.history, batch.target[None]]).T
     known = {tuple(column[::-1].tolist()) for name in names for tensor in collected.read(name, ["fc"])
              for t in (0, 1) for column in [tensor.values[t : t + 6].T][0]}  # fmt: skip
     assert all(tuple(row) in known for row in rows[:200].tolist())
@@ -252,9 +234,12 @@ def test_meta_training(collected, tmp_path, monkeypatch):
     assert (
         "4 trials of progressive" in card
         and "Not trained on: vit, mobilenet, second" in card
-        and "| conv | 2 |" in card
+        and "| known " in card
+        and "| shrink to known " in card
+        and "| magmax " in card
     )
     assert predictor.config.history_length == 5 and set(result["errors"]["known"]) == {"conv", "fc", "bias"}
+    assert set(result["errors"]) == {"known", "shrink to known", *PLAIN}
     for kind in ("conv", "fc", "bias"):
         state = json.loads((tmp_path / "whole" / "training" / f"{kind}.json").read_text())
         assert state["epoch"] == 4 and state["best"] == min(score for _, score in state["history"])
@@ -263,7 +248,7 @@ def test_meta_training(collected, tmp_path, monkeypatch):
         assert result["errors"]["known"][kind]["1"]["mean"] < first["mean"]
 
     # Stopped in the third epoch of the second kind, and continued: the same weights.
-    epoch, calls = _KindTraining._epoch, []
+    epoch, calls = KindTraining._epoch, []
 
     def stop(self, *args):
         calls.append(self.kind)
@@ -271,7 +256,7 @@ def test_meta_training(collected, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return epoch(self, *args)
 
-    monkeypatch.setattr(_KindTraining, "_epoch", stop)
+    monkeypatch.setattr(KindTraining, "_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         meta_train(collected, tmp_path / "parts", settings=QUICK_TRAINING, **HELD_OUT)
     again = meta_train(collected, tmp_path / "parts", settings=QUICK_TRAINING, **HELD_OUT)
@@ -285,7 +270,7 @@ def test_meta_training_command(collected, tmp_path, capsys):
              "--rows", "2000", "--output-dir", str(tmp_path)]  # fmt: skip
     main(["meta-train", str(collected.folder), *flags])
     text = capsys.readouterr().out
-    assert "1 unseen trials" in text and "| conv | 3     |" in text
+    assert "1 unseen trials" in text and "conv, 2 steps" in text and "| known " in text
     assert KnownPredictor.from_pretrained(tmp_path).config.history_length == 4
     with pytest.raises(SystemExit):
         main(["meta-train", str(tmp_path), "--output-dir", str(tmp_path / "x")])

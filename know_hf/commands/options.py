@@ -51,6 +51,7 @@ COLLECTION = {
     "architectures": "networks to train (default: all)",
     "examples": "smallest and largest number of training examples of stage 0 (default: 3000 8000)",
     "epochs": "smallest and largest number of epochs of every stage (default: 2 10)",
+    "branches": "repetitions of each trial's branches, for further targets of meta-training (default: 0)",
     "processes": "number of processes (default: 1)",
     "push": "Hub id of a data set repository to upload to when all is done",
 }
@@ -65,6 +66,21 @@ META_TRAINING = {
     "learning_rate": "of Adam (default: 1e-3)",
     "patience": "epochs without a better score after which a kind ends (default: 20)",
     "seed": "of initial values and drawing (default: 0)",
+    "inputs": "values (default, the paper's network) or differences (in units of their own size)",
+    "conditions": "with differences, what else of a tensor: ratio, horizon, movement, fan_in, profile, agreement",
+    "objective": "absolute (default, the paper's) or relative to how far each tensor moved",
+    "target": "stage (default, the paper's), repeated or same_compute (both need branches)",
+    "functional_epochs": "epochs of the second objective, the loss of predicted networks (default: 0)",
+    "inner_steps": "fine-tuning steps before that loss is taken (default: 0)",
+    "data": "with functional epochs: Hub ids or folders of the data sets of the trials",
+    "processes": "kinds to train side by side (default: 1)",
+}
+EVALUATION = {
+    "predictors": "NAME=FOLDER …: the predictors to compare (default: the bundled one)",
+    "held_out_architectures": "networks of the trials to look at (default: densenet)",
+    "held_out_data": "data sets of the trials to look at (default: fashion_mnist)",
+    "data": "Hub ids or folders of the data sets of the trials, to run retrodicted networks too",
+    "output_dir": "folder for evaluation.md and evaluation.json",
 }
 TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
 PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples", "metric")
@@ -80,6 +96,7 @@ INTEGERS = (
     "processes",
     "trials",
     "first_seed",
+    "branches",
 )
 FLOATS = ("learning_rates", "head_epochs", "epochs")
 LISTS = (
@@ -93,5 +110,7 @@ LISTS = (
     "architectures",
     "held_out_architectures",
     "held_out_data",
+    "conditions",
+    "predictors",
 )
 REQUIRED = ("model", "dataset", "output_dir")

@@ -7,7 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.commands.options import COLLECTION, META_TRAINING, PREDICTION, PROTOCOL, TRANSFER, TRANSFER_DATA
+from know_hf.commands.options import (
+    COLLECTION,
+    EVALUATION,
+    META_TRAINING,
+    PREDICTION,
+    PROTOCOL,
+    TRANSFER,
+    TRANSFER_DATA,
+)
 from know_hf.commands.recipe import check_given, number, pairs, plain_values, read_recipe, resolve_recipe
 
 
@@ -205,18 +213,49 @@ def run_meta_train(options: argparse.Namespace, rest: list[str]) -> None:
     check_given(given, ("output_dir",))
     _quiet()
     from know_hf.known import KnownConfig
+    from know_hf.meta.evaluation import error_table
+    from know_hf.meta.functional import FunctionalSettings
     from know_hf.meta.training import MetaTrainingSettings, meta_train
-    from know_hf.report.tables import number, table
 
-    config = KnownConfig(history_length=given.pop("history_length", 5))
+    config = KnownConfig(
+        **{name: given.pop(name) for name in ("history_length", "inputs", "conditions") if name in given}
+    )
     output_dir = given.pop("output_dir")
-    held_out = {name: given.pop(name) for name in ("held_out_architectures", "held_out_data") if name in given}
-    result = meta_train(options.meta, output_dir, config=config, settings=MetaTrainingSettings(**given), **held_out)
-    rows = [["kind", "steps", "mean of trials", "all trials as one"]]
-    for kind, steps in result["errors"]["known"].items():
-        rows += [[kind, step, number(e["mean"], 3), number(e["pooled"], 3)] for step, e in steps.items()]
-    print(f"‖Θ̂⁰−Θ⁰‖₁ as a share of the distance that there was, {len(result['split']['report'])} unseen trials:\n")
-    print(f"{table(rows)}\n\n{output_dir}: pass it as --predictor.")
+    functional = {"functional_epochs": "epochs", "inner_steps": "inner_steps"}
+    second = FunctionalSettings(**{field: given.pop(name) for name, field in functional.items() if name in given})
+    outside = ("held_out_architectures", "held_out_data", "data", "processes")
+    job = {name: given.pop(name) for name in outside if name in given}
+    settings = MetaTrainingSettings(**given, functional=second)
+    result = meta_train(options.meta, output_dir, config=config, settings=settings, **job)
+    print(f"‖Θ̂⁰−Θ⁰‖₁ as a share of the distance that there was, {len(result['split']['report'])} unseen trials")
+    print(f"(mean of trials / all trials as one):\n\n{error_table(result['errors'])}\n")
+    print(f"{output_dir}: pass it as --predictor.")
+
+
+def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf meta-evaluate``."""
+    given = {name: value for name, value in vars(options).items() if name in EVALUATION}
+    check_given(given, ("output_dir",))
+    _quiet()
+    from know_hf.enrichment.methods import load_predictor
+    from know_hf.known import KnownPredictor
+    from know_hf.meta.collection import MetaDataSet, prepare_images
+    from know_hf.meta.evaluation import evaluate_predictors
+    from know_hf.meta.samples import split_trials
+    from know_hf.plan import load_predictor_stages
+    from know_hf.transfer.prepared import open_examples
+
+    meta = MetaDataSet(options.meta)
+    held_out = given.get("held_out_architectures", ["densenet"]), given.get("held_out_data", ["fashion_mnist"])
+    names = split_trials(meta, *held_out).report
+    folders = pairs(given.get("predictors", []), "predictors", "NAME=FOLDER")
+    predictors = {name: load_predictor(path, load_predictor_stages(path)) for name, path in folders.items()}
+    images = None
+    if "data" in given:
+        prepared = prepare_images(given["data"], meta.folder / "cache", 1000)
+        images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
+    predictors = predictors or {"known": KnownPredictor.default()}
+    print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())
 
 
 def run_report(options: argparse.Namespace, rest: list[str]) -> None:

@@ -28,7 +28,7 @@ def method_names(retrodictor: str | Sequence[str]) -> list[str]:
 
 
 def method_parameters(
-    names: list[str], parameters: Mapping[str, Any] | None, predictor, stages: int
+    names: list[str], parameters: Mapping[str, Any] | None, predictor, stages: int, sampling_ratio: float
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Sorts parameters by method and loads predictors.
 
@@ -37,6 +37,7 @@ def method_parameters(
         parameters: ``name`` or ``method.name`` → value; without the method only when there is just one.
         predictor: The predictor of the learned methods, as for [`enrich`].
         stages: Number S of stages that it has to read.
+        sampling_ratio: Ratio r of successive stages' data.
 
     Returns:
         Method → parameters, predictors among them; and method → a name for its predictor.
@@ -66,7 +67,7 @@ def method_parameters(
         if reads == "nino":
             own["predictor"] = given if isinstance(given, NinoMLP) else NinoMLP.from_file(given)
         else:
-            own["predictor"] = load_predictor(given, stages)
+            own.update(predictor_parameters(load_predictor(given, stages), sampling_ratio))
         sources[name] = "bundled" if given is None else portable_name(str(getattr(given, "name_or_path", given)))
     return sorted_out, sources
 
@@ -94,6 +95,12 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
             f"num_stages={predictor.config.history_length} or a predictor made for {stages}."
         )
     return predictor.eval()
+
+
+def predictor_parameters(predictor: KnownPredictor, sampling_ratio: float) -> dict[str, Any]:
+    """The parameters with which a method reads a predictor: itself, and the sampling ratio if it is told that."""
+    told = {"sampling_ratio": sampling_ratio} if "ratio" in predictor.config.conditions else {}
+    return {"predictor": predictor, **told}
 
 
 def step_names(trajectory: Trajectory, steps: int) -> list[str]:

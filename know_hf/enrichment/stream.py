@@ -133,7 +133,9 @@ class Enrichment:
         if not self.predicted:
             raise ValueError("Nothing to predict: no tensor of the trajectory has kind conv, fc or bias.")
         self.device = torch.device(device) if device is not None else self.state.device
-        self.parameters, self.predictors = method_parameters(self.names, parameters, predictor, len(trajectory))
+        self.parameters, self.predictors = method_parameters(
+            self.names, parameters, predictor, len(trajectory), trajectory.record.sampling_ratio
+        )
         for name in self.names:
             if "predictor" in self.parameters[name]:
                 self.parameters[name]["predictor"].to(self.device)
@@ -283,7 +285,7 @@ class Enrichment:
         statistics = {key: Statistics() for key in todo}
         # KNOWN goes first: the others' directions are compared with its.
         methods = sorted({name for name, _ in todo} | {"known"} & set(self.names), key=lambda name: name != "known")
-        whole = not all(METHODS[name].elementwise for name in methods)
+        whole = not all(METHODS[name].takes_blocks(self.parameters[name]) for name in methods)
         blocks = list(self._blocks(whole))[self.state.process_index :: self.state.num_processes]
         bar = tqdm(
             total=sum(stop - start for _, start, stop in blocks),

@@ -68,7 +68,14 @@ def enriched_card(
     return str(card).rstrip() + "\n"
 
 
-def meta_card(notes: Sequence[Mapping[str, Any]], diverged: int, stages: int, size: int, seconds: float) -> str:
+def meta_card(
+    notes: Sequence[Mapping[str, Any]],
+    diverged: int,
+    stages: int,
+    size: int,
+    seconds: float,
+    branches: Mapping[str, Mapping[str, Any]],
+) -> str:
     """Renders the README of a meta-data set.
 
     Args:
@@ -76,7 +83,8 @@ def meta_card(notes: Sequence[Mapping[str, Any]], diverged: int, stages: int, si
         diverged: Number of those that did.
         stages: Stages of a trial.
         size: Bytes of the Parquet files.
-        seconds: Duration of all trials, one after the other.
+        seconds: Duration of all trials, one after the other, branches not included.
+        branches: The notes of the branches, by trial.
 
     Returns:
         Markdown with a metadata block.
@@ -95,6 +103,7 @@ def meta_card(notes: Sequence[Mapping[str, Any]], diverged: int, stages: int, si
         title="Forgetting trajectories of small networks",
         notes=notes,
         diverged=diverged,
+        branches=branches,
         stages=stages,
         architectures=sorted(Counter(s["architecture"] for s in settings).items()),
         data_sets=sorted(Counter(s["data_set"] for s in settings).items()),
@@ -110,12 +119,13 @@ def meta_card(notes: Sequence[Mapping[str, Any]], diverged: int, stages: int, si
     return str(card).rstrip() + "\n"
 
 
-def predictor_card(result: Mapping[str, Any], size: int) -> str:
+def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     """Renders the README of a meta-trained predictor.
 
     Args:
         result: What [`meta_train`](know_hf.meta.training) returned.
         size: Parameters of one network.
+        errors: Its table of retrodiction errors, in Markdown.
 
     Returns:
         Markdown with a metadata block.
@@ -131,8 +141,10 @@ def predictor_card(result: Mapping[str, Any], size: int) -> str:
         config=result["config"],
         split=result["split"],
         held_out=result["held_out"],
-        settings=result["settings"],
-        errors=result["errors"]["known"],
+        settings={name: value for name, value in result["settings"].items() if name != "functional"},
+        functional=result["settings"]["functional"],
+        epochs=result["epochs"],
+        errors=errors,
     )
     return str(card).rstrip() + "\n"
 

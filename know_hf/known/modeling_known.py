@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_known import KnownConfig
+from .differences import DifferenceNetwork, ZeroLinear
 from .inference import FoldedNetwork
 
 #: Numbers of stages that the predictors in the package read.
@@ -78,18 +79,23 @@ class KnownPredictor(PreTrainedModel):
 
     def __init__(self, config: KnownConfig):
         super().__init__(config)
-        self.networks = nn.ModuleDict({kind: KnownNetwork(config) for kind in config.kinds})
+        network = DifferenceNetwork if config.inputs == "differences" else KnownNetwork
+        self.networks = nn.ModuleDict({kind: network(config) for kind in config.kinds})
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """The paper's initial values."""
-        if isinstance(module, ScaledLinear):
+        """The paper's initial values; a network of differences begins by predicting no change."""
+        if not isinstance(module, nn.Linear):
+            return
+        if isinstance(module, ZeroLinear):
+            init.zeros_(module.weight)
+        elif isinstance(module, ScaledLinear):
             bound = math.sqrt(3 * 0.1 / module.in_features)
             init.uniform_(module.weight, -bound, bound)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
+        else:
             init.xavier_uniform_(module.weight)
+        if module.bias is not None:
             init.zeros_(module.bias)
 
     @classmethod
@@ -121,7 +127,12 @@ class KnownPredictor(PreTrainedModel):
         with resources.as_file(resources.files("know_hf.known") / "weights" / f"stages-{history_length}") as folder:
             return cls.from_pretrained(Path(folder), **kwargs)
 
-    def network(self, kind: str) -> KnownNetwork:
+    @property
+    def reads_whole_tensors(self) -> bool:
+        """Whether predicting a part of a tensor needs all of it, for its statistics."""
+        return self.config.inputs == "differences"
+
+    def network(self, kind: str) -> KnownNetwork | DifferenceNetwork:
         """Returns the network of one kind.
 
         Args:
@@ -136,18 +147,21 @@ class KnownPredictor(PreTrainedModel):
             raise ValueError(f"This predictor has no network for kind {kind!r}; it has {list(self.networks)}.")
         return self.networks[kind]
 
-    def forward(self, history: Tensor, kind: str) -> Tensor:
+    def forward(self, history: Tensor, kind: str, statistics: Tensor | None = None) -> Tensor:
         """Computes residuals, differentiably.
 
         Args:
             history: ``(…, S)`` floating point, the last axis from the most forgotten stage to the least.
             kind: One of ``config.kinds``.
+            statistics: With ``config.inputs="differences"``: ``(…, 1 + conditions)``, what
+                ``know_hf.known.differences.tensor_statistics`` measures of each weight's tensor.
 
         Returns:
-            ``(…)`` residuals in (-1, 1), to be added to ``history[..., -1]``.
+            ``(…)`` residuals, in (-1, 1) for the paper's network, to be added to ``history[..., -1]``.
 
         Raises:
-            ValueError: If the last axis is not ``config.history_length`` long or the kind is unknown.
+            ValueError: If the last axis is not ``config.history_length`` long, the kind is unknown, or statistics
+                are missing or not wanted.
 
         Source: paper Eq. 4, in the orientation of the released code.
         """
@@ -156,10 +170,21 @@ class KnownPredictor(PreTrainedModel):
                 f"history has {history.shape[-1]} stages on its last axis; this predictor reads "
                 f"{self.config.history_length}."
             )
-        return self.network(kind)(history)
+        if (statistics is None) == self.reads_whole_tensors:
+            raise ValueError(
+                f"inputs={self.config.inputs!r}: statistics are {'needed' if statistics is None else 'not read'}."
+            )
+        return self.network(kind)(*(history,) if statistics is None else (history, statistics))
 
     @torch.no_grad()
-    def predict(self, history: Tensor, kind: str, steps: int = 1, block_size: int | None = None) -> Tensor:
+    def predict(
+        self,
+        history: Tensor,
+        kind: str,
+        steps: int = 1,
+        block_size: int | None = None,
+        sampling_ratio: float | None = None,
+    ) -> Tensor:
         """Predicts whole tensors, several steps by sliding window, block by block.
 
         Args:
@@ -167,12 +192,13 @@ class KnownPredictor(PreTrainedModel):
             kind: One of ``config.kinds``.
             steps: Number of steps beyond the last entry, at least 1.
             block_size: Weights per block; by default what suits the device's caches.
+            sampling_ratio: Ratio r of successive stages' data, for predictors with the condition ``ratio``.
 
         Returns:
             ``(steps, *shape)`` float32 predicted weights (not residuals), nearest step first.
 
         Raises:
-            ValueError: If the number of stages, the kind or ``steps`` does not fit.
+            ValueError: If the number of stages, the kind or ``steps`` does not fit, or the ratio is missing.
 
         Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding (ours).
         """
@@ -183,6 +209,10 @@ class KnownPredictor(PreTrainedModel):
             )
         if steps < 1:
             raise ValueError(f"steps is {steps}; it must be at least 1.")
-        flat = history.reshape(history.shape[0], -1).to(self.device, torch.float32)
-        predicted = FoldedNetwork.of(self.network(kind)).predict(flat, steps, block_size)
+        network, history = self.network(kind), history.to(self.device, torch.float32)
+        if isinstance(network, DifferenceNetwork):
+            predicted = network.predict(history, self.config, steps, sampling_ratio, block_size)
+        else:
+            flat = history.reshape(history.shape[0], -1)
+            predicted = FoldedNetwork.of(network).predict(flat, steps, block_size)
         return predicted.reshape(steps, *history.shape[1:])

@@ -1,27 +1,33 @@
 """Collecting a meta-data set: many trials, resumably, on as many processes and machines as there are."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
-from know_hf.data import find_columns, load_split
+from know_hf.data import Columns, find_columns, load_split
 from know_hf.hub.cards import meta_card
+from know_hf.meta.branches import BranchRun, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.record import write_atomically
-from know_hf.transfer.prepared import prepare
+from know_hf.transfer.examples import Examples
+from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.workers import Workers
 
 #: Test examples that scores are measured on, and the side of the images in pixels.
 TEST_EXAMPLES, SIDE = 1000, 32
+#: Training examples, the last of a data set, that the functional objective of meta-training draws from.
+UNSEEN_EXAMPLES = 2000
 
 
 class MetaDataSet:
@@ -63,14 +69,16 @@ class MetaDataSet:
 
     @property
     def nbytes(self) -> int:
-        """Size of all shards."""
-        return sum(self.path(note["name"]).stat().st_size for note in self.trials)
+        """Size of all Parquet files."""
+        branches = [self.folder / "branches" / f"{name}.parquet" for name in self.branches]
+        return sum(path.stat().st_size for path in [*(self.path(note["name"]) for note in self.trials), *branches])
 
     def card(self) -> str:
         """The README that describes the set."""
         times = [self.folder / "times" / f"{note['name']}.json" for note in self.trials]
         seconds = sum(json.loads(path.read_text())["seconds"] for path in times if path.exists())
-        return meta_card(self.trials, len(self.notes) - len(self.trials), STAGES, self.nbytes, seconds)
+        diverged = len(self.notes) - len(self.trials)
+        return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
     def push(self, repo_id: str, private: bool = False) -> str:
         """Uploads shards, notes and card to a data set repository on the Hub, made if need be; returns its address.
@@ -88,7 +96,8 @@ class MetaDataSet:
         url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id, repo_type="dataset", folder_path=self.folder, commit_message="Add trials",
-            allow_patterns=["data/*.parquet", "trials/*.json", "README.md"],
+            allow_patterns=["data/*.parquet", "trials/*.json", "branches/*", "README.md"],
+            ignore_patterns=["*.partial"],
         )  # fmt: skip
         return str(url)
 
@@ -117,6 +126,32 @@ class MetaDataSet:
             if kinds is None or tensor.kind in kinds:
                 yield tensor
 
+    @cached_property
+    def branches(self) -> dict[str, dict[str, Any]]:
+        """Trial → what became of its branches, for the trials that have any."""
+        paths = sorted((self.folder / "branches").glob("trial-*.json"))
+        notes = {path.stem: json.loads(path.read_text()) for path in paths}
+        return {name: note for name, note in notes.items() if "diverged" not in note}
+
+    def read_branches(self, name: str) -> dict[str, dict[tuple[int, int], np.ndarray]]:
+        """Reads the branches of one trial.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Tensor → (stage, stage of the data) → ``(repetitions, n)`` float32.
+
+        Raises:
+            TrajectoryError: If the trial has none, or the file is damaged.
+        """
+        if name not in self.branches:
+            raise TrajectoryError(f"{self.folder}: {name} has no branches; `know-hf collect --branches 1` makes them.")
+        found: dict[str, dict[tuple[int, int], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+        for tensor, stage, data, values in read_branches(self.folder / "branches" / f"{name}.parquet"):
+            found[tensor][stage, data].append(values)
+        return {tensor: {key: np.stack(rows) for key, rows in own.items()} for tensor, own in found.items()}
+
 
 def collect(
     output_dir: str | Path,
@@ -127,6 +162,7 @@ def collect(
     architectures: Sequence[str] | None = None,
     examples: tuple[int, int] = EXAMPLES,
     epochs: tuple[int, int] = EPOCHS,
+    branches: int = 0,
     processes: int = 1,
 ) -> MetaDataSet:
     """Runs trials of progressive forgetting and keeps all their stages.
@@ -143,6 +179,8 @@ def collect(
         architectures: Names of networks (``know_hf.meta.networks``); all by default.
         examples: Range of the number of training examples of stage 0.
         epochs: Range of the number of epochs of every stage.
+        branches: Repetitions of each of a trial's branches (``know_hf/meta/branches.py``), which serve other targets of
+            meta-training; 0 for none. Trials that are there already get theirs.
         processes: Number of processes that this one starts, where it was not launched as one of several.
 
     Returns:
@@ -150,7 +188,7 @@ def collect(
 
     Raises:
         FileNotFoundError: If a data set cannot be found.
-        TrajectoryError: If the folder holds trials of the same seeds that were drawn otherwise.
+        TrajectoryError: If the folder holds trials or branches of the same seeds that were made otherwise.
         ValueError: If a name is unknown, or a data set is too small or has other than ten classes.
 
     Source: paper section 5.1; true progressive fine-tuning by the ForgettingTrainer.
@@ -170,11 +208,15 @@ def collect(
     seeds = range(first_seed, first_seed + trials)
     drawn = [draw_trial(seed, list(images), architectures, examples, epochs) for seed in seeds]
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
-    for run in runs:
+    if not 0 <= branches <= 10:
+        raise ValueError(f"branches is {branches}; it must lie between 0 and 10.")
+    branching = [BranchRun(run, branches) for run in runs] if branches else []
+    for run in [*runs, *branching]:
         run.check()
     launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
     with Workers(processes, launched) as workers:
-        workers.run(runs[state.process_index :: state.num_processes], "Collecting")
+        share = slice(state.process_index, None, state.num_processes)
+        workers.run([*runs[share], *branching[share]], "Collecting")
     state.wait_for_everyone()
     found = MetaDataSet(output_dir)
     if state.is_main_process:
@@ -197,25 +239,67 @@ def prepare_images(data: Sequence[str], cache_dir: Path, largest: int) -> dict[s
         FileNotFoundError: If a data set cannot be found.
         ValueError: If two share a name, or one is too small or has other than ten classes.
     """
+    found = {}
+    for name, source in _named(data).items():
+        train, test = (load_split(source, part) for part in ("train", "test"))
+        columns = _columns(source, train, largest)
+        parts = (train.select(range(largest)), test.select(range(min(TEST_EXAMPLES, len(test)))))
+        found[name] = tuple(_prepare(part, columns, cache_dir, name) for part in parts)
+    return found
+
+
+def prepare_unseen(data: Sequence[str], cache_dir: Path) -> dict[str, Path]:
+    """Prepares training images from the end of every data set, which no trial trained on: trials take the first.
+
+    Args:
+        data: Hub ids or folders of image data sets with ten classes.
+        cache_dir: Folder for the prepared images.
+
+    Returns:
+        Last part of each name → file for [`open_examples`].
+
+    Raises:
+        FileNotFoundError: If a data set cannot be found.
+        ValueError: As [`prepare_images`].
+    """
+    found = {}
+    for name, source in _named(data).items():
+        train = load_split(source, "train")
+        columns = _columns(source, train, UNSEEN_EXAMPLES)
+        found[name] = _prepare(train.select(range(len(train) - UNSEEN_EXAMPLES, len(train))), columns, cache_dir, name)
+    return found
+
+
+def _named(data: Sequence[str]) -> dict[str, str]:
     names = [str(name).rstrip("/").split("/")[-1] for name in data]
     if len(set(names)) < len(names):
         raise ValueError(f"Two data sets share a name: {', '.join(names)}.")
-    found = {}
-    for name, source in zip(names, data, strict=True):
-        train, test = (load_split(source, part) for part in ("train", "test"))
-        columns = find_columns(train, task="image-classification")
-        if len(columns.class_names) != CLASSES or len(train) < largest:
-            raise ValueError(
-                f"{source} has {len(columns.class_names)} classes and {len(train)} training images; a trial needs "
-                f"{CLASSES} and {largest}."
-            )
-        colour = train[0][columns.inputs[0]].mode not in ("L", "1")
-        like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
-        found[name] = tuple(
-            prepare(
-                part.select(range(min(wanted, len(part)))), cache_dir, like, None, columns, image_size=SIDE,
-                name=f"images of {name}",
-            )
-            for part, wanted in ((train, largest), (test, TEST_EXAMPLES))
-        )  # fmt: skip
-    return found
+    return dict(zip(names, data, strict=True))
+
+
+def _columns(source: str, train, needed: int) -> Columns:
+    columns = find_columns(train, task="image-classification")
+    if len(columns.class_names) != CLASSES or len(train) < needed:
+        raise ValueError(
+            f"{source} has {len(columns.class_names)} classes and {len(train)} training images; a trial needs "
+            f"{CLASSES} and {needed}."
+        )
+    return columns
+
+
+def _prepare(part, columns: Columns, cache_dir: Path, name: str) -> Path:
+    colour = part[0][columns.inputs[0]].mode not in ("L", "1")
+    like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
+    return prepare(part, cache_dir, like, None, columns, image_size=SIDE, name=f"images of {name}")
+
+
+def open_task(images: Mapping[str, Path], meta: MetaDataSet, name: str) -> Examples:
+    """Opens the prepared images of a trial's task.
+
+    Raises:
+        ValueError: If its data set is not among them.
+    """
+    wanted = next(note["settings"]["data_set"] for note in meta.trials if note["name"] == name)
+    if wanted not in images:
+        raise ValueError(f"{name} was run on {wanted}, which is not among the data {', '.join(images)}: name it too.")
+    return open_examples(images[wanted])

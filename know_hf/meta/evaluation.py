@@ -1,17 +1,63 @@
-"""Retrodiction errors on held-out trials: how near a prediction comes to a stage that is known."""
+"""How well retrodiction does on held-out trials: how near it comes to a known stage, and what that is worth."""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from know_hf.enrichment.methods import predictor_parameters
 from know_hf.known import KnownPredictor
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.trials import STAGES
-from know_hf.retrodiction import retrodict
+from know_hf.report.tables import number, table
+from know_hf.retrodiction import METHODS, retrodict
+from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
+from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.metrics import network_accuracy
+
+#: Name → kind → step → ``mean``, ``pooled``, ``trials``.
+Errors = dict[str, dict[str, dict[str, dict[str, float]]]]
+#: Methods that bring nothing learned, to compare predictors with.
+PLAIN = [name for name, method in METHODS.items() if method.predictor is None and name != "naive"]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A method and how many stages it reads."""
+
+    method: str
+    length: int
+    predictor: KnownPredictor | None = None
+
+    def __call__(self, stages: torch.Tensor, kind: str, steps: int, ratio: float) -> torch.Tensor:
+        """Predicts from the first of the stages."""
+        own = {} if self.predictor is None else predictor_parameters(self.predictor, ratio)
+        return retrodict(stages[: self.length], kind, steps, self.method, **own)
+
+
+def _readers(
+    predictors: Mapping[str, KnownPredictor] | None, methods: Sequence[str], longest: int
+) -> dict[str, _Reader]:
+    """Predictors, each followed by the shrink control that takes on its norms, then further methods."""
+    found = {}
+    for name, predictor in (predictors or {}).items():
+        found[name] = _Reader("known", predictor.config.history_length, predictor)
+        if "shrink" in methods:
+            found[f"shrink to {name}"] = _Reader("shrink", predictor.config.history_length, predictor)
+    return found | {name: _Reader(name, min(5, longest)) for name in methods if name != "shrink"}
+
+
+def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]) -> Errors:
+    """Errors of predictors, of shrinking to their norms, and of every method that learned nothing.
+
+    Takes two steps where the trials have the stages for it. See [`retrodiction_errors`].
+    """
+    longest = max(predictor.config.history_length for predictor in predictors.values())
+    return retrodiction_errors(meta, names, predictors, ["shrink", *PLAIN], steps=min(2, STAGES - longest))
 
 
 def retrodiction_errors(
@@ -21,14 +67,14 @@ def retrodiction_errors(
     methods: Sequence[str] = (),
     *,
     steps: int = 2,
-) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+) -> Errors:
     """Retrodicts Θ^0 of trials from the stages after it, by one step from Θ^1 …, by two from Θ^2 …, and so on.
 
     Args:
         meta: The meta-data set.
         names: The trials to look at.
         predictors: Name → predictor; each reads as many stages as it wants.
-        methods: Names of further methods, which read five stages.
+        methods: Names of further methods, which read five stages; ``shrink`` takes on the norms of each predictor.
         steps: Largest number of steps; the history then begins that many stages after Θ^0.
 
     Returns:
@@ -41,21 +87,17 @@ def retrodiction_errors(
 
     Source: paper section 4.6 (retrodicting a known stage).
     """
-    readers: dict[str, tuple[str, int, dict[str, Any]]] = {
-        name: ("known", p.config.history_length, {"predictor": p}) for name, p in (predictors or {}).items()
-    }
-    readers |= {name: (name, min(5, STAGES - steps), {}) for name in methods}
-    if steps < 1 or any(length + steps > STAGES for _, length, _ in readers.values()):
+    readers = _readers(predictors, methods, STAGES - steps)
+    if steps < 1 or any(reader.length + steps > STAGES for reader in readers.values()):
         raise ValueError(f"{steps} steps do not fit: trials have {STAGES} stages.")
     sums: dict[tuple[str, str, int], list[list[float]]] = {}
     for trial in names:
         own: dict[tuple[str, str, int], list[float]] = {}
         for tensor in meta.read(trial):
             stages = torch.from_numpy(tensor.values).reshape(STAGES, *tensor.shape)
-            for name, (method, length, options) in readers.items():
+            for name, reader in readers.items():
                 for step in range(1, steps + 1):
-                    window = stages[step : step + length]
-                    guess = retrodict(window, tensor.kind, step, method, **options)
+                    guess = reader(stages[step:], tensor.kind, step, tensor.trial["sampling_ratio"])
                     total = own.setdefault((name, tensor.kind, step), [0.0, 0.0])
                     total[0] += (guess[-1].double() - stages[0]).abs().sum().item()
                     total[1] += (stages[step].double() - stages[0]).abs().sum().item()
@@ -99,27 +141,82 @@ def functional_scores(
 
     Source: ours.
     """
-    readers: dict[str, tuple[str, int, dict[str, Any]]] = {
-        name: ("known", p.config.history_length, {"predictor": p}) for name, p in (predictors or {}).items()
-    }
-    readers |= {name: (name, 5, {}) for name in methods}
+    readers = _readers(predictors, methods, STAGES - 1)
     settings = {note["name"]: note["settings"] for note in meta.trials}
     found: dict[str, dict[str, float]] = {}
     for trial in names:
         train, test = images[settings[trial]["data_set"]]
         channels = train.inputs["pixel_values"].shape[1]
         model = NETWORKS[settings[trial]["architecture"]](channels, settings[trial]["width"])
-        tensors = list(meta.read(trial, None))
+        live, tensors = stored_names(model), list(meta.read(trial, None))
         states = {f"stage-{i}": {t.tensor: torch.from_numpy(t.values[i]) for t in tensors} for i in (0, 1)}
-        for name, (method, length, options) in readers.items():
+        for name, reader in readers.items():
             state = dict(states["stage-1"])
             for tensor in tensors:
-                if tensor.kind in ("conv", "fc", "bias"):
-                    window = torch.from_numpy(tensor.values[1 : 1 + length]).reshape(length, *tensor.shape)
-                    state[tensor.tensor] = retrodict(window, tensor.kind, 1, method, **options)[0].float()
+                if tensor.kind in PREDICTED_KINDS:
+                    stages = torch.from_numpy(tensor.values[1:]).reshape(STAGES - 1, *tensor.shape)
+                    guess = reader(stages, tensor.kind, 1, settings[trial]["sampling_ratio"])
+                    state[tensor.tensor] = guess[0].float()
             states[name] = state
         for name, state in states.items():
             own = model.state_dict()
-            model.load_state_dict({**own, **{key: value.reshape(own[key].shape) for key, value in state.items()}})
+            loaded = {live[key]: value.reshape(own[live[key]].shape) for key, value in state.items()}
+            model.load_state_dict({**own, **loaded})
             found.setdefault(name, {})[trial] = network_accuracy(model, test, train)
     return found
+
+
+def evaluate_predictors(
+    meta: MetaDataSet,
+    names: Sequence[str],
+    predictors: Mapping[str, KnownPredictor],
+    output_dir: str | Path,
+    images: Mapping[str, tuple[Examples, Examples]] | None = None,
+) -> Path:
+    """Compares predictors with each other and with every method, and writes ``evaluation.json`` and ``evaluation.md``.
+
+    Args:
+        meta: The meta-data set.
+        names: The trials to look at.
+        predictors: Name → predictor.
+        output_dir: Folder for the two files.
+        images: As for [`functional_scores`]; without them only errors are compared.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        TrajectoryError: If a trial's file is damaged.
+
+    Source: ours.
+    """
+    errors = compare_errors(meta, names, predictors)
+    scores = None if images is None else functional_scores(meta, names, images, predictors, ["shrink", *PLAIN])
+    output_dir = Path(output_dir)
+    content = {"trials": list(names), "errors": errors, "scores": scores}
+    write_atomically(output_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
+    text = f"# {len(names)} trials of {meta.folder.name}\n\n{error_table(errors)}\n"
+    if scores:
+        text += f"\n{score_table(scores)}\n"
+    write_atomically(output_dir / "evaluation.md", text)
+    return output_dir / "evaluation.md"
+
+
+def error_table(errors: Errors) -> str:
+    """‖Θ̂^0−Θ^0‖₁/‖Θ^s−Θ^0‖₁ as a Markdown table: mean of trials, and all trials as one, by kind and steps."""
+    columns = sorted({(int(step), kind) for own in errors.values() for kind, steps in own.items() for step in steps})
+    rows = [["method", *(f"{kind}, {step} step{'s' * (step > 1)}" for step, kind in columns)]]
+    for name, own in errors.items():
+        cells = [own.get(kind, {}).get(str(step)) for step, kind in columns]
+        rows.append([name, *("" if c is None else f"{number(c['mean'], 3)} / {number(c['pooled'], 3)}" for c in cells)])
+    return table(rows)
+
+
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Accuracy of the retrodicted Θ̂^0 as networks, mean over trials, and in how many they beat Θ^1, in Markdown."""
+    before = scores["stage-1"]
+    rows = [["network", "accuracy, mean of trials", "trials better than Θ¹"]]
+    for name, own in scores.items():
+        better = sum(own[trial] > before[trial] for trial in own)
+        rows.append([name, number(100 * sum(own.values()) / len(own), 1), f"{better} of {len(own)}"])
+    return table(rows)

@@ -1,6 +1,6 @@
-"""From a meta-data set to training samples: which trials, and rows drawn from them evenly."""
+"""From a meta-data set to training samples: which trials, which targets, and rows drawn from them evenly."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +8,22 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from know_hf.known import KnownConfig
+from know_hf.known.differences import tensor_statistics
 from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.shards import TensorStages
 from know_hf.meta.trials import STAGES
-from know_hf.trajectory import to_history
+from know_hf.trajectory import TrajectoryError, to_history
 
 #: Values of one tensor that are kept in memory at most; a random choice where it has more.
 MOST_VALUES = 32_768
+#: Rows gathered at a time while an epoch is drawn.
+CHUNK = 1 << 18
+
+#: What a predictor may learn to find. ``stage``: the stage before the window, as the paper does. ``repeated``: the
+#: same, averaged over independent repetitions of it. ``same_compute``: the newest stage of the window, moved by what
+#: more data would have made of the same steps. The latter two need a meta-data set with branches.
+TARGETS = ("stage", "repeated", "same_compute")
 
 
 @dataclass(frozen=True)
@@ -28,13 +38,19 @@ class Split:
     report: list[str]
 
 
-def split_trials(meta: MetaDataSet, held_out_architectures: Collection[str], held_out_data: Collection[str]) -> Split:
+def split_trials(
+    meta: MetaDataSet,
+    held_out_architectures: Collection[str],
+    held_out_data: Collection[str],
+    branched: bool = False,
+) -> Split:
     """Splits trials by what is held out.
 
     Args:
         meta: The meta-data set.
         held_out_architectures: Names of network families.
         held_out_data: Names of data sets.
+        branched: Train on and choose by trials with branches only.
 
     Returns:
         The [`Split`].
@@ -49,16 +65,78 @@ def split_trials(meta: MetaDataSet, held_out_architectures: Collection[str], hel
         unseen = (note["settings"]["architecture"] in held_out_architectures) + (
             note["settings"]["data_set"] in held_out_data
         )
-        parts[unseen].append(note["name"])
+        if unseen == 2 or not branched or note["name"] in meta.branches:
+            parts[unseen].append(note["name"])
     for part, what in zip(parts, ("to train on", "to choose by", "to report on"), strict=True):
         if not part:
             seen = {n: sorted({note["settings"][n] for note in meta.trials}) for n in ("architecture", "data_set")}
             raise ValueError(
                 f"Holding out {', '.join(held_out_architectures) or 'no network'} and "
-                f"{', '.join(held_out_data) or 'no data'} leaves no trial {what}; the set has the networks "
+                f"{', '.join(held_out_data) or 'no data'} leaves no trial {what}"
+                f"{' that has branches' if branched else ''}; the set has the networks "
                 f"{', '.join(seen['architecture'])} and the data {', '.join(seen['data_set'])}."
             )
     return Split(*parts)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Stages ``start`` … that are read, and how many steps before them the target lies."""
+
+    start: int
+    horizon: int = 1
+
+
+def windows_of(target: str, config: KnownConfig) -> list[Window]:
+    """The windows of a trial for which there is a target.
+
+    Raises:
+        ValueError: If the target is unknown, or the trials' stages do not suffice for it.
+    """
+    room = STAGES - config.history_length
+    if target not in TARGETS:
+        raise ValueError(f"target={target!r} is not known; use one of {', '.join(TARGETS)}.")
+    if target == "stage":
+        most = room if "horizon" in config.conditions else 1
+        windows = [Window(t + h, h) for h in range(1, most + 1) for t in range(room - h + 1)]
+    else:
+        windows = [Window(start) for start in ((2,) if target == "repeated" else (1, 2)) if start <= room]
+    if not windows:
+        raise ValueError(
+            f"history_length is {config.history_length}; for target={target!r} trials of {STAGES} stages allow at most "
+            f"{STAGES - (2 if target == 'repeated' else 1)}."
+        )
+    return windows
+
+
+def find_target(tensor: TensorStages, window: Window, target: str, branches) -> np.ndarray:
+    """What a predictor should find from a window of a tensor, ``(n,)`` float32; ``branches`` are the tensor's own."""
+    stages, start = tensor.values, window.start
+    if target == "stage":
+        return stages[start - window.horizon]
+    if target == "repeated":
+        before = start - 1
+        return np.concatenate([stages[before : before + 1], branches[before, before]]).mean(0)
+    return stages[start] + branches[start, start - 1].mean(0) - branches[start, start].mean(0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to train on, as columns.
+
+    ``history`` is ``(S, n)`` in the predictor's order, ``target`` ``(n,)``, ``statistics`` ``(n, 1 + conditions)`` or
+    None for predictors that read weights alone, ``distance`` ``(n,)``: how far each row's whole tensor moved on
+    average, to the target or from stage to stage, whichever is more.
+    """
+
+    history: Tensor
+    target: Tensor
+    statistics: Tensor | None
+    distance: Tensor
+
+    def __getitem__(self, part: slice) -> "Batch":
+        statistics = None if self.statistics is None else self.statistics[part]
+        return Batch(self.history[:, part], self.target[part], statistics, self.distance[part])
 
 
 class Samples:
@@ -68,46 +146,87 @@ class Samples:
         meta: The meta-data set.
         names: The trials.
         kind: ``"conv"``, ``"fc"`` or ``"bias"``.
+        config: The predictor's: how many stages it reads, and what of their tensor.
+        target: One of ``TARGETS``.
 
     Raises:
-        ValueError: If no trial has a tensor of that kind.
+        TrajectoryError: If a trial's file is damaged or holds values that are not finite, or branches are missing.
+        ValueError: If no trial has a tensor of that kind that moved, or the target does not fit.
     """
 
-    def __init__(self, meta: MetaDataSet, names: Sequence[str], kind: str):
-        values, self.sizes, trials = [], [], []
+    def __init__(self, meta: MetaDataSet, names: Sequence[str], kind: str, config: KnownConfig, target: str = "stage"):
+        self.config, self.windows = config, windows_of(target, config)
+        values, sizes, trials, statistics, distances = [], [], [], [], []
         for position, name in enumerate(tqdm(names, desc=f"Reading {kind}", leave=False)):
+            branches = {} if target == "stage" else meta.read_branches(name)
+            ratio = None
             for tensor in meta.read(name, [kind]):
-                chosen = tensor.values
-                if chosen.shape[1] > MOST_VALUES:
-                    keep = np.random.default_rng(position).choice(chosen.shape[1], MOST_VALUES, replace=False)
-                    chosen = chosen[:, np.sort(keep)]
-                values.append(torch.from_numpy(np.ascontiguousarray(chosen.T)))
-                self.sizes.append(chosen.shape[1])
+                ratio = tensor.trial["sampling_ratio"]
+                wanted = [find_target(tensor, w, target, branches.get(tensor.tensor)) for w in self.windows]
+                columns = np.concatenate([tensor.values, wanted])
+                if not np.isfinite(columns).all():
+                    raise TrajectoryError(f"{meta.path(name)}: tensor {tensor.tensor!r} holds NaN or infinite values.")
+                statistics.append([self._statistics(tensor, window, ratio) for window in self.windows])
+                distances.append([self._distance(tensor, w, t) for w, t in zip(self.windows, wanted, strict=True)])
+                if columns.shape[1] > MOST_VALUES:
+                    keep = np.random.default_rng(position).choice(columns.shape[1], MOST_VALUES, replace=False)
+                    columns = columns[:, np.sort(keep)]
+                values.append(torch.from_numpy(np.ascontiguousarray(columns.T)))
+                sizes.append(columns.shape[1])
                 trials.append(position)
         if not values:
             raise ValueError(f"None of the {len(names)} trials has a tensor of kind {kind}.")
-        self.values = torch.cat(values)
-        self.sizes = torch.tensor(self.sizes)
+        self.values, self.sizes = torch.cat(values), torch.tensor(sizes)
         self.starts = self.sizes.cumsum(0) - self.sizes
+        self.distances = torch.tensor(np.array(distances), dtype=torch.float32)
+        self.statistics = None if statistics[0][0] is None else torch.stack([torch.stack(s) for s in statistics])
         # Each trial is drawn from as often as any other, and each of its tensors as often as its others.
         per_trial = torch.bincount(torch.tensor(trials))
         self.shares = 1 / per_trial[torch.tensor(trials)].double()
 
-    def draw(self, rows: int, length: int, generator: torch.Generator) -> Tensor:
-        """Draws rows evenly over trials, their tensors, and the places of the window.
+    def _statistics(self, tensor: TensorStages, window: Window, ratio: float) -> Tensor | None:
+        if self.config.inputs == "values":
+            return None
+        stages = torch.from_numpy(tensor.values[window.start : window.start + self.config.history_length])
+        history = to_history(stages.reshape(-1, *tensor.shape))
+        return tensor_statistics(history, self.config, sampling_ratio=ratio, horizon=window.horizon)
+
+    def _distance(self, tensor: TensorStages, window: Window, target: np.ndarray) -> float:
+        stages = tensor.values[window.start : window.start + self.config.history_length]
+        return max(np.abs(stages[0] - target).mean(), np.abs(np.diff(stages, axis=0)).mean())
+
+    def draw(self, rows: int, generator: torch.Generator) -> Batch:
+        """Draws rows evenly over trials, their tensors, and the windows.
 
         Args:
             rows: Number of rows.
-            length: Stages S that the predictor reads.
             generator: Source of the choice.
-
-        Returns:
-            ``(rows, length + 1)``: a history in the predictor's order, then the stage that it should find.
         """
         tensors = torch.multinomial(self.shares, rows, replacement=True, generator=generator)
         inside = (torch.rand(rows, generator=generator, dtype=torch.float64) * self.sizes[tensors]).long()
         found = self.values[self.starts[tensors] + inside.clamp_max(self.sizes[tensors] - 1)]
-        windows = STAGES - length
-        parts = found.tensor_split(windows)
-        drawn = [to_history(part[:, t : t + length + 1].T).T for t, part in enumerate(parts)]
-        return torch.cat(drawn)[torch.randperm(rows, generator=generator)].contiguous()
+        length, order = self.config.history_length, torch.randperm(rows, generator=generator)
+        history, target, distance, statistics = [], [], [], []
+        for i, (part, owners) in enumerate(
+            zip(found.tensor_split(len(self.windows)), tensors.tensor_split(len(self.windows)), strict=True)
+        ):
+            start = self.windows[i].start
+            history.append(to_history(part[:, start : start + length].T))
+            target.append(part[:, STAGES + i])
+            distance.append(self.distances[owners, i])
+            if self.statistics is not None:
+                statistics.append(self.statistics[owners, i])
+        return Batch(
+            torch.cat(history, 1)[:, order].contiguous(),
+            torch.cat(target)[order],
+            torch.cat(statistics)[order] if statistics else None,
+            torch.cat(distance)[order],
+        )
+
+    def batches(self, rows: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Draws an epoch, a chunk at a time, and yields it in batches; the last may be smaller."""
+        chunk = max(CHUNK // batch_size, 1) * batch_size
+        for begun in range(0, rows, chunk):
+            drawn = self.draw(min(chunk, rows - begun), generator)
+            for start in range(0, len(drawn.target), batch_size):
+                yield drawn[start : start + batch_size]

@@ -1,37 +1,43 @@
 """Meta-training: KNOWN learns to undo the forgetting of many small networks."""
 
+import contextlib
 import json
 import math
-import os
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from know_hf.enrichment.provenance import hash_file
-from know_hf.forgetting.resume import OptimizerState
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
+from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import ScaledLinear
 from know_hf.locking import locked
 from know_hf.meta.collection import MetaDataSet
-from know_hf.meta.evaluation import retrodiction_errors
-from know_hf.meta.samples import Samples, Split, split_trials
-from know_hf.meta.trials import STAGES
+from know_hf.meta.evaluation import compare_errors, error_table
+from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
+from know_hf.meta.progress import Progress
+from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.record import write_atomically
+from know_hf.transfer.workers import Workers
 
 RESULT = "meta_training.json"
+OBJECTIVES = ("absolute", "relative")
+#: Rows that an epoch is judged by, the same in every epoch.
+JUDGED_ROWS = 500_000
+#: Values of a kind below which there is nothing to learn from.
+FEWEST_VALUES = 100
 
 
 @dataclass(frozen=True)
 class MetaTrainingSettings:
-    """How a predictor is trained; the objective and the penalties are the paper's.
+    """How a predictor is trained; the defaults are the paper's objective and penalties.
 
     Args:
         epochs: Epochs at most, one cosine decay over all of them.
@@ -42,8 +48,15 @@ class MetaTrainingSettings:
         kernel_penalty: L1 penalty on the kernels of the gated and last layers of each stream.
         bias_penalty: L1 penalty on their biases.
         seed: Of initial values and drawing.
+        objective: ``"absolute"``: mean ℓ1 distance; ``"relative"``: each row's distance as a share of how far its
+            tensor moved, so that tensors that hardly move count as much as others.
+        target: What is to be found: ``"stage"``, ``"repeated"`` or ``"same_compute"``, see ``know_hf.meta.samples``.
+        functional: The second objective.
 
-    Source: paper section 5.1 (ℓ1 objective) and the authors' network definition (penalties).
+    Raises:
+        ValueError: If a number is out of range or a name unknown.
+
+    Source: paper section 5.1 (ℓ1 objective) and the authors' network definition (penalties); the rest is ours.
     """
 
     epochs: int = 100
@@ -54,6 +67,15 @@ class MetaTrainingSettings:
     kernel_penalty: float = 1e-6
     bias_penalty: float = 0.1
     seed: int = 0
+    objective: str = "absolute"
+    target: str = "stage"
+    functional: FunctionalSettings = field(default_factory=FunctionalSettings)
+
+    def __post_init__(self):
+        if min(self.epochs, self.rows, self.batch_size) < 1:
+            raise ValueError("epochs, rows and batch_size must be at least 1.")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective={self.objective!r} is not known; use one of {', '.join(OBJECTIVES)}.")
 
 
 def meta_train(
@@ -64,27 +86,32 @@ def meta_train(
     settings: MetaTrainingSettings | None = None,
     held_out_architectures: Collection[str] = ("densenet",),
     held_out_data: Collection[str] = ("fashion_mnist",),
+    data: Sequence[str] = (),
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Trains one network a kind, and leaves a folder that ``KnownPredictor.from_pretrained`` loads.
 
     The epoch that does best on trials with either an unseen network family or unseen data is kept; the report is on
-    trials where both are unseen. Stopped and called again, it continues with the next epoch and gives the same.
+    trials where both are unseen. Stopped and called again, it continues with the next epoch and gives the same, with
+    any number of processes.
 
     Args:
         meta: A [`MetaDataSet`] or its folder.
         output_dir: Folder of the predictor.
-        config: Sizes of the predictor; ``history_length`` 2 to 6.
+        config: Sizes of the predictor and what it reads; ``history_length`` 2 to 6.
         settings: How to train.
         held_out_architectures: Network families that are not trained on.
         held_out_data: Data sets that are not trained on.
+        data: Hub ids or folders of the data sets that the trials were run on; for the functional objective.
+        processes: Kinds to train side by side, each on one processor.
 
     Returns:
         What ``meta_training.json`` in the folder holds: settings, split, and the table of errors on the report's
-        trials (see [`retrodiction_errors`]).
+        trials, of the predictor and of all methods (see [`retrodiction_errors`]).
 
     Raises:
         TrajectoryError: If the meta-data are damaged, or the folder holds another training.
-        ValueError: If nothing is left to train on, choose by or report on.
+        ValueError: If nothing is left to train on, choose by or report on, or too little.
 
     Source: paper section 5.1.
 
@@ -94,119 +121,184 @@ def meta_train(
     """
     meta = meta if isinstance(meta, MetaDataSet) else MetaDataSet(meta)
     config, settings, output_dir = config or KnownConfig(), settings or MetaTrainingSettings(), Path(output_dir)
-    if config.history_length >= STAGES:
-        raise ValueError(f"history_length is {config.history_length}; trials of {STAGES} stages allow at most 6.")
-    split = split_trials(meta, held_out_architectures, held_out_data)
+    windows_of(settings.target, config)
+    if settings.functional.epochs and not data:
+        raise ValueError("The functional objective runs networks on images: name the data sets of the trials (data).")
+    split = split_trials(meta, held_out_architectures, held_out_data, branched=settings.target != "stage")
+    trained_on = {name for part in asdict(split).values() for name in part}
     described = {
         "config": {name: getattr(config, name) for name in _SIZES},
         "settings": asdict(settings),
         "split": asdict(split),
         "held_out": {"architectures": list(held_out_architectures), "data": list(held_out_data)},
-        "data": {note["name"]: note["sha256"] for note in meta.trials},
+        "data": {note["name"]: note["sha256"] for note in meta.trials if note["name"] in trained_on},
     }
+    if settings.target != "stage":
+        described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in trained_on}
     with locked(output_dir):
         work = output_dir / "training"
         _same_training(work / "settings.json", described)
-        torch.manual_seed(settings.seed)
-        predictor = KnownPredictor(config)
-        for kind in config.kinds:
-            _KindTraining(kind, predictor.network(kind), meta, split, config.history_length, settings, work).run()
+        jobs = [KindTraining(kind, meta.folder, split, config, settings, work) for kind in config.kinds]
+        with Workers(min(processes, len(jobs))) as workers:
+            workers.run(jobs, "Meta-training")
+        predictor = _initial(config, settings.seed)
+        for job in jobs:
+            job.load_best(predictor.network(job.kind))
+        if settings.functional.epochs:
+            with _one_thread():
+                FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
         predictor.save_pretrained(output_dir)
-        errors = retrodiction_errors(
-            meta, split.report, {"known": predictor.eval()}, steps=STAGES - config.history_length
-        )
-        result = {**described, "weights": hash_file(output_dir / "model.safetensors"), "errors": errors}
+        result = {
+            **described,
+            "weights": hash_file(output_dir / "model.safetensors"),
+            "epochs": {job.kind: job.state for job in jobs},
+            "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
+        }
         write_atomically(output_dir / RESULT, json.dumps(result, indent=1) + "\n")
         size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
-        write_atomically(output_dir / "README.md", predictor_card(result, size))
+        write_atomically(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
     return result
 
 
-_SIZES = ("history_length", "hidden_size", "bottleneck_size", "output_size", "negative_slope", "kinds")
+_SIZES = (
+    "history_length", "hidden_size", "bottleneck_size", "output_size", "negative_slope", "kinds", "inputs",
+    "conditions",
+)  # fmt: skip
 
 
-class _KindTraining:
-    """The training of one kind's network, epoch by epoch."""
+@dataclass(frozen=True)
+class KindTraining:
+    """The training of one kind's network, for [`Workers`](know_hf.transfer.workers)."""
 
-    def __init__(self, kind, network: nn.Module, meta, split: Split, length: int, settings, work: Path):
-        self.kind, self.network, self.length, self.settings, self.work = kind, network, length, settings, work
-        self.meta, self.split = meta, split
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        self.state = {"epoch": 0, "best": math.inf, "best_epoch": -1, "history": []}
+    kind: str
+    meta: Path
+    split: Split
+    config: KnownConfig
+    settings: MetaTrainingSettings
+    work: Path
+
+    #: A kind builds on nothing.
+    ready = True
+
+    @property
+    def cost(self) -> float:
+        """Rows to train on, at most."""
+        return self.settings.epochs * self.settings.rows
+
+    @property
+    def done(self) -> bool:
+        """Whether it was trained to its end."""
+        return self._end.exists()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What came of every epoch: ``history`` of training loss and choice score, ``best_epoch``, and ``best``."""
+        return json.loads((self.work / f"{self.kind}.json").read_text())
+
+    @property
+    def _end(self) -> Path:
+        return self.work / f"{self.kind}-done"
+
+    def load_best(self, network: nn.Module) -> None:
+        """Puts the best epoch's weights into a network of this kind."""
+        self._progress(network).load_best()
 
     def run(self) -> None:
-        """Trains to the end or until nothing gets better; the network ends as its best epoch."""
-        self._restore()
+        """Trains to the end, or until nothing gets better."""
+        with _one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
+            network = _initial(self.config, self.settings.seed).network(self.kind)
+            progress = self._progress(network)
+            if not progress.ended:
+                meta = MetaDataSet(self.meta)
+                train, choice = (
+                    Samples(meta, names, self.kind, self.config, self.settings.target)
+                    for names in (self.split.train, self.split.choice)
+                )
+                if (found := len(train.values)) < FEWEST_VALUES:
+                    raise ValueError(
+                        f"The {len(self.split.train)} trials to train on hold {found} values of kind {self.kind}; at "
+                        f"least {FEWEST_VALUES} are needed: collect more trials."
+                    )
+                judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator().manual_seed(1))
+                bar = tqdm(
+                    total=self.settings.epochs, initial=progress.epoch, desc=f"Meta-training {self.kind}", leave=False
+                )
+                with bar:
+                    while not progress.ended:
+                        progress.finish_epoch(self._epoch(network, progress, train), self._score(network, judged))
+                        bar.set_postfix(error=f"{progress.state['best']:.3f}")
+                        bar.update()
+            write_atomically(self._end, "")
+
+    def _progress(self, network: nn.Module) -> Progress:
         settings = self.settings
-        if not self._ended():
-            train = Samples(self.meta, self.split.train, self.kind)
-            choice = Samples(self.meta, self.split.choice, self.kind)
-            # The same rows in every epoch, so that epochs can be compared.
-            held_out = choice.draw(min(settings.rows, 500_000), self.length, torch.Generator().manual_seed(1))
-            bar = tqdm(total=settings.epochs, initial=self.state["epoch"], desc=f"Meta-training {self.kind}")
-            with bar:
-                while not self._ended():
-                    self._epoch(train, held_out)
-                    bar.set_postfix(error=f"{self.state['best']:.3f}")
-                    bar.update()
-        self.network.load_state_dict(load_file(self.work / f"{self.kind}-best.safetensors"))
+        optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, fused=True)
+        return Progress(self.work, self.kind, network, optimizer, settings.epochs, settings.patience)
 
-    def _ended(self) -> bool:
-        epoch, best = self.state["epoch"], self.state["best_epoch"]
-        return epoch >= self.settings.epochs or (best >= 0 and epoch - best > self.settings.patience)
-
-    def _epoch(self, train: Samples, held_out: torch.Tensor) -> None:
-        settings, epoch = self.settings, self.state["epoch"]
+    def _epoch(self, network: nn.Module, progress: Progress, train: Samples) -> float:
+        settings, epoch, optimizer = self.settings, progress.epoch, progress.optimizer
         # Each epoch draws its own numbers, so that one that is repeated draws the same.
         generator = torch.Generator().manual_seed(1_000_003 * (settings.seed + 1) + epoch)
-        rate = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        penalised = [m for m in self.network.modules() if isinstance(m, ScaledLinear)]
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+        penalised = [m for m in network.modules() if isinstance(m, ScaledLinear)]
         total = torch.zeros(())
-        batches = train.draw(settings.rows, self.length, generator).split(settings.batch_size)
-        for rows in batches:
-            history, target = rows[:, :-1], rows[:, -1]
-            loss = (history[:, -1] + self.network(history) - target).abs().mean()
-            penalty = sum(
-                settings.kernel_penalty * m.weight.abs().sum() + settings.bias_penalty * m.bias.abs().sum()
-                for m in penalised
-            )
-            self.optimizer.zero_grad(set_to_none=True)
-            (loss + penalty).backward()
-            self.optimizer.step()
-            total += loss.detach()
-        score = self._score(held_out)
-        self.state["history"].append([total.item() / len(batches), score])
-        if score < self.state["best"]:
-            self.state |= {"best": score, "best_epoch": epoch}
-            self._save(f"{self.kind}-best.safetensors")
-        self.state["epoch"] = epoch + 1
-        self._save(f"{self.kind}-last.safetensors")
-        OptimizerState(self.work / f"{self.kind}-optimizer.safetensors").save(self.optimizer)
-        write_atomically(self.work / f"{self.kind}.json", json.dumps(self.state) + "\n")
+        for batch in train.batches(settings.rows, settings.batch_size, generator):
+            loss = self._errors(network, batch).mean()
+            objective = loss
+            if penalised:
+                kernels = torch.cat([m.weight.flatten() for m in penalised])
+                biases = torch.cat([m.bias for m in penalised])
+                objective = loss + settings.kernel_penalty * kernels.abs().sum()
+                objective = objective + settings.bias_penalty * biases.abs().sum()
+            optimizer.zero_grad(set_to_none=True)
+            objective.backward()
+            optimizer.step()
+            total += loss.detach() * len(batch.target)
+        return total.item() / settings.rows
+
+    def _errors(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Every row's distance, in the objective's unit."""
+        errors = (batch.history[-1] + residuals(network, batch) - batch.target).abs()
+        if self.settings.objective == "absolute":
+            return errors
+        return torch.where(batch.distance > 0, errors / batch.distance.clamp_min(1e-12), 0.0)
 
     @torch.no_grad()
-    def _score(self, rows: torch.Tensor) -> float:
-        """‖Θ̂−Θ‖₁ as a share of the distance that there was, over rows drawn evenly."""
+    def _score(self, network: nn.Module, judged: Batch) -> float:
+        """The objective over the judged rows, as a share of its value where nothing is predicted."""
         error = distance = 0.0
-        for part in rows.split(65_536):
-            history, target = part[:, :-1], part[:, -1]
-            error += (history[:, -1] + self.network(history) - target).abs().sum().item()
-            distance += (history[:, -1] - target).abs().sum().item()
+        for start in range(0, len(judged.target), 65_536):
+            part = judged[start : start + 65_536]
+            error += self._errors(network, part).sum().item()
+            apart = (part.history[-1] - part.target).abs()
+            if self.settings.objective == "relative":
+                apart = torch.where(part.distance > 0, apart / part.distance.clamp_min(1e-12), 0.0)
+            distance += apart.sum().item()
         return error / max(distance, 1e-30)
 
-    def _save(self, name: str) -> None:
-        temporary = self.work / f"{name}.partial"
-        save_file({key: value.contiguous() for key, value in self.network.state_dict().items()}, temporary)
-        os.replace(temporary, self.work / name)
 
-    def _restore(self) -> None:
-        note = self.work / f"{self.kind}.json"
-        if note.exists():
-            self.state = json.loads(note.read_text())
-            self.network.load_state_dict(load_file(self.work / f"{self.kind}-last.safetensors"))
-            OptimizerState(self.work / f"{self.kind}-optimizer.safetensors").load_into(self.optimizer)
+def residuals(network: nn.Module, batch: Batch) -> Tensor:
+    """Residuals of a batch, ``(n,)``, differentiable; the paper's network in its folded form."""
+    if batch.statistics is None:
+        return FoldedNetwork.of(network).residual(batch.history)
+    return network(batch.history.T, batch.statistics)
+
+
+def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return KnownPredictor(config)
+
+
+@contextlib.contextmanager
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _same_training(path: Path, described: dict[str, Any]) -> None:

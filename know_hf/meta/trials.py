@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -21,7 +22,7 @@ from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import write_shard
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.record import write_atomically
-from know_hf.transfer.examples import as_it_is
+from know_hf.transfer.examples import Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
 
@@ -155,11 +156,13 @@ class TrialRun:
         r = self.trial.sampling_ratio
         return self.trial.examples * self.trial.epochs * (1 - r**STAGES) / (1 - r)
 
-    def run(self) -> None:
-        """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out."""
-        trial, work = self.trial, self.folder / "work" / self.trial.name
-        begun = time.perf_counter()
-        train, test = open_examples(self.train), open_examples(self.test)
+    def parts(self) -> tuple[nn.Module, Examples, Examples]:
+        """The network with its initial values, its training data D^0, and the test data.
+
+        Raises:
+            ValueError: If there are fewer images than the trial needs.
+        """
+        trial, train = self.trial, open_examples(self.train)
         if len(train) < trial.examples:
             raise ValueError(
                 f"{trial.name} needs {trial.examples} examples of {trial.data_set}, there are {len(train)}."
@@ -167,16 +170,27 @@ class TrialRun:
         set_seed(trial.seed)
         rows = np.random.default_rng(trial.seed).permutation(len(train))[: trial.examples]
         model = NETWORKS[trial.architecture](train.inputs["pixel_values"].shape[1], trial.width)
-        accelerator = torch.accelerator.is_available()
-        args = ForgettingArguments(
-            str(work), num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
-            num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size, per_device_eval_batch_size=512,
-            learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule, optim=trial.optimizer,
-            save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=accelerator, use_cpu=not accelerator,
+        return model, train.select(rows), open_examples(self.test)
+
+    def arguments(self, work: Path, **changed) -> ForgettingArguments:
+        """Training arguments for a work folder, the trial's own but for ``changed``."""
+        trial, accelerator = self.trial, torch.accelerator.is_available()
+        own = dict(
+            num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
+            subset_seed=trial.seed, num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size,
+            per_device_eval_batch_size=512, learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule,
+            optim=trial.optimizer, save_strategy="no", logging_strategy="no", disable_tqdm=True,
+            remove_unused_columns=False, dataloader_pin_memory=accelerator, use_cpu=not accelerator,
         )  # fmt: skip
+        return ForgettingArguments(str(work), **{**own, **changed})
+
+    def run(self) -> None:
+        """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out."""
+        trial, work = self.trial, self.folder / "work" / self.trial.name
+        begun = time.perf_counter()
+        model, train, test = self.parts()
         trainer = ForgettingTrainer(
-            model=model, args=args, train_dataset=train.select(rows), eval_dataset=test, data_collator=as_it_is,
+            model=model, args=self.arguments(work), train_dataset=train, eval_dataset=test, data_collator=as_it_is,
             compute_metrics=load_metric("accuracy"),
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)

@@ -24,8 +24,9 @@ from know_hf.retrodiction.task_vectors import consensus_ta, magmax, task_vector,
 class Method:
     """A retrodiction method and what the streaming writer needs to know about it.
 
-    ``elementwise`` methods may be given any block of a tensor; the others need all of it at once. ``predictor`` says
-    which learned weights it reads: ``"known"`` (the bundled ones by default), ``"wnn"``, ``"nino"`` or none.
+    ``elementwise`` methods may be given any block of a tensor, unless their predictor reads whole tensors; the others
+    need all of it at once. ``predictor`` says which learned weights it reads: ``"known"`` (the bundled ones by
+    default), ``"wnn"``, ``"nino"`` or none.
     """
 
     function: Callable[..., Tensor]
@@ -36,6 +37,10 @@ class Method:
     def parameters(self) -> list[str]:
         """Names of the method's own parameters."""
         return [p.name for p in inspect.signature(self.function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def takes_blocks(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether any block of a tensor will do, with these parameters."""
+        return self.elementwise and not getattr(parameters.get("predictor"), "reads_whole_tensors", False)
 
 
 METHODS: dict[str, Method] = {

@@ -6,20 +6,28 @@ from know_hf.known import KnownPredictor
 from know_hf.trajectory import to_history
 
 
-def known(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor | None = None) -> Tensor:
+def known(
+    stages: Tensor,
+    kind: str,
+    steps: int = 1,
+    *,
+    predictor: KnownPredictor | None = None,
+    sampling_ratio: float | None = None,
+) -> Tensor:
     """Retrodicts with a learned predictor, sliding the window one stage a step.
 
     Args:
-        stages: ``(S, *shape)`` in stage order.
+        stages: ``(S, *shape)`` in stage order; a whole tensor if ``predictor.reads_whole_tensors``.
         kind: Kind of the tensor; the predictor has one network for each.
         steps: Number of steps.
         predictor: A [`KnownPredictor`]; the bundled one by default.
+        sampling_ratio: Ratio r of the forgetting, for predictors that are told it; [`enrich`] fills it in.
 
     Returns:
         ``(steps, *shape)`` float32 on the predictor's device.
 
     Raises:
-        ValueError: If the predictor reads another number of stages or has no network for ``kind``.
+        ValueError: If the predictor reads another number of stages, has no network for ``kind``, or lacks the ratio.
 
     Source: paper Eq. 4 and section 4.6.
 
@@ -30,4 +38,4 @@ def known(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredicto
         torch.Size([1, 4])
     """
     predictor = predictor or KnownPredictor.default(len(stages))
-    return predictor.predict(to_history(stages), kind, steps)
+    return predictor.predict(to_history(stages), kind, steps, sampling_ratio=sampling_ratio)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from know_hf.data import find_columns, load_split
-from know_hf.enrichment.methods import load_predictor
+from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.subsets import subset_sizes
@@ -224,7 +224,8 @@ class _Bench:
         fields = ForgettingRun(self.folder, "forgetting", source, self.columns, {}).arguments()
         stages = setting.read_stages or fields.num_stages
         for method in setting.methods:
-            own = {"predictor": load_predictor(self.predictor, stages)} if METHODS[method].predictor else {}
+            learned = load_predictor(self.predictor, stages) if METHODS[method].predictor else None
+            own = {} if learned is None else predictor_parameters(learned, fields.sampling_ratio)
             check_method(method, stages, ["fc"], setting.steps, own)
         for predictor in self.predictors.values():
             load_predictor(predictor, stages)

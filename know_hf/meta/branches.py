@@ -1,0 +1,160 @@
+"""Branches beside a trial: what else its stages could have become.
+
+A branch starts from Θ^(i−1), as stage i did, and takes as many steps as it, on D^j: with j = i it repeats the stage
+independently; with j = i−1 it is what the same steps make of more data. Both begin with a fresh optimizer, so that
+their difference is the data's alone.
+"""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+from transformers import Trainer, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from know_hf.enrichment.provenance import hash_file
+from know_hf.forgetting.stages import stage_subsets, training_steps
+from know_hf.meta.shards import VERSION, read_shard
+from know_hf.meta.trials import TrialRun
+from know_hf.trajectory import TrajectoryError
+from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
+from know_hf.trajectory.record import write_atomically
+from know_hf.transfer.examples import as_it_is
+
+#: The branches of a trial: stage whose start and steps they share, and stage whose data they see.
+BRANCHES = ((1, 1), (1, 0), (2, 2), (2, 1))
+
+SCHEMA = pa.schema(
+    [
+        ("trial", pa.int64()),
+        ("tensor", pa.string()),
+        ("stage", pa.int64()),
+        ("data", pa.int64()),
+        ("repetition", pa.int64()),
+        ("values", pa.list_(pa.float32())),
+    ],
+    metadata={"know_hf": json.dumps({"version": VERSION})},
+)
+
+
+@dataclass(frozen=True)
+class BranchRun:
+    """All branches of one trial, for [`Workers`](know_hf.transfer.workers); the trial has to be done."""
+
+    trial_run: TrialRun
+    repetitions: int
+
+    @property
+    def folder(self) -> Path:
+        """Where branches lie in a meta-data set."""
+        return self.trial_run.folder / "branches"
+
+    @property
+    def note(self) -> Path:
+        """Says what became of them; it is written last."""
+        return self.folder / f"{self.trial_run.trial.name}.json"
+
+    @property
+    def done(self) -> bool:
+        """Whether they are there, or have nothing to start from."""
+        diverged = self.trial_run.done and "diverged" in json.loads(self.trial_run.note.read_text())
+        return diverged or self.note.exists()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the trial is there."""
+        return self.trial_run.done
+
+    @property
+    def cost(self) -> float:
+        """Examples to train on, in all."""
+        trial = self.trial_run.trial
+        share = sum(trial.sampling_ratio**stage for stage, _ in BRANCHES)
+        return trial.examples * trial.epochs * share * self.repetitions
+
+    def check(self) -> None:
+        """Raises if the branches that are there have another number of repetitions.
+
+        Raises:
+            TrajectoryError: If they have.
+        """
+        if self.note.exists() and (found := json.loads(self.note.read_text())["repetitions"]) != self.repetitions:
+            raise TrajectoryError(
+                f"{self.note} was made with {found} repetitions, not {self.repetitions}: repeat that number, or take "
+                "another folder."
+            )
+
+    def run(self) -> None:
+        """Trains them; branches that diverge are noted and left out together."""
+        trial, work = self.trial_run.trial, self.trial_run.folder / "work" / f"{self.trial_run.trial.name}-branches"
+        model, train, _ = self.trial_run.parts()
+        args = self.trial_run.arguments(work)
+        subsets = stage_subsets(train, args)
+        stages = list(read_shard(self.trial_run.folder / "data" / f"{trial.name}.parquet"))
+        own, live = copy.deepcopy(model.state_dict()), stored_names(model)
+        predicted = [tensor.tensor for tensor in stages if tensor.kind in PREDICTED_KINDS]
+        rows, content = [], {"repetitions": self.repetitions}
+        for stage, data in BRANCHES:
+            for repetition in range(self.repetitions):
+                start = {live[t.tensor]: torch.from_numpy(t.values[stage - 1]).view(t.shape) for t in stages}
+                model.load_state_dict({**own, **start})
+                seed = (trial.seed + 1) * 1000 + stage * 100 + data * 10 + repetition
+                steps = training_steps(len(subsets[stage]), args)
+                _train(model, self.trial_run.arguments(work, max_steps=steps, seed=seed), subsets[data])
+                trained = model.state_dict()
+                state = {name: trained[live[name]].cpu().clone() for name in predicted}
+                if not all(values.isfinite().all() for values in state.values()):
+                    content["diverged"] = f"stage {stage} on the data of stage {data}"
+                rows += [
+                    {
+                        "trial": trial.seed, "tensor": name, "stage": stage, "data": data, "repetition": repetition,
+                        "values": values.flatten().numpy(),
+                    }
+                    for name, values in state.items()
+                ]  # fmt: skip
+        if "diverged" not in content:
+            path = self.folder / f"{trial.name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".partial")
+            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
+            content["sha256"] = hash_file(temporary)
+            os.replace(temporary, path)
+        write_atomically(self.note, json.dumps(content, indent=1) + "\n")
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _train(model: nn.Module, args, subset) -> None:
+    set_seed(args.seed)
+    trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+
+
+def read_branches(path: Path) -> Iterator[tuple[str, int, int, np.ndarray]]:
+    """Reads branches: tensor's name, stage, stage of the data, and the flattened values.
+
+    Raises:
+        TrajectoryError: If the file is damaged, holds no branches or was written by a newer version.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise TrajectoryError(f"{path} is damaged: {error}") from error
+    version = json.loads((table.schema.metadata or {}).get(b"know_hf", b"{}")).get("version")
+    if not isinstance(version, int) or table.schema.names != SCHEMA.names:
+        raise TrajectoryError(f"{path} holds no branches of a meta-data set.")
+    if version > VERSION:
+        raise TrajectoryError(f"{path} has format version {version}, this know-hf reads {VERSION}: upgrade know-hf.")
+    for name, stage, data, values in zip(
+        *(table[column].to_pylist() for column in ("tensor", "stage", "data")), table["values"], strict=True
+    ):
+        yield name, stage, data, values.values.to_numpy()

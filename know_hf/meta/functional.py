@@ -1,0 +1,195 @@
+"""The second objective of meta-training: not how near a prediction comes to weights, but how well it does as a network.
+
+A network of the meta-data set is retrodicted, differentiably, and run on images of its task that none of its stages
+ever saw; what reaches the predictor is the gradient of its loss there. Optionally the loss is that after a few
+steps of fine-tuning, whose effect on the gradient is left out (first order).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from tqdm.auto import tqdm
+
+from know_hf.known import KnownPredictor
+from know_hf.known.differences import tensor_statistics
+from know_hf.known.inference import FoldedNetwork
+from know_hf.meta.collection import MetaDataSet, open_task, prepare_unseen
+from know_hf.meta.networks import NETWORKS
+from know_hf.meta.progress import Progress
+from know_hf.meta.samples import Split
+from know_hf.meta.trials import STAGES
+from know_hf.trajectory import to_history
+from know_hf.trajectory.kinds import stored_names
+from know_hf.transfer.examples import Examples
+
+#: Trials that an epoch is judged by, at most.
+JUDGES = 24
+
+
+@dataclass(frozen=True)
+class FunctionalSettings:
+    """How the second objective is trained.
+
+    Args:
+        epochs: Epochs at most; one step a trial and epoch. 0 leaves the objective out.
+        images: Images a step.
+        learning_rate: Of Adam.
+        inner_steps: Steps of fine-tuning before the loss is taken.
+        patience: Epochs without a better choice score after which it ends.
+
+    Source: ours.
+    """
+
+    epochs: int = 0
+    images: int = 256
+    learning_rate: float = 3e-4
+    inner_steps: int = 0
+    patience: int = 10
+
+
+class LiveTrial:
+    """A trial's stages, ready to be retrodicted and run as a network."""
+
+    def __init__(self, meta: MetaDataSet, name: str, images: Examples):
+        settings = next(note["settings"] for note in meta.trials if note["name"] == name)
+        self.ratio, self.rate, self.images = settings["sampling_ratio"], settings["learning_rate"], images
+        self.sign = settings["optimizer"] != "sgd"
+        channels = images.inputs["pixel_values"].shape[1]
+        self.model: nn.Module = NETWORKS[settings["architecture"]](channels, settings["width"]).train()
+        live = stored_names(self.model)
+        self.tensors = [(live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values)) for t in meta.read(name, None)]
+
+    def state(self, stage: int) -> dict[str, Tensor]:
+        """Every floating-point tensor of a stage."""
+        return {name: values[stage].view(shape).clone() for name, _, shape, values in self.tensors}
+
+    def retrodict(self, predictor: KnownPredictor, start: int) -> dict[str, Tensor]:
+        """One step beyond stage ``start``, differentiable in the predictor; the rest is the stage's own."""
+        state, length = self.state(start), predictor.config.history_length
+        for kind in predictor.config.kinds:
+            own = [(name, shape, values) for name, k, shape, values in self.tensors if k == kind]
+            if not own:
+                continue
+            windows = [to_history(values[start : start + length]) for _, _, values in own]
+            history, network = torch.cat(windows, 1), predictor.network(kind)
+            if predictor.config.inputs == "values":
+                residual = FoldedNetwork.of(network).residual(history)
+            else:
+                rows = [
+                    tensor_statistics(w.reshape(-1, *shape), predictor.config, sampling_ratio=self.ratio).expand(
+                        w.shape[1], -1
+                    )
+                    for w, (_, shape, _) in zip(windows, own, strict=True)
+                ]
+                residual = network(history.T, torch.cat(rows))
+            parts = (history[-1] + residual).split([w.shape[1] for w in windows])
+            state |= {name: part.view(shape) for (name, shape, _), part in zip(own, parts, strict=True)}
+        return state
+
+    def batch(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Images at random."""
+        return self.images.__getitems__(torch.randperm(len(self.images), generator=generator)[:count].tolist())
+
+    def loss(self, state: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy of a state, with BatchNorm statistics of the batch."""
+        output: Any = functional_call(self.model, state, kwargs=batch)
+        return output["loss"]
+
+    def tuned(self, state: dict[str, Tensor], steps: int, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The state after steps of fine-tuning, first order: gradients pass through as if it had only been moved.
+
+        Steps of a trial that used Adam take the gradient's sign, as Adam's first step does.
+        """
+        parameters = [name for name, _ in self.model.named_parameters()]
+        for _ in range(steps):
+            leaf = {name: value.detach().requires_grad_(name in parameters) for name, value in state.items()}
+            loss = self.loss(leaf, self.batch(count, generator))
+            gradients = torch.autograd.grad(loss, [leaf[name] for name in parameters])
+            moves = [g.sign() if self.sign else g for g in gradients]
+            state = {**state, **{n: state[n] - self.rate * m for n, m in zip(parameters, moves, strict=True)}}
+        return state
+
+
+class FunctionalTraining:
+    """Trains all kinds of a predictor at once, epoch by epoch; the best epoch on the choice trials is kept.
+
+    Args:
+        predictor: As the first objective left it; changed in place.
+        meta: The meta-data set.
+        split: Its trials.
+        data: Hub ids or folders of the data sets that it was collected on.
+        settings: How.
+        seed: Of the order of trials and images.
+        work: Folder for its progress.
+
+    Raises:
+        FileNotFoundError: If a data set cannot be found.
+        ValueError: If the data of a trial are missing.
+
+    Source: ours.
+    """
+
+    def __init__(
+        self, predictor: KnownPredictor, meta: MetaDataSet, split: Split, data: Sequence[str],
+        settings: FunctionalSettings, seed: int, work: Path,
+    ):  # fmt: skip
+        self.predictor, self.settings, self.seed = predictor, settings, seed
+        images = prepare_unseen(data, meta.folder / "cache")
+
+        def live(names: Sequence[str]) -> list[LiveTrial]:
+            return [LiveTrial(meta, name, open_task(images, meta, name)) for name in names]
+
+        self.train = live(split.train)
+        # Evenly over the trials, so that every network and data set judges.
+        self.judges = live(split.choice[:: max(1, math.ceil(len(split.choice) / JUDGES))])
+        self.optimizer = torch.optim.Adam(predictor.parameters(), lr=settings.learning_rate)
+        self.progress = Progress(work, "functional", predictor, self.optimizer, settings.epochs + 1, settings.patience)
+
+    def run(self) -> None:
+        """Trains to the end; the predictor ends as its best epoch, which may be the one before the first."""
+        progress = self.progress
+        if progress.epoch == 0:
+            progress.finish_epoch(math.nan, self.score())
+        bar = tqdm(total=self.settings.epochs, initial=progress.epoch - 1, desc="Meta-training the function")
+        with bar:
+            while not progress.ended:
+                self._epoch()
+                bar.set_postfix(loss=f"{progress.state['best']:.4f}")
+                bar.update()
+        progress.load_best()
+
+    def _epoch(self) -> None:
+        epoch, settings = self.progress.epoch, self.settings
+        generator = torch.Generator().manual_seed(2_000_003 * (self.seed + 1) + epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / settings.epochs))
+        rooms, total = STAGES - self.predictor.config.history_length + 1, 0.0
+        for position in torch.randperm(len(self.train), generator=generator).tolist():
+            start = int(torch.randint(rooms, (), generator=generator))
+            loss = self._relative_loss(self.train[position], start, generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.predictor.parameters(), 1.0)
+            self.optimizer.step()
+            total += loss.item()
+        self.progress.finish_epoch(total / len(self.train), self.score())
+
+    def _relative_loss(self, trial: LiveTrial, start: int, generator: torch.Generator) -> Tensor:
+        """Loss of the prediction as a share of that of the stage it started from, both fine-tuned alike."""
+        steps, count = self.settings.inner_steps, self.settings.images
+        batch, marks, losses = trial.batch(count, generator), generator.get_state(), []
+        for state in (trial.retrodict(self.predictor, start), trial.state(start)):
+            generator.set_state(marks)  # the same images for both
+            losses.append(trial.loss(trial.tuned(state, steps, count, generator), batch))
+        return losses[0] / losses[1].detach().clamp_min(1e-6)
+
+    def score(self) -> float:
+        """Mean relative loss of one step beyond Θ^0 over the judges, always on the same images."""
+        generator = torch.Generator().manual_seed(3)
+        return sum(self._relative_loss(trial, 0, generator).item() for trial in self.judges) / len(self.judges)
