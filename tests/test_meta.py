@@ -247,7 +247,7 @@ def test_meta_training(collected, tmp_path, monkeypatch):
         first = retrodiction_errors(collected, result["split"]["report"], {"u": untrained}, steps=1)["u"][kind]["1"]
         assert result["errors"]["known"][kind]["1"]["mean"] < first["mean"]
 
-    # Stopped in the third epoch of the second kind, and continued: the same weights.
+    # Stopped in the third epoch of the second kind, and continued by two processes: the same weights.
     epoch, calls = KindTraining._epoch, []
 
     def stop(self, *args):
@@ -259,7 +259,7 @@ def test_meta_training(collected, tmp_path, monkeypatch):
     monkeypatch.setattr(KindTraining, "_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         meta_train(collected, tmp_path / "parts", settings=QUICK_TRAINING, **HELD_OUT)
-    again = meta_train(collected, tmp_path / "parts", settings=QUICK_TRAINING, **HELD_OUT)
+    again = meta_train(collected, tmp_path / "parts", settings=QUICK_TRAINING, processes=2, **HELD_OUT)
     assert again == result and calls.count("conv") == 4
     with pytest.raises(TrajectoryError, match="another training \\(different settings\\)"):
         meta_train(collected, tmp_path / "parts", settings=replace(QUICK_TRAINING, seed=1), **HELD_OUT)

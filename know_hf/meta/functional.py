@@ -56,14 +56,16 @@ class FunctionalSettings:
 class LiveTrial:
     """A trial's stages, ready to be retrodicted and run as a network."""
 
-    def __init__(self, meta: MetaDataSet, name: str, images: Examples):
+    def __init__(self, meta: MetaDataSet, name: str, images: Examples, device: torch.device | str = "cpu"):
         settings = next(note["settings"] for note in meta.trials if note["name"] == name)
         self.ratio, self.rate, self.images = settings["sampling_ratio"], settings["learning_rate"], images
         self.sign = settings["optimizer"] != "sgd"
         channels = images.inputs["pixel_values"].shape[1]
-        self.model: nn.Module = NETWORKS[settings["architecture"]](channels, settings["width"]).train()
-        live = stored_names(self.model)
-        self.tensors = [(live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values)) for t in meta.read(name, None)]
+        self.model: nn.Module = NETWORKS[settings["architecture"]](channels, settings["width"]).to(device).train()
+        live, self.device = stored_names(self.model), device
+        self.tensors = [
+            (live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values).to(device)) for t in meta.read(name, None)
+        ]
 
     def state(self, stage: int) -> dict[str, Tensor]:
         """Every floating-point tensor of a stage."""
@@ -94,7 +96,8 @@ class LiveTrial:
 
     def batch(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Images at random."""
-        return self.images.__getitems__(torch.randperm(len(self.images), generator=generator)[:count].tolist())
+        chosen = torch.randperm(len(self.images), generator=generator)[:count].tolist()
+        return {name: values.to(self.device) for name, values in self.images.__getitems__(chosen).items()}
 
     def loss(self, state: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy of a state, with BatchNorm statistics of the batch."""
@@ -143,7 +146,7 @@ class FunctionalTraining:
         images = prepare_unseen(data, meta.folder / "cache")
 
         def live(names: Sequence[str]) -> list[LiveTrial]:
-            return [LiveTrial(meta, name, open_task(images, meta, name)) for name in names]
+            return [LiveTrial(meta, name, open_task(images, meta, name), predictor.device) for name in names]
 
         self.train = live(split.train)
         # Evenly over the trials, so that every network and data set judges.

@@ -148,13 +148,22 @@ class Samples:
         kind: ``"conv"``, ``"fc"`` or ``"bias"``.
         config: The predictor's: how many stages it reads, and what of their tensor.
         target: One of ``TARGETS``.
+        device: Where the values are kept and rows come from.
 
     Raises:
         TrajectoryError: If a trial's file is damaged or holds values that are not finite, or branches are missing.
         ValueError: If no trial has a tensor of that kind that moved, or the target does not fit.
     """
 
-    def __init__(self, meta: MetaDataSet, names: Sequence[str], kind: str, config: KnownConfig, target: str = "stage"):
+    def __init__(
+        self,
+        meta: MetaDataSet,
+        names: Sequence[str],
+        kind: str,
+        config: KnownConfig,
+        target: str = "stage",
+        device: torch.device | str = "cpu",
+    ):
         self.config, self.windows = config, windows_of(target, config)
         values, sizes, trials, statistics, distances = [], [], [], [], []
         for position, name in enumerate(tqdm(names, desc=f"Reading {kind}", leave=False)):
@@ -176,13 +185,14 @@ class Samples:
                 trials.append(position)
         if not values:
             raise ValueError(f"None of the {len(names)} trials has a tensor of kind {kind}.")
-        self.values, self.sizes = torch.cat(values), torch.tensor(sizes)
+        self.device, self.values, self.sizes = device, torch.cat(values).to(device), torch.tensor(sizes, device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
-        self.distances = torch.tensor(np.array(distances), dtype=torch.float32)
-        self.statistics = None if statistics[0][0] is None else torch.stack([torch.stack(s) for s in statistics])
+        self.distances = torch.tensor(np.array(distances), dtype=torch.float32, device=device)
+        told = statistics[0][0] is not None
+        self.statistics = torch.stack([torch.stack(s) for s in statistics]).to(device) if told else None
         # Each trial is drawn from as often as any other, and each of its tensors as often as its others.
         per_trial = torch.bincount(torch.tensor(trials))
-        self.shares = 1 / per_trial[torch.tensor(trials)].double()
+        self.shares = (1 / per_trial[torch.tensor(trials)].double()).to(device)
 
     def _statistics(self, tensor: TensorStages, window: Window, ratio: float) -> Tensor | None:
         if self.config.inputs == "values":
@@ -200,12 +210,13 @@ class Samples:
 
         Args:
             rows: Number of rows.
-            generator: Source of the choice.
+            generator: Source of the choice, on the same device.
         """
         tensors = torch.multinomial(self.shares, rows, replacement=True, generator=generator)
-        inside = (torch.rand(rows, generator=generator, dtype=torch.float64) * self.sizes[tensors]).long()
+        place = torch.rand(rows, generator=generator, dtype=torch.float64, device=self.device)
+        inside = (place * self.sizes[tensors]).long()
         found = self.values[self.starts[tensors] + inside.clamp_max(self.sizes[tensors] - 1)]
-        length, order = self.config.history_length, torch.randperm(rows, generator=generator)
+        length, order = self.config.history_length, torch.randperm(rows, generator=generator, device=self.device)
         history, target, distance, statistics = [], [], [], []
         for i, (part, owners) in enumerate(
             zip(found.tensor_split(len(self.windows)), tensors.tensor_split(len(self.windows)), strict=True)

@@ -145,9 +145,10 @@ def meta_train(
         for job in jobs:
             job.load_best(predictor.network(job.kind))
         if settings.functional.epochs:
+            predictor.to(training_device())
             with _one_thread():
                 FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
-        predictor.save_pretrained(output_dir)
+        predictor.cpu().save_pretrained(output_dir)
         result = {
             **described,
             "weights": hash_file(output_dir / "model.safetensors"),
@@ -206,12 +207,13 @@ class KindTraining:
     def run(self) -> None:
         """Trains to the end, or until nothing gets better."""
         with _one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
-            network = _initial(self.config, self.settings.seed).network(self.kind)
+            device = training_device()
+            network = _initial(self.config, self.settings.seed).network(self.kind).to(device)
             progress = self._progress(network)
             if not progress.ended:
                 meta = MetaDataSet(self.meta)
                 train, choice = (
-                    Samples(meta, names, self.kind, self.config, self.settings.target)
+                    Samples(meta, names, self.kind, self.config, self.settings.target, device)
                     for names in (self.split.train, self.split.choice)
                 )
                 if (found := len(train.values)) < FEWEST_VALUES:
@@ -219,7 +221,7 @@ class KindTraining:
                         f"The {len(self.split.train)} trials to train on hold {found} values of kind {self.kind}; at "
                         f"least {FEWEST_VALUES} are needed: collect more trials."
                     )
-                judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator().manual_seed(1))
+                judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
                 bar = tqdm(
                     total=self.settings.epochs, initial=progress.epoch, desc=f"Meta-training {self.kind}", leave=False
                 )
@@ -238,11 +240,11 @@ class KindTraining:
     def _epoch(self, network: nn.Module, progress: Progress, train: Samples) -> float:
         settings, epoch, optimizer = self.settings, progress.epoch, progress.optimizer
         # Each epoch draws its own numbers, so that one that is repeated draws the same.
-        generator = torch.Generator().manual_seed(1_000_003 * (settings.seed + 1) + epoch)
+        generator = torch.Generator(train.device).manual_seed(1_000_003 * (settings.seed + 1) + epoch)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
         penalised = [m for m in network.modules() if isinstance(m, ScaledLinear)]
-        total = torch.zeros(())
+        total = torch.zeros((), device=train.device)
         for batch in train.batches(settings.rows, settings.batch_size, generator):
             loss = self._errors(network, batch).mean()
             objective = loss
@@ -283,6 +285,12 @@ def residuals(network: nn.Module, batch: Batch) -> Tensor:
     if batch.statistics is None:
         return FoldedNetwork.of(network).residual(batch.history)
     return network(batch.history.T, batch.statistics)
+
+
+def training_device() -> torch.device:
+    """The accelerator, where there is one, else the CPU."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
