@@ -32,6 +32,7 @@ class Plan:
         predicted: Name → kind of the network that predicts it.
         copied: Name → why it is copied.
         seconds_per_weight: Measured on this machine, per weight and step.
+        whole: Whether the predictor reads whole tensors at a time.
 
     Source: ours.
     """
@@ -44,6 +45,7 @@ class Plan:
     predicted: dict[str, str]
     copied: dict[str, str]
     seconds_per_weight: float
+    whole: bool = False
 
     @property
     def predicted_weights(self) -> int:
@@ -57,9 +59,10 @@ class Plan:
 
     @property
     def working_bytes(self) -> int:
-        """Expected memory beyond the libraries: stages and steps of one float32 block, read and converted."""
+        """Expected memory beyond the libraries: stages and steps of one float32 block or, with predictors that read
+        whole tensors, of the largest; read and converted."""
         largest = max((self.tensors[name].numel for name in self.predicted), default=0)
-        return (2 * self.stages + self.steps + 1) * min(BLOCK, largest) * 4
+        return (2 * self.stages + self.steps + 1) * (largest if self.whole else min(BLOCK, largest)) * 4
 
     @property
     def output_bytes(self) -> int:
@@ -140,8 +143,9 @@ def make_plan(
         }
         stages = 5 if predictor is None else load_predictor_stages(predictor)
     predicted, copied = resolve_kinds(parameters, norms=norms, embeddings=embeddings, kinds=kinds)
-    speed = _measure(load_predictor(predictor, stages))
-    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed)
+    learned = load_predictor(predictor, stages)
+    speed, whole = _measure(learned), learned.reads_whole_tensors
+    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, whole)
 
 
 def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:

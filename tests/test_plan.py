@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from know_hf import KnownConfig, KnownPredictor
 from know_hf.plan import make_plan
 from know_hf.trajectory import Trajectory, TrajectoryError, resolve_kinds
 
@@ -23,6 +24,14 @@ def test_plan_of_a_model_agrees_with_its_trajectory(trajectory, image_model_fold
     text = make_plan(text_model_folder, embeddings="fc")
     assert text.predicted["embeddings.word_embeddings.weight"] == "fc"
     assert text.copied["embeddings.LayerNorm.weight"] == "normalisation parameter"
+
+
+def test_plan_counts_whole_tensors_where_they_are_needed(trajectory, tmp_path, monkeypatch):
+    predictor = KnownPredictor(KnownConfig(inputs="differences", conditions=["ratio"]))
+    monkeypatch.setattr("know_hf.plan.BLOCK", 10)
+    largest = max(trajectory.tensors[name].numel for name in make_plan(trajectory.root).predicted)
+    assert make_plan(trajectory.root).working_bytes == 14 * 10 * 4
+    assert make_plan(trajectory.root, predictor=predictor).working_bytes == 14 * largest * 4
 
 
 def test_plan_reads_no_weights(trajectory, monkeypatch):
