@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_known import KnownConfig
+from .threads import run_side_by_side
 
 # Smallest unit: of a tensor that did not move, every difference is zero in any unit.
 _TINY = 1e-30
@@ -107,9 +108,17 @@ class DifferenceNetwork(nn.Module):
             statistics = tensor_statistics(
                 window.reshape(-1, *shape), config, sampling_ratio=sampling_ratio, horizon=step
             )
-            for start in range(0, window.shape[1], block_size):
+
+            def fill(start: int, window: Tensor = window, statistics: Tensor = statistics, row: int = step - 1) -> None:
                 block = window[:, start : start + block_size]
-                predicted[step - 1, start : start + block_size] = block[-1] + self(block.T, statistics)
+                predicted[row, start : start + block_size] = block[-1] + self(block.T, statistics)
+
+            starts = range(0, window.shape[1], block_size)
+            if window.device.type == "cpu":
+                run_side_by_side(fill, starts)
+            else:
+                for start in starts:
+                    fill(start)
             if "horizon" not in config.conditions:
                 window = torch.cat((window[1:], predicted[step - 1 : step]))
         return predicted

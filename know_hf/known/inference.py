@@ -13,8 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .threads import run_side_by_side
+
 # Small blocks keep the hidden values in the processor's cache; a GPU wants many weights in flight.
 _BLOCK_CPU, _BLOCK_ACCELERATOR = 2048, 1 << 20
+# Blocks that a processor takes at a time.
+_SPAN = 16
 
 
 class _Gated(torch.autograd.Function):
@@ -95,12 +99,22 @@ class FoldedNetwork:
 
     def predict(self, history: Tensor, steps: int, block_size: int | None = None) -> Tensor:
         """Slides the window ``steps`` times over ``(S, n)``; returns ``(steps, n)``."""
-        block_size = block_size or (_BLOCK_CPU if history.device.type == "cpu" else _BLOCK_ACCELERATOR)
+        on_cpu = history.device.type == "cpu"
+        block_size = block_size or (_BLOCK_CPU if on_cpu else _BLOCK_ACCELERATOR)
         predicted = history.new_empty(steps, history.shape[1])
-        for start in range(0, history.shape[1], block_size):
-            window = history[:, start : start + block_size]
-            for step in range(steps):
-                newest = window[-1] + self.residual(window)
-                predicted[step, start : start + block_size] = newest
-                window = torch.cat((window[1:], newest[None]))
+
+        def fill(first: int) -> None:
+            for start in range(first, min(first + _SPAN * block_size, history.shape[1]), block_size):
+                window = history[:, start : start + block_size]
+                for step in range(steps):
+                    newest = window[-1] + self.residual(window)
+                    predicted[step, start : start + block_size] = newest
+                    window = torch.cat((window[1:], newest[None]))
+
+        spans = range(0, history.shape[1], _SPAN * block_size)
+        if on_cpu:
+            run_side_by_side(fill, spans)
+        else:
+            for first in spans:
+                fill(first)
         return predicted

@@ -1,6 +1,5 @@
 """Meta-training: KNOWN learns to undo the forgetting of many small networks."""
 
-import contextlib
 import json
 import math
 from collections.abc import Collection, Sequence
@@ -17,6 +16,7 @@ from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import ScaledLinear
+from know_hf.known.threads import one_thread
 from know_hf.locking import locked
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_table
@@ -146,7 +146,7 @@ def meta_train(
             job.load_best(predictor.network(job.kind))
         if settings.functional.epochs:
             predictor.to(training_device())
-            with _one_thread():
+            with one_thread():
                 FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
         predictor.cpu().save_pretrained(output_dir)
         result = {
@@ -206,7 +206,7 @@ class KindTraining:
 
     def run(self) -> None:
         """Trains to the end, or until nothing gets better."""
-        with _one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
+        with one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
             device = training_device()
             network = _initial(self.config, self.settings.seed).network(self.kind).to(device)
             progress = self._progress(network)
@@ -297,16 +297,6 @@ def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return KnownPredictor(config)
-
-
-@contextlib.contextmanager
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _same_training(path: Path, described: dict[str, Any]) -> None:
