@@ -99,6 +99,16 @@ def test_the_same_seed_gives_the_same_bytes(collected, data, tmp_path):
     assert content(tmp_path / "two") == mine and f"{COUNT} trials" in done.stdout
 
 
+def test_the_number_of_threads_does_not_matter(collected, data, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        collect(tmp_path, data, trials=2, **FAST)
+    finally:
+        torch.set_num_threads(1)
+    mine = content(collected.folder)
+    assert all(mine[name] == found for name, found in content(tmp_path).items())
+
+
 def test_a_trial_stopped_between_stages_continues(collected, data, tmp_path, monkeypatch):
     def stop(self, root, record, stage):
         if stage.index == 3:

@@ -23,6 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.stages import stage_subsets, training_steps
+from know_hf.known.threads import one_thread
 from know_hf.meta.shards import VERSION, read_shard
 from know_hf.meta.trials import TrialRun
 from know_hf.trajectory import TrajectoryError
@@ -136,7 +137,8 @@ def _train(model: nn.Module, args, subset) -> None:
     set_seed(args.seed)
     trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is)
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with one_thread():
+        trainer.train()
 
 
 def read_branches(path: Path) -> Iterator[tuple[str, int, int, np.ndarray]]:

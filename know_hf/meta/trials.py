@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.known.threads import one_thread
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import write_shard
 from know_hf.trajectory import Trajectory, TrajectoryError
@@ -196,7 +197,8 @@ class TrialRun:
         trainer.remove_callback(PrinterCallback)
         content: dict[str, Any] = {"settings": asdict(trial), "versions": versions()}
         try:
-            trainer.train()
+            with one_thread():  # sums must come out alike, whatever process a trial runs in
+                trainer.train()
         except TrajectoryError as error:
             if "diverged" not in str(error):
                 raise
