@@ -65,10 +65,10 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     barrier, results = spawn.Barrier(options.processes), spawn.SimpleQueue()
     kinds = ["conv", "fc", "bias"]
-    workers = [
-        spawn.Process(target=measure, args=(options.meta, options.rows, kinds[i % 3], barrier, results))
-        for i in range(options.processes)
-    ]
+    jobs = [(options.meta, options.rows, kinds[i % 3], barrier, results) for i in range(options.processes)]
+    if len(jobs) == 1:
+        measure(*jobs.pop())
+    workers = [spawn.Process(target=measure, args=job) for job in jobs]
     for worker in workers:
         worker.start()
     speeds: dict[str, float] = {}

@@ -246,7 +246,7 @@ def test_prediction_that_overflows_storage_is_named(tmp_path):
         predictor.network("bias").head.bias.fill_(50.0)
     big = {"bias": predictor}
     monkey = big["bias"].predict
-    predictor.predict = lambda history, kind, steps=1: monkey(history, kind, steps) * 2
+    predictor.predict = lambda history, kind, steps=1, **given: monkey(history, kind, steps) * 2
     with pytest.raises(ValueError, match="'pooler.dense.bias' is not finite in F16|is not finite"):
         enrich(trajectory, tmp_path / "out", predictor=predictor, steps=1)
     assert not leftovers(tmp_path / "out")

@@ -196,7 +196,7 @@ def test_refusals(data, collected, tmp_path, capsys):
         collect(collected.folder, data, trials=1, examples=(400, 500), epochs=(1, 1))
     with pytest.raises(ValueError, match="Unknown network 'alexnet'; there are cnn"):
         collect(tmp_path, data, architectures=["alexnet"])
-    with pytest.raises(ValueError, match="has 10 classes and 1257 training images; a trial needs 10 and 8000"):
+    with pytest.raises(ValueError, match="has 10 classes and 1697 training images; a trial needs 10 and 8000"):
         collect(tmp_path, data, trials=1)
     with pytest.raises(ValueError, match="share a name"):
         collect(tmp_path, [data[0], data[0]], trials=1)
