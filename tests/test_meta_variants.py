@@ -76,6 +76,22 @@ def test_branches_are_the_same_again(branched, data, tmp_path):
         collect(folder, data, trials=12, branches=2, **FAST_TRIALS)
 
 
+def test_damaged_branches_are_named(branched, tmp_path):
+    folder = shutil.copytree(branched.folder, tmp_path / "meta")
+    path = folder / "branches" / "trial-000003.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TrajectoryError, match="branches/trial-000003.parquet is damaged"):
+        MetaDataSet(folder).read_branches("trial-000003")
+    shutil.copyfile(folder / "data" / "trial-000003.parquet", path)
+    with pytest.raises(TrajectoryError, match="is no shard of a meta-data set, or of another kind"):
+        MetaDataSet(folder).read_branches("trial-000003")
+    table = pq.read_table(branched.folder / "branches" / "trial-000003.parquet")
+    pq.write_table(table.replace_schema_metadata({"know_hf": '{"version": 99}'}), path)
+    with pytest.raises(TrajectoryError, match="format version 99, this know-hf reads 1: upgrade"):
+        MetaDataSet(folder).read_branches("trial-000003")
+
+
 def test_targets(branched):
     tensor = next(iter(branched.read("trial-000001", ["conv"])))
     own = branched.read_branches("trial-000001")[tensor.tensor]

@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
-from know_hf.meta.shards import VERSION, read_shard
+from know_hf.meta.shards import VERSION, check_format, read_shard
 from know_hf.meta.trials import TrialRun
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
@@ -151,11 +151,7 @@ def read_branches(path: Path) -> Iterator[tuple[str, int, int, np.ndarray]]:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise TrajectoryError(f"{path} is damaged: {error}") from error
-    version = json.loads((table.schema.metadata or {}).get(b"know_hf", b"{}")).get("version")
-    if not isinstance(version, int) or table.schema.names != SCHEMA.names:
-        raise TrajectoryError(f"{path} holds no branches of a meta-data set.")
-    if version > VERSION:
-        raise TrajectoryError(f"{path} has format version {version}, this know-hf reads {VERSION}: upgrade know-hf.")
+    check_format(path, table.schema, SCHEMA)
     for name, stage, data, values in zip(
         *(table[column].to_pylist() for column in ("tensor", "stage", "data")), table["values"], strict=True
     ):

@@ -104,18 +104,21 @@ def read_shard(path: Path) -> Iterator[TensorStages]:
     """
     try:
         with pq.ParquetFile(path) as file:
-            version = json.loads((file.schema_arrow.metadata or {}).get(b"know_hf", b"{}")).get("version")
-            if not isinstance(version, int):
-                raise TrajectoryError(f"{path} is no shard of a meta-data set.")
-            if version > VERSION:
-                raise TrajectoryError(
-                    f"{path} has format version {version}, this know-hf reads {VERSION}: upgrade know-hf."
-                )
+            check_format(path, file.schema_arrow, SCHEMA)
             for batch in file.iter_batches(batch_size=16):
                 for row in range(batch.num_rows):
                     yield _tensor(path, batch, row)
     except (pa.ArrowException, OSError) as error:
         raise TrajectoryError(f"{path} is damaged: {error}") from error
+
+
+def check_format(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+    """Raises if a Parquet file of a meta-data set is none, or of a format that this version does not read."""
+    version = json.loads((found.metadata or {}).get(b"know_hf", b"{}")).get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise TrajectoryError(f"{path} has format version {version}, this know-hf reads {VERSION}: upgrade know-hf.")
+    if version is None or found.names != expected.names:
+        raise TrajectoryError(f"{path} is no shard of a meta-data set, or of another kind.")
 
 
 def _tensor(path: Path, batch: pa.RecordBatch, row: int) -> TensorStages:
