@@ -152,7 +152,7 @@ class Samples:
 
     Raises:
         TrajectoryError: If a trial's file is damaged or holds values that are not finite, or branches are missing.
-        ValueError: If no trial has a tensor of that kind that moved, or the target does not fit.
+        ValueError: If no trial has a tensor of that kind, or the target does not fit.
     """
 
     def __init__(
@@ -168,7 +168,6 @@ class Samples:
         values, sizes, trials, statistics, distances = [], [], [], [], []
         for position, name in enumerate(tqdm(names, desc=f"Reading {kind}", leave=False)):
             branches = {} if target == "stage" else meta.read_branches(name)
-            ratio = None
             for tensor in meta.read(name, [kind]):
                 ratio = tensor.trial["sampling_ratio"]
                 wanted = [find_target(tensor, w, target, branches.get(tensor.tensor)) for w in self.windows]
