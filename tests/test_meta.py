@@ -93,7 +93,7 @@ def test_the_same_seed_gives_the_same_bytes(collected, data, tmp_path):
     assert (tmp_path / "again" / "data" / "trial-000001.parquet").stat().st_mtime_ns == kept
     command = ["-m", "know_hf", "collect", "--data", *data, "--output-dir", tmp_path / "two", "--trials", COUNT,
                "--examples", 300, 400, "--epochs", 1, 1]  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*map(str, [*launch, *command])], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     assert content(tmp_path / "two") == mine and f"{COUNT} trials" in done.stdout

@@ -18,7 +18,7 @@ def first_block(heading: str) -> str:
 
 def test_the_two_commands():
     assert first_block("## Install and run") == 'python -m pip install ".[quickstart]" && python -m know_hf quickstart'
-    assert first_block("## Test") == 'python -m pip install -e ".[test]" && python -m pytest'
+    assert first_block("## Test") == 'python -m pip install -e ".[test]" && python -m pytest -n 2'
 
 
 def test_python_blocks_parse_and_import_real_names():
