@@ -1,6 +1,7 @@
 """Folded evaluation of a KNOWN network: the same function with fewer multiplications, in cache-sized blocks.
 
-Differentiable, too: meta-training goes the same way.
+Differentiable, too: meta-training goes the same way. Large predictions go through a fused kernel where one is at hand,
+compiled for the processor (``native.py``) or the GPU (``fused.py``).
 
 Of each stream ``h = W_h·x``, ``z = relu(W_z·h)`` and ``o = W_o·(a·exp(b·h) + W_t·z)``. Products of two linear maps
 fold into one: ``z`` comes directly from the inputs, and ``W_o·W_t`` takes 8 inputs to 32 without passing through 64.
@@ -13,7 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from . import fused, native
 from .threads import run_side_by_side
+
+#: Arithmetic of the products of hidden values; everything else is float32.
+PRECISIONS = ("float32", "bfloat16")
 
 # Small blocks keep the hidden values in the processor's cache; a GPU wants many weights in flight.
 _BLOCK_CPU, _BLOCK_ACCELERATOR = 2048, 1 << 20
@@ -85,6 +90,7 @@ class FoldedNetwork:
 
     def __init__(self, values: _FoldedStream, differences: _FoldedStream, head: tuple[Tensor, Tensor]):
         self.values, self.differences, self.head = values, differences, head
+        self._constants: dict[object, Tensor] = {}
 
     @classmethod
     def of(cls, network: nn.Module) -> "FoldedNetwork":
@@ -97,24 +103,82 @@ class FoldedNetwork:
         streams = torch.cat((self.values(history), self.differences(history.diff(dim=0))))
         return torch.addmv(self.head[1], streams.T, self.head[0][0]).tanh_()
 
-    def predict(self, history: Tensor, steps: int, block_size: int | None = None) -> Tensor:
-        """Slides the window ``steps`` times over ``(S, n)``; returns ``(steps, n)``."""
-        on_cpu = history.device.type == "cpu"
+    @property
+    def sizes(self) -> native.Sizes:
+        """What a kernel is made for."""
+        hidden, stages = self.values.hidden[0].shape
+        return native.Sizes(stages, hidden, *self.values.gates[0].shape[:1], *self.values.gated.shape[:1])
+
+    def kernel(self, device: torch.device, work: int, precision: str = "float32"):
+        """The kernel for so much work, or None for the folded form.
+
+        Args:
+            device: Where the histories lie.
+            work: Weights times steps: compiling has to repay.
+            precision: One of ``PRECISIONS``.
+
+        Raises:
+            ValueError: If the precision is unknown, or reduced where nothing can compute with it.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} is not known; use one of {', '.join(PRECISIONS)}.")
+        reduced = precision == "bfloat16"
+        if device.type == "cpu" and (reduced or work >= native.REPAYS):
+            kernel = native.compile_kernel(self.sizes, reduced)
+        else:
+            kernel = fused.kernel(device, self.sizes, reduced)
+        if kernel is None and reduced:
+            raise ValueError(
+                f"precision='bfloat16' needs a GPU with Triton, or a processor with AVX-512 BF16 and a C++ compiler; "
+                f"there is none for {device}. Leave precision at float32."
+            )
+        return kernel
+
+    def predict(
+        self,
+        history: Tensor,
+        steps: int,
+        block_size: int | None = None,
+        work: int | None = None,
+        precision: str = "float32",
+    ) -> Tensor:
+        """Slides the window ``steps`` times over ``(S, n)``; returns ``(steps, n)``.
+
+        Args:
+            history: Float32, the most forgotten stage first.
+            steps: Number of steps.
+            block_size: Weights per block; by default what suits the device's caches.
+            work: Weights times steps of the whole job that this is a part of.
+            precision: One of ``PRECISIONS``.
+        """
+        on_cpu, count = history.device.type == "cpu", history.shape[1]
         block_size = block_size or (_BLOCK_CPU if on_cpu else _BLOCK_ACCELERATOR)
-        predicted = history.new_empty(steps, history.shape[1])
+        history = history.contiguous()
+        predicted = history.new_empty(steps, count)
+        kernel = self.kernel(history.device, count * steps if work is None else work, precision)
+        if kernel is not None and kernel not in self._constants:
+            self._constants[kernel] = kernel.pack((self.values, self.differences), self.head)
 
         def fill(first: int) -> None:
-            for start in range(first, min(first + _SPAN * block_size, history.shape[1]), block_size):
-                window = history[:, start : start + block_size]
-                for step in range(steps):
-                    newest = window[-1] + self.residual(window)
-                    predicted[step, start : start + block_size] = newest
-                    window = torch.cat((window[1:], newest[None]))
+            part = slice(first, first + _SPAN * block_size)
+            if kernel is None:
+                self._slide(history[:, part], predicted[:, part], block_size)
+            else:
+                kernel.predict(self._constants[kernel], self.values.slope, history[:, part], predicted[:, part])
 
-        spans = range(0, history.shape[1], _SPAN * block_size)
+        spans = range(0, count, _SPAN * block_size)
         if on_cpu:
             run_side_by_side(fill, spans)
         else:
             for first in spans:
                 fill(first)
         return predicted
+
+    def _slide(self, history: Tensor, predicted: Tensor, block_size: int) -> None:
+        """Without a kernel: fills ``(steps, n)`` block by block."""
+        for start in range(0, history.shape[1], block_size):
+            window = history[:, start : start + block_size]
+            for row in predicted:
+                newest = window[-1] + self.residual(window)
+                row[start : start + block_size] = newest
+                window = torch.cat((window[1:], newest[None]))

@@ -1,6 +1,8 @@
 """The KNOWN hyper-model: predicts, weight by weight, what a larger data set would have changed."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -81,6 +83,8 @@ class KnownPredictor(PreTrainedModel):
         super().__init__(config)
         network = DifferenceNetwork if config.inputs == "differences" else KnownNetwork
         self.networks = nn.ModuleDict({kind: network(config) for kind in config.kinds})
+        self._folded: dict[str, FoldedNetwork] = {}
+        self._work: int | None = None
         self.post_init()
 
     @torch.no_grad()
@@ -176,6 +180,32 @@ class KnownPredictor(PreTrainedModel):
             )
         return self.network(kind)(*(history,) if statistics is None else (history, statistics))
 
+    @contextmanager
+    def frozen(self, work: int) -> Iterator[None]:
+        """Readies [`predict`] for a large job: folds the networks once, and compiles a kernel if that repays.
+
+        Args:
+            work: Weights times steps of all that will be predicted within the block. The weights of the predictor
+                must not change there.
+
+        Source: ours.
+
+        Example:
+            >>> import torch
+            >>> from know_hf import KnownPredictor
+            >>> predictor = KnownPredictor.default()
+            >>> with predictor.frozen(work=100):
+            ...     predictor.predict(torch.zeros(5, 100), "fc").shape
+            torch.Size([1, 100])
+        """
+        networks = self.networks.items() if not self.reads_whole_tensors else ()
+        with torch.no_grad():
+            self._folded, self._work = {kind: FoldedNetwork.of(network) for kind, network in networks}, work
+        try:
+            yield
+        finally:
+            self._folded, self._work = {}, None
+
     @torch.no_grad()
     def predict(
         self,
@@ -184,6 +214,7 @@ class KnownPredictor(PreTrainedModel):
         steps: int = 1,
         block_size: int | None = None,
         sampling_ratio: float | None = None,
+        precision: str = "float32",
     ) -> Tensor:
         """Predicts whole tensors, several steps by sliding window, block by block.
 
@@ -193,12 +224,15 @@ class KnownPredictor(PreTrainedModel):
             steps: Number of steps beyond the last entry, at least 1.
             block_size: Weights per block; by default what suits the device's caches.
             sampling_ratio: Ratio r of successive stages' data, for predictors with the condition ``ratio``.
+            precision: ``"bfloat16"`` multiplies hidden values in bfloat16 and adds in float32, where the processor or
+                GPU can; weights and their differences stay float32. Residuals are then off by about a hundredth.
 
         Returns:
             ``(steps, *shape)`` float32 predicted weights (not residuals), nearest step first.
 
         Raises:
-            ValueError: If the number of stages, the kind or ``steps`` does not fit, or the ratio is missing.
+            ValueError: If the number of stages, the kind or ``steps`` does not fit, the ratio is missing, or the
+                precision is not to be had here.
 
         Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding (ours).
         """
@@ -211,8 +245,11 @@ class KnownPredictor(PreTrainedModel):
             raise ValueError(f"steps is {steps}; it must be at least 1.")
         network, history = self.network(kind), history.to(self.device, torch.float32)
         if isinstance(network, DifferenceNetwork):
+            if precision != "float32":
+                raise ValueError(f"precision={precision!r}: a predictor of differences computes in float32 only.")
             predicted = network.predict(history, self.config, steps, sampling_ratio, block_size)
         else:
             flat = history.reshape(history.shape[0], -1)
-            predicted = FoldedNetwork.of(network).predict(flat, steps, block_size)
+            folded = self._folded.get(kind) or FoldedNetwork.of(network)
+            predicted = folded.predict(flat, steps, block_size, self._work, precision)
         return predicted.reshape(steps, *history.shape[1:])
