@@ -11,12 +11,16 @@ from transformers.models import auto
 
 from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
-from know_hf.known import KnownPredictor
+from know_hf.known import KnownPredictor, native
+from know_hf.known.inference import FoldedNetwork
 from know_hf.report import table
 from know_hf.trajectory import Checkpoint, Trajectory, kinds_of, resolve_kinds
 from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
 from know_hf.trajectory.kinds import Parameter
 from know_hf.trajectory.record import FILE_NAME
+
+# How long to measure the speed of prediction.
+_SECONDS = 1.0
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Plan:
         predicted: Name → kind of the network that predicts it.
         copied: Name → why it is copied.
         seconds_per_weight: Measured on this machine, per weight and step.
+        how: In words, what computes the predictions.
+        preparation: Seconds before the first prediction: compiling, where that repays.
         whole: Whether the predictor reads whole tensors at a time.
 
     Source: ours.
@@ -45,6 +51,8 @@ class Plan:
     predicted: dict[str, str]
     copied: dict[str, str]
     seconds_per_weight: float
+    how: str = ""
+    preparation: float = 0.0
     whole: bool = False
 
     @property
@@ -55,14 +63,16 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Expected time of the prediction itself on one process of this machine, without disk."""
-        return self.predicted_weights * self.steps * self.seconds_per_weight
+        return self.preparation + self.predicted_weights * self.steps * self.seconds_per_weight
 
     @property
     def working_bytes(self) -> int:
-        """Expected memory beyond the libraries: stages and steps of one float32 block or, with predictors that read
-        whole tensors, of the largest; read and converted."""
+        """Expected memory beyond the libraries: stages and steps of float32 blocks, being read, computed and written.
+
+        Blocks are whole tensors with predictors that read those.
+        """
         largest = max((self.tensors[name].numel for name in self.predicted), default=0)
-        return (2 * self.stages + self.steps + 1) * (largest if self.whole else min(BLOCK, largest)) * 4
+        return (3 * self.stages + 2 * self.steps + 2) * (largest if self.whole else min(BLOCK, largest)) * 4
 
     @property
     def output_bytes(self) -> int:
@@ -86,7 +96,8 @@ class Plan:
         return (
             f"{self.source}: {len(self.tensors)} tensors, {self.stages} stages, {self.steps} steps\n\n{table(rows)}\n\n"
             f"Prediction: {self.predicted_weights:,} weights × {self.steps} steps, about {self.seconds:.1f} s on one "
-            f"process of this machine ({self.seconds_per_weight:.1e} s per weight and step, measured now).\n"
+            f"process of this machine ({self.seconds_per_weight:.1e} s per weight and step, measured now),\n"
+            f"by {self.how}.\n"
             f"Memory beyond the libraries: about {self.working_bytes / 1e6:.0f} MB. Disk for the results: "
             f"{self.output_bytes / 1e6:.0f} MB."
         )
@@ -144,8 +155,10 @@ def make_plan(
         stages = 5 if predictor is None else load_predictor_stages(predictor)
     predicted, copied = resolve_kinds(parameters, norms=norms, embeddings=embeddings, kinds=kinds)
     learned = load_predictor(predictor, stages)
-    speed, whole = _measure(learned), learned.reads_whole_tensors
-    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, whole)
+    work = steps * sum(tensors[name].numel for name in predicted)
+    speed, how, preparation = _measure(learned, work)
+    whole = learned.reads_whole_tensors
+    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole)
 
 
 def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
@@ -194,16 +207,41 @@ def _skeleton(folder: Path, trust_remote_code: bool) -> torch.nn.Module:
         return auto_class.from_config(config, trust_remote_code=trust_remote_code)
 
 
-def _measure(predictor: KnownPredictor, seconds: float = 0.3) -> float:
-    """Seconds per weight and step on this machine's default device."""
-    weights = 1 << 16
-    history = torch.randn(predictor.config.history_length, weights) * 0.05
-    kind = predictor.config.kinds[0]
+def _measure(predictor: KnownPredictor, work: int) -> tuple[float, str, float]:
+    """Measures a predictor on this machine's default device.
+
+    Args:
+        predictor: It.
+        work: Weights times steps of the job.
+
+    Returns:
+        Seconds per weight and step; what computes, in words; seconds that preparing it takes.
+    """
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    predictor, kind = predictor.to(device), predictor.config.kinds[0]
     given = predictor_parameters(predictor, 0.5)
     given.pop("predictor")
-    predictor.predict(history[:, :2048], kind, **given)
-    start, rounds = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        predictor.predict(history, kind, **given)
-        rounds += 1
-    return (time.perf_counter() - start) / (rounds * weights)
+    steps, weights = 3, BLOCK // 4
+    history = torch.randn(predictor.config.history_length, weights, device=device) * 0.05
+    how, preparation = _means(predictor, device, work)
+    with predictor.frozen(work):
+        predictor.predict(history[:, :2048], kind, steps, **given).sum().item()
+        start, rounds = time.perf_counter(), 0
+        while not rounds or time.perf_counter() - start < _SECONDS:
+            predictor.predict(history, kind, steps, **given).sum().item()  # waits for an accelerator
+            rounds += 1
+    return (time.perf_counter() - start) / (rounds * weights * steps), how, preparation
+
+
+def _means(predictor: KnownPredictor, device: torch.device, work: int) -> tuple[str, float]:
+    """What will compute so many predictions, in words, and how long it takes to prepare."""
+    if predictor.reads_whole_tensors:
+        return "its network of differences, tensor by tensor", 0.0
+    kernel = FoldedNetwork.of(predictor.network(predictor.config.kinds[0])).kernel(device, work)
+    if isinstance(kernel, native.Kernel):
+        return f"a kernel compiled for this processor in {kernel.seconds:.1f} s", kernel.seconds
+    if kernel is not None:
+        return "one kernel on the accelerator", 0.0
+    if work < native.REPAYS:
+        return "the folded network (so few that compiling a kernel would not repay)", 0.0
+    return "the folded network (with a C++ compiler, about three times as fast)", 0.0

@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from know_hf import KnownConfig, KnownPredictor
+from know_hf.known import native
 from know_hf.plan import make_plan
 from know_hf.trajectory import Trajectory, TrajectoryError, resolve_kinds
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("know_hf.plan._SECONDS", 0.05)
 
 
 def test_plan_of_a_trajectory_lists_everything(trajectory):
@@ -30,8 +36,21 @@ def test_plan_counts_whole_tensors_where_they_are_needed(trajectory, tmp_path, m
     predictor = KnownPredictor(KnownConfig(inputs="differences", conditions=["ratio"]))
     monkeypatch.setattr("know_hf.plan.BLOCK", 10)
     largest = max(trajectory.tensors[name].numel for name in make_plan(trajectory.root).predicted)
-    assert make_plan(trajectory.root).working_bytes == 14 * 10 * 4
-    assert make_plan(trajectory.root, predictor=predictor).working_bytes == 14 * largest * 4
+    assert make_plan(trajectory.root).working_bytes == 23 * 10 * 4
+    assert make_plan(trajectory.root, predictor=predictor).working_bytes == 23 * largest * 4
+
+
+def test_plan_says_what_computes(trajectory, monkeypatch):
+    assert "folded network (so few that compiling a kernel would not repay)" in str(make_plan(trajectory.root))
+    monkeypatch.setattr(native, "REPAYS", 1000)
+    native.compile_kernel.cache_clear()
+    if native.compiler():
+        plan = make_plan(trajectory.root)
+        assert "by a kernel compiled for this processor in" in str(plan) and 0.05 < plan.preparation < plan.seconds
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    native.compile_kernel.cache_clear()
+    assert "with a C++ compiler, about three times as fast" in str(make_plan(trajectory.root))
+    native.compile_kernel.cache_clear()
 
 
 def test_plan_reads_no_weights(trajectory, monkeypatch):

@@ -1,7 +1,9 @@
 """Real processes: two at once, and one that is killed."""
 
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -11,7 +13,8 @@ from conftest import run_cli
 from transformers import AutoModelForImageClassification
 
 from know_hf import Trajectory
-from know_hf.trajectory import Checkpoint
+from know_hf.enrichment.ranges import share_of
+from know_hf.trajectory import Checkpoint, resolve_kinds
 
 SETTINGS = [
     "--num_train_epochs", 2, "--per_device_train_batch_size", 8, "--learning_rate", 1e-3, "--disable_tqdm", "True",
@@ -99,8 +102,9 @@ def test_two_processes(tmp_path, image_model_folder, image_data_folder):
     assert [s.examples for s in records[0].stages] == [s.examples for s in records[1].stages]
     for name in ("x2", "x4", "x8"):
         AutoModelForImageClassification.from_pretrained(tmp_path / "two" / "enriched" / name)
-    # One or two processes predict the same from the same trajectory.
+    # One, two or three processes predict the same from the same trajectory.
     run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "single")
+    launcher[-1] = "3"
     run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "shared", launcher=launcher, env=loopback)
     for name in ("x2", "x4", "x8"):
         alone, shared = ((tmp_path / run / name / "model.safetensors").read_bytes() for run in ("single", "shared"))
@@ -113,6 +117,28 @@ def test_two_processes(tmp_path, image_model_folder, image_data_folder):
             if trajectory.parameters[tensor].kind != "buffer":
                 assert torch.allclose(pair.read(tensor), single.read(tensor), rtol=0, atol=1e-6), tensor
     assert not list((tmp_path / "two").rglob("*.partial"))
+
+
+def test_one_failing_process_ends_them_all_in_words(tmp_path, trajectory):
+    """A value that only the second of two processes reads is not finite; mended, the same command succeeds."""
+    run = tmp_path / "run"
+    shutil.copytree(trajectory.root, run, ignore=shutil.ignore_patterns("training", "enriched*"))
+    copied = Trajectory.load(run)
+    last = share_of(copied.tensors, resolve_kinds(copied.parameters)[0], 1, 2, 1 << 20)[-1]
+    spec = copied.checkpoints[2].tensors[last.tensor]
+    intact = spec.file.read_bytes()
+    with open(spec.file, "r+b") as file:
+        file.seek(spec.offset + 4 * (last.stop - 1))
+        file.write(struct.pack("<f", float("nan")))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = {"launcher": launcher, "env": {"GLOO_SOCKET_IFNAME": "lo"}, "check": False, "timeout": 120}
+    failed = run_cli("predict", run, **command)
+    message = f"know-hf: error: Tensor '{last.tensor}' holds NaN or infinite values in stage 2"
+    assert failed.returncode and failed.stderr.count(message) == 2
+    assert not list((run / "enriched").glob("*x[248]*"))
+    spec.file.write_bytes(intact)
+    assert run_cli("predict", run, **command).returncode == 0
+    assert sorted(p.name for p in (run / "enriched").glob("x*")) == ["x2", "x4", "x8"]
 
 
 def test_second_run_on_a_busy_folder_is_refused(tmp_path, image_model_folder, image_data_folder):

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
 from know_hf.enrichment.writer import ENRICHMENT_FILE
 
@@ -37,6 +39,18 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file; read once as long as it does not change."""
     status = path.stat()
     return _hash_file(path, status.st_size, status.st_mtime_ns)
+
+
+def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:
+    """SHA-256 of several files, side by side: path → digest."""
+    size = sum(path.stat().st_size for path in paths)
+    bar = tqdm(total=size, desc="hashing inputs", unit="B", unit_scale=True, disable=not progress or size < 1 << 30)
+    with bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        digests = {}
+        for path, digest in zip(paths, pool.map(hash_file, paths), strict=True):
+            digests[str(path)] = digest
+            bar.update(path.stat().st_size)
+    return digests
 
 
 @cache

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+
+# Values at a time: float64 copies of them stay in the processor's cache.
+_PIECE = 1 << 14
 
 
 @dataclass
@@ -16,11 +20,20 @@ class Statistics:
 
     def add(self, kind: str, origin: Tensor, predicted: Tensor, reference: Tensor | None = None) -> None:
         """Adds one block; all ``(n,)``. ``reference`` is another method's prediction to compare directions with."""
-        origin, predicted = origin.double(), predicted.double()
-        change = predicted - origin
-        other = change.new_zeros(()) if reference is None else reference.double() - origin
-        sums = [change.square(), origin.square(), predicted.square(), other.square(), change * other]
-        self._add(kind, [*(values.sum().item() for values in sums), float(origin.numel())])
+        total = torch.zeros(5, dtype=torch.float64)
+        pieces = [origin.split(_PIECE), predicted.split(_PIECE)]
+        pieces.append([None] * len(pieces[0]) if reference is None else reference.split(_PIECE))
+        for first, second, third in zip(*pieces, strict=True):
+            first, second = first.double(), second.double()
+            change = second - first
+            other = None if third is None else third.double() - first
+            total[0] += change.square().sum()
+            total[1] += first.square().sum()
+            total[2] += second.square().sum()
+            if other is not None:
+                total[3] += other.square().sum()
+                total[4] += (change * other).sum()
+        self._add(kind, [*total.tolist(), float(origin.numel())])
 
     def _add(self, kind: str, values: list[float]) -> None:
         self.sums[kind] = [a + b for a, b in zip(self.sums.get(kind, [0.0] * 6), values, strict=True)]

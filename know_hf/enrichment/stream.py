@@ -3,18 +3,22 @@
 import errno
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
-from know_hf.enrichment.provenance import hash_file, hash_weights, holds
+from know_hf.enrichment.pipeline import overlapped
+from know_hf.enrichment.provenance import hash_files, hash_weights, holds
+from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder
@@ -25,8 +29,10 @@ from know_hf.locking import locked
 from know_hf.retrodiction import METHODS, check_method, retrodict
 from know_hf.trajectory import Trajectory, resolve_kinds
 
-#: Weights per block and stage: what one process holds in memory at a time (S + steps blocks of float32).
+#: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
 BLOCK = 1 << 20
+# A GPU wants more of them at once.
+_BLOCK_ACCELERATOR = 1 << 23
 
 #: Name of stage 0's scores with BatchNorm statistics re-estimated as for the predictions.
 BASELINE = "stage-0 (BatchNorm re-estimated)"
@@ -162,7 +168,7 @@ class Enrichment:
             "iterate": self.iterate,
             "step": step,
             "sampling_ratio": self.trajectory.record.sampling_ratio,
-            "sources": [{path.name: hash_file(path) for path in c.files} for c in self.trajectory.checkpoints],
+            "sources": [{p.name: self._hashes[str(p)] for p in c.files} for c in self.trajectory.checkpoints],
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
         }
@@ -170,6 +176,14 @@ class Enrichment:
             weights = hash_weights(self.parameters[name]["predictor"])
             provenance["predictor"] = {"source": self.predictors[name], "sha256": weights}
         return provenance
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """SHA-256 of every input file; each process reads its share of them."""
+        files = [path for checkpoint in self.trajectory.checkpoints for path in checkpoint.files]
+        mine = hash_files(files[self.state.process_index :: self.state.num_processes], self.state.is_main_process)
+        shares = gather_object([mine]) if self.state.num_processes > 1 else [mine]
+        return {path: digest for share in shares for path, digest in share.items()}
 
     def write_steps(
         self,
@@ -273,48 +287,85 @@ class Enrichment:
                 f"{free / 1e6:,.1f} MB are free",
             )
 
-    def _blocks(self, whole: bool) -> Iterator[tuple[str, int, int]]:
-        for name in self.predicted:
-            size = self.trajectory.tensors[name].numel
-            width = max(size, 1) if whole else BLOCK
-            for start in range(0, size, width):
-                yield name, start, min(start + width, size)
-
     def _predict(self, steps: int, todo: Mapping[tuple[str, int], PartialFolder]) -> dict[tuple[str, int], Statistics]:
-        """Predicts and writes this process's share of the blocks; sums the statistics over all processes."""
-        statistics = {key: Statistics() for key in todo}
+        """Predicts and writes this process's share of the values; sums the statistics over all processes.
+
+        If a process fails, all raise its error, so that none waits for it.
+        """
+        statistics, failure = {key: Statistics() for key in todo}, None
+        try:
+            self._predict_share(steps, todo, statistics)
+        except Exception as error:
+            failure = error
+        alone = self.state.num_processes == 1
+        shares = [(statistics, failure)] if alone else gather_object([(statistics, failure)])
+        for error in (failure, *(error for _, error in shares)):
+            if error is not None:
+                raise error
+        return {key: sum((share[key] for share, _ in shares), Statistics()) for key in todo}
+
+    def _predict_share(
+        self,
+        steps: int,
+        todo: Mapping[tuple[str, int], PartialFolder],
+        statistics: Mapping[tuple[str, int], Statistics],
+    ) -> None:
         # KNOWN goes first: the others' directions are compared with its.
         methods = sorted({name for name, _ in todo} | {"known"} & set(self.names), key=lambda name: name != "known")
         whole = not all(METHODS[name].takes_blocks(self.parameters[name]) for name in methods)
-        blocks = list(self._blocks(whole))[self.state.process_index :: self.state.num_processes]
+        block = BLOCK if self.device.type == "cpu" else _BLOCK_ACCELERATOR
+        tensors, (process, processes) = self.trajectory.tensors, (self.state.process_index, self.state.num_processes)
+        ranges = share_of(tensors, self.predicted, process, processes, None if whole else block)
         bar = tqdm(
-            total=sum(stop - start for _, start, stop in blocks),
+            total=sum(part.size for part in ranges),
             desc=f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
             unit=" weights",
             unit_scale=True,
             disable=not self.state.is_main_process,
         )
-        with bar, ExitStack() as files:
-            patches = {key: files.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
-            for tensor, start, stop in blocks:
-                kind, stored_kind = self.predicted[tensor], self.trajectory.parameters[tensor].kind
-                stages = self.trajectory.read(tensor, start, stop)
-                origin, known = stages[0], None
-                if whole:
-                    stages = stages.reshape(len(stages), *self.trajectory.tensors[tensor].shape)
-                stages = stages.to(self.device)
-                for name in methods:
-                    predicted = retrodict(stages, kind, steps, name, iterate=self.iterate, **self.parameters[name])
-                    predicted = predicted.reshape(steps, -1).cpu()
-                    known = predicted if name == "known" else known
-                    for step in range(1, steps + 1):
-                        if (name, step) in patches:
-                            stored = patches[name, step].write(tensor, start, predicted[step - 1])
-                            reference = None if known is None or name == "known" else known[step - 1]
-                            statistics[name, step].add(stored_kind, origin, stored, reference)
-                bar.update(stop - start)
-        shares = gather_object([statistics]) if self.state.num_processes > 1 else [statistics]
-        return {key: sum((share[key] for share in shares), Statistics()) for key in todo}
+
+        def read(part: Range) -> Tensor:
+            return self.trajectory.read(*part)
+
+        def compute(part: Range, stages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            origin = stages[0].clone()  # of all that was read, what is needed later
+            stages = stages.to(self.device)
+            if whole:
+                stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
+            kind, predicted = self.predicted[part.tensor], {}
+            for name in methods:
+                values = retrodict(stages, kind, steps, name, iterate=self.iterate, **self.parameters[name])
+                predicted[name] = values.reshape(steps, -1)
+            return origin, predicted
+
+        def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> None:
+            origin, predicted = made
+            stored_kind, known = self.trajectory.parameters[part.tensor].kind, None
+            for name in methods:
+                values = predicted.pop(name).cpu()
+                known = values if name == "known" else known
+                for step in range(1, steps + 1):
+                    if (name, step) in patches:
+                        stored = patches[name, step].write(part.tensor, part.start, values[step - 1])
+                        reference = None if known is None or name == "known" else known[step - 1]
+                        statistics[name, step].add(stored_kind, origin, stored, reference)
+            bar.update(part.size)
+
+        with bar, ExitStack() as open_now:
+            patches = {key: open_now.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
+            for predictor in {id(p): p for p in self._predictors()}.values():
+                # The size of the whole job, not of the share: every number of processes computes in the same way.
+                open_now.enter_context(predictor.frozen(self.predicted_values * steps))
+            overlapped(ranges, read, compute, write)
+
+    def _predictors(self) -> list[KnownPredictor]:
+        given = (parameters.get("predictor") for parameters in self.parameters.values())
+        return [predictor for predictor in given if isinstance(predictor, KnownPredictor)]
+
+    @property
+    def predicted_values(self) -> int:
+        """Number of values that are predicted at every step."""
+        return sum(self.trajectory.tensors[name].numel for name in self.predicted)
 
     def result(self, root: Path, checkpoints: Mapping[str, Path]) -> EnrichmentResult:
         """Collects what the written folders say about themselves."""

@@ -140,11 +140,18 @@ class Checkpoint:
         """The safetensors files, in a fixed order."""
         return sorted({spec.file for spec in self.tensors.values()})
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
-        """Reads values ``start … stop`` of a flattened tensor, ``(stop - start,)`` in its storage type."""
+    def read(self, name: str, start: int = 0, stop: int | None = None, into: Tensor | None = None) -> Tensor:
+        """Reads values ``start … stop`` of a flattened tensor, ``(stop - start,)`` in its storage type.
+
+        Args:
+            name: Name of the tensor.
+            start: First value.
+            stop: Value after the last, or None for all the rest.
+            into: Contiguous memory for them, of that length and type.
+        """
         spec = self.tensors[name]
         stop = spec.numel if stop is None else min(stop, spec.numel)
-        buffer = torch.empty(stop - start, dtype=DTYPES[spec.dtype])
+        buffer = torch.empty(stop - start, dtype=DTYPES[spec.dtype]) if into is None else into
         view = memoryview(buffer.view(torch.uint8).numpy())
         # Plain reads instead of a mapping: the pages of S files would otherwise count as this process's memory.
         with open(spec.file, "rb", buffering=0) as file:

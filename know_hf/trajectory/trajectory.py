@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from know_hf.trajectory.checkpoint import PREDICTABLE, Checkpoint, TensorSpec, TrajectoryError
+from know_hf.trajectory.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec, TrajectoryError
 from know_hf.trajectory.kinds import Parameter, kinds_of
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
@@ -188,10 +188,16 @@ class Trajectory:
         Raises:
             TrajectoryError: If a value is not finite or a file ends early; the tensor and stage are named.
         """
-        blocks = [checkpoint.read(name, start, stop) for checkpoint in self.checkpoints]
-        dtype = torch.promote_types(blocks[0].dtype, torch.float32)
-        stages = torch.stack([block.to(dtype) for block in blocks])
-        if not torch.isfinite(stages).all():
+        spec = self.tensors[name]
+        stop = spec.numel if stop is None else min(stop, spec.numel)
+        dtype = torch.promote_types(DTYPES[spec.dtype], torch.float32)
+        stages = torch.empty(len(self), stop - start, dtype=dtype)
+        for stage, checkpoint in zip(stages, self.checkpoints, strict=True):
+            if DTYPES[spec.dtype] == dtype:
+                checkpoint.read(name, start, stop, into=stage)
+            else:
+                stage.copy_(checkpoint.read(name, start, stop))
+        if stages.numel() and not all(torch.isfinite(bound) for bound in stages.aminmax()):  # NaN is an extreme, too
             bad = [i for i, stage in enumerate(stages) if not torch.isfinite(stage).all()]
             raise TrajectoryError(
                 f"Tensor {name!r} holds NaN or infinite values in stage {', '.join(map(str, bad))}: training diverged "
