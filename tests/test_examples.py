@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from know_hf.known import native
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 
 
 def run(name: str, *arguments) -> str:
@@ -24,3 +31,18 @@ def test_benchmark_of_meta_training(collected):
 def test_benchmark(tmp_path):
     out = run("benchmark_retrodiction.py", "--work-dir", tmp_path, "--layers", 1, "--width", 16, "--methods", "tsv")
     assert "| tsv " in out and "peak MB beyond idle" in out
+
+
+@needs_compiler
+def test_benchmark_of_prediction(tmp_path):
+    sizes = ("--layers", 1, "--width", 16, "--weights", 8192)
+    out = run("benchmark_prediction.py", "--work-dir", tmp_path, *sizes)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
+    by_name = {row[0]: row[1:] for row in rows}
+    assert float(by_name["folded"][2]) < 1e-6 and float(by_name["kernel, float32"][2]) < 1e-6
+    assert "above an idle import" in by_name["peak memory"][0]
+
+
+def test_benchmark_of_the_trainer(tmp_path):
+    out = run("benchmark_trainer.py", "--work-dir", tmp_path, "--steps", 10, "--pairs", 1)
+    assert "median ratio" in out and (tmp_path / "forget" / "stage-4" / "model.safetensors").exists()
