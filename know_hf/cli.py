@@ -18,6 +18,7 @@ from know_hf.commands.options import (
     META_TRAINING,
     PREDICTION,
     PROGRAM,
+    PUSH,
     TRANSFER,
     TRANSFER_DATA,
 )
@@ -72,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub = command(name, function, help, epilog=training)
         sub.set_defaults(takes_training_arguments=True)
         sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
-        for option, text in {**DATA, **(PREDICTION if name == "enrich" else {})}.items():
+        for option, text in {**DATA, **({**PREDICTION, **PUSH} if name == "enrich" else {})}.items():
             _add_option(sub, option, text)
         if name == "enrich":
             sub.add_argument("--no-update-batch-norm", dest="update_batch_norm", action="store_false",
@@ -115,6 +116,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("report", run.run_report, "write one HTML page about a finished run, comparison or experiment")
     sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")
+
+    sub = command("push", run.run_push, "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub")
+    sub.add_argument("folder", help="a run, its enriched folder, a checkpoint, a predictor or a meta-data set")
+    sub.add_argument("repo_id", help="user/name; made if need be")
+    for name, text in {
+        "private": "make a new repository private",
+        "create-pr": "open a pull request instead of writing (one checkpoint)",
+        "dry-run": "say what would be sent, and send nothing",
+        "overwrite-card": "replace a README that the repository already has",
+    }.items():
+        sub.add_argument(f"--{name}", action="store_true", default=False, help=text)
 
     sub = command("plan", run.run_plan, "show what would be predicted and copied, and what it takes")
     sub.add_argument("source", help="folder of a forgetting run or of a model")

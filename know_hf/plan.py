@@ -242,6 +242,6 @@ def _means(predictor: KnownPredictor, device: torch.device, work: int) -> tuple[
         return f"a kernel compiled for this processor in {kernel.seconds:.1f} s", kernel.seconds
     if kernel is not None:
         return "one kernel on the accelerator", 0.0
-    if work < native.REPAYS:
+    if not native.repays(work):
         return "the folded network (so few that compiling a kernel would not repay)", 0.0
     return "the folded network (with a C++ compiler, about three times as fast)", 0.0

@@ -8,9 +8,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from hub_server import TOKEN, HubServer  # no library but Python's own
+
+# The client reads its address when it is imported; it stays offline but for the tests that use this server.
+HUB = HubServer().__enter__()
+os.environ.update(HF_ENDPOINT=HUB.url, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
+
 import gc
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +154,18 @@ def run_cli(*arguments, launcher=(), check=True, env=None, **kwargs) -> subproce
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> HubServer:
+    """The stand-in for the Hub, empty and reachable, with a cache of its own."""
+    import huggingface_hub.constants
+
+    HUB.reset()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    return HUB
 
 
 #: Ranges that make trials of meta-data quick.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from know_hf import KnownConfig, KnownPredictor
-from know_hf.known import native
+from know_hf.known import inference, native
 from know_hf.known.inference import FoldedNetwork
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
@@ -140,7 +140,7 @@ def test_small_jobs_do_not_wait_for_a_compiler(monkeypatch):
     def refuse(*_):
         raise AssertionError("compiled")
 
-    monkeypatch.setattr(native, "compile_kernel", refuse)
+    monkeypatch.setattr(inference, "compile_kernel", refuse)
     predictor, history = random_predictor(), torch.randn(5, 50) * 0.1
     small = predictor.predict(history, "fc", 3)
     with predictor.frozen(ENOUGH - 1):

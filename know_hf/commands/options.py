@@ -28,6 +28,7 @@ DATA = {
     "revision": "revision of the model on the Hub",
     "trust_remote_code": "let code of the model's repository run",
 }
+PUSH = {"push": "Hub id of a repository to upload the steps to, as its revisions"}
 TRANSFER = {
     "arms": "NAME=FOLDER …: the starts to compare, the reference (naive) first",
     "trajectory": "folder of a forgetting run: adds naive and its predictions",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from know_hf.commands.options import DATA, PREDICTION, PROGRAM, REQUIRED
+from know_hf.commands.options import DATA, PREDICTION, PROGRAM, PUSH, REQUIRED
 
 
 def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -20,7 +20,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     """
     own_names = {*DATA, *(PREDICTION if options.command == "enrich" else ())}
     if options.command == "enrich":
-        own_names.add("update_batch_norm")
+        own_names |= {"update_batch_norm", *PUSH}
     own = {name: value for name, value in vars(options).items() if name in own_names}
     own = plain_values(own)
     recipe = read_recipe(options.config) if "config" in options else {}

@@ -93,6 +93,7 @@ def run_enrich(options: argparse.Namespace, rest: list[str]) -> None:
 
     if "method" in job:
         job["retrodictor"] = job.pop("method")
+    job["push_to_hub"] = job.pop("push", None)
     result = enrich_pretrained(**job)
     if args.process_index == 0:
         _save_recipe(settings, args.output_dir)
@@ -204,7 +205,7 @@ def run_collect(options: argparse.Namespace, rest: list[str]) -> None:
         diverged = len(found.notes) - len(found.trials)
         print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {found.nbytes / 1e6:,.1f} MB")
         if repo_id:
-            print(found.push(repo_id))
+            print(found.push_to_hub(repo_id))
 
 
 def run_meta_train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -264,6 +265,14 @@ def run_report(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.report.write import write_page
 
     print(write_page(options.folder))
+
+
+def run_push(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf push``."""
+    from know_hf.hub.push import push
+
+    given = {name: getattr(options, name) for name in ("create_pr", "dry_run", "overwrite_card")}
+    print(push(options.folder, options.repo_id, private=options.private or None, **given))
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> None:

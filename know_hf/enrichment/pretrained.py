@@ -1,6 +1,7 @@
 """The main job: a model and data in, enriched checkpoints out."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.pretrained import make_trainer
 from know_hf.forgetting.stages import stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, load_weights, quality_scores
+from know_hf.hub.push import ensure_repository
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
 from know_hf.report import write_report
 from know_hf.retrodiction import check_method
 from know_hf.trajectory import kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
+
+logger = logging.getLogger(__name__)
 
 
 def enrich_pretrained(
@@ -53,6 +57,7 @@ def enrich_pretrained(
     processing_class: Any = None,
     callbacks: list | None = None,
     trainer_class: type = ForgettingTrainer,
+    push_to_hub: str | None = None,
     **training_arguments,
 ) -> EnrichmentResult:
     """Fine-tunes a model so that it forgets step by step, and predicts the weights that more data would have given.
@@ -88,14 +93,18 @@ def enrich_pretrained(
         processing_class: As with ``Trainer``; saved with every checkpoint.
         callbacks: As with ``Trainer``.
         trainer_class: A ``ForgettingTrainer`` or another Trainer with ``ForgettingMixin``.
+        push_to_hub: Hub id of a repository to upload the steps to when all is done, as its revisions ``x2``, ``x4`` ….
+            It is made, and the token tried, before anything expensive.
         **training_arguments: Fields of [`ForgettingArguments`], when ``args`` is not given.
 
     Returns:
         An [`EnrichmentResult`].
 
     Raises:
+        ConnectionError: If the Hub cannot be reached to push; everything is in the folder then.
         FileNotFoundError: If model or data are neither local nor reachable.
         OSError: If the folder is in use or the disk full.
+        PermissionError: If the token may not write to ``push_to_hub``.
         TrajectoryError: If the folder holds another run, or training diverged.
         TypeError: If the data have no length or are a dictionary of splits.
         ValueError: If columns, head, predictor or settings do not fit.
@@ -148,9 +157,14 @@ def enrich_pretrained(
     ratio = trainer.args.sampling_ratio
     for name, own in method_parameters(names, parameters, predictor, stages, ratio)[0].items():
         check_method(name, stages, sorted(set(predicted.values())), steps, own, iterate)
+    if push_to_hub and trainer.is_world_process_zero():
+        ensure_repository(push_to_hub)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
         trainer.train()
-        return enrich_trained(trainer, steps=steps, update_batch_norm=update_batch_norm, **options)
+        result = enrich_trained(trainer, steps=steps, update_batch_norm=update_batch_norm, **options)
+        if push_to_hub and (url := result.push_to_hub(push_to_hub, method=names[0] if len(names) > 1 else None)):
+            logger.info("Pushed to %s.", url)
+        return result
 
 
 def enrich_trained(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from tqdm.auto import tqdm
 
 from know_hf.enrichment.writer import ENRICHMENT_FILE
@@ -69,3 +71,12 @@ def hash_weights(model: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def hub_revision(repo_id: str) -> str | None:
+    """Commit of what was loaded from the Hub under this name; None for folders and names that are none."""
+    try:
+        path = try_to_load_from_cache(repo_id, "config.json") if "/" in repo_id else None
+    except HFValidationError:
+        return None
+    return Path(path).parent.name if isinstance(path, str) else None

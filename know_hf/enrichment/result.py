@@ -38,3 +38,33 @@ class EnrichmentResult:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     self_check: dict[str, Any] | None = None
     report: Path | None = None
+
+    def push_to_hub(self, repo_id: str, *, method: str | None = None, **options) -> str:
+        """Uploads the steps as revisions of one repository: ``from_pretrained(repo_id, revision="x4")``.
+
+        Under ``accelerate launch`` the main process uploads; the others return at once.
+
+        Args:
+            repo_id: ``user/name``; made if need be. ``main`` becomes the first step.
+            method: Which method's steps, when several were predicted.
+            **options: As for [`push`](know_hf.hub.push): ``private``, ``dry_run``, ``overwrite_card``, ``token``.
+
+        Returns:
+            Address of the repository.
+
+        Raises:
+            ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
+
+        Source: ours.
+        """
+        from accelerate import PartialState
+
+        from know_hf.hub.push import push
+
+        folders = {folder.parent for folder in self.checkpoints.values()}
+        if method is not None:
+            folders = {self.checkpoints[name].parent for name in self.checkpoints if name.startswith(f"{method}/")}
+        if len(folders) != 1:
+            methods = sorted({name.split("/")[0] for name in self.checkpoints if "/" in name})
+            raise ValueError(f"Say which method's steps to push: method= one of {', '.join(methods)}.")
+        return push(folders.pop(), repo_id, **options) if PartialState().is_main_process else ""

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
 from know_hf.enrichment.pipeline import overlapped
-from know_hf.enrichment.provenance import hash_files, hash_weights, holds
+from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.statistics import Statistics
@@ -175,6 +175,8 @@ class Enrichment:
         if name in self.predictors:
             weights = hash_weights(self.parameters[name]["predictor"])
             provenance["predictor"] = {"source": self.predictors[name], "sha256": weights}
+            if revision := hub_revision(self.predictors[name]):
+                provenance["predictor"]["revision"] = revision
         return provenance
 
     @cached_property

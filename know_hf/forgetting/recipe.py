@@ -47,8 +47,23 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "task": _TASKS.get(head),
         "id": portable_name(name),
         "local": os.path.exists(name),
+        "license": base_license(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
+
+
+def base_license(name: str) -> str | None:
+    """Licence of a model's folder or repository, as its README states it; None if it cannot be learnt."""
+    from huggingface_hub import ModelCard
+
+    if not name:
+        return None
+    try:
+        path = os.path.join(name, "README.md")
+        card = ModelCard.load(path if os.path.isdir(name) else name)
+    except Exception:  # no README, no network, no metadata: whatever stands in the way, the card then says nothing
+        return None
+    return card.data.get("license")
 
 
 def portable_name(name: str) -> str:

@@ -175,7 +175,7 @@ class ForgettingMixin:
             f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}"
             for section in ("recipe", "model", "dataset")
             for old, new in [(getattr(found, section), getattr(fresh, section))]
-            for name in sorted(old.keys() | new.keys())
+            for name in sorted((old.keys() | new.keys()) - {"license"})  # not always to be learnt, and no difference
             if old.get(name) != new.get(name)
         ]
         if differences:

@@ -48,6 +48,8 @@ def enriched_card(
     title = f"{(model_id or record.model.get('class', 'model')).rstrip('/').split('/')[-1]} {method} {name}"
     data = ModelCardData(
         base_model=base_model,
+        base_model_relation="finetune" if base_model else None,
+        license=record.model.get("license"),
         library_name="transformers",
         pipeline_tag=record.model.get("task"),
         tags=["know-hf", "know-prediction", "weight-prediction"],
@@ -146,6 +148,22 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
         epochs=result["epochs"],
         errors=errors,
     )
+    return str(card).rstrip() + "\n"
+
+
+def plain_predictor_card(config) -> str:
+    """The README of a predictor of whose training nothing is recorded.
+
+    Args:
+        config: Its [`KnownConfig`].
+
+    Returns:
+        Markdown with a metadata block.
+
+    Source: ours.
+    """
+    data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
+    card = ModelCard.from_template(data, template_str=_template("plain-predictor"), config=config)
     return str(card).rstrip() + "\n"
 
 

@@ -7,5 +7,8 @@ from know_hf.known.modeling_known import KnownPredictor
 
 AutoConfig.register("known", KnownConfig, exist_ok=True)
 AutoModel.register(KnownConfig, KnownPredictor, exist_ok=True)
+# A saved predictor brings its code, for machines without know-hf.
+KnownConfig.register_for_auto_class()
+KnownPredictor.register_for_auto_class("AutoModel")
 
 __all__ = ["KnownConfig", "KnownPredictor"]

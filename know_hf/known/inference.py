@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import fused, native
+from .fused import kernel as fused_kernel
+from .native import Sizes, compile_kernel, repays
 from .threads import run_side_by_side
 
 #: Arithmetic of the products of hidden values; everything else is float32.
@@ -104,10 +105,10 @@ class FoldedNetwork:
         return torch.addmv(self.head[1], streams.T, self.head[0][0]).tanh_()
 
     @property
-    def sizes(self) -> native.Sizes:
+    def sizes(self) -> Sizes:
         """What a kernel is made for."""
         hidden, stages = self.values.hidden[0].shape
-        return native.Sizes(stages, hidden, *self.values.gates[0].shape[:1], *self.values.gated.shape[:1])
+        return Sizes(stages, hidden, *self.values.gates[0].shape[:1], *self.values.gated.shape[:1])
 
     def kernel(self, device: torch.device, work: int, precision: str = "float32"):
         """The kernel for so much work, or None for the folded form.
@@ -123,10 +124,10 @@ class FoldedNetwork:
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision!r} is not known; use one of {', '.join(PRECISIONS)}.")
         reduced = precision == "bfloat16"
-        if device.type == "cpu" and (reduced or work >= native.REPAYS):
-            kernel = native.compile_kernel(self.sizes, reduced)
+        if device.type == "cpu" and (reduced or repays(work)):
+            kernel = compile_kernel(self.sizes, reduced)
         else:
-            kernel = fused.kernel(device, self.sizes, reduced)
+            kernel = fused_kernel(device, self.sizes, reduced)
         if kernel is None and reduced:
             raise ValueError(
                 f"precision='bfloat16' needs a GPU with Triton, or a processor with AVX-512 BF16 and a C++ compiler; "

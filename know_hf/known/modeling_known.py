@@ -1,6 +1,8 @@
 """The KNOWN hyper-model: predicts, weight by weight, what a larger data set would have changed."""
 
+import importlib
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -130,6 +132,34 @@ class KnownPredictor(PreTrainedModel):
             )
         with resources.as_file(resources.files("know_hf.known") / "weights" / f"stages-{history_length}") as folder:
             return cls.from_pretrained(Path(folder), **kwargs)
+
+    def push_to_hub(self, repo_id: str, **options) -> str:
+        """Uploads the predictor with its card, and with its code for machines without know-hf.
+
+        Args:
+            repo_id: ``user/name``; made if need be.
+            **options: As for [`push`](know_hf.hub.push): ``private``, ``create_pr``, ``dry_run``, ``overwrite_card``,
+                ``token``.
+
+        Returns:
+            Address of the repository.
+
+        Raises:
+            ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
+
+        Source: ours.
+
+        Example:
+            >>> from know_hf import KnownPredictor
+            >>> KnownPredictor.default().push_to_hub("me/known")  # doctest: +SKIP
+            'https://huggingface.co/me/known'
+        """
+        # By name: this file also runs where know-hf is not installed.
+        hub = importlib.import_module("know_hf.hub.push")
+        with tempfile.TemporaryDirectory(prefix="know-hf-") as folder:
+            self.save_pretrained(folder)
+            hub.add_predictor_card(self, Path(folder))
+            return hub.push(folder, repo_id, **options)
 
     @property
     def reads_whole_tensors(self) -> bool:

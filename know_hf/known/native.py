@@ -27,6 +27,11 @@ _FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-ffp-contra
 REPAYS = 4_000_000
 
 
+def repays(work: int) -> bool:
+    """Whether a job of so many weights times steps is worth compiling for."""
+    return work >= REPAYS
+
+
 class Sizes(NamedTuple):
     """Sizes of a KNOWN network that a kernel is made for."""
 

@@ -80,26 +80,23 @@ class MetaDataSet:
         diverged = len(self.notes) - len(self.trials)
         return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
-    def push(self, repo_id: str, private: bool = False) -> str:
-        """Uploads shards, notes and card to a data set repository on the Hub, made if need be; returns its address.
+    def push_to_hub(self, repo_id: str, **options) -> str:
+        """Uploads shards, notes and card to a data set repository.
 
         Args:
-            repo_id: ``user/name``.
-            private: Whether a new repository is private.
+            repo_id: ``user/name``; made if need be.
+            **options: As for [`push`](know_hf.hub.push): ``private``, ``create_pr``, ``dry_run``, ``overwrite_card``,
+                ``token``.
+
+        Returns:
+            Address of the repository.
 
         Raises:
-            OSError: If the Hub cannot be reached or refuses.
+            ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
         """
-        from huggingface_hub import HfApi
+        from know_hf.hub.push import push
 
-        api = HfApi()
-        url = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id, repo_type="dataset", folder_path=self.folder, commit_message="Add trials",
-            allow_patterns=["data/*.parquet", "trials/*.json", "branches/*", "README.md"],
-            ignore_patterns=["*.partial"],
-        )  # fmt: skip
-        return str(url)
+        return push(self.folder, repo_id, **options)
 
     def path(self, name: str) -> Path:
         """The shard of a trial."""
