@@ -43,6 +43,7 @@ def test_benchmark_of_prediction(tmp_path):
     assert "above an idle import" in by_name["peak memory"][0]
 
 
+@pytest.mark.slow
 def test_benchmark_of_the_trainer(tmp_path):
     out = run("benchmark_trainer.py", "--work-dir", tmp_path, "--steps", 10, "--pairs", 1)
     assert "median ratio" in out and (tmp_path / "forget" / "stage-4" / "model.safetensors").exists()

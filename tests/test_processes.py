@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 from conftest import run_cli
 from transformers import AutoModelForImageClassification
 
 from know_hf import Trajectory
+from know_hf.cli import main
 from know_hf.enrichment.ranges import share_of
+from know_hf.locking import LOCK_NAME
 from know_hf.trajectory import Checkpoint, resolve_kinds
 
 SETTINGS = [
@@ -47,7 +50,7 @@ def kill_when(process: subprocess.Popen, condition, seconds: float = 90) -> None
 
 def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_data_folder):
     command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--output-dir"]
-    run_cli(*command, tmp_path / "whole")
+    main([str(argument) for argument in (*command, tmp_path / "whole")])
 
     run = tmp_path / "killed"
     process = start(*command, run)
@@ -94,16 +97,15 @@ def test_two_processes(tmp_path, image_model_folder, image_data_folder):
     )  # fmt: skip
     # The same global batch in one process: the same subsets and settings, and nearly the same weights.
     one = [x if x != 8 else 16 for x in SETTINGS]
-    run_cli(
-        "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *one, "--output-dir", tmp_path / "one"
-    )
+    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *one, "--output-dir"]
+    main([str(argument) for argument in (*command, tmp_path / "one")])
     records = [Trajectory.load(tmp_path / name).record for name in ("one", "two")]
     assert records[0].recipe == records[1].recipe
     assert [s.examples for s in records[0].stages] == [s.examples for s in records[1].stages]
     for name in ("x2", "x4", "x8"):
         AutoModelForImageClassification.from_pretrained(tmp_path / "two" / "enriched" / name)
     # One, two or three processes predict the same from the same trajectory.
-    run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "single")
+    main(["predict", str(tmp_path / "two"), "--output-dir", str(tmp_path / "single")])
     launcher[-1] = "3"
     run_cli("predict", tmp_path / "two", "--output-dir", tmp_path / "shared", launcher=launcher, env=loopback)
     for name in ("x2", "x4", "x8"):
@@ -141,13 +143,17 @@ def test_one_failing_process_ends_them_all_in_words(tmp_path, trajectory):
     assert sorted(p.name for p in (run / "enriched").glob("x*")) == ["x2", "x4", "x8"]
 
 
-def test_second_run_on_a_busy_folder_is_refused(tmp_path, image_model_folder, image_data_folder):
-    from know_hf.locking import locked
-
-    with locked(tmp_path / "run"):
-        done = run_cli(
-            "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS,
-            "--output-dir", tmp_path / "run", check=False,
-        )  # fmt: skip
-    assert done.returncode == 2 and "in use by another run" in done.stderr
-    assert os.listdir(tmp_path / "run") == [".know-hf.lock"]
+def test_second_run_on_a_busy_folder_is_refused(tmp_path, image_model_folder, image_data_folder, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    hold = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, run / LOCK_NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--output-dir"]
+        with pytest.raises(SystemExit):
+            main([str(argument) for argument in (*command, run)])
+        assert "in use by another run" in capsys.readouterr().err
+        other.stdin.close()
+    assert os.listdir(run) == [LOCK_NAME]
