@@ -2,7 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from know_hf import __version__
@@ -33,11 +37,30 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that spin while they wait slow everything down on machines with few or busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        options.run(options, rest)
+        # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
+        with _terminable():
+            options.run(options, rest)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue.", options)
     except (ValueError, TypeError, OSError, ImportError) as error:
         _fail(str(error) or type(error).__name__, options)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treats SIGTERM as Ctrl-C, so that locks are given back and half-written folders removed."""
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str, options: argparse.Namespace) -> None:

@@ -26,12 +26,16 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; output_dir must be a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.resolve() / LOCK_NAME, timeout=0, is_singleton=True).acquire()
     except Timeout as error:
         raise BlockingIOError(
             f"{folder} is in use by another run; wait for it or choose another output_dir."
+        ) from error
+    except OSError as error:
+        raise PermissionError(
+            f"{folder} cannot be written to ({error.strerror}); choose another output_dir."
         ) from error
     with lock:
         yield

@@ -68,24 +68,37 @@ def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_d
     assert not list(run.rglob("*.partial"))
 
 
-def test_interrupted_process_says_how_to_continue(tmp_path, image_model_folder, image_data_folder):
-    run = tmp_path / "run"
-    long = ["--max_steps", 300, "--per_device_train_batch_size", 8, "--disable_tqdm", "True", "--save_strategy", "no"]
-    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *long, "--output-dir", run]
+def test_a_terminated_run_saves_and_continues(tmp_path, image_model_folder, image_data_folder):
+    """As on a machine that is taken away: no checkpoint was due, one is there, and nothing shows in the end."""
+    settings = [
+        "--max_steps",
+        200,
+        "--per_device_train_batch_size",
+        8,
+        "--disable_tqdm",
+        "True",
+        "--save_strategy",
+        "no",
+    ]
+    command = ["forget", "--model", image_model_folder, "--dataset", image_data_folder, *settings, "--output-dir"]
+    run = tmp_path / "terminated"
     process = subprocess.Popen(
-        [sys.executable, "-m", "know_hf", *map(str, command)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        # Shells let background jobs ignore the signal, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, "-m", "know_hf", *map(str, command), run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
     )  # fmt: skip
     while not (run / "stage-1").exists():
         assert process.poll() is None
         time.sleep(0.001)
-    process.send_signal(signal.SIGINT)
+    time.sleep(0.15)  # into the steps of stage 2
+    process.send_signal(signal.SIGTERM)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 2
     assert "know-hf: error: interrupted; run the same command again to continue." in stderr.splitlines()
-    assert not list(run.rglob("*.partial/enrichment.json"))
+    saved = list(run.glob("training/stage-2/checkpoint-*/model.safetensors"))
+    assert len(saved) == 1 and not (run / "stage-2").exists()
+    for folder in (run, tmp_path / "whole"):
+        main([str(argument) for argument in (*command, folder)])
+    assert files(run) == files(tmp_path / "whole")
 
 
 def test_two_processes(tmp_path, image_model_folder, image_data_folder):

@@ -66,6 +66,13 @@ class CheckpointPatch:
         return stored
 
 
+def _belongs(path: Path, folder: Path) -> bool:
+    """Whether a file, followed through links, lies in the folder, or in the download cache of the same repository."""
+    target, root = path.resolve(), folder.resolve()
+    homes = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
+    return any(target.is_relative_to(home) for home in homes)
+
+
 class PartialFolder:
     """A checkpoint folder in the making.
 
@@ -87,7 +94,7 @@ class PartialFolder:
             hidden = any(part.startswith((".", "checkpoint-")) for part in relative.parts)
             unwanted = path.suffix in _LEFT_BEHIND or path.name in _LEFT_BEHIND_NAMES
             foreign_weights = path.suffix == ".safetensors" and path.resolve() not in weights
-            if path.is_file() and not (hidden or unwanted or foreign_weights):
+            if path.is_file() and _belongs(path, source.folder) and not (hidden or unwanted or foreign_weights):
                 (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, self.path / relative)
 

@@ -68,6 +68,8 @@ class ForgettingSettings:
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead."
             )
         super().__post_init__()
+        # A stage that stops early would look finished; ForgettingMixin saves by itself when the process is terminated.
+        self.enable_jit_checkpoint = False
         # Trainer stores its arguments as a pickle beside every checkpoint; a token has no use here and no place there.
         self.hub_token = None
         if self.subset_seed is None:

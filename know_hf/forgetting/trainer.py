@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
 from know_hf.forgetting.resume import OptimizerState, last_complete_checkpoint
 from know_hf.forgetting.stages import first_trained_stage, stage_plan
@@ -73,6 +74,7 @@ class ForgettingMixin:
 
         Raises:
             TrajectoryError: If the folder holds another run.
+            KeyboardInterrupt: If SIGTERM came; the stage was saved at the step it had reached.
             TypeError: If the training data have no length.
             ValueError: If the settings do not fit the data.
         """
@@ -104,6 +106,8 @@ class ForgettingMixin:
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(root, record)
         history, output = [], TrainOutput(0, 0.0, {})
+        termination = SaveWhenTerminated()
+        self.add_callback(termination)
         try:
             for stage, subset in zip(record.stages, subsets, strict=True):
                 self._stage = stage
@@ -117,11 +121,16 @@ class ForgettingMixin:
                     # One seed a stage: a run that starts in the middle draws the same numbers.
                     seed = args.seed + stage.index
                     enable_full_determinism(seed) if args.full_determinism else set_seed(seed)
-                    output = super().train(resume_from_checkpoint=last_complete_checkpoint(args.output_dir), **kwargs)
+                    resume = last_complete_checkpoint(args.output_dir)
+                    with termination.watching():
+                        output = super().train(resume_from_checkpoint=resume, **kwargs)
+                    if termination.stopped:
+                        raise KeyboardInterrupt(f"terminated; stage {stage.index} is saved at {self.state.global_step}")
                     history += self.state.log_history
                     stage.steps = self.state.global_step
                 self._finish_stage(root, record, stage)
         finally:
+            self.remove_callback(termination)
             self._in_memory = None  # whoever comes next may put other weights into the model
             self.train_dataset, args.output_dir, args.max_steps, self._stage = full_dataset, output_dir, max_steps, None
         if history:

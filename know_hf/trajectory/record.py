@@ -71,15 +71,51 @@ class TrajectoryRecord:
         try:
             content["stages"] = [StageRecord(**stage) for stage in content["stages"]]
             content["parameters"] = {name: Parameter(**value) for name, value in content["parameters"].items()}
-            return cls(**content)
-        except (KeyError, TypeError, AttributeError) as error:
+            record = cls(**content)
+            record.check()
+            return record
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise TrajectoryError(f"{path} is not a trajectory record: {error}") from error
+
+    def check(self) -> None:
+        """Raises ``ValueError`` if a field holds something of another kind than it is declared to."""
+        number = (int, float)
+        _expect("num_stages", self.num_stages, int)
+        _expect("sampling_ratio", self.sampling_ratio, *number, None)
+        if self.sampling_ratio is not None and not 0 < self.sampling_ratio < 1:
+            raise ValueError(f"sampling_ratio is {self.sampling_ratio!r}, not between 0 and 1")
+        _expect("schema_version", self.schema_version, int)
+        for name in ("recipe", "model", "dataset", "versions"):
+            _expect(name, getattr(self, name), dict)
+        for position, stage in enumerate(self.stages):
+            if stage.index != position or isinstance(stage.index, bool):
+                raise ValueError(f"stage {stage.index!r} is at position {position}")
+            _expect("folder of a stage", stage.folder, str)
+            if not stage.folder or "\0" in stage.folder:
+                raise ValueError(f"folder of stage {position} is {stage.folder!r}")
+            _expect("finished", stage.finished, bool)
+            _expect("ratio of a stage", stage.ratio, *number, None)
+            for name in ("examples", "steps"):
+                _expect(f"{name} of a stage", getattr(stage, name), int, None)
+            _expect("metrics of a stage", stage.metrics, dict)
+            for metric, value in stage.metrics.items():
+                _expect(f"metric {metric!r}", value, *number)
+        for name, parameter in self.parameters.items():
+            _expect(f"kind of {name!r}", parameter.kind, str)
+            _expect(f"layer of {name!r}", parameter.layer, str)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the record into ``folder``, whole or not at all."""
         path = Path(folder) / FILE_NAME
         write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
         return path
+
+
+def _expect(what: str, value: Any, *kinds: type | None) -> None:
+    fits = value is None if None in kinds else False
+    types = tuple(kind for kind in kinds if kind is not None)
+    if not fits and not (isinstance(value, types) and (bool in kinds or not isinstance(value, bool))):
+        raise ValueError(f"{what} is {str(value)[:80]!r}")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,0 +1,49 @@
+"""A machine that is taken away: SIGTERM saves a checkpoint at the end of the step; the next run continues from it."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils import reduce
+from transformers import TrainerCallback
+
+# Steps between two questions whether another process was told to stop; saving together needs all of them.
+_ASK_EVERY = 10
+
+
+class SaveWhenTerminated(TrainerCallback):
+    """Saves and stops at the end of the step during which SIGTERM came.
+
+    With several processes all stop after the same step, soon after the signal reached the first of them.
+    """
+
+    def __init__(self):
+        self.requested = self.stopped = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Listens within the block; elsewhere, and in threads, the signal does what it did before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(*_) -> None:
+            self.requested = True
+
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_step_end(self, args, state, control, **_):
+        requested = self.requested
+        if args.world_size > 1:
+            if state.global_step % _ASK_EVERY:
+                return
+            told = reduce(torch.tensor(float(requested), device=args.device), reduction="sum")
+            requested = bool(told.item())
+        if requested:
+            self.stopped = control.should_save = control.should_training_stop = True
