@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForImageClassification
 
+from know_hf import Trajectory
 from know_hf.known import native
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -19,7 +21,7 @@ def run(name: str, *arguments) -> str:
     done = subprocess.run(
         [sys.executable, EXAMPLES / name, *map(str, arguments)], capture_output=True, text=True, env=os.environ
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     return done.stdout
 
 
@@ -47,3 +49,23 @@ def test_benchmark_of_prediction(tmp_path):
 def test_benchmark_of_the_trainer(tmp_path):
     out = run("benchmark_trainer.py", "--work-dir", tmp_path, "--steps", 10, "--pairs", 1)
     assert "median ratio" in out and (tmp_path / "forget" / "stage-4" / "model.safetensors").exists()
+
+
+def test_pvtv2_on_two_processes(tmp_path, image_data_folder):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    tiny = {
+        "model": "timm/pvt_v2_b0", "image_size": 32, "dataset": image_data_folder, "output_dir": tmp_path,
+        "num_stages": 4, "num_train_epochs": 1, "per_device_train_batch_size": 16, "disable_tqdm": True,
+    }  # fmt: skip
+    flags = [str(part) for name, value in tiny.items() for part in (f"--{name}", value)]
+    done = subprocess.run(
+        [*launch, EXAMPLES / "enrich_pvtv2.py", *flags, "--from_scratch"], capture_output=True, text=True,
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-6000:]
+    record = Trajectory.load(tmp_path).record
+    assert [stage.examples for stage in record.stages] == [128, 42, 13, 4, 1] and record.sampling_ratio == 0.33
+    assert record.recipe["batch_size"] == 32, "it ran as one process"
+    for name in ("x3", "x9"):
+        AutoModelForImageClassification.from_pretrained(tmp_path / "enriched" / name)
+    assert done.stdout.count("x9: AutoModelForImageClassification") == 1

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,6 +133,17 @@ def test_two_processes(tmp_path, image_model_folder, image_data_folder):
             if trajectory.parameters[tensor].kind != "buffer":
                 assert torch.allclose(pair.read(tensor), single.read(tensor), rtol=0, atol=1e-6), tensor
     assert not list((tmp_path / "two").rglob("*.partial"))
+
+
+def test_a_sharded_model_is_saved_and_loaded_whole(tmp_path):
+    script = Path(__file__).with_name("sharded_model.py")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, script, tmp_path], capture_output=True, text=True,
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("embeddings.word_embeddings.weight") == 2
 
 
 def test_one_failing_process_ends_them_all_in_words(tmp_path, trajectory):

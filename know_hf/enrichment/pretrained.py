@@ -16,7 +16,8 @@ from know_hf.enrichment.stream import Enrichment
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.pretrained import make_trainer
 from know_hf.forgetting.stages import stage_subsets
-from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, load_weights, quality_scores
+from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, quality_scores
+from know_hf.forgetting.weights import load_weights
 from know_hf.hub.push import ensure_repository
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked

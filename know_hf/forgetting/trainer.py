@@ -1,23 +1,22 @@
 """The Trainer that forgets: one ordinary training per stage, on smaller and smaller subsets."""
 
-import gc
 import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
+from accelerate.utils import gather_object
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, enable_full_determinism, set_seed
+from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
 from know_hf.forgetting.resume import OptimizerState, last_complete_checkpoint
 from know_hf.forgetting.stages import first_trained_stage, stage_plan
+from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.locking import locked
 from know_hf.trajectory import (
     Checkpoint,
@@ -223,19 +222,21 @@ class ForgettingMixin:
 
     def _finish_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Saves a plain checkpoint, scores it, and records the stage as finished."""
-        for name, parameter in self.model.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise TrajectoryError(
-                    f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {name!r}. Lower the "
-                    "learning rate and run again in a new folder."
-                )
+        found = not_finite(self.model)
+        if self.args.world_size > 1:  # each may hold another part
+            found = next((name for name in gather_object([found]) if name), None)
+        if found:
+            raise TrajectoryError(
+                f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {found!r}. Lower the "
+                "learning rate and run again in a new folder."
+            )
         partial, final = root / f".{stage.folder}.partial", root / stage.folder
         main = self.is_world_process_zero()
         if main:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(final, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_model(str(partial))
+        save_stage(self, partial)
         if self.eval_dataset is not None:
             stage.metrics = quality_scores(evaluate_all(self))
         stage.finished, self._in_memory = True, stage.index
@@ -290,28 +291,3 @@ def quality_scores(metrics: dict[str, float]) -> dict[str, float]:
 
 def _optimizer(root: Path, stage: int) -> OptimizerState:
     return OptimizerState(root / WORK_FOLDER / f"optimizer-{stage}.safetensors")
-
-
-def load_weights(model: nn.Module, folder: str | Path) -> None:
-    """Puts the weights and buffers of a checkpoint folder into a live model.
-
-    Args:
-        model: A model of the same class; changed in place, on its device.
-        folder: A plain checkpoint folder.
-
-    Raises:
-        RuntimeError: If the checkpoint does not fit the model.
-
-    Source: ours.
-    """
-    if isinstance(model, PreTrainedModel):
-        loaded = type(model).from_pretrained(folder, config=model.config, dtype=model.dtype)
-        model.load_state_dict(loaded.state_dict())
-        del loaded
-        gc.collect()
-    else:
-        from safetensors.torch import load_model
-
-        load_model(model, Checkpoint(folder).weight_file)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,0 +1,56 @@
+"""Enriched ImageNet weights of a PVTv2 (or any other image classifier) from any image data set on the Hub or disk.
+
+    accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2 [--push USER/NAME]
+
+Forgets with the paper's ratio for this network, r = 0.33, and predicts x3 and x9. Runs on one or many processes and
+machines, as `accelerate config` says, and continues where it was stopped. Every field of ForgettingArguments is a flag.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from accelerate import PartialState
+from transformers import HfArgumentParser
+
+from know_hf import ForgettingArguments, enrich_pretrained
+from know_hf.data import load_split
+from know_hf.report import report_markdown
+
+
+@dataclass
+class ExampleArguments:
+    """What to enrich, and with which data."""
+
+    dataset: str = field(default="uoft-cs/cifar100", metadata={"help": "Hub id or folder of an image data set."})
+    model: str = field(default="timm/pvt_v2_b0.in1k", metadata={"help": "Hub id or folder; timm or transformers."})
+    from_scratch: bool = field(default=False, metadata={"help": "Take the architecture only."})
+    image_size: int | None = field(default=None, metadata={"help": "Side in pixels; default: the model's own."})
+    label_column: str | None = field(default=None, metadata={"help": "Default: found by type."})
+    train_split: str = field(default="train", metadata={"help": "Split to forget on."})
+    eval_split: str = field(default="test", metadata={"help": "Split to score every stage on."})
+    steps: int = field(default=2, metadata={"help": "Number of steps; 2 gives x3 and x9 at r = 0.33."})
+    push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
+
+
+def main():
+    parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
+    parser.set_defaults(
+        output_dir="runs/pvtv2", sampling_ratio=0.33, num_train_epochs=20, per_device_train_batch_size=128,
+        learning_rate=4e-4, lr_scheduler_type="cosine", save_total_limit=1, self_check=True,
+        use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"), ddp_find_unused_parameters=False,
+    )  # fmt: skip
+    example, args = parser.parse_args_into_dataclasses()
+    with PartialState().main_process_first():
+        train, test = (load_split(example.dataset, split) for split in (example.train_split, example.eval_split))
+    result = enrich_pretrained(
+        example.model, train, eval_dataset=test, args=args, steps=example.steps, from_scratch=example.from_scratch,
+        image_size=example.image_size, label_column=example.label_column, push_to_hub=example.push,
+    )  # fmt: skip
+    if args.process_index == 0:
+        print(report_markdown(result))
+        for name, folder in result.checkpoints.items():
+            print(f"{name}: AutoModelForImageClassification.from_pretrained({str(folder)!r})")
+
+
+if __name__ == "__main__":
+    main()
