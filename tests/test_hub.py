@@ -166,6 +166,7 @@ def test_predictor_there_and_back(hub, tmp_path):
     assert predictor.push_to_hub("tester/known") == f"{hub.url}/tester/known"
     files = hub.model("tester/known").files()
     assert 'KnownPredictor.from_pretrained("tester/known")' in files["README.md"].decode()
+    assert 'AutoModel.from_pretrained("tester/known", trust_remote_code=True)' in files["README.md"].decode()
     assert "meta_training.json" in files and "modeling_known.py" in files
     assert torch.equal(KnownPredictor.from_pretrained("tester/known").predict(HISTORY, "fc", 2), expected)
     assert torch.equal(AutoModel.from_pretrained("tester/known").predict(HISTORY, "fc", 2), expected)

@@ -135,6 +135,45 @@ def test_two_processes(tmp_path, image_model_folder, image_data_folder):
     assert not list((tmp_path / "two").rglob("*.partial"))
 
 
+def rank(number: int, run: Path) -> int:
+    """Process id of one rank of a launched run."""
+    for status in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (status / "environ").read_bytes().split(b"\0")
+            mine = str(run).encode() in (status / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if mine and f"RANK={number}".encode() in environment:
+            return int(status.name)
+    raise AssertionError(f"no rank {number} of {run}")
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_which_then_continues(tmp_path, image_model_folder, image_data_folder):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--output-dir"]
+    environment = {"GLOO_SOCKET_IFNAME": "lo"}
+    run_cli(*command, tmp_path / "whole", launcher=launcher, env=environment)
+    run = tmp_path / "killed"
+    phases = (
+        lambda: any((run / "training" / "stage-2").glob("checkpoint-[2-6]/trainer_state.json")),
+        lambda: (run / "enriched" / ".x2.partial" / "model.safetensors").exists(),
+    )
+    for reached in phases:
+        process = subprocess.Popen(
+            [*launcher, "-m", "know_hf", *map(str, command), run], stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, **environment},
+        )  # fmt: skip
+        while not reached():
+            assert process.poll() is None, "the moment to kill never came"
+            time.sleep(0.001)
+        os.kill(rank(1, run), signal.SIGKILL)
+        assert process.wait(timeout=90)
+        assert not (run / "enriched" / "x2").exists()
+    run_cli(*command, run, launcher=launcher, env=environment)
+    assert files(run) == files(tmp_path / "whole")
+
+
 def test_a_sharded_model_is_saved_and_loaded_whole(tmp_path):
     script = Path(__file__).with_name("sharded_model.py")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -23,7 +23,7 @@ def test_the_two_commands():
 
 def test_python_blocks_parse_and_import_real_names():
     blocks = re.findall(r"```python\n(.*?)\n```", TEXT, re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):

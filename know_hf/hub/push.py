@@ -38,6 +38,10 @@ MODEL_FILES = (
 )  # fmt: skip
 #: The same of a meta-data set.
 DATA_FILES = ("data/*.parquet", "trials/*.json", "branches/*.parquet", "branches/*.json", "README.md", "LICENSE*")
+_WITHOUT_US = (
+    "Where know-hf is not installed, transformers alone loads it with the code in this repository:\n"
+    '`AutoModel.from_pretrained("path/or/hub-id", trust_remote_code=True)`.\n'
+)
 # Shards of another size, and their index, go when new weights come.
 _REPLACED = ["*.safetensors", "*.safetensors.index.json"]
 _BINARY = (".safetensors", ".parquet", ".model")
@@ -289,7 +293,10 @@ def add_predictor_card(predictor, folder: Path) -> None:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else plain_predictor_card(predictor.config)
     loading = 'KnownPredictor.from_pretrained("path/or/hub-id")'
-    card.write_text(re.sub(r"KnownPredictor\.default\(\d*\)", lambda _: loading, text), encoding="utf-8")
+    text = re.sub(r"KnownPredictor\.default\(\d*\)", lambda _: loading, text)
+    if "trust_remote_code" not in text:
+        text = re.sub(r"(```python\n.*?\n```\n)", lambda found: f"{found[1]}\n{_WITHOUT_US}", text, count=1, flags=re.S)
+    card.write_text(text, encoding="utf-8")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
