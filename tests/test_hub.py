@@ -116,6 +116,25 @@ def test_everything_that_a_run_leaves_can_be_pushed(image_run, trajectory, tmp_p
             assert not upload.left_out, upload.left_out
 
 
+def test_a_finished_run_holds_no_secret_path_or_pickle(image_run, tmp_path, image_model_folder, image_data_folder):
+    """Nothing saved, pushed or not; only the recipe of the command line keeps the paths that it was given."""
+    from know_hf.cli import main
+
+    quick = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "True", "--hub_token", TOKEN]
+    main(["enrich", "--model", str(image_model_folder), "--dataset", str(image_data_folder), *quick, "--self_check",
+          "--output-dir", str(tmp_path / "run")])  # fmt: skip
+    saved = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
+    assert len(saved) > 30
+    paths = [str(Path.home()), str(tmp_path), str(image_model_folder), str(image_data_folder)]
+    for path in saved:
+        content = path.read_bytes()
+        assert TOKEN.encode() not in content, path
+        assert not content.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")), path
+        assert path.suffix not in (".bin", ".pt", ".pth", ".pkl"), path
+        if path.name != "run.yaml":
+            assert not [secret for secret in paths if secret.encode() in content], path
+
+
 def test_a_readme_of_someone_elses_stays(hub, enriched, caplog):
     push(enriched / "x2", "tester/mine")
     hub.model("tester/mine").files()["README.md"] = (
