@@ -9,6 +9,8 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
+from know_hf.adapters import is_adapted, is_live
+
 logger = logging.getLogger(__name__)
 
 #: Task → the Auto class that loads it.
@@ -58,14 +60,14 @@ def load_model(
 
     Source: ours.
     """
-    if isinstance(model, PreTrainedModel):
+    if is_live(model):
         outputs = getattr(model.config, "num_labels", None)
         if class_names and outputs != len(class_names):
             raise ValueError(
                 f"The model has {outputs} outputs, the data have {len(class_names)} classes: load it with "
                 f"num_labels={len(class_names)}, ignore_mismatched_sizes=True."
             )
-        return LoadedModel(model, task, False)
+        return LoadedModel(model, task, is_adapted(model))  # an adapter is new, as a rule
     model = str(model)
     auto_class = getattr(auto, AUTO_CLASSES[task])
     labels: dict[str, Any] = {}

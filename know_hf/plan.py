@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig
 from transformers.models import auto
 
+from know_hf.adapters import ADAPTER_CONFIG, skeleton
 from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor, native
@@ -187,8 +188,10 @@ def _remote_tensors(repo_id: str) -> dict[str, TensorSpec]:
     }
 
 
-def _skeleton(folder: Path, trust_remote_code: bool) -> torch.nn.Module:
-    """Builds the model that a folder's configuration names, on the meta device."""
+def _skeleton(folder: Path, trust_remote_code: bool, head: str = "") -> torch.nn.Module:
+    """Builds the model that a folder's configuration names, on the meta device; with another head if one is given."""
+    if (Path(folder) / ADAPTER_CONFIG).exists():
+        return skeleton(Path(folder), lambda base, head: _skeleton(Path(base), trust_remote_code, head))
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
@@ -196,7 +199,7 @@ def _skeleton(folder: Path, trust_remote_code: bool) -> torch.nn.Module:
             f"{folder} holds neither a trajectory nor a model that transformers knows: {error}"
         ) from error
     architecture = (config.architectures or [""])[0]
-    _, _, head = architecture.partition("For")
+    head = head or architecture.partition("For")[2]
     names = (
         [f"AutoModelFor{head}", "AutoModelForImageClassification"]
         if head or config.model_type == "timm_wrapper"

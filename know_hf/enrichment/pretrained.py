@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from know_hf.adapters import is_adapted
 from know_hf.enrichment.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
 from know_hf.enrichment.methods import method_names, method_parameters
 from know_hf.enrichment.result import EnrichmentResult
@@ -197,7 +198,8 @@ def enrich_trained(
     """
     trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
     options = {"device": trainer.args.device, **options}
-    renew = update_batch_norm and has_batch_norm(trainer.model)
+    # An adapter's file holds no statistics of the base model.
+    renew = update_batch_norm and has_batch_norm(trainer.model) and not is_adapted(trainer.model)
     # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
     checked = None
     if trainer.args.self_check if self_check is None else self_check:

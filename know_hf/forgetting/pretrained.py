@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 
+from know_hf.adapters import is_live
 from know_hf.data import accuracy, find_columns, label_values, load_split, make_preprocessing
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.stages import stage_plan, stage_subsets
@@ -101,7 +102,7 @@ def make_trainer(
         return made
 
     if data_collator is not None:
-        if not isinstance(model, PreTrainedModel):
+        if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
         stage_subsets(train_dataset, args)
         return trainer(model, train_dataset, eval_dataset, data_collator, compute_metrics, processing_class)
@@ -135,7 +136,7 @@ def make_trainer(
         args.train_stage_zero = loaded.new_head
         found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
         logger.info("The head %s (train_stage_zero decides otherwise).", found)
-    source = None if isinstance(model, PreTrainedModel) else str(model)
+    source = None if is_live(model) else str(model)
     preprocessing = make_preprocessing(loaded.model, source, columns, image_size=image_size, max_length=max_length)
     with args.main_process_first():
         train = preprocessing.apply(train)

@@ -9,6 +9,8 @@ import numpy as np
 from torch import nn
 from transformers.models import auto
 
+from know_hf.adapters import is_adapted
+
 # Settings that change the weights. Others (logging, saving, workers …) may differ when a run is continued.
 _SETTINGS = (
     "recipe num_stages sampling_ratio subset_seed stratify_by train_stage_zero carry_optimizer self_check "
@@ -49,6 +51,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "local": os.path.exists(name),
         "license": base_license(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
     }
 
 

@@ -9,6 +9,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from know_hf.adapters import is_adapted, load_adapter_weights
 from know_hf.trajectory import Checkpoint
 
 
@@ -66,6 +67,9 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 
     Source: ours.
     """
+    if is_adapted(model):
+        load_adapter_weights(model, Checkpoint(folder).weight_file)
+        return
     if isinstance(model, PreTrainedModel):
         # A sharded model's class was changed beneath it; the one that it was made from loads.
         plain = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))

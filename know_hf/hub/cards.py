@@ -33,7 +33,7 @@ def enriched_card(
     record = trajectory.record
     model_id = record.model.get("id", "")
     base_model = None if record.model.get("local") else model_id or None
-    dataset = record.dataset.get("id")
+    dataset, adapter = record.dataset.get("id"), record.model.get("adapter")
     results = [
         EvalResult(
             task_type=record.model.get("task") or "other",
@@ -48,9 +48,9 @@ def enriched_card(
     title = f"{(model_id or record.model.get('class', 'model')).rstrip('/').split('/')[-1]} {method} {name}"
     data = ModelCardData(
         base_model=base_model,
-        base_model_relation="finetune" if base_model else None,
+        base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
         license=record.model.get("license"),
-        library_name="transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag=record.model.get("task"),
         tags=["know-hf", "know-prediction", "weight-prediction"],
         datasets=[dataset] if dataset else None,

@@ -11,6 +11,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from know_hf.adapters import adapter_names, is_adapted
+
 logger = logging.getLogger(__name__)
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
@@ -70,7 +72,9 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
             name = f"{path}.{role}" if path else role
             if name in stored:
                 kinds[name] = Parameter("buffer", type(module).__name__)
-    return kinds | {saved: kinds[live] for saved, live in stored_names(model).items() if live in kinds}
+    saved = {name: kinds[live] for name, live in stored_names(model).items() if live in kinds}
+    # Of a PEFT model only the adapter is ever stored.
+    return saved if is_adapted(model) else kinds | saved
 
 
 def stored_names(model: nn.Module) -> dict[str, str]:
@@ -94,6 +98,8 @@ def stored_names(model: nn.Module) -> dict[str, str]:
         {'weight': 'weight', 'bias': 'bias'}
     """
     live = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
+    if is_adapted(model):
+        return adapter_names(model, live)
     found = {name: name for name in live}
     if not isinstance(model, PreTrainedModel):
         return found

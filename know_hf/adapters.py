@@ -1,0 +1,77 @@
+"""PEFT models: only the adapter is trained, stored, predicted and pushed. Imports peft only where a model is of it."""
+
+import sys
+from pathlib import Path
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+# peft's names of tasks → those of transformers' heads.
+_HEADS = {
+    "SEQ_CLS": "SequenceClassification",
+    "TOKEN_CLS": "TokenClassification",
+    "CAUSAL_LM": "CausalLM",
+    "SEQ_2_SEQ_LM": "Seq2SeqLM",
+    "QUESTION_ANS": "QuestionAnswering",
+}
+
+
+def is_adapted(model) -> bool:
+    """Whether a model is a ``PeftModel``."""
+    peft = sys.modules.get("peft")
+    return peft is not None and isinstance(model, peft.PeftModel)
+
+
+def is_live(model) -> bool:
+    """Whether this is a model to train, not the name of one."""
+    return isinstance(model, PreTrainedModel) or is_adapted(model)
+
+
+def adapter_names(model: nn.Module, live: dict[str, Tensor]) -> dict[str, str]:
+    """Finds what a PEFT model's adapter file holds.
+
+    Args:
+        model: A ``PeftModel``.
+        live: Its state, by live name; on any device.
+
+    Returns:
+        Name in the adapter file → name on the live module.
+    """
+    from peft import get_peft_model_state_dict
+
+    owners = {id(tensor): name for name, tensor in live.items()}
+    saved = get_peft_model_state_dict(model, state_dict=dict(live), save_embedding_layers=False)
+    return {name: owners[id(tensor)] for name, tensor in saved.items() if id(tensor) in owners}
+
+
+def load_adapter_weights(model: nn.Module, file: Path) -> None:
+    """Puts the weights of an adapter file into a live PEFT model.
+
+    Raises:
+        RuntimeError: If the file does not fit.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    result = set_peft_model_state_dict(model, load_file(file))
+    if result.unexpected_keys:
+        raise RuntimeError(f"{file} does not fit the model: {result.unexpected_keys[0]} is not part of its adapter.")
+
+
+def skeleton(folder: Path, build) -> nn.Module:
+    """Builds the PEFT model of an adapter's folder.
+
+    Args:
+        folder: Holds ``adapter_config.json``.
+        build: Makes the base model from its name and the name of its head, as in ``AutoModelFor<head>``.
+
+    Raises:
+        ImportError: If peft is not installed.
+    """
+    try:
+        from peft import PeftConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError(f'{folder} is a PEFT adapter: pip install "know-hf[peft]"') from error
+    config = PeftConfig.from_pretrained(str(folder))
+    return get_peft_model(build(config.base_model_name_or_path, _HEADS.get(config.task_type, "")), config)
