@@ -3,7 +3,8 @@
     accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2 [--push USER/NAME]
 
 Forgets with the paper's ratio for this network, r = 0.33, and predicts x3 and x9. Runs on one or many processes and
-machines, as `accelerate config` says, and continues where it was stopped. Every field of ForgettingArguments is a flag.
+machines, as `accelerate config` says, and continues where it was stopped. --model takes other networks of timm and
+transformers (microsoft/resnet-18), --shots makes it few-shot. Every field of ForgettingArguments is a flag.
 """
 
 import os
@@ -13,7 +14,7 @@ from accelerate import PartialState
 from transformers import HfArgumentParser
 
 from know_hf import ForgettingArguments, enrich_pretrained
-from know_hf.data import load_split
+from know_hf.data import find_columns, load_split
 from know_hf.report import report_markdown
 
 
@@ -28,20 +29,34 @@ class ExampleArguments:
     label_column: str | None = field(default=None, metadata={"help": "Default: found by type."})
     train_split: str = field(default="train", metadata={"help": "Split to forget on."})
     eval_split: str = field(default="test", metadata={"help": "Split to score every stage on."})
+    shots: int | None = field(default=None, metadata={"help": "Take so many training images of each class only."})
     steps: int = field(default=2, metadata={"help": "Number of steps; 2 gives x3 and x9 at r = 0.33."})
     push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
-def main():
+def few(data, shots: int, label: str | None, seed: int):
+    """So many examples of every class, drawn at random."""
+    label = label or find_columns(data).label
+    data, taken, counts = data.shuffle(seed=seed), [], {}
+    for row, value in enumerate(data[label]):
+        counts[value] = counts.get(value, 0) + 1
+        if counts[value] <= shots:
+            taken.append(row)
+    return data.select(taken)
+
+
+def main(arguments: list[str] | None = None):
     parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
     parser.set_defaults(
         output_dir="runs/pvtv2", sampling_ratio=0.33, num_train_epochs=20, per_device_train_batch_size=128,
         learning_rate=4e-4, lr_scheduler_type="cosine", save_total_limit=1, self_check=True,
         use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"), ddp_find_unused_parameters=False,
     )  # fmt: skip
-    example, args = parser.parse_args_into_dataclasses()
+    example, args = parser.parse_args_into_dataclasses(arguments)
     with PartialState().main_process_first():
         train, test = (load_split(example.dataset, split) for split in (example.train_split, example.eval_split))
+    if example.shots is not None:
+        train = few(train, example.shots, example.label_column, args.seed)
     result = enrich_pretrained(
         example.model, train, eval_dataset=test, args=args, steps=example.steps, from_scratch=example.from_scratch,
         image_size=example.image_size, label_column=example.label_column, push_to_hub=example.push,
@@ -50,6 +65,7 @@ def main():
         print(report_markdown(result))
         for name, folder in result.checkpoints.items():
             print(f"{name}: AutoModelForImageClassification.from_pretrained({str(folder)!r})")
+    return result
 
 
 if __name__ == "__main__":

@@ -1,12 +1,19 @@
 """Every example at a toy setting."""
 
+import importlib.util
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from know_hf import Trajectory
 from know_hf.known import native
@@ -15,6 +22,25 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
+
+
+def example(name: str):
+    """The module of an example, to be run in this process."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    # HfArgumentParser looks types up in the module of a dataclass.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def flags(**settings) -> list[str]:
+    """``--name value`` for each; lists take several values, None none."""
+    found = []
+    for name, value in settings.items():
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        found += [f"--{name}", *map(str, values)]
+    return found
 
 
 def run(name: str, *arguments) -> str:
@@ -69,3 +95,43 @@ def test_pvtv2_on_two_processes(tmp_path, image_data_folder):
     for name in ("x3", "x9"):
         AutoModelForImageClassification.from_pretrained(tmp_path / "enriched" / name)
     assert done.stdout.count("x9: AutoModelForImageClassification") == 1
+
+
+def test_few_images_and_a_network_of_transformers(tmp_path, image_data_folder):
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "model")
+    result = example("enrich_pvtv2").main(flags(
+        model=tmp_path / "model", image_size=16, dataset=image_data_folder, output_dir=tmp_path / "run", shots=12,
+        num_train_epochs=1, num_stages=4, sampling_ratio=0.5, train_stage_zero=True, self_check=False,
+        disable_tqdm=True,
+    ))  # fmt: skip
+    assert [stage.examples for stage in result.trajectory.record.stages] == [36, 18, 9, 4]
+    assert set(result.checkpoints) == {"x2", "x4"} and result.metrics["x2"]["eval_accuracy"] >= 0
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_text_classifier(tmp_path, text_model_folder, sentences, rank):
+    data = tmp_path / "data" / "data"
+    data.mkdir(parents=True)
+    for split in ("train", "validation"):
+        sentences.to_parquet(data / f"{split}-00000-of-00001.parquet")
+    lora = {} if rank is None else {"lora_rank": rank}
+    result = example("enrich_text_classifier").main(flags(
+        model=text_model_folder, dataset=data.parent, output_dir=tmp_path / "run", examples=48, steps=2,
+        num_train_epochs=1, num_stages=4, learning_rate=1e-3, disable_tqdm=True, **lora,
+    ))  # fmt: skip
+    file = "model.safetensors" if rank is None else "adapter_model.safetensors"
+    assert (result.checkpoints["x4"] / file).is_file() and result.trajectory.record.stages[0].examples == 48
+    assert "eval_accuracy" in result.metrics["x2"] and result.self_check["ratios"]
+
+
+def test_language_model(tmp_path, capsys):
+    text = EXAMPLES.parent / "LICENSE"
+    result = example("enrich_language_model").main(flags(
+        text=text, output_dir=tmp_path / "run", block=16, layers=1, width=16, steps=2, num_train_epochs=1, num_stages=4,
+        disable_tqdm=True,
+    ))  # fmt: skip
+    shown = capsys.readouterr().out
+    loss = result.trajectory.record.stages[0].metrics["eval_loss"]
+    assert f"{math.exp(loss):.2f}" in shown and "| x4 " in shown and "| stage 4 " in shown
+    AutoModelForCausalLM.from_pretrained(result.checkpoints["x2"])
