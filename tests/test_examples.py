@@ -135,3 +135,13 @@ def test_language_model(tmp_path, capsys):
     loss = result.trajectory.record.stages[0].metrics["eval_loss"]
     assert f"{math.exp(loss):.2f}" in shown and "| x4 " in shown and "| stage 4 " in shown
     AutoModelForCausalLM.from_pretrained(result.checkpoints["x2"])
+
+
+def test_segmentation(tmp_path):
+    result = example("enrich_segmentation").main(flags(
+        output_dir=tmp_path, examples=40, image_size=32, num_train_epochs=1, num_stages=3, disable_tqdm=True,
+        self_check=False,
+    ))  # fmt: skip
+    assert set(result.checkpoints) == {"x3", "x9"}
+    assert {"eval_mean_iou", "eval_mean_class_accuracy"} <= set(result.metrics["x3"])
+    assert (tmp_path / "report" / "overlays.png").stat().st_size > 10_000
