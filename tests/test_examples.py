@@ -13,9 +13,10 @@ from transformers import (
     AutoModelForImageClassification,
     ResNetConfig,
     ResNetForImageClassification,
+    VisionEncoderDecoderModel,
 )
 
-from know_hf import Trajectory
+from know_hf import Trajectory, enrich
 from know_hf.known import native
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -145,3 +146,23 @@ def test_segmentation(tmp_path):
     assert set(result.checkpoints) == {"x3", "x9"}
     assert {"eval_mean_iou", "eval_mean_class_accuracy"} <= set(result.metrics["x3"])
     assert (tmp_path / "report" / "overlays.png").stat().st_size > 10_000
+
+
+def test_captioning(tmp_path):
+    result = example("enrich_captioning").main(flags(
+        output_dir=tmp_path, examples=60, width=16, layers=1, num_train_epochs=1, num_stages=3, disable_tqdm=True,
+        self_check=False,
+    ))  # fmt: skip
+    assert 0 <= result.metrics["x3"]["eval_masked_accuracy"] <= 1
+    VisionEncoderDecoderModel.from_pretrained(result.checkpoints["x9"])
+
+
+def test_domain_generalisation(tmp_path, trajectory):
+    made = enrich(trajectory, tmp_path / "enriched", steps=1).checkpoints["x2"]
+    arms = [f"naive={trajectory.checkpoints[0].folder}", f"x2={made}"]
+    results = example("domain_generalisation").main(flags(
+        arms=arms, output_dir=tmp_path / "out", learning_rates=[1e-3], seeds=2, head_epochs=1, epochs=1, batch_size=256,
+    ))  # fmt: skip
+    assert set(results) == {"plain", "turned", "noisy"}
+    text = (tmp_path / "out" / "domains.md").read_text()
+    assert "| naive " in text and "average" in text
