@@ -1,6 +1,7 @@
 """Every example at a toy setting."""
 
 import importlib.util
+import json
 import math
 import os
 import subprocess
@@ -166,3 +167,20 @@ def test_domain_generalisation(tmp_path, trajectory):
     assert set(results) == {"plain", "turned", "noisy"}
     text = (tmp_path / "out" / "domains.md").read_text()
     assert "| naive " in text and "average" in text
+
+
+def test_notebook(tmp_path, monkeypatch):
+    """Every cell but the installation, in order, in one namespace."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert sources[0].startswith("%pip install") and not any(cell.get("outputs") for cell in cells)
+    names: dict = {}
+    for source in sources[1:]:
+        exec(
+            compile(source.replace("EPOCHS = 5", "EPOCHS = 1").replace("epochs=10", "epochs=1"), "cell", "exec"), names
+        )
+    assert set(names["comparison"].arms) == {"naive", "shrink x2", "KNOWN x2"} and names["result"].self_check["ratios"]

@@ -120,7 +120,7 @@ def test_timm_networks_leave_no_kernel_out(name):
     assert all(found[key] == "fc" for key, ndim in shapes.items() if ndim == 2 and key.endswith("weight"))
 
 
-def test_two_towers():
+def small_clip() -> CLIPModel:
     config = CLIPConfig(
         text_config={"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
                      "vocab_size": 20},
@@ -128,7 +128,11 @@ def test_two_towers():
                        "image_size": 8, "patch_size": 4},
         projection_dim=4,
     )  # fmt: skip
-    found = kinds(CLIPModel(config))
+    return CLIPModel(config)
+
+
+def test_two_towers():
+    found = kinds(small_clip())
     assert found["visual_projection.weight"] == "fc" and found["logit_scale"] == "other"
     assert found["vision_model.embeddings.patch_embedding.weight"] == "conv"
 

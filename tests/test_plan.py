@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from test_kinds import small_clip, small_detr
 
 from know_hf import KnownConfig, KnownPredictor
 from know_hf.known import native
 from know_hf.plan import make_plan
-from know_hf.trajectory import Trajectory, TrajectoryError, resolve_kinds
+from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError, resolve_kinds
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,17 @@ def test_plan_of_nothing(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(TrajectoryError, match="neither a trajectory nor a model"):
         make_plan(tmp_path)
+
+
+@pytest.mark.parametrize("build", [small_detr, small_clip], ids=["detection", "two towers"])
+def test_plan_of_models_with_several_heads_leaves_nothing_out(build, tmp_path):
+    build().save_pretrained(tmp_path)
+    plan = make_plan(tmp_path)
+    assert plan.predicted.keys() | plan.copied.keys() == Checkpoint(tmp_path).tensors.keys()
+    assert not plan.predicted.keys() & plan.copied.keys()
+    assert "name not found on the live module" not in plan.copied.values()
+    matrices = [n for n, spec in plan.tensors.items() if len(spec.shape) == 2 and not n.endswith("embedding.weight")]
+    left = [n for n in matrices if n not in plan.predicted and "embed" not in n and "position" not in n]
+    assert not left, left
+    kernels = [n for n, spec in plan.tensors.items() if len(spec.shape) == 4]
+    assert kernels and all(plan.predicted[n] == "conv" for n in kernels)
