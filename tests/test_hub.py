@@ -144,6 +144,14 @@ def test_a_readme_of_someone_elses_stays(hub, enriched, caplog):
     assert b"by hand" in hub.model("tester/mine").files()["README.md"]
     assert "keeps the README that it has" in caplog.text
     assert same_weights("tester/mine", enriched / "x4")
+    # Not one of ours that was edited, either; an untouched one is renewed.
+    push(enriched / "x2", "tester/ours")
+    push(enriched / "x4", "tester/ours")
+    ours = hub.model("tester/ours").files()
+    assert b"KNOW x4" in ours["README.md"]
+    ours["README.md"] = ours["README.md"].replace(b"## Limits", b"## My remarks\n\nMind the gap.\n\n## Limits")
+    push(enriched / "x2", "tester/ours")
+    assert b"Mind the gap" in hub.model("tester/ours").files()["README.md"]
     push(enriched / "x4", "tester/mine", overwrite_card=True)
     assert b"tester/mine" in hub.model("tester/mine").files()["README.md"]
 

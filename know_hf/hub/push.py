@@ -1,6 +1,7 @@
 """Uploads finished folders to the Hub: an allow-list of files, each looked into before anything is sent."""
 
 import fnmatch
+import hashlib
 import json
 import re
 import shutil
@@ -231,7 +232,7 @@ def _send(api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[
         keeps = not card and _persistently(
             lambda: api.file_exists(repo_id, "README.md", repo_type=repo_type, revision=upload.revision)
         )
-        if keeps and "README.md" in files and _written_by_us(api, repo_id, repo_type, upload.revision):
+        if keeps and "README.md" in files and _untouched(_readme(api, repo_id, repo_type, upload.revision)):
             keeps = False
         if keeps and "README.md" in files:
             logger.warning(f"{repo_id} keeps the README that it has (overwrite_card replaces it).")
@@ -253,14 +254,23 @@ def _send(api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[
         )  # fmt: skip
 
 
-def _written_by_us(api: HfApi, repo_id: str, repo_type: str, revision: str) -> bool:
-    """Whether the repository's README is one of our cards, or the empty one that the Hub begins with."""
+def _readme(api: HfApi, repo_id: str, repo_type: str, revision: str) -> str:
     with tempfile.TemporaryDirectory(prefix="know-hf-") as folder:
         path = _persistently(
             lambda: api.hf_hub_download(repo_id, "README.md", repo_type=repo_type, revision=revision, local_dir=folder)
         )
-        text = Path(path).read_text(encoding="utf-8")
-    return "know-hf" in text.split("\n---", 1)[0] or len(text.strip()) < 60
+        return Path(path).read_text(encoding="utf-8")
+
+
+def _signed(text: str) -> str:
+    """A card that tells later pushes whether it was edited since: with the hash of its text in a comment."""
+    return f"{text.rstrip()}\n\n<!-- know-hf {hashlib.sha256(text.strip().encode()).hexdigest()[:16]} -->\n"
+
+
+def _untouched(text: str) -> bool:
+    """Whether a README is a card as we pushed it, or the empty one that the Hub begins with."""
+    body, _, rest = text.rpartition("<!-- know-hf ")
+    return len(text.strip()) < 60 or (bool(rest) and _signed(body.rstrip()) == text.rstrip() + "\n")
 
 
 def addressed(card: str, repo_id: str, revision: str, steps: list[str]) -> str:
@@ -271,7 +281,7 @@ def addressed(card: str, repo_id: str, revision: str, steps: list[str]) -> str:
     said = (
         f"The steps of this run are revisions of this repository: {names}; `main` is `{steps[0]}`.\n\n" if steps else ""
     )
-    return card.replace("## How it was made\n", f"{said}## How it was made\n", 1)
+    return _signed(card.replace("## How it was made\n", f"{said}## How it was made\n", 1))
 
 
 def add_predictor_card(predictor, folder: Path) -> None:
