@@ -79,14 +79,14 @@ def main(arguments: list[str] | None = None):
     }  # fmt: skip
 
     def shown(scores: list[float]) -> str:
-        return f"{100 * statistics.mean(scores):.1f} ± {100 * statistics.stdev(scores):.1f}"
+        return f"{statistics.mean(scores):.1f} ± {statistics.stdev(scores):.1f}"
 
     rows = [["start", *results, "average"]]
     for arm in arms:
         found = [result.best(arm) for result in results.values()]
         rows.append([arm, *map(shown, found), shown([statistics.mean(seed) for seed in zip(*found, strict=True)])])
     text = table(rows)
-    (Path(example.output_dir) / "domains.md").write_text(f"# Accuracy on the domain left out\n\n{text}\n")
+    (Path(example.output_dir) / "domains.md").write_text(f"# Accuracy on the domain left out, percent\n\n{text}\n")
     print(text)
     return results
 

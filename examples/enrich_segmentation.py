@@ -136,7 +136,8 @@ def draw(result, data: Dataset, file: Path, rows: int = 4) -> None:
 def main(arguments: list[str] | None = None):
     parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
     parser.set_defaults(
-        output_dir="runs/segmentation", sampling_ratio=0.33, num_train_epochs=20, per_device_train_batch_size=16,
+        output_dir="runs/segmentation", sampling_ratio=0.33, num_stages=4, num_train_epochs=20,
+        per_device_train_batch_size=16,
         learning_rate=1e-3, lr_scheduler_type="cosine", save_total_limit=1, self_check=True,
         remove_unused_columns=False, ddp_find_unused_parameters=False,
         use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"),

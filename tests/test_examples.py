@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -166,7 +167,9 @@ def test_domain_generalisation(tmp_path, trajectory):
     ))  # fmt: skip
     assert set(results) == {"plain", "turned", "noisy"}
     text = (tmp_path / "out" / "domains.md").read_text()
-    assert "| naive " in text and "average" in text
+    scores = [float(score) for score in re.findall(r"([\d.]+) ±", text)]
+    assert "| naive " in text and "average" in text and len(scores) == 2 * 4 and max(scores) <= 100
+    assert max(scores) > 1, "shares, not percent"
 
 
 def test_notebook(tmp_path, monkeypatch):
