@@ -54,16 +54,19 @@ def run(name: str, *arguments) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_of_meta_training(collected):
     out = run("benchmark_meta_training.py", collected.folder, "--processes", 1, "--rows", 50_000)
     assert "| training loop " in out and "| folded form, resident batch " in out and "100%" in out
 
 
+@pytest.mark.slow
 def test_benchmark(tmp_path):
     out = run("benchmark_retrodiction.py", "--work-dir", tmp_path, "--layers", 1, "--width", 16, "--methods", "tsv")
     assert "| tsv " in out and "peak MB beyond idle" in out
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_benchmark_of_prediction(tmp_path):
     sizes = ("--layers", 1, "--width", 16, "--weights", 8192)
@@ -182,8 +185,9 @@ def test_notebook(tmp_path, monkeypatch):
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert sources[0].startswith("%pip install") and not any(cell.get("outputs") for cell in cells)
     names: dict = {}
+    quick = {"EPOCHS = 5": "EPOCHS = 1", "epochs=10": "epochs=1", "[1e-3, 3e-3]": "[1e-3]", "seeds=3": "seeds=2"}
     for source in sources[1:]:
-        exec(
-            compile(source.replace("EPOCHS = 5", "EPOCHS = 1").replace("epochs=10", "epochs=1"), "cell", "exec"), names
-        )
+        for slow, fast in quick.items():
+            source = source.replace(slow, fast)
+        exec(compile(source, "cell", "exec"), names)
     assert set(names["comparison"].arms) == {"naive", "shrink x2", "KNOWN x2"} and names["result"].self_check["ratios"]

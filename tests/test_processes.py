@@ -203,7 +203,7 @@ def test_one_failing_process_ends_them_all_in_words(tmp_path, trajectory):
     assert failed.returncode and failed.stderr.count(message) == 2
     assert not list((run / "enriched").glob("*x[248]*"))
     spec.file.write_bytes(intact)
-    assert run_cli("predict", run, **command).returncode == 0
+    main(["predict", str(run)])
     assert sorted(p.name for p in (run / "enriched").glob("x*")) == ["x2", "x4", "x8"]
 
 
