@@ -174,6 +174,41 @@ def test_a_killed_rank_ends_the_run_which_then_continues(tmp_path, image_model_f
     assert files(run) == files(tmp_path / "whole")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [8, 1])
+def test_one_terminated_rank_stops_all_at_the_same_step(tmp_path, image_model_folder, image_data_folder, epochs):
+    """Within a stage that is long enough for all to agree, else at its end."""
+    settings = [
+        "--num_train_epochs",
+        epochs,
+        "--train_stage_zero",
+        "True",
+        "--per_device_train_batch_size",
+        8,
+        "--disable_tqdm",
+        "True",
+        "--save_strategy",
+        "no",
+    ]
+    command = ["forget", "--model", image_model_folder, "--dataset", image_data_folder, *settings, "--output-dir"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run, environment = tmp_path / "terminated", {"GLOO_SOCKET_IFNAME": "lo"}
+    process = subprocess.Popen(
+        [*launcher, "-m", "know_hf", *map(str, command), run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    while not (run / "training" / "stage-1").exists() and not (run / "stage-1").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    os.kill(rank(1, run), signal.SIGTERM)
+    stderr = process.communicate(timeout=90)[1]
+    assert process.returncode and "interrupted; run the same command again to continue." in stderr
+    assert not (run / "stage-4").exists()
+    run_cli(*command, run, launcher=launcher, env=environment)
+    run_cli(*command, tmp_path / "whole", launcher=launcher, env=environment)
+    assert files(run) == files(tmp_path / "whole")
+
+
 def test_a_sharded_model_is_saved_and_loaded_whole(tmp_path):
     script = Path(__file__).with_name("sharded_model.py")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

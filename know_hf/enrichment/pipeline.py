@@ -15,7 +15,7 @@ def overlapped(
     compute: Callable[[Item, Any], Any],
     write: Callable[[Item, Any], None],
 ) -> None:
-    """Takes every item through three stages, in order; at most two items are in memory.
+    """Takes every item through three stages, in order; at most three items are in memory.
 
     Args:
         items: What to work on.

@@ -38,12 +38,15 @@ class SaveWhenTerminated(TrainerCallback):
         finally:
             signal.signal(signal.SIGTERM, before)
 
+    def told(self, args) -> bool:
+        """Whether any process was told to stop; with several of them all have to ask."""
+        if args.world_size == 1:
+            return self.requested
+        requested = torch.tensor(float(self.requested), device=args.device)
+        return bool(reduce(requested, reduction="sum").item())
+
     def on_step_end(self, args, state, control, **_):
-        requested = self.requested
-        if args.world_size > 1:
-            if state.global_step % _ASK_EVERY:
-                return
-            told = reduce(torch.tensor(float(requested), device=args.device), reduction="sum")
-            requested = bool(told.item())
-        if requested:
+        if args.world_size > 1 and state.global_step % _ASK_EVERY:
+            return
+        if self.told(args):
             self.stopped = control.should_save = control.should_training_stop = True

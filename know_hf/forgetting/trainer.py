@@ -128,6 +128,8 @@ class ForgettingMixin:
                     history += self.state.log_history
                     stage.steps = self.state.global_step
                 self._finish_stage(root, record, stage)
+                if termination.told(args):  # too late in the stage to stop within it
+                    raise KeyboardInterrupt(f"terminated; stage {stage.index} is finished")
         finally:
             self.remove_callback(termination)
             self._in_memory = None  # whoever comes next may put other weights into the model
