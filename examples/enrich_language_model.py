@@ -3,29 +3,29 @@
     accelerate launch examples/enrich_language_model.py --text input.txt --output_dir runs/text
 
 By default a small GPT-2 that reads characters, from scratch (its first training is stage 0); with --model any causal
-language model of the Hub and its tokenizer. The last tenth of the text is for scoring. Every field of
+language model of the Hub and its tokenizer. The last tenth of the text's lines is for scoring. Every field of
 ForgettingArguments is a flag.
 """
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from make_data import lines
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     HfArgumentParser,
-    default_data_collator,
+    PreTrainedTokenizerFast,
     set_seed,
 )
 
 from know_hf import ForgettingArguments, enrich_pretrained
-from know_hf.report import table
+from know_hf.report import report_markdown
 
 
 @dataclass
@@ -37,55 +37,48 @@ class ExampleArguments:
     block: int = field(default=128, metadata={"help": "Tokens of an example."})
     layers: int = field(default=4, metadata={"help": "Of the small GPT-2."})
     width: int = field(default=128, metadata={"help": "Of the small GPT-2."})
-    characters: int | None = field(default=None, metadata={"help": "Read only so many; default: all."})
+    lines: int | None = field(default=None, metadata={"help": "Read only so many training lines; default: all."})
     steps: int = field(default=3, metadata={"help": "Number of steps; 3 gives x2, x4 and x8 at r = 0.5."})
     push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
-def prepare(example: ExampleArguments, seed: int):
-    """Model, its tokenizer (None: characters) and the tokens of the whole text."""
-    text = Path(example.text).read_text(encoding="utf-8")[: example.characters]
-    set_seed(seed)
-    if example.model is not None:
-        tokenizer = AutoTokenizer.from_pretrained(example.model)
-        model = AutoModelForCausalLM.from_pretrained(example.model, dtype=torch.float32)
-        return model, tokenizer, tokenizer(text, verbose=False)["input_ids"]
-    alphabet = {character: i for i, character in enumerate(sorted(set(text)))}
-    sizes = {"n_positions": example.block, "n_embd": example.width, "n_layer": example.layers, "n_head": 4}
-    config = GPT2Config(vocab_size=len(alphabet), bos_token_id=0, eos_token_id=0, **sizes)
-    return GPT2LMHeadModel(config), None, [alphabet[character] for character in text]
-
-
-def blocks(tokens: list[int], size: int) -> Dataset:
-    """Cuts tokens into examples of equal length; each predicts its own next tokens."""
-    rows = [tokens[at : at + size] for at in range(0, len(tokens) - size + 1, size)]
-    return Dataset.from_dict({"input_ids": rows, "labels": rows})
+def reader_of_characters(text: str, block: int) -> PreTrainedTokenizerFast:
+    """A tokenizer whose tokens are the characters that occur."""
+    alphabet = {token: i for i, token in enumerate(["[UNK]", *sorted({*text, "\n"})])}
+    tokenizer = Tokenizer(models.WordLevel(alphabet, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", model_max_length=block)
 
 
 def main(arguments: list[str] | None = None):
     parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
     parser.set_defaults(
         output_dir="runs/language", num_train_epochs=5, per_device_train_batch_size=16, learning_rate=1e-3,
-        lr_scheduler_type="cosine", save_total_limit=1, self_check=True, prediction_loss_only=True,
-        use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"), ddp_find_unused_parameters=False,
+        lr_scheduler_type="cosine", save_total_limit=1, self_check=True, ddp_find_unused_parameters=False,
+        use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"),
     )  # fmt: skip
     example, args = parser.parse_args_into_dataclasses(arguments)
-    model, tokenizer, tokens = prepare(example, args.seed)
-    if example.model is None and args.train_stage_zero is None:
-        args.train_stage_zero = True
-    held_out = len(tokens) // 10
+    train, test = (lines(example.text, split) for split in ("train", "test"))
+    if example.lines is not None:
+        train = train.select(range(example.lines))
+    set_seed(args.seed)
+    if example.model is None:
+        tokenizer = reader_of_characters(Path(example.text).read_text(encoding="utf-8"), example.block)
+        sizes = {"n_positions": example.block, "n_embd": example.width, "n_layer": example.layers, "n_head": 4}
+        # No token ends a text: line breaks are characters like others.
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=None, **sizes))
+        if args.train_stage_zero is None:
+            args.train_stage_zero = True
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(example.model)
+        model = AutoModelForCausalLM.from_pretrained(example.model, dtype=torch.float32)
     result = enrich_pretrained(
-        model, blocks(tokens[:-held_out], example.block), eval_dataset=blocks(tokens[-held_out:], example.block),
-        args=args, steps=example.steps, data_collator=default_data_collator, processing_class=tokenizer,
-        push_to_hub=example.push,
+        model, train, eval_dataset=test, args=args, steps=example.steps, task="text-generation",
+        max_length=example.block, processing_class=tokenizer, push_to_hub=example.push,
     )  # fmt: skip
     if args.process_index == 0:
-        stages = {f"stage {s.index}": s.metrics for s in result.trajectory.record.stages}
-        steps = {name: scores for name, scores in result.metrics.items() if name != "stage-0"}
-        rows = [
-            [name, f"{m['eval_loss']:.4f}", f"{math.exp(m['eval_loss']):.2f}"] for name, m in (stages | steps).items()
-        ]
-        print(table([["weights", "loss", "perplexity"], *rows]))
+        print(report_markdown(result))
     return result
 
 

@@ -1,5 +1,6 @@
 """PEFT models: only the adapter is trained, stored, predicted and pushed. Imports peft only where a model is of it."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -57,6 +58,25 @@ def load_adapter_weights(model: nn.Module, file: Path) -> None:
     result = set_peft_model_state_dict(model, load_file(file))
     if result.unexpected_keys:
         raise RuntimeError(f"{file} does not fit the model: {result.unexpected_keys[0]} is not part of its adapter.")
+
+
+def base_of(folder: Path) -> Path | str:
+    """The folder or Hub id of an adapter's base model; of any other checkpoint the folder itself."""
+    file = Path(folder) / ADAPTER_CONFIG
+    return json.loads(file.read_text())["base_model_name_or_path"] if file.exists() else folder
+
+
+def load_adapted(folder: Path, base: nn.Module) -> nn.Module:
+    """Puts the adapter of a folder on its base model, to be trained.
+
+    Raises:
+        ImportError: If peft is not installed.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ImportError(f'{folder} is a PEFT adapter: pip install "know-hf[peft]"') from error
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
 
 
 def skeleton(folder: Path, build) -> nn.Module:

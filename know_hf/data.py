@@ -1,31 +1,14 @@
-"""From a data set to model inputs, for image and text classification; anything else is the caller's."""
+"""Loading data sets, and the preprocessing that a task asks for; anything else is the caller's."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Image, IterableDataset, Value, load_dataset
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
-from transformers import (
-    AutoImageProcessor,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    default_data_collator,
-)
+from transformers import PreTrainedModel
 
-
-@dataclass
-class Columns:
-    """The columns that a classification reads: inputs and label, and the names of the classes."""
-
-    task: str
-    inputs: list[str]
-    label: str
-    class_names: list[str]
+from know_hf.tasks import Columns, Preprocessing, get_task
 
 
 def load_split(dataset: str | Path | Dataset, split: str = "train", revision: str | None = None) -> Dataset:
@@ -64,83 +47,9 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
     return dataset
 
 
-def find_columns(
-    dataset: Dataset, *, task: str | None = None, inputs: list[str] | None = None, label: str | None = None
-) -> Columns:
-    """Finds the columns of a classification by their types.
-
-    Args:
-        dataset: The data.
-        task: ``"image-classification"`` or ``"text-classification"``; inferred from the columns by default.
-        inputs: The image column, or one or two text columns; found by type by default.
-        label: The label column; found by type by default.
-
-    Returns:
-        The [`Columns`].
-
-    Raises:
-        ValueError: If a column is missing, or none or several would do.
-
-    Source: ours.
-    """
-    features = dataset.features
-    for name in [*(inputs or []), *([label] if label else [])]:
-        if name not in features:
-            raise ValueError(f"There is no column {name!r}; found {_describe(features)}.")
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    texts = [n for n, f in features.items() if isinstance(f, Value) and f.dtype in ("string", "large_string")]
-    texts = [name for name in texts if name != label]
-    if inputs is None:
-        candidates = images if images and task != "text-classification" else texts
-        if len(candidates) != 1:
-            raise ValueError(
-                f"{'Several columns could' if candidates else 'No column can'} be the input ({_describe(features)}): "
-                "name it with input_columns (an image column, or one or two text columns)."
-            )
-        inputs = candidates
-    if task is None:
-        task = "image-classification" if inputs[0] in images else "text-classification"
-    if label is None:
-        labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-        labels = labels or [name for name in ("label", "labels") if name in features and name not in inputs]
-        if len(labels) != 1:
-            raise ValueError(
-                f"{'Several columns could' if labels else 'No column can'} be the label ({_describe(features)}): "
-                "name it with label_column."
-            )
-        label = labels[0]
-    return Columns(task, inputs, label, _class_names(dataset, label))
-
-
-def _describe(features) -> str:
-    return ", ".join(f"{name} ({getattr(f, 'dtype', None) or type(f).__name__})" for name, f in features.items())
-
-
-def _class_names(dataset: Dataset, label: str) -> list[str]:
-    feature = dataset.features[label]
-    if isinstance(feature, ClassLabel):
-        return list(feature.names)
-    values = np.unique(dataset.with_format("numpy", columns=[label])[label][:])
-    if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError(
-            f"Label column {label!r} holds {values.dtype} values; expected class indices from 0. "
-            f"dataset.class_encode_column({label!r}) makes them."
-        )
-    return [str(i) for i in range(int(values.max()) + 1)]
-
-
 def label_values(dataset: Dataset, columns: Columns) -> np.ndarray:
     """Labels of all examples, ``(n,)`` integers."""
     return np.asarray(dataset.with_format("numpy", columns=[columns.label])[columns.label][:])
-
-
-@dataclass
-class Preprocessing:
-    """How examples become a batch: apply to each data set, collate, and what to save with the model."""
-
-    apply: Callable[[Dataset], Dataset]
-    collator: Callable[[list], dict[str, torch.Tensor]]
-    processing_class: Any = None
 
 
 def make_preprocessing(
@@ -150,6 +59,7 @@ def make_preprocessing(
     *,
     image_size: int | None = None,
     max_length: int | None = None,
+    processing_class: Any = None,
 ) -> Preprocessing:
     """Builds the preprocessing that a model's own folder describes.
 
@@ -158,80 +68,16 @@ def make_preprocessing(
         source: Its Hub id or folder, which holds the image processor or tokenizer; None for a live model.
         columns: What to read.
         image_size: Side in pixels to resize square images to, instead of the model's own size.
-        max_length: Longest text in tokens; by default the tokenizer's.
+        max_length: Longest text in tokens; by default the tokenizer's. Of a language model the length of its blocks.
+        processing_class: Tokenizer to use instead of the one beside the model.
 
     Returns:
         A [`Preprocessing`].
 
     Raises:
-        FileNotFoundError: If a text model comes without a tokenizer.
+        FileNotFoundError: If a task with text comes without a tokenizer.
+        ValueError: If nothing says how large images are to be.
 
     Source: ours.
     """
-    if columns.task == "image-classification":
-        return _image_preprocessing(model, source, columns, image_size)
-    return _text_preprocessing(model, source, columns, max_length)
-
-
-def _image_preprocessing(model, source, columns: Columns, image_size: int | None) -> Preprocessing:
-    settings = getattr(model.config, "pretrained_cfg", None) or {}
-    processor = None
-    if not settings and source is not None:
-        try:
-            processor = AutoImageProcessor.from_pretrained(source)
-        except OSError:
-            processor = None
-    mean = settings.get("mean") or getattr(processor, "image_mean", None) or [0.5]
-    std = settings.get("std") or getattr(processor, "image_std", None) or [0.5]
-    channels = (settings.get("input_size") or [getattr(model.config, "num_channels", 3)])[0]
-    if image_size is None and settings.get("input_size"):
-        image_size = settings["input_size"][-1]
-    shape = (1, -1, 1, 1)
-    mean, std = torch.tensor(mean[:channels]).view(shape), torch.tensor(std[:channels]).view(shape)
-
-    def read(image) -> np.ndarray:
-        image = image.convert("L" if channels == 1 else "RGB")
-        if image_size and image.size != (image_size, image_size):
-            image = image.resize((image_size, image_size), resample=3)
-        return np.asarray(image).reshape(image.height, image.width, channels)
-
-    def transform(batch: dict[str, list]) -> dict[str, Any]:
-        images = batch[columns.inputs[0]]
-        if processor is not None and image_size is None:
-            pixels = processor([i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
-        else:
-            pixels = torch.from_numpy(np.stack([read(i) for i in images])).permute(0, 3, 1, 2)
-            pixels = (pixels.float() / 255 - mean) / std
-        return {"pixel_values": list(pixels), "labels": batch[columns.label]}
-
-    def apply(dataset: Dataset) -> Dataset:
-        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
-
-    return Preprocessing(apply, default_data_collator, processor)
-
-
-def _text_preprocessing(model, source, columns: Columns, max_length: int | None) -> Preprocessing:
-    source = source or getattr(model.config, "_name_or_path", None)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, TypeError, ValueError) as error:
-        raise FileNotFoundError(
-            f"No tokenizer beside {str(source)!r}; save one into the model's folder, or pass preprocessed data with a "
-            "data_collator."
-        ) from error
-    limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
-
-    def tokenize(batch: dict[str, list]) -> dict[str, Any]:
-        encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
-        return {**encoded, "labels": batch[columns.label]}
-
-    def apply(dataset: Dataset) -> Dataset:
-        return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
-
-    return Preprocessing(apply, DataCollatorWithPadding(tokenizer), tokenizer)
-
-
-def accuracy(prediction) -> dict[str, float]:
-    """Share of examples whose highest score is at their label: the default ``compute_metrics`` of classifications."""
-    scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    return {"accuracy": float((scores.argmax(-1) == prediction.label_ids).mean())}
+    return get_task(columns.task).preprocessing(model, source, columns, image_size, max_length, processing_class)

@@ -10,14 +10,9 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
 from know_hf.adapters import is_adapted, is_live
+from know_hf.tasks import get_task
 
 logger = logging.getLogger(__name__)
-
-#: Task → the Auto class that loads it.
-AUTO_CLASSES = {
-    "image-classification": "AutoModelForImageClassification",
-    "text-classification": "AutoModelForSequenceClassification",
-}
 
 
 @dataclass
@@ -43,8 +38,8 @@ def load_model(
 
     Args:
         model: Hub id or folder (transformers or timm), or a live model, which is returned as it is.
-        task: A key of ``AUTO_CLASSES``.
-        class_names: Names of the classes in the order of their labels; None when unknown.
+        task: A key of [`TASKS`](know_hf.tasks).
+        class_names: Names of the classes in the order of their labels; none where there are no classes.
         from_scratch: Only take the architecture and start from its own initial values; ``model`` may then also be
             the name of a timm architecture such as ``timm/resnet10t``.
         image_size: With ``from_scratch`` and a timm name: side of the square images in pixels.
@@ -60,16 +55,17 @@ def load_model(
 
     Source: ours.
     """
+    one_class = get_task(task).one_class
     if is_live(model):
         outputs = getattr(model.config, "num_labels", None)
-        if class_names and outputs != len(class_names):
+        if class_names and (outputs != len(class_names) if one_class else outputs < len(class_names)):
             raise ValueError(
                 f"The model has {outputs} outputs, the data have {len(class_names)} classes: load it with "
                 f"num_labels={len(class_names)}, ignore_mismatched_sizes=True."
             )
         return LoadedModel(model, task, is_adapted(model))  # an adapter is new, as a rule
     model = str(model)
-    auto_class = getattr(auto, AUTO_CLASSES[task])
+    auto_class = getattr(auto, get_task(task).auto_class)
     labels: dict[str, Any] = {}
     if class_names:
         labels = {
@@ -83,6 +79,11 @@ def load_model(
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(model, **options)
+        trained_for = any(
+            name.endswith(auto_class.__name__.removeprefix("AutoModel")) for name in config.architectures or []
+        )
+        if not one_class and trained_for and not from_scratch and config.num_labels >= len(class_names or []):
+            labels, class_names = {}, None  # not every class of a model for pixels need occur in the data
         if from_scratch:
             for name, value in labels.items():
                 setattr(config, name, value)

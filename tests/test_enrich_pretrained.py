@@ -42,7 +42,8 @@ def test_every_candidate_is_scored(enriched):
 
 
 def test_scores_are_of_the_folders(enriched, images):
-    from know_hf.data import find_columns, make_preprocessing
+    from know_hf.data import make_preprocessing
+    from know_hf.tasks import find_columns
 
     data = images.select(range(128, 160))
     model = AutoModelForImageClassification.from_pretrained(enriched.checkpoints["x4"]).eval()

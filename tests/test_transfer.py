@@ -13,9 +13,10 @@ from conftest import QUICK, tiny_image_model
 from transformers import Trainer, TrainingArguments
 
 from know_hf.cli import main
-from know_hf.data import Columns, find_columns, make_preprocessing
+from know_hf.data import make_preprocessing
 from know_hf.quickstart import digits
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
+from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import Checkpoint, TrajectoryError, kinds_of
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.protocol import Protocol, fine_tune, load_with_new_head, split_pool
@@ -35,7 +36,7 @@ def starts(tmp_path_factory):
     model = tiny_image_model(classes=7, channels=(8, 16, 16, 16))
     preprocessing = make_preprocessing(model, None, find_columns(data))
     args = TrainingArguments(
-        str(folder / "work"), remove_unused_columns=False, **{**QUICK, "num_train_epochs": 12, "learning_rate": 5e-3}
+        str(folder / "work"), remove_unused_columns=False, **{**QUICK, "num_train_epochs": 30, "learning_rate": 5e-3}
     )
     Trainer(model, args, preprocessing.collator, preprocessing.apply(data)).train()
     for name in ("naive", "naive again"):

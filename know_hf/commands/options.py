@@ -19,7 +19,8 @@ DATA = {
     "output_dir": "folder of the run",
     "train_split": "split to forget on (default: train)",
     "eval_split": "split to score on, 'none' for no scores (default: validation or test, if there is one)",
-    "task": "image-classification or text-classification (default: from the data)",
+    "task": "image-classification, text-classification, image-segmentation, image-to-text or text-generation "
+    "(default: from the data)",
     "input_columns": "input column(s) (default: found by type)",
     "label_column": "label column (default: found by type)",
     "image_size": "side of the images in pixels (default: the model's)",

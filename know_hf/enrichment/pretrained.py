@@ -82,17 +82,18 @@ def enrich_pretrained(
         embeddings: ``"copy"``, or ``"fc"`` to predict embedding tables.
         kinds: Name patterns → kind or ``"copy"``, over everything else.
         update_batch_norm: Whether to re-estimate BatchNorm statistics of every enriched checkpoint.
-        task: ``"image-classification"`` or ``"text-classification"``; inferred from the data by default.
+        task: ``"image-classification"``, ``"text-classification"``, ``"image-segmentation"``, ``"image-to-text"``
+            (captions) or ``"text-generation"``; inferred from the data by default.
         input_columns: Input columns; found by type by default.
-        label_column: Label column; found by type by default.
+        label_column: Column of classes, masks or captions; found by type by default.
         image_size: Side of the images in pixels, instead of the model's own.
-        max_length: Longest text in tokens.
+        max_length: Longest text in tokens; of a language model the length of its examples.
         from_scratch: Take only the architecture; ``model`` may be ``timm/<architecture>``.
         revision: Revision of the model on the Hub.
         trust_remote_code: Whether code of the model's repository may run.
         data_collator: When given, data sets and labels are taken as they are, as with ``Trainer``.
-        compute_metrics: As with ``Trainer``; accuracy by default.
-        processing_class: As with ``Trainer``; saved with every checkpoint.
+        compute_metrics: As with ``Trainer``; by default the task's own scores.
+        processing_class: As with ``Trainer``; saved with every checkpoint, and the tokenizer of a live model.
         callbacks: As with ``Trainer``.
         trainer_class: A ``ForgettingTrainer`` or another Trainer with ``ForgettingMixin``.
         push_to_hub: Hub id of a repository to upload the steps to when all is done, as its revisions ``x2``, ``x4`` ….

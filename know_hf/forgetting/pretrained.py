@@ -9,11 +9,12 @@ import torch
 from transformers import set_seed
 
 from know_hf.adapters import is_live
-from know_hf.data import accuracy, find_columns, label_values, load_split, make_preprocessing
+from know_hf.data import label_values, load_split, make_preprocessing
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.stages import stage_plan, stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import load_model
+from know_hf.tasks import Columns, find_columns, get_task
 from know_hf.trajectory import TrajectoryRecord
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def make_trainer(
     _check_output_dir(args.output_dir, model)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
 
-    def trainer(model, train, evaluation, collator, metrics, processor):
+    def trainer(model, train, evaluation, collator, metrics, processor, **further):
         made = trainer_class(
             model=model,
             args=args,
@@ -97,6 +98,7 @@ def make_trainer(
             compute_metrics=metrics,
             processing_class=processor,
             callbacks=callbacks,
+            **further,
         )
         made.dataset_id = dataset_id
         return made
@@ -110,17 +112,9 @@ def make_trainer(
     train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_split(eval_dataset, "test")
     columns = find_columns(train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column)
-    labels = label_values(train, columns)
-    if (labels < 0).any():
-        raise ValueError(
-            f"Label column {columns.label!r} holds negative labels (unlabelled data?) in the training data."
-        )
-    smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
-    if lost := len(set(labels.tolist())) - len(set(label_values(smallest, columns).tolist())):
-        logger.warning(
-            "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
-            len(smallest), lost, len(columns.class_names), columns.label,
-        )  # fmt: skip
+    the_task = get_task(columns.task)
+    if the_task.one_class:
+        _check_labels(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.
     set_seed(args.seed)
     loaded = load_model(
@@ -137,15 +131,37 @@ def make_trainer(
         found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
         logger.info("The head %s (train_stage_zero decides otherwise).", found)
     source = None if is_live(model) else str(model)
-    preprocessing = make_preprocessing(loaded.model, source, columns, image_size=image_size, max_length=max_length)
+    preprocessing = make_preprocessing(
+        loaded.model, source, columns, image_size=image_size, max_length=max_length, processing_class=processing_class
+    )
     with args.main_process_first():
         train = preprocessing.apply(train)
         evaluation = None if evaluation is None else preprocessing.apply(evaluation)
     args.remove_unused_columns = False  # the preprocessing yields just what the model takes
     if args.stratify_by == columns.label and "labels" in (train.column_names or []):
         args.stratify_by = "labels"
-    processor = processing_class or preprocessing.processing_class
-    return trainer(loaded.model, train, evaluation, preprocessing.collator, compute_metrics or accuracy, processor)
+    further = {}
+    if compute_metrics is None:
+        compute_metrics = the_task.metrics(getattr(loaded.model.config, "num_labels", 0))
+        further = {} if the_task.keep is None else {"preprocess_logits_for_metrics": the_task.keep}
+    return trainer(
+        loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
+        **further,
+    )  # fmt: skip
+
+
+def _check_labels(train, columns: Columns, args: ForgettingArguments) -> None:
+    labels = label_values(train, columns)
+    if (labels < 0).any():
+        raise ValueError(
+            f"Label column {columns.label!r} holds negative labels (unlabelled data?) in the training data."
+        )
+    smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
+    if lost := len(set(labels.tolist())) - len(set(label_values(smallest, columns).tolist())):
+        logger.warning(
+            "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
+            len(smallest), lost, len(columns.class_names), columns.label,
+        )  # fmt: skip
 
 
 def _check_output_dir(output_dir: str, model) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.models import auto
 
 from know_hf.adapters import is_adapted
+from know_hf.tasks import TASKS
 
 # Settings that change the weights. Others (logging, saving, workers …) may differ when a run is continued.
 _SETTINGS = (
@@ -35,24 +36,36 @@ _TASKS = {
     "TokenClassification": "token-classification",
     "CausalLM": "text-generation",
     "SemanticSegmentation": "image-segmentation",
+    "ImageTextToText": "image-to-text",
 }
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, Auto class, task, size and origin of a model."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    _, _, head = type(model).__name__.partition("For")
-    auto_class = f"AutoModelFor{head}" if head else "AutoModel"
+    auto_class = _auto_class(model)
     return {
         "class": type(model).__name__,
-        "auto_class": auto_class if hasattr(auto, auto_class) else None,
-        "task": _TASKS.get(head),
+        "auto_class": auto_class,
+        "task": _TASKS.get((auto_class or "").removeprefix("AutoModelFor")),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
     }
+
+
+def _auto_class(model: nn.Module) -> str | None:
+    """The Auto class that loads a model with its head; None if there is none."""
+    _, _, head = type(model).__name__.partition("For")
+    if head:
+        return f"AutoModelFor{head}" if hasattr(auto, f"AutoModelFor{head}") else None
+    for task in TASKS.values():  # not every class is named after its task
+        mapping = getattr(auto, task.auto_class)._model_mapping
+        if type(getattr(model, "config", None)) in mapping and mapping[type(model.config)] is type(model):
+            return task.auto_class
+    return "AutoModel"
 
 
 def base_license(name: str) -> str | None:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from know_hf.data import Columns, find_columns, load_split
+from know_hf.data import load_split
 from know_hf.hub.cards import meta_card
 from know_hf.meta.branches import BranchRun, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
+from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples

@@ -2,7 +2,8 @@
 
 import datasets
 import evaluate
-import numpy as np
+
+from know_hf.metrics import scores
 
 
 class Accuracy(evaluate.Metric):
@@ -13,4 +14,4 @@ class Accuracy(evaluate.Metric):
         return evaluate.MetricInfo(description=__doc__, citation="", features=datasets.Features(features))
 
     def _compute(self, predictions, references):
-        return {"accuracy": float((np.asarray(predictions) == np.asarray(references)).mean())}
+        return {"accuracy": scores.accuracy(predictions, references)}

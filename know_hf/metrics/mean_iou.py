@@ -1,18 +1,16 @@
 """Mean over classes of intersection over union, pixels with a label of no class left out."""
 
 import evaluate
-import numpy as np
 
-from know_hf.metrics.confusion import class_maps, confusion_matrix, mean_share
+from know_hf.metrics import scores
+from know_hf.metrics.features import sequences
 
 
 class MeanIou(evaluate.Metric):
     """``predictions`` and ``references`` are lists of class maps, flattened."""
 
     def _info(self):
-        return evaluate.MetricInfo(description=__doc__, citation="", features=class_maps())
+        return evaluate.MetricInfo(description=__doc__, citation="", features=sequences())
 
     def _compute(self, predictions, references, num_labels):
-        confusion = confusion_matrix(predictions, references, num_labels)
-        right = np.diag(confusion)
-        return {"mean_iou": mean_share(right, confusion.sum(0) + confusion.sum(1) - right)}
+        return {"mean_iou": scores.mean_iou(scores.confusion_matrix(predictions, references, num_labels))}

@@ -11,6 +11,7 @@ from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.report.tables import duration, number
 from know_hf.report.transfer import add_transfer, spread
+from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.transfer.laboratory import LaboratoryResult, SettingResult
 from know_hf.transfer.pretraining import read_logs
@@ -40,8 +41,9 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
         for setting in compared:
             page.text(f"{setting.setting.name}: {verdict(setting)}")
         page.text(
-            "Test score in percent, mean ± standard deviation over seeds, each arm at its own learning rate; in "
-            "brackets the paired difference to naive with its 95 % interval. Controls are marked with *."
+            f"Test {compared[0].comparison.metric}{compared[0].comparison.score.unit}, mean ± standard deviation over "
+            "seeds, each arm at its own learning rate; in brackets the paired difference to naive with its 95 % "
+            "interval. Controls are marked with *."
         ).table(score_rows(compared))
     page.section("Pre-training")
     # Settings that share their pre-training share its curve.
@@ -49,7 +51,10 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
     curves = {name: read_logs(folder)[0]["curve"] for folder, name in reversed(runs.items())}
     curves = {name: curve for name, curve in curves.items() if curve}
     if curves:
-        page.image(plot_convergence(folder / "convergence.png", curves), "Learning curve of Θ⁰ on held-out data.")
+        score = own_score(result.settings[0])
+        page.image(
+            plot_convergence(folder / "convergence.png", curves, score), "Learning curve of Θ⁰ on held-out data."
+        )
     page.text(
         f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points and training on "
         "for as long as the forgetting takes (equal compute) gained no more than that on its own task."
@@ -111,9 +116,11 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
     for setting in settings:
         record = setting.trajectory.record
         curve = read_logs(setting.runs["forgetting"])[0]["curve"]
-        gain = 100 * (curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
+        score = own_score(setting)
+        sign = 1 if score.higher_is_better else -1
+        gain = sign * score.shown(curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
         scores = _own_scores(setting)
-        more = scores["equal_compute"] - scores["stage-0"] if "equal_compute" in scores else None
+        more = sign * (scores["equal_compute"] - scores["stage-0"]) if "equal_compute" in scores else None
         converged = "not shown" if gain is None or more is None else "yes" if max(gain, more) <= STILL else "no"
         rows.append(
             [
@@ -124,15 +131,22 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
     return rows
 
 
+def own_score(setting: SettingResult) -> Score:
+    """What the pre-training's own held-out data are scored by."""
+    task = TASKS.get(setting.trajectory.record.model.get("task"))
+    return Score("accuracy") if task is None else task.score
+
+
 def _own_scores(setting: SettingResult) -> dict[str, float]:
-    """Percent correct on the pre-training's own held-out data, of Θ^0 and of the trained controls."""
+    """Scores on the pre-training's own held-out data, of Θ^0 and of the trained controls."""
     found = {}
     for name, folder in setting.runs.items():
         stages = TrajectoryRecord.load(folder).stages
         for stage in stages if name == "forgetting" else stages[-1:]:
             score = stage.metrics.get("eval_score")
             if score is not None:
-                found[f"stage-{stage.index}" if name == "forgetting" else name] = 100 * score
+                shown = own_score(setting).shown(score)
+                found[f"stage-{stage.index}" if name == "forgetting" else name] = shown
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def plot_bars(new_figure, result):
     axes.set_xticks(range(len(arms)), [arm.replace(" to ", "\nto ").replace("_", "\n") for arm in arms], fontsize=8)
     every = [score for arm in arms for rate in result.learning_rates for score in result.scores(arm, rate)]
     axes.set_ylim(max(0.0, min(every) - 3), min(100.0, max(every) + 3))
-    axes.set_ylabel(f"test {result.metric} (%)")
+    axes.set_ylabel(f"test {_with_unit(result.score)}")
     _tidy(axes)
     _legend_above(axes)
     return figure
@@ -146,10 +147,13 @@ def plot_differences(new_figure, result):
     axes.set_yticks(range(len(arms)), arms, fontsize=8)
     axes.set_ylim(-0.7, len(arms) - 0.3)
     # Arms that are far worse would squeeze everything else into a line.
-    near = sorted(d.mean for d in found)[len(found) // 4]
-    low = max(min(d.low for d in found), min(near, 0) - 6)
-    axes.set_xlim(low - 0.3, max(0.5, max(d.high for d in found)) + 0.3)
-    axes.set_xlabel(f"test {result.metric} − {reference} (points, 95 % interval)")
+    sign = 1 if result.score.higher_is_better else -1
+    ends = [sorted((sign * d.low, sign * d.high)) for d in found]
+    near = sorted(sign * d.mean for d in found)[len(found) // 4]
+    low = max(min(end[0] for end in ends), min(near, 0) - 6)
+    axes.set_xlim(*sorted((sign * (low - 0.3), sign * (max(0.5, max(end[1] for end in ends)) + 0.3))))
+    unit = "points, " if result.score.percent else "" if result.score.higher_is_better else "less is better, "
+    axes.set_xlabel(f"test {result.metric} − {reference} ({unit}95 % interval)")
     _tidy(axes, "x")
     return figure
 
@@ -164,22 +168,22 @@ def plot_curves(new_figure, result, arms: Sequence[str]):
         style = "o--" if arm in result.controls else "o-"
         axes.plot(*zip(*points, strict=True), style, ms=3, color=CYCLE[i % len(CYCLE)], label=arm)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {result.metric} (%)")
+    axes.set_ylabel(f"validation {_with_unit(result.score)}")
     _tidy(axes)
     _legend_above(axes)
     return figure
 
 
 @plot
-def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, float]]]):
+def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, float]]], score: Score):
     """Learning curve of stage 0, one line for each pre-training: whether it had stopped improving."""
     figure = new_figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     for i, (name, curve) in enumerate(curves.items()):
         epochs, scores = zip(*curve, strict=True)
-        axes.plot(epochs, [100 * score for score in scores], "o-", ms=3, color=CYCLE[i % len(CYCLE)], label=name)
+        axes.plot(epochs, [score.shown(value) for value in scores], "o-", ms=3, color=CYCLE[i % len(CYCLE)], label=name)
     axes.set_xlabel("epoch of Θ⁰")
-    axes.set_ylabel("accuracy on held-out data (%)")
+    axes.set_ylabel(f"{_with_unit(score)} on held-out data")
     _tidy(axes)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -228,6 +232,10 @@ def plot_layers(new_figure, layers: Mapping[str, Mapping[str, Sequence[float]]],
                     rotation=90)  # fmt: skip
     figure.axes[0].legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
+
+
+def _with_unit(score: Score) -> str:
+    return f"{score.name} (%)" if score.percent else score.name
 
 
 def _short(name: str) -> str:

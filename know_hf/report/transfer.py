@@ -16,10 +16,13 @@ MOST_CURVES = 9
 
 def explanation(result: TransferResult) -> str:
     """How to read the table of verdicts."""
+    score = result.score
+    points = " in points" if score.percent else ""
+    lower = "" if score.higher_is_better else f" Less {score.name} is better."
     return (
-        "Each arm at its own learning rate, chosen on validation examples. Differences in points are paired over "
+        f"Each arm at its own learning rate, chosen on validation examples. Differences{points} are paired over "
         f"seeds, with 95 % intervals; the verdict is against the best control, {result.best_control}. "
-        f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone."
+        f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone.{lower}"
     )
 
 
@@ -30,12 +33,13 @@ def transfer_markdown(result: TransferResult) -> str:
         result: What [`transfer`] returned.
 
     Returns:
-        Markdown; scores in percent, differences in points.
+        Markdown; shares in percent, their differences in points.
 
     Source: ours.
     """
     return (
-        f"# Transfer\n\nTest {result.metric} in percent, mean ± standard deviation over {result.seeds} seeds.\n\n"
+        f"# Transfer\n\nTest {result.metric}{result.score.unit}, mean ± standard deviation over {result.seeds} "
+        "seeds.\n\n"
         f"{table(rate_rows(result))}\n\n{explanation(result)}\n\n"
         f"{table(verdict_rows(result))}\n\n"
         f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.\n"

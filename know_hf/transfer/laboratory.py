@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from know_hf.data import find_columns, load_split
+from know_hf.data import load_split
 from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.locking import locked
 from know_hf.retrodiction import METHODS, check_method
+from know_hf.tasks import find_columns
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
 from know_hf.trajectory.record import write_atomically
@@ -204,7 +205,7 @@ class _Bench:
             "train": load_split(recipe.data(source.dataset), source.train_split),
             "eval": load_split(recipe.data(source.dataset), source.eval_split),
         }
-        self.columns = find_columns(self.pretraining_data["train"], label=source.label_column)
+        self.columns = find_columns(self.pretraining_data["train"], task=source.task, label=source.label_column)
         self.transfer_data: dict[str, Any] = {}
         if target is not None:
             splits = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
@@ -305,7 +306,7 @@ class _Bench:
             self.arms, self.folder, data["train"], data["test"], data["validation"], target.make_protocol(),
             list(setting.learning_rates), one_rate, setting.seeds,
         )  # fmt: skip
-        columns = find_columns(data["train"], label=target.label_column)
+        columns = find_columns(data["train"], task=target.task, label=target.label_column)
         source = setting.pretraining
         self.comparison.prepare(
             self.root / "cache", columns, image_size=source.image_size, max_length=source.max_length

@@ -1,4 +1,4 @@
-"""What a fine-tuned model is judged by: accuracy, or a local metric module of the ``evaluate`` library."""
+"""What a fine-tuned model is judged by: its task's score, or a local metric module of the ``evaluate`` library."""
 
 import os
 from collections.abc import Callable
@@ -10,21 +10,24 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from know_hf.data import accuracy
 from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
+from know_hf.tasks import Score, get_task
 from know_hf.transfer.examples import Examples
 
-#: From predictions and labels to named scores; the first is the one that counts, as a share where higher is better.
+#: From predictions and labels to named scores; the first is the one that counts.
 Metric = Callable[..., dict[str, float]]
 
 
 @lru_cache
-def load_metric(metric: str) -> Metric:
+def load_metric(metric: str | None = None, task: str = "image-classification", classes: int = 0) -> Metric:
     """Makes a ``compute_metrics`` function.
 
     Args:
-        metric: ``"accuracy"``, or the path of a Python module that ``evaluate.load`` takes. It gets ``predictions``
-            (the class of the highest score) and ``references``; its first score counts.
+        metric: None or its name for the task's own score, or the path of a Python module that ``evaluate.load`` takes.
+            It gets ``predictions`` (of a classification the class of the highest score, else what the task keeps) and
+            ``references``; its first score counts, as a share where higher is better.
+        task: A key of [`TASKS`](know_hf.tasks).
+        classes: Number of classes, where there are any.
 
     Returns:
         A function for ``Trainer`` that returns ``{"score": …}``.
@@ -39,13 +42,15 @@ def load_metric(metric: str) -> Metric:
         >>> from types import SimpleNamespace
         >>> import numpy as np
         >>> from know_hf.transfer.metrics import load_metric
-        >>> load_metric("accuracy")(SimpleNamespace(predictions=np.eye(2), label_ids=np.array([0, 0])))
+        >>> load_metric()(SimpleNamespace(predictions=np.eye(2), label_ids=np.array([0, 0])))
         {'score': 0.5}
     """
-    if metric == "accuracy":
-        return lambda prediction: {"score": accuracy(prediction)["accuracy"]}
+    own = get_task(task)
+    if metric is None or metric == own.score.name:
+        scores = own.metrics(classes)
+        return lambda prediction: {"score": scores(prediction)[own.score.name]}
     if not Path(metric).exists():
-        raise FileNotFoundError(f"metric {metric!r} is neither 'accuracy' nor the path of a metric module.")
+        raise FileNotFoundError(f"metric {metric!r} is neither {own.score.name!r} nor the path of a metric module.")
     try:
         import evaluate
     except ImportError as error:
@@ -53,11 +58,19 @@ def load_metric(metric: str) -> Metric:
     module = evaluate.load(str(Path(metric).resolve()), experiment_id=str(os.getpid()))
 
     def compute(prediction) -> dict[str, float]:
-        scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        found = module.compute(predictions=np.asarray(scores).argmax(-1), references=prediction.label_ids)
+        found = prediction.predictions
+        if own.keep is None:
+            found = np.asarray(found[0] if isinstance(found, tuple) else found).argmax(-1)
+        found = module.compute(predictions=found, references=prediction.label_ids)
         return {"score": float(next(iter(found.values())))}
 
     return compute
+
+
+def score_of(metric: str | None, task: str) -> Score:
+    """What the scores of a comparison are: those of [`load_metric`] with the same arguments."""
+    own = get_task(task).score
+    return own if metric in (None, own.name) else Score(Path(metric).stem)
 
 
 def network_accuracy(model: nn.Module, test: Examples, train: Examples, rows: int = 500) -> float:

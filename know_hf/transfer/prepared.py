@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from know_hf.data import Columns, make_preprocessing
+from know_hf.data import make_preprocessing
 from know_hf.forgetting.recipe import describe_dataset
+from know_hf.tasks import Columns
 from know_hf.transfer.examples import Examples
 
 
@@ -35,36 +37,36 @@ def prepare(
         A safetensors file for [`open_examples`].
 
     Raises:
-        FileNotFoundError: If a text model comes without a tokenizer.
+        FileNotFoundError: If a task with text comes without a tokenizer.
 
     Source: ours.
     """
     preprocessing = make_preprocessing(model, source, columns, image_size=image_size, max_length=max_length)
     rows = preprocessing.apply(dataset)
 
-    def tensors(batches: list[dict]) -> dict[str, torch.Tensor]:
-        if columns.task == "image-classification":
-            return {
-                "pixel_values": torch.cat([torch.stack(batch["pixel_values"]) for batch in batches]).contiguous(),
-                "labels": torch.cat([torch.as_tensor(batch["labels"]) for batch in batches]),
-            }
-        merged = {key: [row for batch in batches for row in batch[key]] for key in batches[0]}
-        labels = torch.as_tensor(merged.pop("labels"))
-        return {**preprocessing.processing_class.pad(merged, return_tensors="pt"), "labels": labels}
+    def tensors(slices: Iterable[slice]) -> dict[str, torch.Tensor]:
+        made = [preprocessing.collator(_as_rows(rows[part])) for part in slices]
+        if len({tuple(values.shape[1:] for values in batch.values()) for batch in made}) > 1:
+            made = [preprocessing.collator(_as_rows(rows[:]))]  # texts are filled up to the longest of their batch
+        return {name: torch.cat([batch[name] for batch in made]).contiguous() for name in made[0]}
 
     # The first rows, prepared, stand for whatever the preprocessing depends on.
     digest = hashlib.sha256(json.dumps([describe_dataset(dataset), asdict(columns)]).encode())
-    for key, values in sorted(tensors([rows[: min(8, len(rows))]]).items()):
+    for key, values in sorted(tensors([slice(0, 8)]).items()):
         digest.update(repr((key, values.shape, values.dtype)).encode() + values.numpy().tobytes())
     path = cache_dir / f"{digest.hexdigest()[:20]}.safetensors"
     if not path.exists():
         starts = tqdm(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
-        made = tensors([rows[start : start + 512] for start in starts])
+        made = tensors(slice(start, start + 512) for start in starts)
         cache_dir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")
         save_file(made, temporary)
         os.replace(temporary, path)
     return path
+
+
+def _as_rows(batch: dict[str, list]) -> list[dict]:
+    return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
 @lru_cache(maxsize=16)

@@ -11,11 +11,12 @@ from transformers import AutoConfig, PreTrainedModel, TrainerCallback, set_seed
 from transformers.models import auto
 from transformers.trainer_callback import PrinterCallback
 
-from know_hf.data import Columns, make_preprocessing
+from know_hf.data import make_preprocessing
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
-from know_hf.models import AUTO_CLASSES, load_model, timm_from_scratch
+from know_hf.models import load_model, timm_from_scratch
+from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME, write_atomically
 from know_hf.transfer.examples import Augmentation, as_it_is
@@ -45,8 +46,9 @@ def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> PreTra
         return timm_from_scratch(architecture, image_size=size, num_labels=len(names), **described)
     if "model_type" not in described:
         raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
-    config = AutoConfig.for_model(described.pop("model_type"), num_labels=len(names), **described)
-    return getattr(auto, AUTO_CLASSES[columns.task]).from_config(config)
+    labels = {"num_labels": len(names)} if names else {}
+    config = AutoConfig.for_model(described.pop("model_type"), **labels, **described)
+    return getattr(auto, get_task(columns.task).auto_class).from_config(config)
 
 
 @dataclass(frozen=True)
@@ -107,19 +109,20 @@ class ForgettingRun:
 
     def run(self) -> None:
         """Trains what is not finished of it."""
-        args = self.arguments()
+        args, task = self.arguments(), get_task(self.columns.task)
         train, test = (open_examples(self.data[part]) for part in ("train", "eval"))
         if self.pretraining.augmentation is not None:
             train = train.augmented(Augmentation(**self.pretraining.augmentation))
         if self.start is None:
             model = build_model(self.pretraining, self.columns, args.seed)
         else:
-            model = getattr(auto, AUTO_CLASSES[self.columns.task]).from_pretrained(self.start, dtype=torch.float32)
+            model = getattr(auto, task.auto_class).from_pretrained(self.start, dtype=torch.float32)
         # Saved with every stage, so that each can be fine-tuned on its own.
         processor = make_preprocessing(model, self.pretraining.model, self.columns).processing_class
         trainer = ForgettingTrainer(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric("accuracy"), processing_class=processor,
+            compute_metrics=load_metric(None, task.name, getattr(model.config, "num_labels", 0)),
+            preprocess_logits_for_metrics=task.keep, processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         watch = Stopwatch()

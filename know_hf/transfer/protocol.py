@@ -15,10 +15,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.models import auto
 from transformers.trainer_callback import PrinterCallback
 
-from know_hf.data import Columns
+from know_hf.adapters import base_of, load_adapted
 from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.forgetting.trainer import evaluate_all
-from know_hf.models import AUTO_CLASSES
+from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import kinds_of
 from know_hf.transfer.examples import Augmentation, Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
@@ -35,10 +35,11 @@ class Protocol:
         examples: Training examples drawn for a seed; None for all that validation leaves.
         validation_examples: Examples held out from the training pool, to choose learning rates on.
         evaluations: Points of the learning curve (on the validation examples), the end included.
-        new_head: Draw a new head; False keeps the arm's own, for more training on its own task.
+        new_head: Draw a new head (of a captioner: a new decoder); False keeps the arm's own, for more training on its
+            own task. A language model always keeps its own.
         renew_batch_norm: Re-estimate BatchNorm statistics on the training examples first, in every arm.
         augmentation: Random variations of training images; none by default.
-        metric: ``"accuracy"``, or the path of a metric module as the ``evaluate`` library loads it.
+        metric: The task's own score by default, or the path of a metric module as the ``evaluate`` library loads it.
         channels_last: Keep images and kernels in that memory order, which some processors prefer.
         training_arguments: Further fields of ``TrainingArguments``, such as ``bf16``.
 
@@ -59,7 +60,7 @@ class Protocol:
     new_head: bool = True
     renew_batch_norm: bool = True
     augmentation: Augmentation | None = None
-    metric: str = "accuracy"
+    metric: str | None = None
     channels_last: bool = False
     training_arguments: tuple[tuple[str, Any], ...] = ()
 
@@ -114,14 +115,16 @@ def fine_tune(
         update_bn(loader, FromBatch(model))
     train = train.augmented(protocol.augmentation)
     watch = Stopwatch()
-    for parameter, trained in zip(model.parameters(), _head_and_norms(model), strict=True):
-        parameter.requires_grad = trained
     if protocol.head_epochs:
-        _train(model, train, protocol.head_epochs, rate, seed, protocol, scratch, [watch]).train()
-    for parameter in model.parameters():
-        parameter.requires_grad = True
+        everything = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        first = {id(parameter) for parameter in _head_and_norms(model, columns)}
+        for parameter in everything:
+            parameter.requires_grad = id(parameter) in first
+        _train(model, train, columns, protocol.head_epochs, rate, seed, protocol, scratch, [watch]).train()
+        for parameter in everything:
+            parameter.requires_grad = True
     curve = _Curve(validation, protocol)
-    trainer = _train(model, train, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve])
+    trainer = _train(model, train, columns, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve])
     curve.trainer = trainer
     trainer.train()
     score = curve.scores[-1][1]
@@ -170,28 +173,44 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
     Raises:
         ValueError: If the model has no linear head of as many outputs as there are classes.
     """
-    auto_class = getattr(auto, AUTO_CLASSES[columns.task])
-    classes = len(columns.class_names)
-    model = auto_class.from_pretrained(folder, num_labels=classes, ignore_mismatched_sizes=True, dtype=torch.float32)
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
-    if not heads:
-        raise ValueError(f"{folder}: {type(model).__name__} has no linear head of {classes} outputs.")
+    task, classes = get_task(columns.task), len(columns.class_names)
+    labels = {"num_labels": classes, "ignore_mismatched_sizes": True} if classes else {}
+    torch.manual_seed(seed)  # an adapter's base model gets its head here
+    base = getattr(auto, task.auto_class).from_pretrained(base_of(folder), dtype=torch.float32, **labels)
+    model = base if base_of(folder) == folder else load_adapted(folder, base)
     torch.manual_seed(seed)
-    if new_head:
-        heads[-1].reset_parameters()
+    head = task.head(model, classes)
+    if new_head and task.renews_head:
+        renew(head)
     return model
 
 
-def _head_and_norms(model: PreTrainedModel) -> list[bool]:
-    head = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels][-1]
-    own = {id(parameter) for parameter in head.parameters()}
+def renew(module: nn.Module) -> None:
+    """Draws a part of a model anew, as its model or its layer does it."""
+    if isinstance(module, PreTrainedModel):
+        module.load_state_dict(type(module)(module.config).state_dict())
+    else:
+        module.reset_parameters()
+
+
+def _head_and_norms(model: nn.Module, columns: Columns) -> list[nn.Parameter]:
+    head = list(get_task(columns.task).head(model, len(columns.class_names)).parameters())
     kinds = kinds_of(model)
-    return [id(p) in own or kinds[name].kind == "norm" for name, p in model.named_parameters()]
+    return head + [p for name, p in model.named_parameters() if name in kinds and kinds[name].kind == "norm"]
 
 
 def _train(
-    model, train: Examples, epochs: float, rate: float, seed: int, protocol: Protocol, scratch: Path, callbacks
+    model,
+    train: Examples,
+    columns: Columns,
+    epochs: float,
+    rate: float,
+    seed: int,
+    protocol: Protocol,
+    scratch: Path,
+    callbacks,
 ) -> Trainer:
+    task = get_task(columns.task)
     args = TrainingArguments(
         str(scratch),
         **{
@@ -199,7 +218,8 @@ def _train(
             "learning_rate": rate,
             "lr_scheduler_type": "cosine",
             "per_device_train_batch_size": protocol.batch_size,
-            "per_device_eval_batch_size": 512,
+            # Scores of pixels and words take more room than those of classes.
+            "per_device_eval_batch_size": 512 if task.one_class else protocol.batch_size,
             "dataloader_drop_last": len(train) > protocol.batch_size,
             "dataloader_pin_memory": torch.accelerator.is_available(),
             "use_cpu": not torch.accelerator.is_available(),
@@ -216,7 +236,8 @@ def _train(
         args=args,
         train_dataset=train,
         data_collator=as_it_is,
-        compute_metrics=load_metric(protocol.metric),
+        compute_metrics=load_metric(protocol.metric, task.name, len(columns.class_names)),
+        preprocess_logits_for_metrics=task.keep,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)

@@ -22,6 +22,7 @@ class Pretraining:
         train_split: Training split; slices such as ``train[:25%]`` are fractions of the data.
         eval_split: Split for the scores of the stages.
         label_column: Found by type by default.
+        task: A key of [`TASKS`](know_hf.tasks); found by the columns' types by default.
         model: Folder or Hub id of a model to start from.
         architecture: Instead of ``model``, a network to train from nothing: ``timm: name`` with ``model_args``, or
             ``model_type: …`` with fields of its transformers configuration.
@@ -37,6 +38,7 @@ class Pretraining:
     train_split: str = "train"
     eval_split: str = "test"
     label_column: str | None = None
+    task: str | None = None
     model: str | None = None
     architecture: dict[str, Any] | None = None
     image_size: int | None = None
@@ -60,6 +62,7 @@ class Downstream:
         test_split: For the scores.
         validation_split: To choose learning rates on; by default drawn from the pool.
         label_column: Found by type by default.
+        task: A key of [`TASKS`](know_hf.tasks); found by the columns' types by default.
         protocol: Fields of [`Protocol`].
 
     Source: paper section 5.2.
@@ -70,6 +73,7 @@ class Downstream:
     test_split: str = "test"
     validation_split: str | None = None
     label_column: str | None = None
+    task: str | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.tasks import Score
 from know_hf.trajectory import TrajectoryError
+from know_hf.transfer.metrics import score_of
 from know_hf.transfer.statistics import Difference, paired_difference
 
 #: Arms whose names begin so are controls: a gain counts only beyond the best of them.
@@ -25,7 +27,7 @@ class TransferResult:
         learning_rates: The grid.
         seeds: Number of seeds.
         runs: (arm, learning rate, seed) → what [`fine_tune`] returned; an arm has all seeds of a rate or none.
-        metric: What the scores are, for headings.
+        score: What the scores are.
 
     Source: ours.
 
@@ -42,7 +44,7 @@ class TransferResult:
     learning_rates: list[float]
     seeds: int
     runs: dict[tuple[str, float, int], dict[str, Any]]
-    metric: str = "accuracy"
+    score: Score = Score("accuracy")
 
     @classmethod
     def load(cls, output_dir: str | Path) -> "TransferResult":
@@ -64,23 +66,23 @@ class TransferResult:
             raise TrajectoryError(f"{output_dir} holds no arm that was run with all seeds; run the command again.")
         runs = {key: run for key, run in runs.items() if key[:2] in whole}
         arms = [arm for arm in settings["arms"] if any(arm == key[0] for key in runs)]
-        metric = settings["protocol"].get("metric", "accuracy")
+        score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
         rates = sorted({rate for _, rate in whole})
-        return cls(output_dir, arms, rates, seeds, runs, Path(metric).stem)
+        return cls(output_dir, arms, rates, seeds, runs, score)
 
     def rates(self, arm: str) -> list[float]:
         """Learning rates that the arm was run at."""
         return [rate for rate in self.learning_rates if (arm, rate, 0) in self.runs]
 
     def scores(self, arm: str, rate: float, part: str = "test") -> list[float]:
-        """Scores of each seed in percent; ``part`` is ``"test"`` or ``"validation"``."""
-        return [100 * self.runs[arm, rate, seed][part] for seed in range(self.seeds)]
+        """Scores of each seed, shares in percent; ``part`` is ``"test"`` or ``"validation"``."""
+        return [self.score.shown(self.runs[arm, rate, seed][part]) for seed in range(self.seeds)]
 
     @cached_property
     def chosen_rates(self) -> dict[str, float]:
         """Each arm's own learning rate, by its mean validation score."""
         return {
-            arm: max(self.rates(arm), key=lambda rate: np.mean(self.scores(arm, rate, "validation")))
+            arm: self.score.best(self.rates(arm), key=lambda rate: np.mean(self.scores(arm, rate, "validation")))
             for arm in self.arms
         }
 
@@ -89,34 +91,41 @@ class TransferResult:
         return self.scores(arm, self.chosen_rates[arm])
 
     @property
+    def metric(self) -> str:
+        """Name of the score."""
+        return self.score.name
+
+    @property
     def controls(self) -> list[str]:
         """The controls among the arms; without any, the reference."""
         return [arm for arm in self.arms if arm.startswith(CONTROLS)] or self.arms[:1]
 
     @cached_property
     def best_control(self) -> str:
-        """The control with the highest mean test score at its own learning rate: the hardest one to beat."""
-        return max(self.controls, key=lambda arm: np.mean(self.best(arm)))
+        """The control with the best mean test score at its own learning rate: the hardest one to beat."""
+        return self.score.best(self.controls, key=lambda arm: np.mean(self.best(arm)))
 
     def against(self, arm: str, other: str) -> Difference:
-        """Paired difference of two arms in points, each at its own learning rate."""
-        return paired_difference(self.best(arm), self.best(other))
+        """Paired difference of two arms, of shares in points, each at its own learning rate."""
+        return paired_difference(self.best(arm), self.best(other), higher_is_better=self.score.higher_is_better)
 
     def area(self, arm: str) -> float:
-        """Mean of the learning curves in percent, at the arm's own learning rate."""
+        """Mean of the learning curves, of shares in percent, at the arm's own learning rate."""
         rate = self.chosen_rates[arm]
-        return 100 * float(np.mean([score for s in range(self.seeds) for _, score in self.runs[arm, rate, s]["curve"]]))
+        scores = [score for s in range(self.seeds) for _, score in self.runs[arm, rate, s]["curve"]]
+        return self.score.shown(float(np.mean(scores)))
 
     def curve(self, arm: str) -> list[tuple[float, float]]:
-        """Mean learning curve at the arm's own learning rate: (epoch, validation score in percent)."""
+        """Mean learning curve at the arm's own learning rate: (epoch, validation score, shares in percent)."""
         curves = [self.runs[arm, self.chosen_rates[arm], seed]["curve"] for seed in range(self.seeds)]
         return [
-            (points[0][0], 100 * float(np.mean([score for _, score in points]))) for points in zip(*curves, strict=True)
+            (points[0][0], self.score.shown(float(np.mean([score for _, score in points]))))
+            for points in zip(*curves, strict=True)
         ]
 
     def epochs_to(self, arm: str, score: float) -> float | None:
-        """First epoch at which the mean learning curve reaches a score in percent; None if it never does."""
-        return next((epoch for epoch, value in self.curve(arm) if value >= score), None)
+        """First epoch at which the mean learning curve is as good as a score; None if it never is."""
+        return next((epoch for epoch, value in self.curve(arm) if self.score.best(value, score) == value), None)
 
     @property
     def share_in_steps(self) -> float:

@@ -11,13 +11,15 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from know_hf.data import Columns, find_columns, load_split
+from know_hf.adapters import base_of
+from know_hf.data import load_split
 from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.recipe import describe_dataset
 from know_hf.locking import locked
+from know_hf.tasks import Columns, find_columns, get_task
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.record import write_atomically
-from know_hf.transfer.metrics import load_metric
+from know_hf.transfer.metrics import load_metric, score_of
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.protocol import Protocol, fine_tune
 from know_hf.transfer.result import TransferResult
@@ -111,7 +113,7 @@ class Comparison:
         seeds: As for [`transfer`].
 
     Raises:
-        FileNotFoundError: If an arm or a metric module cannot be found.
+        FileNotFoundError: If an arm cannot be found.
         ValueError: If there are too few arms or seeds.
 
     Source: ours.
@@ -122,7 +124,6 @@ class Comparison:
         _check_arms(arms, seeds)
         if not learning_rates:
             raise ValueError("Give at least one learning rate.")
-        load_metric(protocol.metric)
         self.folders = {name: resolve_arm(folder) for name, folder in arms.items()}
         self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
         self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
@@ -139,9 +140,12 @@ class Comparison:
         """Checks or records the settings, and prepares the data.
 
         Raises:
+            FileNotFoundError: If the metric module cannot be found.
             TrajectoryError: If the folder holds another comparison.
         """
         self.columns = columns
+        task = get_task(columns.task)
+        load_metric(self.protocol.metric, task.name, len(columns.class_names))
         parts = {part: data for part, data in self.data.items() if data is not None}
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
@@ -153,7 +157,10 @@ class Comparison:
         }
         _same_comparison(self.output_dir / "transfer.json", settings)
         folder = self.folders[self.reference]
-        model = SimpleNamespace(config=AutoConfig.from_pretrained(folder))
+        config = AutoConfig.from_pretrained(base_of(folder))
+        if columns.class_names and not task.one_class:
+            config.num_labels = len(columns.class_names)
+        model = SimpleNamespace(config=config)
         for part, data in parts.items():
             self.prepared[part] = prepare(
                 data, cache_dir, model, folder, columns, image_size=image_size, max_length=max_length,
@@ -175,8 +182,8 @@ class Comparison:
         jobs = self._jobs(dict.fromkeys(self.folders, self.learning_rates))
         found = {(job.arm, job.rate, job.seed): json.loads(job.path.read_text()) for job in jobs if job.done}
         arms = [name for name in self.folders if any(key[0] == name for key in found)]
-        metric = Path(self.protocol.metric).stem
-        return TransferResult(self.output_dir, arms, self.learning_rates, self.seeds, found, metric)
+        score = score_of(self.protocol.metric, self.columns.task)
+        return TransferResult(self.output_dir, arms, self.learning_rates, self.seeds, found, score)
 
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list["FineTuning"]:
         return [

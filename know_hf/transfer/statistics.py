@@ -7,31 +7,35 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference over seeds: mean, its 95 % confidence interval, number of seeds."""
+    """A paired difference over seeds: mean, its 95 % confidence interval, number of seeds, what is better."""
 
     mean: float
     low: float
     high: float
     seeds: int
+    higher_is_better: bool = True
 
     @property
     def verdict(self) -> str:
         """``"better"`` or ``"worse"`` where the interval excludes zero, else ``"no difference shown"``."""
-        if self.low > 0:
-            return "better"
-        return "worse" if self.high < 0 else "no difference shown"
+        if self.low <= 0 <= self.high:
+            return "no difference shown"
+        return "better" if (self.low > 0) == self.higher_is_better else "worse"
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
-def paired_difference(scores: list[float], reference: list[float], confidence: float = 0.95) -> Difference:
+def paired_difference(
+    scores: list[float], reference: list[float], confidence: float = 0.95, higher_is_better: bool = True
+) -> Difference:
     """Compares two arms that were run with the same seeds.
 
     Args:
         scores: Score of each seed.
         reference: The other arm's, in the same order.
         confidence: Of the interval.
+        higher_is_better: Whether a positive difference is a gain.
 
     Returns:
         Mean difference with Student's t interval; zero wide where all seeds agree.
@@ -56,4 +60,4 @@ def paired_difference(scores: list[float], reference: list[float], confidence: f
     error = differences.std(ddof=1) / len(differences) ** 0.5
     reach = float(t.ppf(0.5 + confidence / 2, len(differences) - 1)) * error
     mean = float(differences.mean())
-    return Difference(mean, mean - reach, mean + reach, len(differences))
+    return Difference(mean, mean - reach, mean + reach, len(differences), higher_is_better)

@@ -1,0 +1,114 @@
+"""Small data sets for tasks beyond classification, made of real pictures: real digits or other items, made scenes.
+
+    python examples/make_data.py --kind segmentation --items ylecun/mnist --output_dir data/segmentation
+    python examples/make_data.py --kind captions --items zalando-datasets/fashion_mnist --output_dir data/captions
+    python examples/make_data.py --kind text --items input.txt --output_dir data/text
+
+Items are any data set of labelled grey pictures, by default scikit-learn's handwritten digits. `segmentation` pastes
+up to three onto scikit-learn's two photographs, with a mask of item classes (0: background); `captions` puts two side
+by side and says what is where; `text` only cuts a text file into lines. Writes train and test splits that load_dataset
+reads. Masks and captions are made, and so is what a model learns from them: enough to compare starts, not to publish
+scores.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Pillow
+from transformers import HfArgumentParser
+
+from know_hf.data import load_split
+from know_hf.quickstart import digits
+from know_hf.tasks import find_columns
+
+PATTERNS = ("a {} and a {}", "a {} beside a {}", "there is a {} left of a {}")
+
+
+@dataclass
+class Arguments:
+    """What to make."""
+
+    kind: Literal["segmentation", "captions", "text"] = field(metadata={"help": "What to make."})
+    output_dir: str = field(metadata={"help": "Folder of the data set."})
+    items: str | None = field(default=None, metadata={"help": "Hub id or folder, or a text file; default: digits."})
+    size: int = field(default=96, metadata={"help": "Side of the scenes in pixels."})
+    examples: int = field(default=800, metadata={"help": "Training examples; a quarter as many for the test split."})
+    seed: int = field(default=0, metadata={"help": "Of everything that is drawn."})
+
+
+def labelled_items(source: str | None, split: str) -> tuple[list[np.ndarray], list[int], list[str]]:
+    """Grey pictures, their classes, and the classes' names; the digits' two splits are their halves."""
+    if source is None:
+        halves = digits(tuple(range(10))).train_test_split(test_size=0.5, seed=0)
+        data = halves[split]
+    else:
+        data = load_split(source, split)
+        data = data.shuffle(seed=0).select(range(min(5000, len(data))))
+    columns = find_columns(data)
+    pictures = [np.asarray(picture.convert("L")) for picture in data[columns.inputs[0]]]
+    return pictures, list(data[columns.label]), columns.class_names
+
+
+def scenes(count: int, size: int, items: tuple[list, list, list], seed: int) -> Dataset:
+    """Items on photographs in a colour of their own; the mask has an item's class plus one where its ink is."""
+    from sklearn.datasets import load_sample_images
+
+    random, photographs = np.random.default_rng(seed), load_sample_images().images
+    pictures, classes, _ = items
+    rows: dict[str, list] = {"image": [], "mask": []}
+    for _ in range(count):
+        photograph = photographs[random.integers(len(photographs))]
+        top, left = (random.integers(0, side - size) for side in photograph.shape[:2])
+        image, mask = photograph[top : top + size, left : left + size].copy(), np.zeros((size, size), np.uint8)
+        for which in random.integers(0, len(pictures), size=random.integers(1, 4)):
+            side = int(random.integers(size // 3, size * 2 // 3))
+            ink = np.asarray(Pillow.fromarray(pictures[which]).resize((side, side), Pillow.Resampling.BICUBIC)) > 96
+            y, x = random.integers(0, size - side, size=2)
+            image[y : y + side, x : x + side][ink] = random.integers(0, 256, size=3)
+            mask[y : y + side, x : x + side][ink] = classes[which] + 1
+        rows["image"].append(Pillow.fromarray(image))
+        rows["mask"].append(Pillow.fromarray(mask))
+    return Dataset.from_dict(rows, features=Features({"image": Image(), "mask": Image()}))
+
+
+def captioned_pairs(count: int, items: tuple[list, list, list], seed: int) -> Dataset:
+    """Two items side by side, and a caption that names them."""
+    random, (pictures, classes, names) = np.random.default_rng(seed), items
+    rows: dict[str, list] = {"image": [], "caption": []}
+    for pair in random.integers(0, len(pictures), size=(count, 2)):
+        rows["image"].append(Pillow.fromarray(np.concatenate([pictures[i] for i in pair], axis=1)).resize((32, 32)))
+        pattern = PATTERNS[random.integers(len(PATTERNS))]
+        rows["caption"].append(
+            " ".join(pattern.format(*(names[classes[i]].lower().replace("/", "or") for i in pair)).split())
+        )
+    return Dataset.from_dict(rows, features=Features({"image": Image(), "caption": Value("string")}))
+
+
+def lines(file: str | Path, split: str) -> Dataset:
+    """The lines of a text file: the first nine tenths, or for the test split the rest."""
+    found = Path(file).read_text(encoding="utf-8").splitlines()
+    held_out = max(1, len(found) // 10)
+    return Dataset.from_dict({"text": found[:-held_out] if split == "train" else found[-held_out:]})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    (given,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(arguments)
+    for split, count in (("train", given.examples), ("test", max(given.examples // 4, 4))):
+        seed = given.seed + (split == "test")
+        if given.kind == "text":
+            made = lines(given.items, split)
+        elif given.kind == "captions":
+            made = captioned_pairs(count, labelled_items(given.items, split), seed)
+        else:
+            made = scenes(count, given.size, labelled_items(given.items, split), seed)
+        file = Path(given.output_dir) / "data" / f"{split}-00000-of-00001.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made.to_parquet(file)
+        print(f"{file}: {len(made)} examples")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The scores themselves, in numpy: what the metric modules and the tasks share."""
+
+import numpy as np
+
+
+def accuracy(predictions, references) -> float:
+    """Share of the places where both agree; places with a negative reference are left out.
+
+    Returns:
+        NaN if no place counts.
+    """
+    found, labels = _flat(predictions), _flat(references)
+    counted = labels >= 0
+    return float((found == labels)[counted].mean()) if counted.any() else float("nan")
+
+
+def perplexity(log_probabilities, references) -> float:
+    """e to the mean negative log probability of the true tokens; places with a negative reference are left out.
+
+    Returns:
+        NaN if no place counts.
+    """
+    found, labels = _flat(log_probabilities).astype(np.float64), _flat(references)
+    counted = labels >= 0
+    return float(np.exp(-found[counted].mean())) if counted.any() else float("nan")
+
+
+def confusion_matrix(predictions, references, num_labels: int) -> np.ndarray:
+    """Counts ``(true class, predicted class)`` pairs; places whose label is no class are left out.
+
+    Returns:
+        ``(num_labels, num_labels)`` int64.
+    """
+    found, labels = _flat(predictions), _flat(references)
+    counted = (labels >= 0) & (labels < num_labels)
+    pairs = labels[counted].astype(np.int64) * num_labels + np.clip(found[counted], 0, num_labels - 1)
+    return np.bincount(pairs, minlength=num_labels**2).reshape(num_labels, num_labels)
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean over the classes that there are of intersection over union."""
+    right = np.diag(confusion)
+    return _mean_share(right, confusion.sum(0) + confusion.sum(1) - right)
+
+
+def mean_class_accuracy(confusion: np.ndarray) -> float:
+    """Mean over the classes that there are of the share of their places that are right."""
+    return _mean_share(np.diag(confusion), confusion.sum(1))
+
+
+def _flat(values) -> np.ndarray:
+    """One array of all values of an array, or of a list of sequences of any lengths."""
+    if isinstance(values, np.ndarray) or not len(values):
+        return np.asarray(values).ravel()
+    return np.concatenate([np.asarray(part).ravel() for part in values])
+
+
+def _mean_share(right: np.ndarray, whole: np.ndarray) -> float:
+    present = whole > 0
+    return float((right[present] / whole[present]).mean()) if present.any() else float("nan")

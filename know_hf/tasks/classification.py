@@ -1,0 +1,84 @@
+"""Image and text classification."""
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoTokenizer, DataCollatorWithPadding, default_data_collator
+
+from know_hf.metrics import scores
+from know_hf.tasks.images import image_reader
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of
+
+
+def accuracy(prediction) -> dict[str, float]:
+    """Share of examples whose highest score is at their label: the default ``compute_metrics`` of classifications."""
+    return {"accuracy": scores.accuracy(first(prediction.predictions).argmax(-1), prediction.label_ids)}
+
+
+def image_preprocessing(
+    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
+) -> Preprocessing:
+    """Pixels and labels."""
+    reader = image_reader(model.config, source, image_size)
+
+    def transform(batch: dict[str, list]) -> dict[str, Any]:
+        return {"pixel_values": list(reader(batch[columns.inputs[0]])), "labels": batch[columns.label]}
+
+    def apply(dataset: Dataset) -> Dataset:
+        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
+
+    return Preprocessing(apply, default_data_collator, processing_class or reader.processor)
+
+
+def text_preprocessing(
+    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
+) -> Preprocessing:
+    """Tokens and labels; a batch is padded to its longest text."""
+    tokenizer = processing_class or load_tokenizer(model, source)
+    limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
+
+    def tokenize(batch: dict[str, list]) -> dict[str, Any]:
+        encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
+        return {**encoded, "labels": batch[columns.label]}
+
+    def apply(dataset: Dataset) -> Dataset:
+        return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
+
+    return Preprocessing(apply, DataCollatorWithPadding(tokenizer), tokenizer)
+
+
+def load_tokenizer(model, source: str | Path | None):
+    """The tokenizer beside a model.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    source = source or getattr(model.config, "_name_or_path", None)
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, TypeError, ValueError) as error:
+        raise FileNotFoundError(
+            f"No tokenizer beside {str(source)!r}; save one into the model's folder, pass one as processing_class, or "
+            "pass preprocessed data with a data_collator."
+        ) from error
+
+
+IMAGE_CLASSIFICATION = Task(
+    name="image-classification",
+    auto_class="AutoModelForImageClassification",
+    preprocessing=image_preprocessing,
+    score=Score("accuracy"),
+    metrics=lambda classes: accuracy,
+    head=last_layer_of,
+    one_class=True,
+)
+TEXT_CLASSIFICATION = Task(
+    name="text-classification",
+    auto_class="AutoModelForSequenceClassification",
+    preprocessing=text_preprocessing,
+    score=Score("accuracy"),
+    metrics=lambda classes: accuracy,
+    head=last_layer_of,
+    one_class=True,
+)

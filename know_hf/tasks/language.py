@@ -1,0 +1,132 @@
+"""Causal language models and image captioning: answers that are text."""
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import VisionTextDualEncoderProcessor, default_data_collator
+
+from know_hf.metrics import scores
+from know_hf.tasks.classification import load_tokenizer
+from know_hf.tasks.images import image_reader
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first
+
+#: Longest block of a language model, unless max_length says otherwise.
+LONGEST_BLOCK = 1024
+
+
+def text_preprocessing(
+    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
+) -> Preprocessing:
+    """Blocks of equal length of all rows' tokens one after the other, with line breaks between the rows."""
+    tokenizer = processing_class or load_tokenizer(model, source)
+    longest = getattr(model.config, "max_position_embeddings", LONGEST_BLOCK)
+    size = max_length or min(tokenizer.model_max_length, longest, LONGEST_BLOCK)
+
+    def cut(batch: dict[str, list]) -> dict[str, list]:
+        rows = [text if text.endswith("\n") else f"{text}\n" for text in batch[columns.inputs[0]]]
+        tokens = list(chain.from_iterable(tokenizer(rows, add_special_tokens=False, verbose=False)["input_ids"]))
+        blocks = [tokens[at : at + size] for at in range(0, len(tokens) - size + 1, size)]
+        return {"input_ids": blocks, "labels": blocks}
+
+    def apply(dataset: Dataset) -> Dataset:
+        found = dataset.map(
+            cut, batched=True, batch_size=10_000, remove_columns=dataset.column_names, desc="Tokenizing"
+        )
+        if not len(found):
+            raise ValueError(f"The text has less than one block of {size} tokens; lower max_length.")
+        return found
+
+    return Preprocessing(apply, default_data_collator, tokenizer)
+
+
+def log_probabilities(outputs: Any, labels: Tensor) -> Tensor:
+    """Log probability of every token but the first, given those before: ``(n, length - 1)``."""
+    found = first(outputs)[:, :-1].float().log_softmax(-1)
+    return found.gather(-1, labels[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
+
+
+def perplexity(prediction) -> dict[str, float]:
+    """Perplexity a token."""
+    return {"perplexity": scores.perplexity(prediction.predictions, prediction.label_ids[:, 1:])}
+
+
+def caption_preprocessing(
+    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
+) -> Preprocessing:
+    """Pixels, and a caption's tokens with the end marked; a batch is filled up with -100."""
+    tokenizer = processing_class or load_tokenizer(model, source)
+    config = model.config
+    vision = next(
+        (own for name in ("encoder", "vision_config") if (own := getattr(config, name, None)) is not None), config
+    )
+    source = source or getattr(vision, "_name_or_path", None) or None
+    reader = image_reader(vision, source, image_size)
+    if reader.processor is None and image_size is None and isinstance(own := getattr(vision, "image_size", None), int):
+        reader = image_reader(vision, source, own)
+    decoder = next((own for name in ("decoder", "text_config") if (own := getattr(config, name, None))), config)
+    limit = max_length or min(tokenizer.model_max_length, getattr(decoder, "max_position_embeddings", 512) - 1)
+    end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+
+    def transform(batch: dict[str, list]) -> dict[str, Any]:
+        words = tokenizer(
+            batch[columns.label], add_special_tokens=False, truncation=True, max_length=limit - 1, verbose=False
+        )
+        return {
+            "pixel_values": list(reader(batch[columns.inputs[0]])),
+            "labels": [torch.tensor([*caption, end]) for caption in words["input_ids"]],
+        }
+
+    def apply(dataset: Dataset) -> Dataset:
+        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
+
+    def collate(rows: list[dict]) -> dict[str, Tensor]:
+        captions = pad_sequence([row["labels"] for row in rows], batch_first=True, padding_value=-100)
+        return {"pixel_values": torch.stack([row["pixel_values"] for row in rows]), "labels": captions}
+
+    both = tokenizer
+    if reader.processor is not None:  # saved together, so that a checkpoint reads pictures as its encoder did
+        both = VisionTextDualEncoderProcessor(reader.processor, tokenizer)
+    return Preprocessing(apply, collate, both)
+
+
+def likeliest_tokens(outputs: Any, labels: Tensor) -> Tensor:
+    """The token with the highest score at every place, given those before."""
+    return first(outputs).argmax(-1)
+
+
+def masked_accuracy(prediction) -> dict[str, float]:
+    """Share of the captions' tokens that are predicted right, given those before (paper Table 4)."""
+    return {"masked_accuracy": scores.accuracy(np.asarray(prediction.predictions), prediction.label_ids)}
+
+
+TEXT_GENERATION = Task(
+    name="text-generation",
+    auto_class="AutoModelForCausalLM",
+    preprocessing=text_preprocessing,
+    score=Score("perplexity", percent=False, higher_is_better=False),
+    metrics=lambda classes: perplexity,
+    keep=log_probabilities,
+    head=lambda model, classes: model.get_output_embeddings(),
+    renews_head=False,
+)
+CAPTIONING = Task(
+    name="image-to-text",
+    auto_class="AutoModelForImageTextToText",
+    preprocessing=caption_preprocessing,
+    score=Score("masked_accuracy"),
+    metrics=lambda classes: masked_accuracy,
+    keep=likeliest_tokens,
+    head=lambda model, classes: _decoder(model),
+)
+
+
+def _decoder(model: nn.Module) -> nn.Module:
+    """The part that writes, which the paper draws anew for a new task (Table 4)."""
+    if not isinstance(found := getattr(model, "decoder", None), nn.Module):
+        raise ValueError(f"{type(model).__name__} has no decoder of its own to draw anew.")
+    return found
