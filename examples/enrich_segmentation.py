@@ -51,11 +51,11 @@ def from_scratch(example: ExampleArguments, classes: int) -> MobileNetV2ForSeman
     """An untrained network whose signal survives its depth: transformers draws all kernels from N(0, 0.02)."""
     config = MobileNetV2Config(
         num_labels=classes, depth_multiplier=example.depth, image_size=example.image_size,
-        output_stride=example.output_stride,
+        output_stride=example.output_stride, classifier_dropout_prob=0.1,
     )  # fmt: skip
     model = MobileNetV2ForSemanticSegmentation(config)
     for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d) and module.out_channels != classes:
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_out")
     return model
 

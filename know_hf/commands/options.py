@@ -42,7 +42,11 @@ TRANSFER = {
     "batch_size": "examples a step (default: 128)",
     "examples": "training examples of a seed (default: all but the validation examples)",
     "validation_examples": "examples held out to choose learning rates on (default: 1000)",
-    "metric": "accuracy (default), or the path of a metric module as `evaluate` loads it",
+    "metric": "the task's own score (default), or the path of a metric module as `evaluate` loads it",
+    "evaluations": "points of the learning curve (default: 5)",
+    "keep_head": "train on with the start's own head",
+    "train_split": "split to draw examples from (default: train)",
+    "test_split": "split to score on (default: test)",
     "processes": "number of processes (default: 1)",
 }
 COLLECTION = {
@@ -85,8 +89,8 @@ EVALUATION = {
     "output_dir": "folder for evaluation.md and evaluation.json",
 }
 TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
-PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples", "metric")
-FLAGS = ("from_scratch", "trust_remote_code", "iterate")
+PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples", "metric", "evaluations")
+FLAGS = ("from_scratch", "trust_remote_code", "iterate", "keep_head")
 INTEGERS = (
     "steps",
     "image_size",
@@ -95,6 +99,7 @@ INTEGERS = (
     "batch_size",
     "examples",
     "validation_examples",
+    "evaluations",
     "processes",
     "trials",
     "first_seed",

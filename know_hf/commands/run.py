@@ -163,7 +163,8 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
         found = enrich(trajectory, Path(job["output_dir"]) / "arms", retrodictor=["naive", *others], steps=steps)
         arms = {"naive": next(iter(found.checkpoints.values())), **arms}
         arms |= {name: folder for name, folder in found.checkpoints.items() if name.split("/")[0] in others}
-    protocol = Protocol(**{name: job.pop(name) for name in PROTOCOL if name in job})
+    new_head = not job.pop("keep_head", False)
+    protocol = Protocol(**{name: job.pop(name) for name in PROTOCOL if name in job}, new_head=new_head)
     result = transfer(arms, job.pop("dataset"), job.pop("output_dir"), protocol=protocol, **job)
     _save_recipe(settings, result.output_dir)
     report = write_transfer_report(result)

@@ -33,6 +33,8 @@ def transfer(
     *,
     test_dataset=None,
     validation_dataset=None,
+    train_split: str = "train",
+    test_split: str = "test",
     protocol: Protocol | None = None,
     learning_rates: Sequence[float] = (4e-4, 1e-3, 2.5e-3),
     one_rate: Collection[str] = (),
@@ -52,10 +54,12 @@ def transfer(
     Args:
         arms: Name → checkpoint folder or Hub id; the first is the reference. Names that begin with ``naive``,
             ``shrink``, ``mean``, ``equal_compute`` or ``incremental`` are controls.
-        dataset: Downstream training data: a ``Dataset``, or an id or folder, whose ``train`` split is used.
+        dataset: Downstream training data: a ``Dataset``, or the id or folder of one.
         output_dir: Folder of the comparison.
-        test_dataset: Test data; by default the ``test`` split of ``dataset``.
+        test_dataset: Test data; by default those of ``dataset``.
         validation_dataset: Data to choose learning rates on; by default drawn from the training data.
+        train_split: Split to draw training and validation examples from, slices (``"train[:1000]"``) included.
+        test_split: Split to score on.
         protocol: How to fine-tune; the paper's by default.
         learning_rates: Grid of peak learning rates.
         one_rate: Arms that are only run at the learning rate that the reference chose.
@@ -82,8 +86,8 @@ def transfer(
         >>> transfer({"naive": "run/stage-0", "KNOWN x2": "run/enriched/x2"}, "user/data", "out")  # doctest: +SKIP
     """
     _check_arms(arms, seeds)
-    train = load_split(dataset)
-    test = load_split(dataset if test_dataset is None else test_dataset, "test")
+    train = load_split(dataset, train_split)
+    test = load_split(dataset if test_dataset is None else test_dataset, test_split)
     if test_dataset is None and test is train:
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
     comparison = Comparison(
