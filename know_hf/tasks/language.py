@@ -113,6 +113,7 @@ TEXT_GENERATION = Task(
     keep=log_probabilities,
     head=lambda model, classes: model.get_output_embeddings(),
     renews_head=False,
+    rows_are_examples=False,
 )
 CAPTIONING = Task(
     name="image-to-text",

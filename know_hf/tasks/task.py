@@ -79,6 +79,7 @@ class Task:
         head: From a model and the number of classes to the part that a new downstream task draws anew.
         renews_head: Whether that part is drawn anew; a language model's is its vocabulary, which stays.
         one_class: Whether an example has one class, so that subsets can be stratified by it.
+        rows_are_examples: Whether a row of the data is an example; of a language model blocks of many rows are.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Task:
     keep: Callable[[Any, Tensor], Tensor] | None = None
     renews_head: bool = True
     one_class: bool = False
+    rows_are_examples: bool = True
 
 
 def first(outputs: Any) -> Any:

@@ -19,7 +19,7 @@ from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.locking import locked
 from know_hf.retrodiction import METHODS, check_method
-from know_hf.tasks import find_columns
+from know_hf.tasks import find_columns, get_task
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
 from know_hf.trajectory.record import write_atomically
@@ -230,9 +230,11 @@ class _Bench:
             check_method(method, stages, ["fc"], setting.steps, own)
         for predictor in self.predictors.values():
             load_predictor(predictor, stages)
-        sampled = fields.num_stages + bool(fields.self_check)
-        subset_sizes(len(self.pretraining_data["train"]), fields.sampling_ratio, sampled)
-        if setting.transfer is not None:
+        rows_are_examples = get_task(self.columns.task).rows_are_examples  # else their number shows when prepared
+        if rows_are_examples:
+            sampled = fields.num_stages + bool(fields.self_check)
+            subset_sizes(len(self.pretraining_data["train"]), fields.sampling_ratio, sampled)
+        if setting.transfer is not None and rows_are_examples:
             protocol = setting.transfer.make_protocol()
             own_validation = self.transfer_data["validation"] is None
             needed = (protocol.examples or 1) + (protocol.validation_examples if own_validation else 0)
