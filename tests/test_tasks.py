@@ -344,3 +344,26 @@ def test_an_adapter_is_continued(tmp_path, sentences, text_model_folder):
         test_dataset=sentences, protocol=SHORT, learning_rates=(1e-3,), seeds=2,
     )  # fmt: skip
     assert result.best("naive") == result.best("other")
+
+
+def test_an_encoders_own_processor_goes_with_the_captioner(tmp_path, captions, tokenizer):
+    from transformers import AutoModel, ViTImageProcessor, ViTModel
+
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    ViTModel(ViTConfig(image_size=8, patch_size=4, **size)).save_pretrained(tmp_path / "encoder")
+    own = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": {"height": 8, "width": 8}}
+    ViTImageProcessor(**own).save_pretrained(tmp_path / "encoder")
+    encoder = AutoModel.from_pretrained(tmp_path / "encoder")
+    decoder = captioner(tokenizer).config.decoder
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder)
+    model = VisionEncoderDecoderModel(config=config, encoder=encoder)
+    columns = find_columns(captions)
+    made = make_preprocessing(model, None, columns, processing_class=tokenizer)
+    pixels = made.apply(captions)[0]["pixel_values"]
+    raw = np.asarray(captions[0]["image"].resize((8, 8), Pillow.Resampling.BILINEAR)).transpose(2, 0, 1) / 255
+    expected = (raw - np.array(own["image_mean"])[:, None, None]) / np.array(own["image_std"])[:, None, None]
+    assert np.allclose(pixels.numpy(), expected, atol=0.05)
+    model.save_pretrained(tmp_path / "stage")
+    made.processing_class.save_pretrained(tmp_path / "stage")
+    again = make_preprocessing(model, tmp_path / "stage", columns).apply(captions)[0]
+    assert torch.equal(again["pixel_values"], pixels) and len(again["labels"])
