@@ -96,6 +96,8 @@ def lines(file: str | Path, split: str) -> Dataset:
 
 def main(arguments: list[str] | None = None) -> None:
     (given,) = HfArgumentParser(Arguments).parse_args_into_dataclasses(arguments)
+    if given.kind == "text" and given.items is None:
+        raise SystemExit("--kind text needs a text file: --items FILE")
     for split, count in (("train", given.examples), ("test", max(given.examples // 4, 4))):
         seed = given.seed + (split == "test")
         if given.kind == "text":

@@ -72,11 +72,7 @@ def load_adapted(folder: Path, base: nn.Module) -> nn.Module:
     Raises:
         ImportError: If peft is not installed.
     """
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ImportError(f'{folder} is a PEFT adapter: pip install "know-hf[peft]"') from error
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+    return _peft_for(folder).PeftModel.from_pretrained(base, str(folder), is_trainable=True)
 
 
 def skeleton(folder: Path, build) -> nn.Module:
@@ -89,9 +85,14 @@ def skeleton(folder: Path, build) -> nn.Module:
     Raises:
         ImportError: If peft is not installed.
     """
+    peft = _peft_for(folder)
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    return peft.get_peft_model(build(config.base_model_name_or_path, _HEADS.get(config.task_type, "")), config)
+
+
+def _peft_for(folder: Path):
     try:
-        from peft import PeftConfig, get_peft_model
+        import peft
     except ImportError as error:
         raise ImportError(f'{folder} is a PEFT adapter: pip install "know-hf[peft]"') from error
-    config = PeftConfig.from_pretrained(str(folder))
-    return get_peft_model(build(config.base_model_name_or_path, _HEADS.get(config.task_type, "")), config)
+    return peft

@@ -285,11 +285,11 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
         (tmp_path / "recipe.json").write_text((result.output_dir / "recipe.json").read_text())
         LaboratoryResult.load(tmp_path)
 
-    def early(match: str, part: str | None = None, **changes):
+    def early(match: str, part: str | None = None, error: type = ValueError, **changes):
         recipe = load_recipe(recipe_file)
         setting = recipe.settings[0]
         changed = replace(setting, **{part: replace(getattr(setting, part), **changes)} if part else changes)
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises(error, match=match):
             run_recipe(replace(recipe, settings=(recipe.settings[1], changed)), tmp_path / "early")
         assert not (tmp_path / "early" / "pretraining").exists()
         shutil.rmtree(tmp_path / "early")
@@ -297,6 +297,9 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
     early("step 5 needs stage 5, and 3 stages end at 2", methods=("consensus_ta",), steps=5)
     early("downstream data have 319 examples, 1040 are asked for", "transfer",
           protocol={"examples": 1000, "validation_examples": 40})  # fmt: skip
+    early("Unknown task 'dreaming'", "transfer", task="dreaming")
+    early("metric 'nowhere.py' is neither 'accuracy' nor", "transfer", FileNotFoundError,
+          protocol={"examples": 10, "validation_examples": 40, "metric": "nowhere.py"})  # fmt: skip
     early("leave stage 3 without data", "pretraining", training={"num_stages": 4, "sampling_ratio": 0.1})
     with pytest.raises(ValueError, match="The predictor reads 5 stages, the trajectory has 3"):
         run_recipe(load_recipe(recipe_file), tmp_path / "p", predictors={"mine": KnownPredictor.default()})

@@ -23,6 +23,7 @@ from transformers import (
     set_seed,
 )
 
+from know_hf.commands.options import DATA
 from know_hf.data import make_preprocessing
 from know_hf.forgetting.recipe import describe_model
 from know_hf.models import load_model
@@ -129,7 +130,8 @@ def test_what_is_ambiguous_is_asked_for(masks):
     assert find_columns(plain, label="left").inputs == ["right"]
     assert find_columns(plain, inputs=["right"], task="image-segmentation").label == "left"
     with pytest.raises(ValueError, match="Unknown task 'dreaming'; there are image-classification"):
-        get_task("dreaming")
+        find_columns(plain, task="dreaming")
+    assert all(name in DATA["task"] for name in TASKS), "the command line names them all"
 
 
 def test_images_and_masks_stay_in_register(masks):

@@ -331,9 +331,14 @@ def test_command_line(tmp_path, image_run, image_data_folder, capsys):
     again = capsys.readouterr().out
     assert again.split("% of the time")[0].splitlines()[:-1] == text.split("% of the time")[0].splitlines()[:-1]
     arms = ["--arms", f"naive={root / 'stage-0'}", f"forgotten={root / 'stage-4'}"]
+    other = ["--train-split", "test", "--test-split", "train[:40]", "--keep-head", "--evaluations", 1]
+    few = [*fast, "--examples", 16, "--validation-examples", 8]
     main([str(a) for a in ["transfer", *arms, "--trajectory", root, "--method", "mean", "--steps", 1,
-                           "--output-dir", tmp_path / "more", *fast]])  # fmt: skip
+                           "--output-dir", tmp_path / "more", *few, *other]])  # fmt: skip
     text = capsys.readouterr().out
+    settings = json.loads((tmp_path / "more" / "transfer.json").read_text())
+    assert (settings["train"]["examples"], settings["test"]["examples"]) == (32, 40), "the splits asked for"
+    assert settings["protocol"]["new_head"] is False and settings["protocol"]["evaluations"] == 1
     assert all(f"| {name} " in text for name in ("naive", "forgotten", "mean/x2"))
     with pytest.raises(SystemExit) as ended:
         main(["transfer", "--arms", "stage-0", "--dataset", "d", "--output-dir", "o"])

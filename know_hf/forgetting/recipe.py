@@ -30,14 +30,9 @@ def describe_recipe(args) -> dict[str, Any]:
     return recipe
 
 
-_TASKS = {
-    "ImageClassification": "image-classification",
-    "SequenceClassification": "text-classification",
-    "TokenClassification": "token-classification",
-    "CausalLM": "text-generation",
-    "SemanticSegmentation": "image-segmentation",
-    "ImageTextToText": "image-to-text",
-}
+# Auto class → the Hub's name of its task.
+_TASKS = {task.auto_class: task.name for task in TASKS.values()}
+_TASKS["AutoModelForTokenClassification"] = "token-classification"
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -47,7 +42,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
         "auto_class": auto_class,
-        "task": _TASKS.get((auto_class or "").removeprefix("AutoModelFor")),
+        "task": _TASKS.get(auto_class),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),

@@ -41,9 +41,9 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
         for setting in compared:
             page.text(f"{setting.setting.name}: {verdict(setting)}")
         page.text(
-            f"Test {compared[0].comparison.metric}{compared[0].comparison.score.unit}, mean ± standard deviation over "
-            "seeds, each arm at its own learning rate; in brackets the paired difference to naive with its 95 % "
-            "interval. Controls are marked with *."
+            f"Test {', '.join(dict.fromkeys(s.comparison.metric + s.comparison.score.unit for s in compared))}, "
+            "mean ± standard deviation over seeds, each arm at its own learning rate; in brackets the paired "
+            "difference to naive with its 95 % interval. Controls are marked with *."
         ).table(score_rows(compared))
     page.section("Pre-training")
     # Settings that share their pre-training share its curve.
@@ -51,10 +51,12 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
     curves = {name: read_logs(folder)[0]["curve"] for folder, name in reversed(runs.items())}
     curves = {name: curve for name, curve in curves.items() if curve}
     if curves:
-        score = own_score(result.settings[0])
-        page.image(
-            plot_convergence(folder / "convergence.png", curves, score), "Learning curve of Θ⁰ on held-out data."
-        )
+        scored = [own_score(setting) for setting in result.settings]
+        if len(set(scored)) == 1:  # no axis serves several
+            page.image(
+                plot_convergence(folder / "convergence.png", curves, scored[0]),
+                "Learning curve of Θ⁰ on held-out data.",
+            )
     page.text(
         f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points and training on "
         "for as long as the forgetting takes (equal compute) gained no more than that on its own task."

@@ -1,5 +1,6 @@
 """Image and text classification."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def load_tokenizer(model, source: str | Path | None):
 
     Raises:
         FileNotFoundError: If there is none.
+
+    Source: ours.
     """
     source = source or getattr(model.config, "_name_or_path", None)
     try:
@@ -66,19 +69,18 @@ def load_tokenizer(model, source: str | Path | None):
 
 IMAGE_CLASSIFICATION = Task(
     name="image-classification",
+    reads="image",
+    answers="class",
     auto_class="AutoModelForImageClassification",
     preprocessing=image_preprocessing,
     score=Score("accuracy"),
     metrics=lambda classes: accuracy,
     head=last_layer_of,
-    one_class=True,
 )
-TEXT_CLASSIFICATION = Task(
+TEXT_CLASSIFICATION = replace(
+    IMAGE_CLASSIFICATION,
     name="text-classification",
+    reads="text",
     auto_class="AutoModelForSequenceClassification",
     preprocessing=text_preprocessing,
-    score=Score("accuracy"),
-    metrics=lambda classes: accuracy,
-    head=last_layer_of,
-    one_class=True,
 )

@@ -5,6 +5,7 @@ from datasets import ClassLabel, Dataset, Image, Value
 from tqdm.auto import tqdm
 
 from know_hf.tasks.segmentation import NO_CLASS
+from know_hf.tasks.table import get_task
 from know_hf.tasks.task import Columns
 
 #: Names that tell a mask from its image.
@@ -20,7 +21,7 @@ def find_columns(
 
     Args:
         dataset: The data.
-        task: A key of [`TASKS`]; by default what the columns are made for: classes mean
+        task: A key of [`TASKS`](know_hf.tasks); by default what the columns are made for: classes mean
             classification, an image and its mask segmentation, an image and one text captioning, nothing but one text
             column a language model.
         inputs: The image column, or one or two text columns; found by type by default.
@@ -30,7 +31,7 @@ def find_columns(
         The [`Columns`].
 
     Raises:
-        ValueError: If a column is missing, or none or several would do.
+        ValueError: If a column is missing, none or several would do, or the task is unknown.
 
     Source: ours.
     """
@@ -40,24 +41,22 @@ def find_columns(
             raise ValueError(f"There is no column {name!r}; found {_describe(features)}.")
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
     texts = [n for n, f in features.items() if isinstance(f, Value) and f.dtype in ("string", "large_string")]
-    task = task or _infer_task(features, images, texts, inputs, label)
-    if task == "image-segmentation" and label is None:
+    found = get_task(task or _infer_task(features, images, texts, inputs, label))
+    if found.answers == "mask" and label is None:  # before the input: both are images
         masks = [name for name in images if name not in (inputs or [])]
         label = _only([n for n in masks if n in MASKS] or (masks if inputs else []), features, "mask", "label_column")
     if inputs is None:
-        found = texts if task.startswith("text") else images
-        what = "input", "input_columns (an image column, or one or two text columns)"
-        inputs = [_only([name for name in found if name != label], features, *what)]
-    if task == "text-generation":
-        return Columns(task, inputs, inputs[0], [])
-    if task == "image-to-text":
-        captions = [name for name in texts if name in CAPTIONS] or texts
-        return Columns(task, inputs, label or _only(captions, features, "caption", "label_column"), [])
-    if task == "image-segmentation":
-        return Columns(task, inputs, label, _mask_classes(dataset, label))
-    if label is None:
+        readable = [name for name in (images if found.reads == "image" else texts) if name != label]
+        option = "input_columns (an image column, or one or two text columns)"
+        inputs = [_only(readable, features, "input", option)]
+    if found.answers == "text":
+        label = inputs[0]
+    elif label is None and found.answers == "caption":
+        label = _only([name for name in texts if name in CAPTIONS] or texts, features, "caption", "label_column")
+    elif label is None:
         label = _only(_classes(features, inputs), features, "label", "label_column")
-    return Columns(task, inputs, label, _class_names(dataset, label))
+    name_classes = {"class": _class_names, "mask": _mask_classes}.get(found.answers)
+    return Columns(found.name, inputs, label, name_classes(dataset, label) if name_classes else [])
 
 
 def _infer_task(features, images: list[str], texts: list[str], inputs: list[str] | None, label: str | None) -> str:

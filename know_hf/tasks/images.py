@@ -21,6 +21,8 @@ class ImageReader:
         size: Side in pixels; None leaves pictures as they are.
         processor: The image processor to use instead, if any; it also goes with the model.
         own_size: Whether the processor decides the size.
+
+    Source: ours.
     """
 
     mean: Tensor
@@ -56,6 +58,9 @@ def image_reader(config, source: str | Path | None, image_size: int | None, *, s
 
     Returns:
         An [`ImageReader`].
+
+    Raises:
+        ValueError: If squares are asked for and nothing says how large.
 
     Source: ours.
     """

@@ -59,7 +59,8 @@ def caption_preprocessing(
     model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
 ) -> Preprocessing:
     """Pixels, and a caption's tokens with the end marked; a batch is filled up with -100."""
-    tokenizer = processing_class or load_tokenizer(model, source)
+    # A processor of both kinds has its tokenizer inside.
+    tokenizer = getattr(processing_class, "tokenizer", processing_class) or load_tokenizer(model, source)
     config = model.config
     vision = next(
         (own for name in ("encoder", "vision_config") if (own := getattr(config, name, None)) is not None), config
@@ -104,30 +105,38 @@ def masked_accuracy(prediction) -> dict[str, float]:
     return {"masked_accuracy": scores.accuracy(np.asarray(prediction.predictions), prediction.label_ids)}
 
 
+def decoder_of(model: nn.Module, classes: int) -> nn.Module:
+    """The part that writes, which is drawn anew for a new task.
+
+    Raises:
+        ValueError: If there is none.
+
+    Source: paper Table 4.
+    """
+    if not isinstance(found := getattr(model, "decoder", None), nn.Module):
+        raise ValueError(f"{type(model).__name__} has no decoder of its own to draw anew.")
+    return found
+
+
 TEXT_GENERATION = Task(
     name="text-generation",
+    reads="text",
+    answers="text",
     auto_class="AutoModelForCausalLM",
     preprocessing=text_preprocessing,
     score=Score("perplexity", percent=False, higher_is_better=False),
     metrics=lambda classes: perplexity,
     keep=log_probabilities,
     head=lambda model, classes: model.get_output_embeddings(),
-    renews_head=False,
-    rows_are_examples=False,
 )
 CAPTIONING = Task(
     name="image-to-text",
+    reads="image",
+    answers="caption",
     auto_class="AutoModelForImageTextToText",
     preprocessing=caption_preprocessing,
     score=Score("masked_accuracy"),
     metrics=lambda classes: masked_accuracy,
     keep=likeliest_tokens,
-    head=lambda model, classes: _decoder(model),
+    head=decoder_of,
 )
-
-
-def _decoder(model: nn.Module) -> nn.Module:
-    """The part that writes, which the paper draws anew for a new task (Table 4)."""
-    if not isinstance(found := getattr(model, "decoder", None), nn.Module):
-        raise ValueError(f"{type(model).__name__} has no decoder of its own to draw anew.")
-    return found

@@ -20,7 +20,13 @@ NO_CLASS = 255
 def preprocessing(
     model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
 ) -> Preprocessing:
-    """Pixels and classes, both resized to the same square."""
+    """Pixels ``(3, s, s)`` and classes ``(s, s)`` int64, both resized to the same square.
+
+    Raises:
+        ValueError: If nothing says how large, or, as rows are read, if a mask is none or holds an unknown class.
+
+    Source: ours.
+    """
     reader = image_reader(model.config, source, image_size, square=True)
     size, classes = (reader.size, reader.size), model.config.num_labels
 
@@ -62,6 +68,8 @@ def metrics(classes: int):
 
 SEGMENTATION = Task(
     name="image-segmentation",
+    reads="image",
+    answers="mask",
     auto_class="AutoModelForSemanticSegmentation",
     preprocessing=preprocessing,
     score=Score("mean_iou"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
@@ -15,10 +15,12 @@ class Columns:
     """The columns that a task reads.
 
     Args:
-        task: A key of [`TASKS`].
+        task: A key of [`TASKS`](know_hf.tasks).
         inputs: Input columns.
         label: The column of the answers: classes, masks, captions; the text itself of language models.
         class_names: Names of the classes in the order of their labels; empty where answers are text.
+
+    Source: ours.
     """
 
     task: str
@@ -29,7 +31,15 @@ class Columns:
 
 @dataclass
 class Preprocessing:
-    """How examples become a batch: apply to each data set, collate, and what to save with the model."""
+    """How examples become a batch.
+
+    Args:
+        apply: From a data set to one whose rows hold what the model takes.
+        collator: From a list of such rows to a batch.
+        processing_class: What to save with the model: tokenizer or image processor, if any.
+
+    Source: ours.
+    """
 
     apply: Callable[[Dataset], Dataset]
     collator: Callable[[list], dict[str, Tensor]]
@@ -44,6 +54,13 @@ class Score:
         name: Of the metric.
         percent: Whether it is a share, shown in percent.
         higher_is_better: Whether more of it is better.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.tasks import Score
+        >>> Score("accuracy").shown(0.5), Score("perplexity", percent=False, higher_is_better=False).best(3.0, 2.0)
+        (50.0, 2.0)
     """
 
     name: str
@@ -71,27 +88,42 @@ class Task:
 
     Args:
         name: The Hub's name for it.
+        reads: Whether its inputs are pictures or texts.
+        answers: A class for each example, a mask of classes, a caption, or none but the text itself.
         auto_class: The class of transformers that loads its models.
         preprocessing: From model, source, columns, image size, longest text and processing class to [`Preprocessing`].
         score: The first of its scores.
         metrics: From the number of classes to a ``compute_metrics`` as Trainer takes it.
         keep: What of a batch's outputs the metrics need, from outputs and labels; None for all of it.
         head: From a model and the number of classes to the part that a new downstream task draws anew.
-        renews_head: Whether that part is drawn anew; a language model's is its vocabulary, which stays.
-        one_class: Whether an example has one class, so that subsets can be stratified by it.
-        rows_are_examples: Whether a row of the data is an example; of a language model blocks of many rows are.
+
+    Source: ours.
     """
 
     name: str
+    reads: Literal["image", "text"]
+    answers: Literal["class", "mask", "caption", "text"]
     auto_class: str
     preprocessing: Callable[..., Preprocessing]
     score: Score
     metrics: Callable[[int], Callable[[EvalPrediction], dict[str, float]]]
     head: Callable[[PreTrainedModel, int], nn.Module]
     keep: Callable[[Any, Tensor], Tensor] | None = None
-    renews_head: bool = True
-    one_class: bool = False
-    rows_are_examples: bool = True
+
+    @property
+    def one_class(self) -> bool:
+        """Whether an example has one class, so that subsets can be stratified by it."""
+        return self.answers == "class"
+
+    @property
+    def renews_head(self) -> bool:
+        """Whether a new downstream task gets a new head; a language model's is its vocabulary, which stays."""
+        return self.answers != "text"
+
+    @property
+    def rows_are_examples(self) -> bool:
+        """Whether a row of the data is an example; of a language model blocks of many rows are."""
+        return self.answers != "text"
 
 
 def first(outputs: Any) -> Any:
@@ -104,6 +136,8 @@ def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
 
     Raises:
         ValueError: If there is none.
+
+    Source: ours.
     """
     layers = [
         m

@@ -24,6 +24,7 @@ from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
 from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.landscape import Landscape, accuracy_landscape
+from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.pretraining import ForgettingRun, build_model, read_logs
 from know_hf.transfer.recipe import Recipe, Setting
@@ -213,6 +214,9 @@ class _Bench:
                 part: None if split is None else load_split(recipe.data(target.dataset), split)
                 for part, split in splits.items()
             }
+            self.transfer_columns = find_columns(
+                self.transfer_data["train"], task=target.task, label=target.label_column
+            )
         self.runs: dict[str, ForgettingRun] = {}
         self.arms: dict[str, Path] = {}
         self.retrodicted: dict[str, Path] = {}
@@ -230,16 +234,19 @@ class _Bench:
             check_method(method, stages, ["fc"], setting.steps, own)
         for predictor in self.predictors.values():
             load_predictor(predictor, stages)
-        rows_are_examples = get_task(self.columns.task).rows_are_examples  # else their number shows when prepared
-        if rows_are_examples:
+        # How many examples the rows of a text make shows when they are prepared.
+        if get_task(self.columns.task).rows_are_examples:
             sampled = fields.num_stages + bool(fields.self_check)
             subset_sizes(len(self.pretraining_data["train"]), fields.sampling_ratio, sampled)
-        if setting.transfer is not None and rows_are_examples:
-            protocol = setting.transfer.make_protocol()
-            own_validation = self.transfer_data["validation"] is None
-            needed = (protocol.examples or 1) + (protocol.validation_examples if own_validation else 0)
-            if (found := len(self.transfer_data["train"])) < needed:
-                raise ValueError(f"{setting.name}: the downstream data have {found} examples, {needed} are asked for.")
+        if setting.transfer is None:
+            return
+        protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
+        load_metric(protocol.metric, columns.task, len(columns.class_names))
+        own_validation = self.transfer_data["validation"] is None
+        needed = (protocol.examples or 1) + (protocol.validation_examples if own_validation else 0)
+        found = len(self.transfer_data["train"])
+        if get_task(columns.task).rows_are_examples and found < needed:
+            raise ValueError(f"{setting.name}: the downstream data have {found} examples, {needed} are asked for.")
 
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
@@ -308,10 +315,9 @@ class _Bench:
             self.arms, self.folder, data["train"], data["test"], data["validation"], target.make_protocol(),
             list(setting.learning_rates), one_rate, setting.seeds,
         )  # fmt: skip
-        columns = find_columns(data["train"], task=target.task, label=target.label_column)
         source = setting.pretraining
         self.comparison.prepare(
-            self.root / "cache", columns, image_size=source.image_size, max_length=source.max_length
+            self.root / "cache", self.transfer_columns, image_size=source.image_size, max_length=source.max_length
         )
 
     def finish(self) -> None:

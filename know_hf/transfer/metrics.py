@@ -12,6 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.tasks import Score, get_task
+from know_hf.tasks.task import first
 from know_hf.transfer.examples import Examples
 
 #: From predictions and labels to named scores; the first is the one that counts.
@@ -60,7 +61,7 @@ def load_metric(metric: str | None = None, task: str = "image-classification", c
     def compute(prediction) -> dict[str, float]:
         found = prediction.predictions
         if own.keep is None:
-            found = np.asarray(found[0] if isinstance(found, tuple) else found).argmax(-1)
+            found = np.asarray(first(found)).argmax(-1)
         found = module.compute(predictions=found, references=prediction.label_ids)
         return {"score": float(next(iter(found.values())))}
 

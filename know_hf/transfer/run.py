@@ -162,7 +162,7 @@ class Comparison:
         _same_comparison(self.output_dir / "transfer.json", settings)
         folder = self.folders[self.reference]
         config = AutoConfig.from_pretrained(base_of(folder))
-        if columns.class_names and not task.one_class:
+        if columns.class_names:
             config.num_labels = len(columns.class_names)
         model = SimpleNamespace(config=config)
         for part, data in parts.items():

@@ -18,9 +18,9 @@ class Difference:
     @property
     def verdict(self) -> str:
         """``"better"`` or ``"worse"`` where the interval excludes zero, else ``"no difference shown"``."""
-        if self.low <= 0 <= self.high:
-            return "no difference shown"
-        return "better" if (self.low > 0) == self.higher_is_better else "worse"
+        if self.low > 0 or self.high < 0:
+            return "better" if (self.low > 0) == self.higher_is_better else "worse"
+        return "no difference shown"
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
