@@ -13,14 +13,23 @@ from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_
 
 
 def accuracy(prediction) -> dict[str, float]:
-    """Share of examples whose highest score is at their label: the default ``compute_metrics`` of classifications."""
+    """Share of examples whose highest score is at their label: the ``compute_metrics`` of classifications.
+
+    Args:
+        prediction: With ``predictions``, ``(n, classes)`` or a tuple that begins so, and ``label_ids``, ``(n,)``.
+
+    Source: ours.
+    """
     return {"accuracy": scores.accuracy(first(prediction.predictions).argmax(-1), prediction.label_ids)}
 
 
 def image_preprocessing(
     model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
 ) -> Preprocessing:
-    """Pixels and labels."""
+    """Pixels, ``(n, c, h, w)`` float32, and labels, ``(n,)`` int64.
+
+    Source: ours.
+    """
     reader = image_reader(model.config, source, image_size)
 
     def transform(batch: dict[str, list]) -> dict[str, Any]:
@@ -35,7 +44,13 @@ def image_preprocessing(
 def text_preprocessing(
     model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
 ) -> Preprocessing:
-    """Tokens and labels; a batch is padded to its longest text."""
+    """Tokens, ``(n, longest text)`` int64, with their mask, and labels, ``(n,)`` int64.
+
+    Raises:
+        FileNotFoundError: If there is no tokenizer.
+
+    Source: ours.
+    """
     tokenizer = processing_class or load_tokenizer(model, source)
     limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 

@@ -22,7 +22,14 @@ LONGEST_BLOCK = 1024
 def text_preprocessing(
     model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
 ) -> Preprocessing:
-    """Blocks of equal length of all rows' tokens one after the other, with line breaks between the rows."""
+    """Blocks of all rows' tokens one after the other, ``(n, block)`` int64, with line breaks between the rows.
+
+    Raises:
+        FileNotFoundError: If there is no tokenizer.
+        ValueError: As it is applied, if a text is shorter than one block.
+
+    Source: ours.
+    """
     tokenizer = processing_class or load_tokenizer(model, source)
     longest = getattr(model.config, "max_position_embeddings", LONGEST_BLOCK)
     size = max_length or min(tokenizer.model_max_length, longest, LONGEST_BLOCK)
@@ -45,20 +52,39 @@ def text_preprocessing(
 
 
 def log_probabilities(outputs: Any, labels: Tensor) -> Tensor:
-    """Log probability of every token but the first, given those before: ``(n, length - 1)``."""
+    """Log probability (natural) of every token but the first, given those before.
+
+    Args:
+        outputs: Scores ``(n, length, vocabulary)``, alone or first of several.
+        labels: ``(n, length)``; what stands at negative ones does not count.
+
+    Returns:
+        ``(n, length - 1)`` float32.
+
+    Source: ours.
+    """
     found = first(outputs)[:, :-1].float().log_softmax(-1)
     return found.gather(-1, labels[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
 
 
 def perplexity(prediction) -> dict[str, float]:
-    """Perplexity a token."""
+    """Perplexity a token, of what [`log_probabilities`] kept.
+
+    Source: ours.
+    """
     return {"perplexity": scores.perplexity(prediction.predictions, prediction.label_ids[:, 1:])}
 
 
 def caption_preprocessing(
     model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
 ) -> Preprocessing:
-    """Pixels, and a caption's tokens with the end marked; a batch is filled up with -100."""
+    """Pixels, ``(n, c, h, w)``, and captions with their end marked, ``(n, longest caption)``, filled up with -100.
+
+    Raises:
+        FileNotFoundError: If there is no tokenizer.
+
+    Source: ours.
+    """
     # A processor of both kinds has its tokenizer inside.
     tokenizer = getattr(processing_class, "tokenizer", processing_class) or load_tokenizer(model, source)
     config = model.config
@@ -96,12 +122,18 @@ def caption_preprocessing(
 
 
 def likeliest_tokens(outputs: Any, labels: Tensor) -> Tensor:
-    """The token with the highest score at every place, given those before."""
+    """The token with the highest score at every place, given those before: ``(n, length)`` int64.
+
+    Source: ours.
+    """
     return first(outputs).argmax(-1)
 
 
 def masked_accuracy(prediction) -> dict[str, float]:
-    """Share of the captions' tokens that are predicted right, given those before (paper Table 4)."""
+    """Share of the captions' tokens that are predicted right, given those before; -100 does not count.
+
+    Source: paper Table 4.
+    """
     return {"masked_accuracy": scores.accuracy(np.asarray(prediction.predictions), prediction.label_ids)}
 
 

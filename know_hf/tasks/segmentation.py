@@ -51,13 +51,26 @@ def preprocessing(
 
 
 def class_maps(outputs: Any, labels: Tensor) -> Tensor:
-    """Class of every pixel of the labels, from scores at a lower resolution: ``(n, h, w)`` int16."""
+    """Class of every pixel.
+
+    Args:
+        outputs: Scores ``(n, classes, h', w')`` at any resolution, alone or first of several.
+        labels: ``(n, h, w)``.
+
+    Returns:
+        ``(n, h, w)`` int16.
+
+    Source: ours.
+    """
     found = F.interpolate(first(outputs).float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     return found.argmax(1).short()
 
 
 def metrics(classes: int):
-    """Makes a ``compute_metrics`` of mean IoU and mean class accuracy over class maps."""
+    """Makes a ``compute_metrics`` of mean IoU and mean class accuracy, as shares, over ``(n, h, w)`` class maps.
+
+    Source: ours.
+    """
 
     def compute(prediction) -> dict[str, float]:
         confusion = scores.confusion_matrix(prediction.predictions, prediction.label_ids, classes)

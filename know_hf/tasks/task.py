@@ -127,7 +127,10 @@ class Task:
 
 
 def first(outputs: Any) -> Any:
-    """The scores among what a model returns."""
+    """The scores among what a model returns, alone or first of several.
+
+    Source: ours.
+    """
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
@@ -151,5 +154,8 @@ def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
 
 
 def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The collator of examples of one size each."""
+    """The collator of examples of one shape: each tensor gets a first dimension of their number.
+
+    Source: ours.
+    """
     return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
