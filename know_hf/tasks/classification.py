@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, default_data_co
 
 from know_hf.metrics import scores
 from know_hf.tasks.images import image_reader
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, on_reading
 
 
 def accuracy(prediction) -> dict[str, float]:
@@ -35,10 +35,7 @@ def image_preprocessing(
     def transform(batch: dict[str, list]) -> dict[str, Any]:
         return {"pixel_values": list(reader(batch[columns.inputs[0]])), "labels": batch[columns.label]}
 
-    def apply(dataset: Dataset) -> Dataset:
-        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
-
-    return Preprocessing(apply, default_data_collator, processing_class or reader.processor)
+    return Preprocessing(on_reading(columns, transform), default_data_collator, processing_class or reader.processor)
 
 
 def text_preprocessing(

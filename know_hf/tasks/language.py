@@ -13,7 +13,7 @@ from transformers import VisionTextDualEncoderProcessor, default_data_collator
 from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
 from know_hf.tasks.images import image_reader
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, on_reading
 
 #: Longest block of a language model, unless max_length says otherwise.
 LONGEST_BLOCK = 1024
@@ -108,9 +108,6 @@ def caption_preprocessing(
             "labels": [torch.tensor([*caption, end]) for caption in words["input_ids"]],
         }
 
-    def apply(dataset: Dataset) -> Dataset:
-        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
-
     def collate(rows: list[dict]) -> dict[str, Tensor]:
         captions = pad_sequence([row["labels"] for row in rows], batch_first=True, padding_value=-100)
         return {"pixel_values": torch.stack([row["pixel_values"] for row in rows]), "labels": captions}
@@ -118,7 +115,7 @@ def caption_preprocessing(
     both = tokenizer
     if reader.processor is not None:  # saved together, so that a checkpoint reads pictures as its encoder did
         both = VisionTextDualEncoderProcessor(reader.processor, tokenizer)
-    return Preprocessing(apply, collate, both)
+    return Preprocessing(on_reading(columns, transform), collate, both)
 
 
 def likeliest_tokens(outputs: Any, labels: Tensor) -> Tensor:

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from know_hf.metrics import scores
 from know_hf.tasks.images import image_reader
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, stack
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, on_reading, stack
 
 #: Value of mask pixels that belong to no class.
 NO_CLASS = 255
@@ -44,10 +43,7 @@ def preprocessing(
             "labels": [read(mask) for mask in batch[columns.label]],
         }
 
-    def apply(dataset: Dataset) -> Dataset:
-        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
-
-    return Preprocessing(apply, stack, processing_class or reader.processor)
+    return Preprocessing(on_reading(columns, transform), stack, processing_class or reader.processor)
 
 
 def class_maps(outputs: Any, labels: Tensor) -> Tensor:

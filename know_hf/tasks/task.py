@@ -153,6 +153,22 @@ def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
     return layers[-1]
 
 
+def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[[Dataset], Dataset]:
+    """Makes the ``apply`` of a preprocessing that happens whenever rows are read, as pictures want it.
+
+    Args:
+        columns: What is read.
+        transform: From a batch of raw columns to one of what the model takes.
+
+    Source: ours.
+    """
+
+    def apply(dataset: Dataset) -> Dataset:
+        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
+
+    return apply
+
+
 def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     """The collator of examples of one shape: each tensor gets a first dimension of their number.
 
