@@ -1,21 +1,35 @@
 """Loading data sets, and the preprocessing that a task asks for; anything else is the caller's."""
 
+import csv
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
-from datasets.exceptions import DatasetNotFoundError
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, IterableDataset, Value, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers import PreTrainedModel
 
-from know_hf.tasks import Columns, Preprocessing, get_task
+from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
+from know_hf.tasks.labels import check_answers
+from know_hf.tasks.segmentation import check_masks
+
+logger = logging.getLogger(__name__)
+
+#: Endings of files that are a data set by themselves → the reader of `datasets` for them.
+FILES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+# What separates the columns of a table in text: whichever its first line has most of.
+_SEPARATORS = ",;\t|"
 
 
 def load_split(dataset: str | Path | Dataset, split: str = "train", revision: str | None = None) -> Dataset:
     """Loads one split of a data set.
 
     Args:
-        dataset: Hub id, folder, or a ``Dataset``, which is returned as it is.
+        dataset: Hub id, folder, the path of a CSV, TSV, JSON, JSON Lines or Parquet file (which is one split, called
+            ``train``), or a ``Dataset``, which is returned as it is.
         split: Name of the split, ``datasets`` slices included (``"train[:1000]"``).
         revision: Revision on the Hub.
 
@@ -23,32 +37,194 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
         A map-style data set.
 
     Raises:
-        FileNotFoundError: If it is neither a folder nor reachable on the Hub.
+        FileNotFoundError: If it is neither a folder, nor a file, nor reachable on the Hub.
         TypeError: If it is a dictionary of splits or has no length.
-        ValueError: If there is no such split.
+        ValueError: If there is no such split, or the file cannot be read.
 
     Source: ours.
     """
-    if isinstance(dataset, (str, Path)):
-        name = str(dataset)
-        try:
-            return load_dataset(name, split=split, revision=revision)
-        except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-            raise FileNotFoundError(
-                f"Data set {name!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a "
-                f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
-            ) from error
     if isinstance(dataset, (dict, DatasetDict)):
         raise TypeError(f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train'].")
     if isinstance(dataset, IterableDataset):
         raise TypeError(
             "An IterableDataset has no length, and nested subsets need one: load it without streaming=True."
         )
+    if not isinstance(dataset, (str, Path)):
+        return dataset
+    name = str(dataset)
+    if Path(name).is_file():
+        return _load_file(Path(name), split)
+    try:
+        return load_dataset(name, split=split, revision=revision)
+    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
+        if Path(name).suffix in FILES:
+            raise FileNotFoundError(f"Data file {name} does not exist.") from error
+        raise FileNotFoundError(
+            f"Data set {name!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a "
+            f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _load_file(path: Path, split: str) -> Dataset:
+    if path.suffix.lower() not in FILES:
+        raise ValueError(f"{path} is no data file that can be read; there are {', '.join(FILES)}.")
+    reader = FILES[path.suffix.lower()]
+    try:
+        options = {"sep": _separator(path)} if reader == "csv" else {}
+        return load_dataset(reader, data_files=str(path.resolve()), split=split, **options)
+    except (DatasetGenerationError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+        cause = str(error.__cause__ or error).strip().splitlines() or [type(error.__cause__ or error).__name__]
+        raise ValueError(f"{path} cannot be read as {reader} (text has to be UTF-8): {cause[0]}") from error
+
+
+def _separator(path: Path) -> str:
+    """The separator of a table in text, which programs of some countries write as ``;``."""
+    with open(path, encoding="utf-8-sig") as file:
+        first = file.readline()
+    names = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in _SEPARATORS}
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    return max(names, key=lambda mark: (names[mark], mark == usual))
+
+
+def evaluation_split(dataset: str | Path) -> str | None:
+    """The split of a data set that stages are scored on unless another is named: validation, else test, else none."""
+    if Path(dataset).is_file():
+        return None
+    names = get_dataset_split_names(str(dataset))
+    return next((name for name in ("validation", "test") if name in names), None)
+
+
+def load_evaluation(dataset: str | Path | Dataset, split: str = "test") -> Dataset:
+    """Loads data given for evaluation alone: one split of them, or the only one that they have.
+
+    Raises:
+        FileNotFoundError: As [`load_split`].
+        TypeError: As [`load_split`].
+        ValueError: As [`load_split`].
+
+    Source: ours.
+    """
+    if isinstance(dataset, (str, Path)) and Path(dataset).is_file():
+        return load_split(dataset, "train")
+    if isinstance(dataset, (str, Path)) and Path(dataset).is_dir():
+        names = get_dataset_split_names(str(dataset))
+        return load_split(dataset, names[0] if len(names) == 1 else split)
+    return load_split(dataset, split)
+
+
+def open_parts(
+    parts: Mapping[str, Dataset | None],
+    *,
+    task: str | None = None,
+    inputs: Sequence[str] | None = None,
+    label: str | None = None,
+    drop_incomplete: bool = False,
+) -> tuple[dict[str, Dataset | None], Columns]:
+    """Finds what is read of data in several parts, the first of which decides, and looks for gaps in all of them.
+
+    Args:
+        parts: Name for the messages, such as ``"training data"`` → data; None stays None.
+        task: As for [`find_columns`].
+        inputs: As for [`find_columns`].
+        label: As for [`find_columns`].
+        drop_incomplete: Whether to leave out rows that lack something.
+
+    Returns:
+        The parts, and the columns with the classes of the first.
+
+    Raises:
+        ValueError: As [`find_columns`] and [`complete_rows`].
+
+    Source: ours.
+    """
+    first = next(iter(parts))
+    columns = find_roles(parts[first], task=task, inputs=list(inputs) if inputs else None, label=label)
+    whole = {
+        what: None if part is None else complete_rows(part, columns, what, drop_incomplete)
+        for what, part in parts.items()
+    }
+    return whole, name_classes(whole[first], columns)
+
+
+def check_part(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:
+    """Looks at all answers of a part, before anything is trained or scored on it.
+
+    Args:
+        dataset: The part.
+        columns: What is read; its class names are in the order of the model's outputs.
+        classes: Number of the model's classes.
+        what: Whose data they are, for the messages.
+
+    Raises:
+        ValueError: If an answer is missing or none of the classes.
+
+    Source: ours.
+    """
+    answers = get_task(columns.task).answers
+    if answers == "class":
+        check_answers(dataset, columns, what)
+    elif answers == "mask":
+        check_masks(dataset, columns, classes, what)
+
+
+def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = False) -> Dataset:
+    """Looks for rows that lack what is read of them.
+
+    Args:
+        dataset: The data.
+        columns: What is read.
+        what: Whose data they are, for the messages, such as ``"training data"``.
+        drop: Whether to leave such rows out.
+
+    Returns:
+        The data without them. A column of classes that was read as floating point only because of its gaps holds
+        integers then.
+
+    Raises:
+        ValueError: If there are any and they are not to be dropped, none are left, or a column is missing.
+
+    Source: ours.
+    """
+    names = list(dict.fromkeys([*columns.inputs, columns.label]))
+    if absent := [name for name in names if name not in dataset.features]:
+        raise ValueError(f"The {what} have no column {absent[0]!r}; found {', '.join(dataset.column_names)}.")
+    if not len(dataset):
+        raise ValueError(f"The {what} are empty.")
+    gaps = {name: _missing(dataset, name) for name in names}
+    found = [
+        f"{name!r} in {int(gap.sum())} of {len(gap)} rows, the first is row {int(np.flatnonzero(gap)[0])}"
+        for name, gap in gaps.items()
+        if gap.any()
+    ]
+    if not found:
+        return dataset
+    if not drop:
+        raise ValueError(
+            f"The {what} miss {'; '.join(found)}. Fill them in, or leave such rows out with drop_incomplete. (Of a "
+            "table in text, empty cells, NA, None and null count as missing.)"
+        )
+    kept = np.flatnonzero(~np.any(list(gaps.values()), axis=0))
+    logger.warning("Of the %s %d of %d rows are left out; missing: %s.", what, len(dataset) - len(kept), len(dataset),
+                   "; ".join(found))  # fmt: skip
+    if not len(kept):
+        raise ValueError(f"No row of the {what} is complete.")
+    dataset = dataset.select(kept)
+    feature = dataset.features[columns.label]
+    if gaps[columns.label].any() and isinstance(feature, Value) and feature.dtype.startswith("float"):
+        values = dataset.with_format("numpy", columns=[columns.label])[columns.label][:]
+        if (values == np.round(values)).all():
+            dataset = dataset.cast_column(columns.label, Value("int64"))
     return dataset
 
 
+def _missing(dataset: Dataset, name: str) -> np.ndarray:
+    """Whether each row lacks a column, ``(n,)``; a few rows in memory at a time, since they may be pictures."""
+    batches = dataset.select_columns([name]).with_format("arrow").iter(batch_size=1000)
+    return np.concatenate([np.asarray(batch[name].is_null(nan_is_null=True)) for batch in batches])
+
+
 def label_values(dataset: Dataset, columns: Columns) -> np.ndarray:
-    """Labels of all examples, ``(n,)`` integers."""
+    """Labels of all examples as they are stored, ``(n,)`` integers or texts."""
     return np.asarray(dataset.with_format("numpy", columns=[columns.label])[columns.label][:])
 
 

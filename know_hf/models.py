@@ -11,17 +11,27 @@ from transformers.models import auto
 
 from know_hf.adapters import is_adapted, is_live
 from know_hf.tasks import get_task
+from know_hf.tasks.labels import numbered, positions
 
 logger = logging.getLogger(__name__)
+
+#: The problem type of transformers' classifiers whose examples have one class each.
+ONE_CLASS = "single_label_classification"
+# timm's networks are image classifiers, and their configurations name no class.
+_TIMM_HEADS = ("ForImageClassification",)
 
 
 @dataclass
 class LoadedModel:
-    """A model and whether its head is new (made now, or of other classes), so that stage 0 has to be trained."""
+    """A model, whether its head is new (made now, or of other classes), and its classes in the order of its outputs.
+
+    With a new head stage 0 has to be trained.
+    """
 
     model: PreTrainedModel
     task: str
     new_head: bool
+    class_names: list[str]
 
 
 def load_model(
@@ -36,10 +46,13 @@ def load_model(
 ) -> LoadedModel:
     """Loads a model for a task, with one output per class.
 
+    A model that was trained for the task and knows all of the data's classes by name keeps its head, whatever their
+    order, and those that the data lack.
+
     Args:
         model: Hub id or folder (transformers or timm), or a live model, which is returned as it is.
         task: A key of [`TASKS`](know_hf.tasks).
-        class_names: Names of the classes in the order of their labels; none where there are no classes.
+        class_names: Names of the data's classes; none where there are no classes.
         from_scratch: Only take the architecture and start from its own initial values; ``model`` may then also be
             the name of a timm architecture such as ``timm/resnet10t``.
         image_size: With ``from_scratch`` and a timm name: side of the square images in pixels.
@@ -55,39 +68,29 @@ def load_model(
 
     Source: ours.
     """
-    one_class = get_task(task).one_class
+    names, one_class = list(class_names or []), get_task(task).one_class
     if is_live(model):
-        outputs = getattr(model.config, "num_labels", None)
-        if class_names and (outputs != len(class_names) if one_class else outputs < len(class_names)):
-            raise ValueError(
-                f"The model has {outputs} outputs, the data have {len(class_names)} classes: load it with "
-                f"num_labels={len(class_names)}, ignore_mismatched_sizes=True."
-            )
-        return LoadedModel(model, task, is_adapted(model))  # an adapter is new, as a rule
+        return _fit_live(model, task, names)
     model = str(model)
     auto_class = getattr(auto, get_task(task).auto_class)
-    labels: dict[str, Any] = {}
-    if class_names:
-        labels = {
-            "num_labels": len(class_names),
-            "id2label": dict(enumerate(class_names)),
-            "label2id": {name: i for i, name in enumerate(class_names)},
-        }
     if from_scratch and model.startswith("timm/"):
-        built = timm_from_scratch(model.removeprefix("timm/"), image_size=image_size, **labels)
-        return LoadedModel(built, task, True)
+        built = timm_from_scratch(model.removeprefix("timm/"), image_size=image_size, **label_settings(names, task))
+        return LoadedModel(built, task, True, names)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(model, **options)
-        trained_for = any(
-            name.endswith(auto_class.__name__.removeprefix("AutoModel")) for name in config.architectures or []
-        )
-        if not one_class and trained_for and not from_scratch and config.num_labels >= len(class_names or []):
-            labels, class_names = {}, None  # not every class of a model for pixels need occur in the data
         if from_scratch:
-            for name, value in labels.items():
+            for name, value in label_settings(names, task).items():
                 setattr(config, name, value)
-            return LoadedModel(auto_class.from_config(config, trust_remote_code=trust_remote_code), task, True)
+            built = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            return LoadedModel(built, task, True, names)
+        trained, labels, other = trained_for(config, task), label_settings(names, task), False
+        if trained and one_class and names:
+            names, other = match_classes(known_classes(config), names)
+            other = other or _other_loss(config)
+            labels = label_settings(names, task)
+        elif trained and config.num_labels >= len(names):
+            labels = {}  # not every class of a model for pixels need occur in the data
         loaded, info = auto_class.from_pretrained(
             model,
             dtype=torch.float32,
@@ -103,23 +106,102 @@ def load_model(
             f"Model {model!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a folder "
             f"saved with save_pretrained. ({str(error).splitlines()[0]})"
         ) from error
-    known = getattr(config, "id2label", None) or {}
-    return LoadedModel(
-        loaded,
-        task,
-        bool(info["missing_keys"] or info["mismatched_keys"]) or _other_classes(known, class_names),
+    new_head = other or bool(info["missing_keys"] or info["mismatched_keys"])
+    if getattr(config, "architectures", None) and not trained:
+        new_head = True  # a head of another training may fit by its shape
+    return LoadedModel(loaded, task, new_head, names)
+
+
+def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
+    """What a model's configuration says of its classes; empty where there are none.
+
+    A head left from regression or from several labels an example would else be trained by its own loss.
+    """
+    if not class_names:
+        return {}
+    return {
+        "num_labels": len(class_names),
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: i for i, name in enumerate(class_names)},
+        **({"problem_type": ONE_CLASS} if get_task(task).one_class else {}),
+    }
+
+
+def known_classes(config) -> list[str]:
+    """Names of a model's classes in the order of its outputs; ``LABEL_0`` … where it has none."""
+    found = getattr(config, "id2label", None) or {}
+    return [str(found[i]) for i in sorted(found)]
+
+
+def trained_for(config, task: str) -> bool:
+    """Whether a checkpoint's head was trained for a task, as far as its configuration tells."""
+    head = get_task(task).auto_class.removeprefix("AutoModel")
+    kinds = config.architectures or []
+    return any(head in name for name in kinds) or (config.model_type == "timm_wrapper" and head in _TIMM_HEADS)
+
+
+def match_classes(known: list[str], names: list[str]) -> tuple[list[str], bool]:
+    """Fits the classes of data to those of a trained head, by name where both have names.
+
+    Args:
+        known: Classes of the head, in the order of its outputs.
+        names: Classes of the data.
+
+    Returns:
+        The classes in the order of the outputs of the head to use, and whether it is another than the trained one.
+    """
+    if _all_known(names, known):
+        return known, False
+    if not numbered(names) and not numbered(known):
+        logger.warning("The model's classes are %s, the data's %s.", _few(known), _few(names))
+        return names, True
+    if len(names) != len(known):
+        return names, True
+    logger.info(
+        "The data's classes are %s, the model's %s: their order is all there is to go by.", _few(names), _few(known)
     )
+    return (names if numbered(known) else known), False
 
 
-def _other_classes(known: dict[int, str], class_names: list[str] | None) -> bool:
-    """Whether a head of the right size was trained for other classes, as far as names tell."""
-    names = [str(known[i]) for i in sorted(known)]
-    if not class_names or all(name.startswith("LABEL_") for name in names):
-        return False
-    if [n.lower() for n in names] == [n.lower() for n in class_names]:
-        return False
-    logger.warning("The model's classes are named %s, the data's %s: stage 0 is trained.", names[:4], class_names[:4])
-    return True
+def _all_known(names: list[str], known: list[str]) -> bool:
+    """Whether a head has an output for every class by name; numbers are no names, unless all are the same."""
+    return names == known or (not numbered(names) and None not in positions(names, known))
+
+
+def _other_loss(config) -> bool:
+    """Whether a head was trained for something else than one class an example."""
+    return getattr(config, "problem_type", None) not in (None, ONE_CLASS)
+
+
+def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedModel:
+    """Checks that a live model's head fits the classes, and sets its loss."""
+    config, new_head = model.config, is_adapted(model)  # an adapter is new, as a rule
+    known, one_class = known_classes(config), get_task(task).one_class
+    enough = len(known) == len(names) if one_class else len(known) >= len(names)
+    if names and not enough and not _all_known(names, known):
+        raise ValueError(
+            f"The model has {len(known)} outputs, the data have {len(names)} classes: load it with "
+            f"num_labels={len(names)}, ignore_mismatched_sizes=True. (The model's: {_few(known)}; the data's: "
+            f"{_few(names)}.)"
+        )
+    if not names or not one_class:
+        return LoadedModel(model, task, new_head, names)
+    if not (_all_known(names, known) or numbered(names) or numbered(known)):
+        raise ValueError(
+            f"The model's classes are {_few(known)}, the data's {_few(names)}: which is which? Name them alike, for "
+            f"example model.config.id2label = {dict(enumerate(names[:3]))}{' …' if len(names) > 3 else ''}."
+        )
+    names, _ = match_classes(known, names)
+    if numbered(known):  # the checkpoints say what their outputs are
+        config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    if _other_loss(config):
+        logger.warning("The model's problem_type is %r; it is now %r.", config.problem_type, ONE_CLASS)
+        config.problem_type, new_head = ONE_CLASS, True
+    return LoadedModel(model, task, new_head, names)
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def timm_from_scratch(

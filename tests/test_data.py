@@ -40,8 +40,7 @@ def test_integer_labels_and_text_labels():
     data = Dataset.from_dict({"text": ["x", "y", "z"], "label": [0, 2, 1]})
     assert find_columns(data).class_names == ["0", "1", "2"]
     words = Dataset.from_dict({"text": ["x", "y"], "mood": ["good", "bad"]})
-    with pytest.raises(ValueError, match="class_encode_column"):
-        find_columns(words, label="mood")
+    assert find_columns(words, label="mood").class_names == ["bad", "good"]
 
 
 def test_load_split(image_data_folder):

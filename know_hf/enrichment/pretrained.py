@@ -51,6 +51,7 @@ def enrich_pretrained(
     label_column: str | None = None,
     image_size: int | None = None,
     max_length: int | None = None,
+    drop_incomplete: bool = False,
     from_scratch: bool = False,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -68,10 +69,11 @@ def enrich_pretrained(
 
     Args:
         model: Hub id or folder (transformers or timm), or a live model.
-        train_dataset: A ``Dataset``, or the Hub id or folder of one, whose ``train`` split is used. With
-            ``data_collator`` any sized torch data set.
+        train_dataset: A ``Dataset``, the Hub id or folder of one, whose ``train`` split is used, or the path of a CSV,
+            TSV, JSON, JSON Lines or Parquet file. With ``data_collator`` any sized torch data set.
         output_dir: Folder of the run; may be left to ``args``.
         eval_dataset: Data to score every stage and enriched checkpoint on; an id or folder means its ``test`` split.
+            Classes are matched with those of the training data by name.
         args: Training and forgetting settings, or give them as keywords.
         steps: Number of prediction steps; step s stands for r^(-s) times the data.
         retrodictor: Name of the method, several of them, or ``"all"``; the self-check is of the first.
@@ -88,6 +90,7 @@ def enrich_pretrained(
         label_column: Column of classes, masks or captions; found by type by default.
         image_size: Side of the images in pixels, instead of the model's own.
         max_length: Longest text in tokens; of a language model the length of its examples.
+        drop_incomplete: Leave out rows that lack a text, an image or a label, which are refused otherwise.
         from_scratch: Take only the architecture; ``model`` may be ``timm/<architecture>``.
         revision: Revision of the model on the Hub.
         trust_remote_code: Whether code of the model's repository may run.
@@ -133,6 +136,7 @@ def enrich_pretrained(
         label_column=label_column,
         image_size=image_size,
         max_length=max_length,
+        drop_incomplete=drop_incomplete,
         from_scratch=from_scratch,
         revision=revision,
         trust_remote_code=trust_remote_code,

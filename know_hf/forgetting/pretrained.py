@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,21 @@ import torch
 from transformers import set_seed
 
 from know_hf.adapters import is_live
-from know_hf.data import label_values, load_split, make_preprocessing
+from know_hf.data import (
+    check_part,
+    label_values,
+    load_evaluation,
+    load_split,
+    make_preprocessing,
+    open_parts,
+)
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.stages import stage_plan, stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import load_model
-from know_hf.tasks import Columns, find_columns, get_task
+from know_hf.tasks import Columns, get_task
+from know_hf.tasks.labels import check_answers
+from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import TrajectoryRecord
 
 logger = logging.getLogger(__name__)
@@ -56,6 +66,7 @@ def make_trainer(
     label_column: str | None = None,
     image_size: int | None = None,
     max_length: int | None = None,
+    drop_incomplete: bool = False,
     from_scratch: bool = False,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -88,7 +99,7 @@ def make_trainer(
     _check_output_dir(args.output_dir, model)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
 
-    def trainer(model, train, evaluation, collator, metrics, processor, **further):
+    def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
         made = trainer_class(
             model=model,
             args=args,
@@ -100,7 +111,7 @@ def make_trainer(
             callbacks=callbacks,
             **further,
         )
-        made.dataset_id = dataset_id
+        made.dataset_id, made.class_names = dataset_id, list(class_names)
         return made
 
     if data_collator is not None:
@@ -110,11 +121,17 @@ def make_trainer(
         return trainer(model, train_dataset, eval_dataset, data_collator, compute_metrics, processing_class)
 
     train = load_split(train_dataset)
-    evaluation = None if eval_dataset is None else load_split(eval_dataset, "test")
-    columns = find_columns(train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column)
-    the_task = get_task(columns.task)
+    evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
+    parts, columns = open_parts(
+        {"training data": train, "evaluation data": evaluation},
+        task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
+    )  # fmt: skip
+    train, evaluation = parts.values()
+    the_task, source = get_task(columns.task), None if is_live(model) else str(model)
+    if the_task.answers == "mask":
+        columns = without_background(columns, source or model.config._name_or_path, processing_class)
     if the_task.one_class:
-        _check_labels(train, columns, args)
+        _check_classes(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.
     set_seed(args.seed)
     loaded = load_model(
@@ -130,7 +147,10 @@ def make_trainer(
         args.train_stage_zero = loaded.new_head
         found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
         logger.info("The head %s (train_stage_zero decides otherwise).", found)
-    source = None if is_live(model) else str(model)
+    columns = replace(columns, class_names=loaded.class_names)
+    classes = getattr(loaded.model.config, "num_labels", 0)
+    if evaluation is not None:
+        check_part(evaluation, columns, classes, "evaluation data")
     preprocessing = make_preprocessing(
         loaded.model, source, columns, image_size=image_size, max_length=max_length, processing_class=processing_class
     )
@@ -142,22 +162,24 @@ def make_trainer(
         args.stratify_by = "labels"
     further = {}
     if compute_metrics is None:
-        compute_metrics = the_task.metrics(getattr(loaded.model.config, "num_labels", 0))
+        compute_metrics = the_task.metrics(classes)
         further = {} if the_task.keep is None else {"preprocess_logits_for_metrics": the_task.keep}
     return trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
-        **further,
+        columns.class_names if the_task.one_class else (), **further,
     )  # fmt: skip
 
 
-def _check_labels(train, columns: Columns, args: ForgettingArguments) -> None:
-    labels = label_values(train, columns)
-    if (labels < 0).any():
+def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
+    check_answers(train, columns, "training data")
+    labels = set(label_values(train, columns).tolist())
+    if len(labels) < 2:
         raise ValueError(
-            f"Label column {columns.label!r} holds negative labels (unlabelled data?) in the training data."
+            f"Label column {columns.label!r} of the training data holds one class only, {labels.pop()!r}; there is "
+            "nothing to learn to tell apart."
         )
     smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
-    if lost := len(set(labels.tolist())) - len(set(label_values(smallest, columns).tolist())):
+    if lost := len(labels) - len(set(label_values(smallest, columns).tolist())):
         logger.warning(
             "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
             len(smallest), lost, len(columns.class_names), columns.label,

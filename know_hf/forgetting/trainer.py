@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +56,8 @@ class ForgettingMixin:
     on_stage_end: Callable[[StageRecord], None] | None = None
     #: Hub id of the data, when there is one, for the record and the cards.
     dataset_id: str | None = None
+    #: Names of the classes in the order of the model's outputs, where they are known, for the record.
+    class_names: Sequence[str] = ()
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
@@ -168,7 +170,11 @@ class ForgettingMixin:
             parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
             recipe=describe_recipe(self.args),
             model=describe_model(self.model),
-            dataset={"id": self.dataset_id, **describe_dataset(self.train_dataset)},
+            dataset={
+                "id": self.dataset_id,
+                **describe_dataset(self.train_dataset),
+                **({"classes": self.class_names} if self.class_names else {}),
+            },
             versions=versions(),
         )
         if not (root / FILE_NAME).exists():
@@ -185,7 +191,8 @@ class ForgettingMixin:
             f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}"
             for section in ("recipe", "model", "dataset")
             for old, new in [(getattr(found, section), getattr(fresh, section))]
-            for name in sorted((old.keys() | new.keys()) - {"license"})  # not always to be learnt, and no difference
+            # A licence is not always to be learnt, and records did not always name the classes.
+            for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())})
             if old.get(name) != new.get(name)
         ]
         if differences:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoTokenizer, DataCollatorWithPadding, default_data_collator
+from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from know_hf.metrics import scores
 from know_hf.tasks.images import image_reader
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, on_reading
+from know_hf.tasks.labels import encode, label_lookup
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, on_reading, stack
 
 
 def accuracy(prediction) -> dict[str, float]:
@@ -30,12 +31,18 @@ def image_preprocessing(
 
     Source: ours.
     """
-    reader = image_reader(model.config, source, image_size)
+    reader = image_reader(model.config, source, image_size, given=processing_class)
 
-    def transform(batch: dict[str, list]) -> dict[str, Any]:
-        return {"pixel_values": list(reader(batch[columns.inputs[0]])), "labels": batch[columns.label]}
+    def apply(dataset: Dataset) -> Dataset:
+        lookup = label_lookup(dataset, columns)
 
-    return Preprocessing(on_reading(columns, transform), default_data_collator, processing_class or reader.processor)
+        def transform(batch: dict[str, list]) -> dict[str, Any]:
+            pixels, labels = reader(batch[columns.inputs[0]]), encode(batch[columns.label], lookup)
+            return {"pixel_values": pixels, "labels": labels}
+
+        return on_reading(columns, transform)(dataset)
+
+    return Preprocessing(apply, stack, processing_class or reader.companion)
 
 
 def text_preprocessing(
@@ -51,11 +58,13 @@ def text_preprocessing(
     tokenizer = processing_class or load_tokenizer(model, source)
     limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 
-    def tokenize(batch: dict[str, list]) -> dict[str, Any]:
-        encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
-        return {**encoded, "labels": batch[columns.label]}
-
     def apply(dataset: Dataset) -> Dataset:
+        lookup = label_lookup(dataset, columns)
+
+        def tokenize(batch: dict[str, list]) -> dict[str, Any]:
+            encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
+            return {**encoded, "labels": encode(batch[columns.label], lookup)}
+
         return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
 
     return Preprocessing(apply, DataCollatorWithPadding(tokenizer), tokenizer)

@@ -1,10 +1,11 @@
 """Which columns of a data set a task reads, found by their types and names."""
 
-import numpy as np
-from datasets import ClassLabel, Dataset, Image, Value
-from tqdm.auto import tqdm
+from dataclasses import replace
 
-from know_hf.tasks.segmentation import NO_CLASS
+from datasets import ClassLabel, Dataset, Image
+
+from know_hf.tasks.labels import class_names, is_text
+from know_hf.tasks.segmentation import mask_classes
 from know_hf.tasks.table import get_task
 from know_hf.tasks.task import Columns
 
@@ -12,6 +13,11 @@ from know_hf.tasks.task import Columns
 MASKS = ("mask", "masks", "label", "labels", "annotation", "segmentation_mask", "semantic_mask")
 #: Names that tell a caption from other texts.
 CAPTIONS = ("caption", "captions", "text", "sentence")
+#: Names that tell the text to read from other texts, and classes from other columns; the first that is there counts.
+TEXTS = ("text", "sentence", "review", "content", "document")
+LABELS = ("label", "labels", "class", "category")
+#: Names of texts that are one half of a pair: which two belong together has to be said.
+HALVES = ("question", "query", "answer", "passage", "context", "premise", "hypothesis", "sentence1", "sentence2")
 
 
 def find_columns(
@@ -31,6 +37,31 @@ def find_columns(
         The [`Columns`].
 
     Raises:
+        ValueError: If a column is missing, none or several would do, its classes are none, or the task is unknown.
+
+    Source: ours.
+    """
+    return name_classes(dataset, find_roles(dataset, task=task, inputs=inputs, label=label))
+
+
+def name_classes(dataset: Dataset, columns: Columns) -> Columns:
+    """Adds the names of the classes to columns that were found by [`find_roles`].
+
+    Raises:
+        ValueError: If the label column holds no classes.
+
+    Source: ours.
+    """
+    name = {"class": class_names, "mask": mask_classes}.get(get_task(columns.task).answers)
+    return columns if name is None else replace(columns, class_names=name(dataset, columns.label))
+
+
+def find_roles(
+    dataset: Dataset, *, task: str | None = None, inputs: list[str] | None = None, label: str | None = None
+) -> Columns:
+    """[`find_columns`] without a look at the rows: class names are empty.
+
+    Raises:
         ValueError: If a column is missing, none or several would do, or the task is unknown.
 
     Source: ours.
@@ -40,23 +71,24 @@ def find_columns(
         if name not in features:
             raise ValueError(f"There is no column {name!r}; found {_describe(features)}.")
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    texts = [n for n, f in features.items() if isinstance(f, Value) and f.dtype in ("string", "large_string")]
+    texts = [name for name, feature in features.items() if is_text(feature)]
     found = get_task(task or _infer_task(features, images, texts, inputs, label))
     if found.answers == "mask" and label is None:  # before the input: both are images
         masks = [name for name in images if name not in (inputs or [])]
         label = _only([n for n in masks if n in MASKS] or (masks if inputs else []), features, "mask", "label_column")
+    if found.answers == "class" and label is None:  # before the input: both may be texts
+        label = _only(_classes(features, inputs or []), features, "label", "label_column")
     if inputs is None:
         readable = [name for name in (images if found.reads == "image" else texts) if name != label]
+        if found.reads == "text" and not _named(HALVES, readable):
+            readable = _named(TEXTS, readable) or readable
         option = "input_columns (an image column, or one or two text columns)"
         inputs = [_only(readable, features, "input", option)]
     if found.answers == "text":
         label = inputs[0]
     elif label is None and found.answers == "caption":
         label = _only([name for name in texts if name in CAPTIONS] or texts, features, "caption", "label_column")
-    elif label is None:
-        label = _only(_classes(features, inputs), features, "label", "label_column")
-    name_classes = {"class": _class_names, "mask": _mask_classes}.get(found.answers)
-    return Columns(found.name, inputs, label, name_classes(dataset, label) if name_classes else [])
+    return Columns(found.name, inputs, label, [])
 
 
 def _infer_task(features, images: list[str], texts: list[str], inputs: list[str] | None, label: str | None) -> str:
@@ -77,8 +109,14 @@ def _infer_task(features, images: list[str], texts: list[str], inputs: list[str]
 
 def _classes(features, inputs: list[str]) -> list[str]:
     labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-    named = [name for name in ("label", "labels") if name in features and name not in inputs]
-    return labels or [name for name in named if not isinstance(features[name], Image)]
+    others = [name for name, feature in features.items() if name not in inputs and not isinstance(feature, Image)]
+    return labels or _named(LABELS, others)
+
+
+def _named(names: tuple[str, ...], among: list[str]) -> list[str]:
+    """The column that has the first of these names, however it is capitalised; none or one."""
+    found = {name.strip().lower(): name for name in reversed(among)}
+    return [found[name] for name in names if name in found][:1]
 
 
 def _only(candidates: list[str], features, what: str, option: str) -> str:
@@ -92,25 +130,3 @@ def _only(candidates: list[str], features, what: str, option: str) -> str:
 
 def _describe(features) -> str:
     return ", ".join(f"{name} ({getattr(f, 'dtype', None) or type(f).__name__})" for name, f in features.items())
-
-
-def _class_names(dataset: Dataset, label: str) -> list[str]:
-    feature = dataset.features[label]
-    if isinstance(feature, ClassLabel):
-        return list(feature.names)
-    values = np.unique(dataset.with_format("numpy", columns=[label])[label][:])
-    if not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError(
-            f"Label column {label!r} holds {values.dtype} values; expected class indices from 0. "
-            f"dataset.class_encode_column({label!r}) makes them."
-        )
-    return [str(i) for i in range(int(values.max()) + 1)]
-
-
-def _mask_classes(dataset: Dataset, label: str) -> list[str]:
-    """Classes 0 to the highest in any mask; nothing but the masks themselves says how many there are."""
-    highest = 0
-    for row in tqdm(dataset.select_columns([label]), desc="Looking for classes in the masks", leave=False):
-        values = np.asarray(row[label])
-        highest = max(highest, int(values.max(where=values != NO_CLASS, initial=0)))
-    return [str(i) for i in range(highest + 1)]

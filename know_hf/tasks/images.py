@@ -1,6 +1,7 @@
-"""From pictures to what a model's configuration or image processor asks for."""
+"""From pictures to what a model's own image processor makes of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,80 +10,207 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
+from transformers.image_processing_utils import BaseImageProcessor
+
+# Pillow's modes by number of channels.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """Brings 16-bit grey levels to 8 bits, which everything after takes pictures to have; others pass.
+
+    Raises:
+        ValueError: If it holds 32-bit integers or floating point, whose range nothing tells.
+    """
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if sixteen:
+        return Image.fromarray(np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"A picture holds {'32-bit integers' if image.mode == 'I' else 'floating point numbers'}, whose range is "
+            "not known: convert such pictures to 8 or 16 bits first."
+        )
+    return image
 
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Turns pictures into pixels as a model wants them.
+    """Turns pictures, and masks with them, into what a model wants.
 
     Args:
-        mean: Mean of each channel, ``(1, c, 1, 1)``, in units of the full range.
-        std: Standard deviation of each channel, likewise.
-        size: Side in pixels; None leaves pictures as they are.
-        processor: The image processor to use instead, if any; it also goes with the model.
-        own_size: Whether the processor decides the size.
+        mode: Pillow's mode for the model's number of channels.
+        processor: The model's image processor, if any; it also goes with the model.
+        options: What the processor is told with every call.
+        mean: Without a processor, mean of each channel, ``(c, 1, 1)``, in units of the full range.
+        std: Likewise, standard deviation of each channel.
+        size: Without a processor, or where it takes no masks, the side of the squares that everything is resized to;
+            None leaves pictures as they are.
 
     Source: ours.
     """
 
+    mode: str
+    processor: Any
+    options: dict[str, Any]
     mean: Tensor
     std: Tensor
-    size: int | None = None
-    processor: Any = None
-    own_size: bool = False
+    size: int | None
 
-    def __call__(self, images: list[Image.Image]) -> Tensor:
-        """Reads pictures of one size: ``(n, c, h, w)`` float32."""
-        if self.own_size:
-            return self.processor([i.convert("RGB") for i in images], return_tensors="pt")["pixel_values"]
-        pixels = torch.from_numpy(np.stack([self._read(image) for image in images])).permute(0, 3, 1, 2)
-        return (pixels.float() / 255 - self.mean) / self.std
+    def __call__(self, images: list[Image.Image]) -> list[Tensor]:
+        """Reads pictures, each ``(c, h, w)`` float32."""
+        images = [self._prepared(image) for image in images]
+        if self.processor is None:
+            return [self._pixels(self._squared(image, Image.Resampling.BICUBIC)) for image in images]
+        return [self._processed(image)["pixel_values"][0] for image in images]
 
-    def _read(self, image: Image.Image) -> np.ndarray:
-        channels = self.mean.shape[1]
-        image = image.convert("L" if channels == 1 else "RGB")
-        if self.size and image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), resample=Image.Resampling.BICUBIC)
-        return np.asarray(image).reshape(image.height, image.width, channels)
+    def with_masks(self, images: list[Image.Image], masks: list[np.ndarray]) -> tuple[list[Tensor], list[Tensor]]:
+        """Reads pictures, each ``(c, h, w)`` float32, and their masks ``(H, W)``, each ``(h, w)`` int64."""
+        if self.takes_masks:
+            images = [self._prepared(image) for image in images]
+            made = [self._processed(i, segmentation_maps=[m]) for i, m in zip(images, masks, strict=True)]
+            return [one["pixel_values"][0] for one in made], [one["labels"][0].long() for one in made]
+        images = [self._squared(self._prepared(image), Image.Resampling.BICUBIC) for image in images]
+        still = {"do_resize": False, "do_center_crop": False}
+        pixels = [
+            self._pixels(image) if self.processor is None else self._processed(image, **still)["pixel_values"][0]
+            for image in images
+        ]
+        squares = [self._squared(Image.fromarray(mask), Image.Resampling.NEAREST) for mask in masks]
+        return pixels, [torch.from_numpy(np.array(mask, dtype=np.int64)) for mask in squares]
+
+    @property
+    def companion(self) -> Any:
+        """The image processor to save with the model; timm's lies in the configuration."""
+        return None if hasattr(self.processor, "val_transforms") else self.processor
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether the image processor reads masks beside their pictures."""
+        return self.processor is not None and "segmentation_maps" in signature(self.processor.preprocess).parameters
+
+    def _prepared(self, image: Image.Image) -> Image.Image:
+        image = eight_bit(image)
+        # A processor that converts knows how, with transparency perhaps.
+        own = self.mode == "RGB" and getattr(self.processor, "do_convert_rgb", False)
+        return image if own or image.mode == self.mode else image.convert(self.mode)
+
+    def _processed(self, image: Image.Image, **options) -> dict[str, list[Tensor]]:
+        return self.processor(images=[image], return_tensors="pt", **self.options, **options)
+
+    def _squared(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
+        if self.size is None or image.size == (self.size, self.size):
+            return image
+        return image.resize((self.size, self.size), resample=resample)
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        values = np.asarray(image).reshape(image.height, image.width, len(image.getbands()))
+        return (torch.from_numpy(values.copy()).permute(2, 0, 1).float() / 255 - self.mean) / self.std
 
 
-def image_reader(config, source: str | Path | None, image_size: int | None, *, square: bool = False) -> ImageReader:
-    """Finds how a model wants its pictures.
+def image_reader(
+    config, source: str | Path | None, image_size: int | None, *, given: Any = None, square: bool = False
+) -> ImageReader:
+    """Finds how a model wants its pictures: what its own image processor does, if it has one.
 
     Args:
         config: The model's configuration, or its vision encoder's.
-        source: Folder or Hub id that may hold an image processor; None without one.
+        source: Folder or Hub id that may hold an image processor; by default where the configuration came from.
         image_size: Side in pixels, instead of the model's own.
-        square: Always resize to squares, of the configuration's size if nothing else is known, and never let the
-            processor crop: what a mask needs to stay in its place.
+        given: The caller's own image processor, or a processor that has one, to use instead; others are not looked at.
+        square: There are masks: where the processor does not take them, all is resized to squares, of the
+            configuration's size if nothing else is known, and never cropped.
 
     Returns:
         An [`ImageReader`].
 
     Raises:
-        ValueError: If squares are asked for and nothing says how large.
+        ValueError: If squares are asked for and nothing says how large, or the channels do not fit.
 
     Source: ours.
     """
-    settings = getattr(config, "pretrained_cfg", None) or {}
-    processor = None
-    if not settings and source is not None:
-        try:
-            processor = AutoImageProcessor.from_pretrained(source)
-        except OSError:
-            processor = None
-    mean = settings.get("mean") or getattr(processor, "image_mean", None) or [0.5]
-    std = settings.get("std") or getattr(processor, "image_std", None) or [0.5]
-    channels = (settings.get("input_size") or [getattr(config, "num_channels", 3)])[0]
-    given = image_size
-    if image_size is None and settings.get("input_size"):
-        image_size = settings["input_size"][-1]
-    if square and image_size is None:
-        known = dict(getattr(processor, "size", None) or {})
-        image_size = known.get("height") or known.get("shortest_edge") or getattr(config, "image_size", None)
-        if not isinstance(image_size, int):
-            raise ValueError("Say how large the images are: image_size=…; neither model nor processor do.")
-    shape = (1, -1, 1, 1)
-    mean, std = torch.tensor(mean[:channels]).view(shape), torch.tensor(std[:channels]).view(shape)
-    own_size = processor is not None and given is None and not square
-    return ImageReader(mean.expand(1, channels, 1, 1), std.expand(1, channels, 1, 1), image_size, processor, own_size)
+    processor = own_processor(given)
+    source = source or getattr(config, "_name_or_path", None)
+    described = getattr(config, "pretrained_cfg", None)
+    if processor is None and described:
+        processor = _timm_processor(config, described, image_size)
+    else:
+        processor = processor or saved_processor(source)
+        processor = processor and _resized(processor, image_size)
+    channels = _channels(config, processor)
+    if channels not in _MODES:
+        raise ValueError(f"The model reads {channels} channels; pictures have 1, 3 or 4: pass a data_collator.")
+    options = {} if channels > 1 or processor is None or described else _one_channel(processor)
+    half = torch.full((channels, 1, 1), 0.5)
+    reader = ImageReader(_MODES[channels], processor, options, half, half, image_size)
+    if not square or reader.takes_masks or image_size is not None:
+        return reader
+    own = dict(getattr(processor, "size", None) or {})
+    side = own.get("height") or own.get("shortest_edge") or getattr(config, "image_size", None)
+    if not isinstance(side, int):
+        raise ValueError("Say how large the images are: image_size=…; neither model nor processor do.")
+    return replace(reader, size=side)
+
+
+def _timm_processor(config, described: dict[str, Any], image_size: int | None):
+    """What timm itself does to pictures for this network."""
+    from transformers import TimmWrapperImageProcessor
+
+    if image_size is not None:
+        described = {**described, "input_size": [described["input_size"][0], image_size, image_size]}
+    return TimmWrapperImageProcessor(pretrained_cfg=described, architecture=getattr(config, "architecture", None))
+
+
+def own_processor(given: Any):
+    """The image processor that a caller's processing class is or has, if any."""
+    given = getattr(given, "image_processor", given)
+    return given if isinstance(given, BaseImageProcessor) else None
+
+
+def saved_processor(source: str | Path | None):
+    """The image processor beside a model, if there is one."""
+    try:
+        return AutoImageProcessor.from_pretrained(source) if source else None
+    except OSError:
+        return None
+
+
+def _resized(processor, image_size: int | None):
+    """The same image processor for pictures of another size."""
+    if image_size is None:
+        return processor
+    size, crop = (dict(getattr(processor, name, None) or {}) for name in ("size", "crop_size"))
+    crops = bool(getattr(processor, "do_center_crop", False) and crop)
+    edge = size.get("shortest_edge")
+    # As large a share is cut off as at the processor's own size.
+    grown = round(image_size * edge / crop["height"]) if crops and edge and crop.get("height") else image_size
+    square = {"height": image_size, "width": image_size}
+    changed = {"do_resize": True, "size": {"shortest_edge": grown} if edge else square}
+    changed |= {"crop_size": square} if crops else {}
+    return type(processor).from_dict({**processor.to_dict(), **changed})
+
+
+def _channels(config, processor) -> int:
+    """Number of channels that a model reads."""
+    if settings := getattr(config, "pretrained_cfg", None):
+        return settings["input_size"][0]
+    for described in (config, getattr(config, "vision_config", None)):
+        if isinstance(found := getattr(described, "num_channels", None), int):
+            return found
+    mean = getattr(processor, "image_mean", None)
+    return 1 if isinstance(mean, (list, tuple)) and len(mean) == 1 else 3
+
+
+def _one_channel(processor) -> dict[str, Any]:
+    """What an image processor has to be told about a one-channel model's pictures: it may be made for three."""
+    found: dict[str, Any] = {"do_convert_rgb": False} if getattr(processor, "do_convert_rgb", False) else {}
+    for name in ("image_mean", "image_std"):
+        values = getattr(processor, name, None)
+        values = list(values) if isinstance(values, (list, tuple)) else [values]
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"The model reads one channel, its image processor states {name} {values} for {len(values)}: save a "
+                "processor with one value beside the model."
+            )
+        if values[0] is not None:
+            found[name] = values[:1]
+    return found

@@ -91,8 +91,7 @@ def caption_preprocessing(
     vision = next(
         (own for name in ("encoder", "vision_config") if (own := getattr(config, name, None)) is not None), config
     )
-    source = source or getattr(vision, "_name_or_path", None) or None
-    reader = image_reader(vision, source, image_size)
+    reader = image_reader(vision, source, image_size, given=processing_class)
     if reader.processor is None and image_size is None and isinstance(own := getattr(vision, "image_size", None), int):
         reader = image_reader(vision, source, own)
     decoder = next((own for name in ("decoder", "text_config") if (own := getattr(config, name, None))), config)
@@ -104,7 +103,7 @@ def caption_preprocessing(
             batch[columns.label], add_special_tokens=False, truncation=True, max_length=limit - 1, verbose=False
         )
         return {
-            "pixel_values": list(reader(batch[columns.inputs[0]])),
+            "pixel_values": reader(batch[columns.inputs[0]]),
             "labels": [torch.tensor([*caption, end]) for caption in words["input_ids"]],
         }
 
@@ -113,8 +112,8 @@ def caption_preprocessing(
         return {"pixel_values": torch.stack([row["pixel_values"] for row in rows]), "labels": captions}
 
     both = tokenizer
-    if reader.processor is not None:  # saved together, so that a checkpoint reads pictures as its encoder did
-        both = VisionTextDualEncoderProcessor(reader.processor, tokenizer)
+    if reader.companion is not None:  # saved together, so that a checkpoint reads pictures as its encoder did
+        both = VisionTextDualEncoderProcessor(reader.companion, tokenizer)
     return Preprocessing(on_reading(columns, transform), collate, both)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, Image
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel
 
@@ -153,6 +153,14 @@ def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
     return layers[-1]
 
 
+def decoded(dataset: Dataset) -> Dataset:
+    """The same data with every column of images read as pictures, whether it was set to be or not."""
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image) and not feature.decode:
+            dataset = dataset.cast_column(name, Image(mode=feature.mode))
+    return dataset
+
+
 def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[[Dataset], Dataset]:
     """Makes the ``apply`` of a preprocessing that happens whenever rows are read, as pictures want it.
 
@@ -164,7 +172,7 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
     """
 
     def apply(dataset: Dataset) -> Dataset:
-        return dataset.select_columns([*columns.inputs, columns.label]).with_transform(transform)
+        return decoded(dataset.select_columns([*columns.inputs, columns.label])).with_transform(transform)
 
     return apply
 
@@ -172,6 +180,16 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
 def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
     """The collator of examples of one shape: each tensor gets a first dimension of their number.
 
+    Raises:
+        ValueError: If their shapes differ.
+
     Source: ours.
     """
-    return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in rows[0]}
+    tensors = {name: [torch.as_tensor(row[name]) for row in rows] for name in rows[0]}
+    for name, values in tensors.items():
+        if len(shapes := sorted({tuple(value.shape) for value in values})) > 1:
+            raise ValueError(
+                f"{name} of different sizes ({shapes[0]}, {shapes[-1]}) make no batch, and nothing beside the model "
+                "says how large pictures are to be: image_size=…."
+            )
+    return {name: torch.stack(values) for name, values in tensors.items()}

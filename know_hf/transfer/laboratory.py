@@ -6,20 +6,20 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from know_hf.data import load_split
+from know_hf.data import check_part, load_split, open_parts
 from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.locking import locked
 from know_hf.retrodiction import METHODS, check_method
-from know_hf.tasks import find_columns, get_task
+from know_hf.tasks import get_task
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
 from know_hf.trajectory.record import write_atomically
@@ -206,7 +206,9 @@ class _Bench:
             "train": load_split(recipe.data(source.dataset), source.train_split),
             "eval": load_split(recipe.data(source.dataset), source.eval_split),
         }
-        self.columns = find_columns(self.pretraining_data["train"], task=source.task, label=source.label_column)
+        self.pretraining_data, self.columns = open_parts(
+            self.pretraining_data, task=source.task, label=source.label_column
+        )
         self.transfer_data: dict[str, Any] = {}
         if target is not None:
             splits = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
@@ -214,8 +216,8 @@ class _Bench:
                 part: None if split is None else load_split(recipe.data(target.dataset), split)
                 for part, split in splits.items()
             }
-            self.transfer_columns = find_columns(
-                self.transfer_data["train"], task=target.task, label=target.label_column
+            self.transfer_data, self.transfer_columns = open_parts(
+                self.transfer_data, task=target.task, label=target.label_column
             )
         self.runs: dict[str, ForgettingRun] = {}
         self.arms: dict[str, Path] = {}
@@ -251,10 +253,13 @@ class _Bench:
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
         source = self.setting.pretraining
-        model = build_model(source, self.columns, source.training.get("seed", 42))
+        loaded = build_model(source, self.columns, source.training.get("seed", 42))
+        self.columns = replace(self.columns, class_names=loaded.class_names)
+        for part, dataset in self.pretraining_data.items():
+            check_part(dataset, self.columns, getattr(loaded.model.config, "num_labels", 0), f"{part} data")
         data = {
             part: prepare(
-                dataset, self.root / "cache", model, source.model, self.columns, image_size=source.image_size,
+                dataset, self.root / "cache", loaded.model, source.model, self.columns, image_size=source.image_size,
                 max_length=source.max_length, name=f"{part} data of {self.setting.name}",
             )
             for part, dataset in self.pretraining_data.items()
@@ -338,7 +343,7 @@ class _Bench:
         if self.setting.landscape and not drawn.exists():
             result = SettingResult.load(self.setting, self.root)
             run = self.runs["forgetting"]
-            model = build_model(self.setting.pretraining, self.columns, 0)
+            model = build_model(self.setting.pretraining, self.columns, 0).model
             test, train = (open_examples(run.data[part]) for part in ("eval", "train"))
             found = accuracy_landscape(
                 self.trajectory, result.plane, model, test, train, resolution=self.setting.landscape

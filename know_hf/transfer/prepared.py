@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from know_hf.data import make_preprocessing
 from know_hf.forgetting.recipe import describe_dataset
-from know_hf.tasks import Columns
+from know_hf.tasks import Columns, get_task
+from know_hf.tasks.labels import label_lookup
 from know_hf.transfer.examples import Examples
 
 
@@ -52,6 +53,8 @@ def prepare(
 
     # The first rows, prepared, stand for whatever the preprocessing depends on.
     digest = hashlib.sha256(json.dumps([describe_dataset(dataset), asdict(columns)]).encode())
+    if get_task(columns.task).one_class and (lookup := label_lookup(dataset, columns)):
+        digest.update(repr(lookup).encode())  # what the labels mean is not in the rows
     for key, values in sorted(tensors([slice(0, 8)]).items()):
         digest.update(repr((key, values.shape, values.dtype)).encode() + values.numpy().tobytes())
     path = cache_dir / f"{digest.hexdigest()[:20]}.safetensors"

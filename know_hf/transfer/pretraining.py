@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, TrainerCallback, set_seed
+from transformers import AutoConfig, TrainerCallback, set_seed
 from transformers.models import auto
 from transformers.trainer_callback import PrinterCallback
 
@@ -15,7 +15,7 @@ from know_hf.data import make_preprocessing
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
-from know_hf.models import load_model, timm_from_scratch
+from know_hf.models import LoadedModel, label_settings, load_model, timm_from_scratch
 from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME, write_atomically
@@ -29,8 +29,8 @@ from know_hf.transfer.recipe import Pretraining
 CURVE_POINTS = 10
 
 
-def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> PreTrainedModel:
-    """Loads the model to start from, or builds the network to train from nothing.
+def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> LoadedModel:
+    """Loads the model to start from, or builds the network to train from nothing, with its classes in order.
 
     Raises:
         FileNotFoundError: If the model cannot be found.
@@ -39,16 +39,18 @@ def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> PreTra
     set_seed(seed)
     names = columns.class_names
     if pretraining.model is not None:
-        return load_model(pretraining.model, columns.task, names, image_size=pretraining.image_size).model
+        return load_model(pretraining.model, columns.task, names, image_size=pretraining.image_size)
     described = dict(pretraining.architecture)
     if architecture := described.pop("timm", None):
         size = pretraining.image_size
-        return timm_from_scratch(architecture, image_size=size, num_labels=len(names), **described)
+        built = timm_from_scratch(architecture, image_size=size, **label_settings(names, columns.task), **described)
+        return LoadedModel(built, columns.task, True, names)
     if "model_type" not in described:
         raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
-    labels = {"num_labels": len(names)} if names else {}
+    labels = label_settings(names, columns.task)
     config = AutoConfig.for_model(described.pop("model_type"), **labels, **described)
-    return getattr(auto, get_task(columns.task).auto_class).from_config(config)
+    built = getattr(auto, get_task(columns.task).auto_class).from_config(config)
+    return LoadedModel(built, columns.task, True, names)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class ForgettingRun:
         if self.pretraining.augmentation is not None:
             train = train.augmented(Augmentation(**self.pretraining.augmentation))
         if self.start is None:
-            model = build_model(self.pretraining, self.columns, args.seed)
+            model = build_model(self.pretraining, self.columns, args.seed).model
         else:
             model = getattr(auto, task.auto_class).from_pretrained(self.start, dtype=torch.float32)
         # Saved with every stage, so that each can be fine-tuned on its own.

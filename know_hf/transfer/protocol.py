@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 from know_hf.adapters import base_of, load_adapted
 from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.forgetting.trainer import evaluate_all
+from know_hf.models import label_settings
 from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import kinds_of
 from know_hf.transfer.examples import Augmentation, Examples, as_it_is
@@ -171,13 +172,18 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
         new_head: False keeps the checkpoint's own head.
 
     Raises:
-        ValueError: If the model has no linear head of as many outputs as there are classes.
+        ValueError: If the model has no linear head of as many outputs as there are classes, or none to keep.
     """
     task, classes = get_task(columns.task), len(columns.class_names)
-    labels = {"num_labels": classes, "ignore_mismatched_sizes": True} if classes else {}
+    labels = {**label_settings(columns.class_names, task.name), "ignore_mismatched_sizes": True} if classes else {}
     torch.manual_seed(seed)  # an adapter's base model gets its head here
-    base = getattr(auto, task.auto_class).from_pretrained(base_of(folder), dtype=torch.float32, **labels)
-    model = base if base_of(folder) == folder else load_adapted(folder, base)
+    base, info = getattr(auto, task.auto_class).from_pretrained(
+        base_of(folder), dtype=torch.float32, output_loading_info=True, **labels
+    )
+    whole = base_of(folder) == folder
+    if whole and not new_head and (drawn := [*info["missing_keys"], *info["mismatched_keys"]]):
+        raise ValueError(f"{folder} has no head of {classes} outputs to keep: {drawn[0]} would be drawn at random.")
+    model = base if whole else load_adapted(folder, base)
     torch.manual_seed(seed)
     head = task.head(model, classes)
     if new_head and task.renews_head:

@@ -12,13 +12,15 @@ from typing import Any
 from transformers import AutoConfig
 
 from know_hf.adapters import base_of
-from know_hf.data import load_split
+from know_hf.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.recipe import describe_dataset
 from know_hf.locking import locked
-from know_hf.tasks import Columns, find_columns, get_task
+from know_hf.tasks import Columns, get_task
+from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.record import write_atomically
+from know_hf.transfer.heads import classes_of_kept_heads
 from know_hf.transfer.metrics import load_metric, score_of
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.protocol import Protocol, fine_tune
@@ -44,6 +46,7 @@ def transfer(
     label_column: str | None = None,
     image_size: int | None = None,
     max_length: int | None = None,
+    drop_incomplete: bool = False,
     processes: int = 1,
 ) -> TransferResult:
     """Fine-tunes every arm on downstream data under one protocol, paired over seeds.
@@ -69,6 +72,7 @@ def transfer(
         label_column: As for [`enrich_pretrained`].
         image_size: As for [`enrich_pretrained`].
         max_length: As for [`enrich_pretrained`].
+        drop_incomplete: As for [`enrich_pretrained`].
         processes: Number of processes; each runs whole fine-tunings on its share of the processors.
 
     Returns:
@@ -87,14 +91,19 @@ def transfer(
     """
     _check_arms(arms, seeds)
     train = load_split(dataset, train_split)
-    test = load_split(dataset if test_dataset is None else test_dataset, test_split)
+    test = load_split(dataset, test_split) if test_dataset is None else load_evaluation(test_dataset, test_split)
     if test_dataset is None and test is train:
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
+    validation = None if validation_dataset is None else load_evaluation(validation_dataset, "validation")
+    parts, columns = open_parts(
+        {"training data": train, "test data": test, "validation data": validation},
+        task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
+    )  # fmt: skip
+    train, test, validation = parts.values()
     comparison = Comparison(
-        arms, Path(output_dir), train, test, validation_dataset, protocol or Protocol(), list(learning_rates), one_rate,
+        arms, Path(output_dir), train, test, validation, protocol or Protocol(), list(learning_rates), one_rate,
         seeds,
     )  # fmt: skip
-    columns = find_columns(train, task=task, inputs=list(input_columns) if input_columns else None, label=label_column)
     with locked(output_dir), Workers(processes) as workers:
         comparison.prepare(Path(output_dir) / "cache", columns, image_size=image_size, max_length=max_length)
         workers.run(comparison.grid(), "Fine-tuning")
@@ -146,11 +155,18 @@ class Comparison:
         Raises:
             FileNotFoundError: If the metric module cannot be found.
             TrajectoryError: If the folder holds another comparison.
+            ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
         """
+        folder, task = self.folders[self.reference], get_task(columns.task)
+        if task.answers == "mask":
+            columns = without_background(columns, folder)
+        if not self.protocol.new_head:
+            columns = classes_of_kept_heads(self.folders, columns)
         self.columns = columns
-        task = get_task(columns.task)
         load_metric(self.protocol.metric, task.name, len(columns.class_names))
         parts = {part: data for part, data in self.data.items() if data is not None}
+        for part, data in parts.items():
+            check_part(data, columns, len(columns.class_names), f"{part} data")
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             **{part: describe_dataset(data) for part, data in parts.items()},
@@ -160,7 +176,6 @@ class Comparison:
             "max_length": max_length,
         }
         _same_comparison(self.output_dir / "transfer.json", settings)
-        folder = self.folders[self.reference]
         config = AutoConfig.from_pretrained(base_of(folder))
         if columns.class_names:
             config.num_labels = len(columns.class_names)

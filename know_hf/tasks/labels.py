@@ -1,0 +1,188 @@
+"""What a column of classes means: names to outputs of a model, matched by name wherever both sides have names."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, Value
+
+from know_hf.tasks.task import Columns
+
+logger = logging.getLogger(__name__)
+
+
+def class_names(dataset: Dataset, label: str) -> list[str]:
+    """Names of the classes of a column, in the order of their labels.
+
+    Args:
+        dataset: The data.
+        label: A column of ``ClassLabel``, of texts (their alphabetical order counts), of truth values or of integers
+            from 0, which are named after themselves.
+
+    Raises:
+        ValueError: If it holds anything else, or texts that hardly ever repeat.
+
+    Source: ours.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from know_hf.tasks.labels import class_names
+        >>> class_names(Dataset.from_dict({"mood": ["good", "bad", "good"]}), "mood")
+        ['bad', 'good']
+    """
+    feature = dataset.features[label]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    _refuse_other_answers(dataset, label, f"Label column {label!r}")
+    values = _values(dataset, label).drop_null().unique().to_pylist()
+    if is_text(feature):
+        if len(values) > max(20, len(dataset) // 2):
+            raise ValueError(
+                f"Label column {label!r} holds {len(values)} different texts in {len(dataset)} rows: are these "
+                f"classes? If so, dataset.class_encode_column({label!r}) says it; if not, name another with label_column."
+            )
+        return sorted(values)
+    if feature.dtype == "bool":
+        return ["False", "True"]
+    return [str(i) for i in range(max(values, default=-1) + 1)]
+
+
+def numbered(names: Sequence[str]) -> bool:
+    """Whether classes have no names but their numbers, in order: ``0, 1, 2 …`` or ``LABEL_0, LABEL_1 …``."""
+    return any(list(names) == [f"{prefix}{i}" for i in range(len(names))] for prefix in ("", "LABEL_"))
+
+
+def positions(names: Sequence[str], order: Sequence[str]) -> list[int | None]:
+    """Finds names in an order: exactly, or where that alone decides without regard to case and outer spaces.
+
+    Returns:
+        For each name its place in ``order``; None where it is not there.
+
+    Example:
+        >>> from know_hf.tasks.labels import positions
+        >>> positions(["cat", "dog", "cow"], ["Dog", "Cat"])
+        [1, 0, None]
+    """
+    exact = {name: i for i, name in enumerate(order)}
+    loose: dict[str, list[int]] = {}
+    for i, name in enumerate(order):
+        loose.setdefault(name.strip().casefold(), []).append(i)
+    found = []
+    for name in names:
+        near = loose.get(name.strip().casefold(), [])
+        found.append(exact.get(name, near[0] if len(near) == 1 else None))
+    return found
+
+
+def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
+    """What a data set's own labels are in the order of ``columns.class_names``.
+
+    Args:
+        dataset: Any split, also of another source than the one that ``columns`` was read from.
+        columns: Its class names are in the order of a model's outputs.
+
+    Returns:
+        Raw label → place in the order, without those that are not there; None where only one side has names (or both
+        the same), so that labels are taken for places.
+
+    Source: ours.
+    """
+    feature, order = dataset.features[columns.label], columns.class_names
+    if isinstance(feature, ClassLabel):
+        raw, names = range(len(feature.names)), list(feature.names)
+    else:
+        raw = _values(dataset, columns.label).drop_null().unique().to_pylist()
+        names = [str(value) for value in raw]
+    places = positions(names, order)
+    if not is_text(feature):
+        if names == list(order):
+            return None
+        nameless = numbered(names) if isinstance(feature, ClassLabel) else feature.dtype != "bool"
+        if None in places and (nameless or numbered(order)):  # one side has no names
+            return None
+    return {label: place for label, place in zip(raw, places, strict=True) if place is not None}
+
+
+def encode(labels: Sequence[Any], lookup: dict[Any, int] | None) -> list[int]:
+    """Labels as places in the order of a model's outputs.
+
+    Raises:
+        KeyError: If a label has none; [`check_answers`] says so beforehand, in words.
+    """
+    return [int(label) if lookup is None else lookup[label] for label in labels]
+
+
+def check_answers(dataset: Dataset, columns: Columns, what: str) -> None:
+    """Looks at every label before anything is trained or scored.
+
+    Args:
+        dataset: The data.
+        columns: What to read; its class names are those that count.
+        what: Whose data they are, for the messages, such as ``"evaluation data"``.
+
+    Raises:
+        ValueError: If labels are missing, negative, beyond the classes, of another kind or of unknown names; the column
+            and the first such row are named.
+
+    Source: ours.
+    """
+    where = f"Label column {columns.label!r} of the {what}"
+    if columns.label not in dataset.features:
+        raise ValueError(f"The {what} have no column {columns.label!r}; found {', '.join(dataset.column_names)}.")
+    if not len(dataset):
+        raise ValueError(f"The {what} are empty.")
+    feature, order = dataset.features[columns.label], columns.class_names
+    _refuse_other_answers(dataset, columns.label, where)
+    values = _values(dataset, columns.label)
+    if values.null_count:
+        missing = values.is_null().to_pylist()
+        raise ValueError(f"{where}: {_count(missing, 'miss it')}. drop_incomplete drops them.")
+    raw = values.to_pylist()
+    if not is_text(feature) and any(negative := [label < 0 for label in raw]):
+        raise ValueError(f"{where}: {_count(negative, 'are unlabelled', raw)}. Take another split.")
+    lookup = label_lookup(dataset, columns)
+    known = range(len(order)) if lookup is None else lookup
+    if any(unknown := [label not in known for label in raw]):
+        names = [feature.names[label] for label in raw] if isinstance(feature, ClassLabel) else raw
+        raise ValueError(f"{where}: {_count(unknown, 'hold no known class', names)}. Known classes: {_listed(order)}.")
+    named = feature.names if isinstance(feature, ClassLabel) else [str(i) for i in range(len(order))]
+    if lookup is None and list(named) != list(order):
+        logger.warning(
+            "The %s name their classes %s, the model's outputs are named %s: only their order is left to go by.",
+            what, _listed(named), _listed(order),
+        )  # fmt: skip
+
+
+def _refuse_other_answers(dataset: Dataset, label: str, where: str) -> None:
+    """Refuses what is no class: lists (several labels an example) and fractions (regression)."""
+    feature = dataset.features[label]
+    dtype = feature.dtype if isinstance(feature, Value) else ""
+    if isinstance(feature, ClassLabel) or is_text(feature) or dtype == "bool" or "int" in dtype:
+        return
+    what = f"{dtype} numbers (regression?)" if "float" in dtype else dtype or "several labels an example"
+    first = f", {str(_values(dataset, label)[0])[:60]} in row 0" if len(dataset) else ""
+    raise ValueError(
+        f"{where} holds {what}{first}; one class an example is expected: names, a ClassLabel, or class indices from 0."
+    )
+
+
+def is_text(feature) -> bool:
+    """Whether a column holds texts."""
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def _values(dataset: Dataset, label: str) -> pa.ChunkedArray:
+    """A column as it is stored, rows chosen, nothing decoded."""
+    return dataset.select_columns([label]).with_format("arrow")[:][label]
+
+
+def _count(odd: Sequence[bool], what: str, values: Sequence[Any] | None = None) -> str:
+    """How many rows are odd, and which is the first: ``3 of 20 rows miss it, the first is row 4``."""
+    first = list(odd).index(True)
+    shown = "" if values is None else f" ({values[first]!r})"
+    return f"{sum(odd)} of {len(odd)} rows {what}, the first is row {first}{shown}"
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(map(str, names[:most])) + (f" … ({len(names)} in all)" if len(names) > most else "")
