@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, Value, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers import PreTrainedModel
 
 from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
-from know_hf.tasks.labels import check_answers
+from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import check_masks
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,9 @@ def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = Fa
         raise ValueError(f"The {what} have no column {absent[0]!r}; found {', '.join(dataset.column_names)}.")
     if not len(dataset):
         raise ValueError(f"The {what} are empty.")
-    gaps = {name: _missing(dataset, name) for name in names}
+    # A blank line is a part of a language model's text; elsewhere it is a gap.
+    blank = get_task(columns.task).answers != "text"
+    gaps = {name: _missing(dataset, name, blank and is_text(dataset.features[name])) for name in names}
     found = [
         f"{name!r} in {int(gap.sum())} of {len(gap)} rows, the first is row {int(np.flatnonzero(gap)[0])}"
         for name, gap in gaps.items()
@@ -217,10 +220,16 @@ def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = Fa
     return dataset
 
 
-def _missing(dataset: Dataset, name: str) -> np.ndarray:
-    """Whether each row lacks a column, ``(n,)``; a few rows in memory at a time, since they may be pictures."""
-    batches = dataset.select_columns([name]).with_format("arrow").iter(batch_size=1000)
-    return np.concatenate([np.asarray(batch[name].is_null(nan_is_null=True)) for batch in batches])
+def _missing(dataset: Dataset, name: str, blank: bool) -> np.ndarray:
+    """Whether each row lacks a column or, with ``blank``, has nothing but spaces in it, ``(n,)``."""
+    found = []
+    # A few rows in memory at a time, since they may be pictures.
+    for batch in dataset.select_columns([name]).with_format("arrow").iter(batch_size=1000):
+        values = batch[name]
+        if blank:
+            values = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), None, values)
+        found.append(np.asarray(values.is_null(nan_is_null=True)))
+    return np.concatenate(found)
 
 
 def label_values(dataset: Dataset, columns: Columns) -> np.ndarray:

@@ -40,7 +40,8 @@ def class_names(dataset: Dataset, label: str) -> list[str]:
         if len(values) > max(20, len(dataset) // 2):
             raise ValueError(
                 f"Label column {label!r} holds {len(values)} different texts in {len(dataset)} rows: are these "
-                f"classes? If so, dataset.class_encode_column({label!r}) says it; if not, name another with label_column."
+                f"classes? If so, dataset.class_encode_column({label!r}) says it; if not, name another "
+                "with label_column."
             )
         return sorted(values)
     if feature.dtype == "bool":
