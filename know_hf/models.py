@@ -150,20 +150,15 @@ def match_classes(known: list[str], names: list[str]) -> tuple[list[str], bool]:
     Returns:
         The classes in the order of the outputs of the head to use, and whether it is another than the trained one.
     """
-    if _all_known(names, known):
+    if all_known(names, known):
         return known, False
-    if not numbered(names) and not numbered(known):
-        logger.warning("The model's classes are %s, the data's %s.", _few(known), _few(names))
-        return names, True
-    if len(names) != len(known):
-        return names, True
-    logger.info(
-        "The data's classes are %s, the model's %s: their order is all there is to go by.", _few(names), _few(known)
-    )
-    return (names if numbered(known) else known), False
+    if numbered(known) and len(names) == len(known):
+        return names, False
+    logger.warning("The model's classes are %s, the data's %s: a head is trained for them.", few(known), few(names))
+    return names, True
 
 
-def _all_known(names: list[str], known: list[str]) -> bool:
+def all_known(names: list[str], known: list[str]) -> bool:
     """Whether a head has an output for every class by name; numbers are no names, unless all are the same."""
     return names == known or (not numbered(names) and None not in positions(names, known))
 
@@ -178,21 +173,26 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     config, new_head = model.config, is_adapted(model)  # an adapter is new, as a rule
     known, one_class = known_classes(config), get_task(task).one_class
     enough = len(known) == len(names) if one_class else len(known) >= len(names)
-    if names and not enough and not _all_known(names, known):
+    if names and not enough and not all_known(names, known):
         raise ValueError(
             f"The model has {len(known)} outputs, the data have {len(names)} classes: load it with "
-            f"num_labels={len(names)}, ignore_mismatched_sizes=True. (The model's: {_few(known)}; the data's: "
-            f"{_few(names)}.)"
+            f"num_labels={len(names)}, ignore_mismatched_sizes=True. (The model's: {few(known)}; the data's: "
+            f"{few(names)}.)"
         )
     if not names or not one_class:
         return LoadedModel(model, task, new_head, names)
-    if not (_all_known(names, known) or numbered(names) or numbered(known)):
+    if not (all_known(names, known) or numbered(names) or numbered(known)):
         raise ValueError(
-            f"The model's classes are {_few(known)}, the data's {_few(names)}: which is which? Name them alike, for "
+            f"The model's classes are {few(known)}, the data's {few(names)}: which is which? Name them alike, for "
             f"example model.config.id2label = {dict(enumerate(names[:3]))}{' …' if len(names) > 3 else ''}."
         )
-    names, _ = match_classes(known, names)
-    if numbered(known):  # the checkpoints say what their outputs are
+    if not numbered(known):
+        if not all_known(names, known):
+            logger.warning(
+                "The data's classes are %s, the model's %s: only their order is left to go by.", few(names), few(known)
+            )
+        names = known
+    elif not numbered(names):  # the checkpoints say what their outputs are
         config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
     if _other_loss(config):
         logger.warning("The model's problem_type is %r; it is now %r.", config.problem_type, ONE_CLASS)
@@ -200,7 +200,8 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     return LoadedModel(model, task, new_head, names)
 
 
-def _few(names: list[str], most: int = 4) -> str:
+def few(names: list[str], most: int = 4) -> str:
+    """The first names, for messages."""
     return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 

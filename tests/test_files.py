@@ -65,16 +65,14 @@ def test_files_that_cannot_be_read(tmp_path):
         load_split(write(tmp_path / "e.csv"), "test")
 
 
-def test_names_that_tell_which_text_to_read():
+def test_names_that_tell_the_classes_from_the_text():
     def found(*names):
         columns = find_columns(Dataset.from_dict({name: ["x", "y", "x"] for name in names}))
         return columns.inputs, columns.label
 
-    assert found("id", "title", "text", "label") == (["text"], "label")
     assert found("Sentence", "Label") == (["Sentence"], "Label")
     assert found("headline", "category") == (["headline"], "category")
-    assert found("text", "label", "category") == (["text"], "label")
-    for names in (("question", "sentence", "label"), ("premise", "text", "label"), ("one", "two", "label")):
+    for names in (("question", "sentence", "label"), ("title", "text", "label"), ("text", "category", "label")):
         with pytest.raises(ValueError, match="Several columns could be the input"):
             found(*names)
 

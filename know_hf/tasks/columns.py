@@ -13,11 +13,8 @@ from know_hf.tasks.task import Columns
 MASKS = ("mask", "masks", "label", "labels", "annotation", "segmentation_mask", "semantic_mask")
 #: Names that tell a caption from other texts.
 CAPTIONS = ("caption", "captions", "text", "sentence")
-#: Names that tell the text to read from other texts, and classes from other columns; the first that is there counts.
-TEXTS = ("text", "sentence", "review", "content", "document")
+#: Names that tell classes from other columns; the first that is there counts.
 LABELS = ("label", "labels", "class", "category")
-#: Names of texts that are one half of a pair: which two belong together has to be said.
-HALVES = ("question", "query", "answer", "passage", "context", "premise", "hypothesis", "sentence1", "sentence2")
 
 
 def find_columns(
@@ -80,8 +77,6 @@ def find_roles(
         label = _only(_classes(features, inputs or []), features, "label", "label_column")
     if inputs is None:
         readable = [name for name in (images if found.reads == "image" else texts) if name != label]
-        if found.reads == "text" and not _named(HALVES, readable):
-            readable = _named(TEXTS, readable) or readable
         option = "input_columns (an image column, or one or two text columns)"
         inputs = [_only(readable, features, "input", option)]
     if found.answers == "text":
@@ -110,13 +105,8 @@ def _infer_task(features, images: list[str], texts: list[str], inputs: list[str]
 def _classes(features, inputs: list[str]) -> list[str]:
     labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
     others = [name for name, feature in features.items() if name not in inputs and not isinstance(feature, Image)]
-    return labels or _named(LABELS, others)
-
-
-def _named(names: tuple[str, ...], among: list[str]) -> list[str]:
-    """The column that has the first of these names, however it is capitalised; none or one."""
-    found = {name.strip().lower(): name for name in reversed(among)}
-    return [found[name] for name in names if name in found][:1]
+    named = {name.strip().lower(): name for name in reversed(others)}  # however they are capitalised
+    return labels or [named[name] for name in LABELS if name in named][:1]
 
 
 def _only(candidates: list[str], features, what: str, option: str) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from know_hf.adapters import base_of
-from know_hf.models import known_classes, match_classes, trained_for
+from know_hf.models import all_known, few, known_classes, trained_for
 from know_hf.tasks import Columns, get_task
+from know_hf.tasks.labels import numbered
 from know_hf.tasks.segmentation import BINARY
 
 
@@ -52,12 +53,14 @@ def classes_of_kept_heads(arms: Mapping[str, Path], columns: Columns) -> Columns
         )
     names = columns.class_names
     if task.one_class:
-        ordered, _ = match_classes(known, names)
+        by_order = len(names) == len(known) and (numbered(names) or numbered(known))
+        fits, ordered = all_known(names, known) or by_order, names if numbered(known) else known
     else:  # masks have numbers for names
+        fits = len(names) == len(known) or (len(names) < len(known) and names != BINARY)
         ordered = names if len(names) == len(known) else [str(i + int(names[0])) for i in range(len(known))]
-    if len(ordered) != len(known) or (len(names) > len(known)) or (names == BINARY and ordered != names):
+    if not fits:
         raise ValueError(
-            f"The heads to keep have {len(known)} outputs ({', '.join(known[:4])} …), the data have {len(names)} "
-            f"classes ({', '.join(names[:4])} …): leave keep_head off, or name the classes alike."
+            f"The heads to keep have {len(known)} outputs ({few(known)}), the data have {len(names)} classes "
+            f"({few(names)}): leave keep_head off, or name the classes alike."
         )
-    return replace(columns, class_names=list(ordered))
+    return replace(columns, class_names=ordered)
