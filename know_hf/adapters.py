@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
-# peft's names of tasks → those of transformers' heads.
-_HEADS = {
-    "SEQ_CLS": "SequenceClassification",
-    "TOKEN_CLS": "TokenClassification",
-    "CAUSAL_LM": "CausalLM",
-    "SEQ_2_SEQ_LM": "Seq2SeqLM",
-    "QUESTION_ANS": "QuestionAnswering",
+# peft's names of tasks → transformers' Auto classes.
+_AUTO_CLASSES = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
 }
 
 
@@ -80,14 +81,14 @@ def skeleton(folder: Path, build) -> nn.Module:
 
     Args:
         folder: Holds ``adapter_config.json``.
-        build: Makes the base model from its name and the name of its head, as in ``AutoModelFor<head>``.
+        build: Makes the base model from its name and the name of the Auto class of its head, which may be empty.
 
     Raises:
         ImportError: If peft is not installed.
     """
     peft = _peft_for(folder)
     config = peft.PeftConfig.from_pretrained(str(folder))
-    return peft.get_peft_model(build(config.base_model_name_or_path, _HEADS.get(config.task_type, "")), config)
+    return peft.get_peft_model(build(config.base_model_name_or_path, _AUTO_CLASSES.get(config.task_type, "")), config)
 
 
 def _peft_for(folder: Path):

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig
-from transformers.models import auto
 
-from know_hf.adapters import ADAPTER_CONFIG, skeleton
+from know_hf.architecture import skeleton
 from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
 from know_hf.report import table
-from know_hf.trajectory import Checkpoint, Trajectory, kinds_of, resolve_kinds
+from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
-from know_hf.trajectory.kinds import Parameter
+from know_hf.trajectory.kinds import Parameter, described_by
 from know_hf.trajectory.record import FILE_NAME
 
 # How long to measure the speed of prediction.
@@ -148,7 +147,11 @@ def make_plan(
         tensors, parameters, stages = trajectory.tensors, trajectory.parameters, len(trajectory)
     else:
         tensors = Checkpoint(source).tensors if source.is_dir() else _remote_tensors(str(source))
-        live = kinds_of(_skeleton(source, trust_remote_code))
+        try:
+            model = skeleton(source, trust_remote_code)
+        except ValueError as error:
+            raise TrajectoryError(f"There is neither a trajectory nor a model to plan for: {error}") from error
+        live = described_by(model, tensors)
         parameters = {
             name: live.get(name, Parameter("unknown", "")) if spec.dtype in PREDICTABLE else Parameter("buffer", "")
             for name, spec in tensors.items()
@@ -182,32 +185,12 @@ def _remote_tensors(repo_id: str) -> dict[str, TensorSpec]:
             f"{repo_id!r} is neither a local folder nor a model reachable on the Hub. ({str(error).splitlines()[0]})"
         ) from error
     return {
-        name: TensorSpec(Path(file), info.dtype, tuple(info.shape), info.data_offsets[0])
+        name: TensorSpec(Path(file), info.dtype, tuple(info.shape), first, last - first)
         for file, header in metadata.files_metadata.items()
         for name, info in header.tensors.items()
+        for first, last in [info.data_offsets]
+        if metadata.weight_map.get(name) == file
     }
-
-
-def _skeleton(folder: Path, trust_remote_code: bool, head: str = "") -> torch.nn.Module:
-    """Builds the model that a folder's configuration names, on the meta device; with another head if one is given."""
-    if (Path(folder) / ADAPTER_CONFIG).exists():
-        return skeleton(Path(folder), lambda base, head: _skeleton(Path(base), trust_remote_code, head))
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise TrajectoryError(
-            f"{folder} holds neither a trajectory nor a model that transformers knows: {error}"
-        ) from error
-    architecture = (config.architectures or [""])[0]
-    head = head or architecture.partition("For")[2]
-    names = (
-        [f"AutoModelFor{head}", "AutoModelForImageClassification"]
-        if head or config.model_type == "timm_wrapper"
-        else []
-    )
-    auto_class = next((getattr(auto, name) for name in names if hasattr(auto, name)), auto.AutoModel)
-    with torch.device("meta"):
-        return auto_class.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def _measure(predictor: KnownPredictor, work: int) -> tuple[float, str, float]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from transformers.models import auto
 
 from know_hf.adapters import is_adapted
+from know_hf.architecture import loader_of
 from know_hf.tasks import TASKS
 
 # Settings that change the weights. Others (logging, saving, workers …) may differ when a run is continued.
@@ -36,9 +36,9 @@ _TASKS["AutoModelForTokenClassification"] = "token-classification"
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Class, Auto class, task, size and origin of a model."""
+    """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    auto_class = _auto_class(model)
+    auto_class = loader_of(model)
     return {
         "class": type(model).__name__,
         "auto_class": auto_class,
@@ -49,18 +49,6 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
     }
-
-
-def _auto_class(model: nn.Module) -> str | None:
-    """The Auto class that loads a model with its head; None if there is none."""
-    _, _, head = type(model).__name__.partition("For")
-    if head:
-        return f"AutoModelFor{head}" if hasattr(auto, f"AutoModelFor{head}") else None
-    for task in TASKS.values():  # not every class is named after its task
-        mapping = getattr(auto, task.auto_class)._model_mapping
-        if type(getattr(model, "config", None)) in mapping and mapping[type(model.config)] is type(model):
-            return task.auto_class
-    return "AutoModel"
 
 
 def base_license(name: str) -> str | None:

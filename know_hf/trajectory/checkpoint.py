@@ -1,15 +1,17 @@
 """One checkpoint folder, read from its headers: where every tensor lies, and blocks of it on demand."""
 
+import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from huggingface_hub import get_local_safetensors_metadata
+from huggingface_hub import parse_local_safetensors_file_metadata
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+#: Storage types whose values torch can hold. Tensors of the others (F4, F6_E2M3 …) are copied as the bytes they are.
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -19,14 +21,24 @@ DTYPES = {
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "C64": torch.complex64,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
 }
 #: Storage types whose values a retrodiction can be computed for.
 PREDICTABLE = ("F64", "F32", "F16", "BF16")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+
+
+_SAVE_AGAIN = "Load it with from_pretrained and save it again with save_pretrained."
 
 
 class TrajectoryError(ValueError):
@@ -38,12 +50,17 @@ class TrajectoryError(ValueError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Where a tensor lies: file, storage type, shape, absolute byte offset and number of values."""
+    """Where a tensor lies: file, storage type, shape, absolute byte offset and number of bytes.
+
+    The bytes are the header's own statement, checked by safetensors: some types take less than a byte a value, and
+    there will be more types.
+    """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    nbytes: int
 
     @property
     def numel(self) -> int:
@@ -51,11 +68,8 @@ class TensorSpec:
 
     @property
     def itemsize(self) -> int:
+        """Bytes of a value, of a type that torch can hold."""
         return DTYPES[self.dtype].itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * self.itemsize
 
 
 class Checkpoint:
@@ -100,22 +114,53 @@ class Checkpoint:
     @cached_property
     def tensors(self) -> dict[str, TensorSpec]:
         """Every stored tensor by name, from the headers alone."""
-        source = self.weight_file if self.weight_file.suffix == ".safetensors" else self.folder
-        try:
-            metadata = get_local_safetensors_metadata(source)
-        except Exception as error:  # the library raises many types for one thing: an unreadable header
-            raise TrajectoryError(f"{self.weight_file} is damaged: {error}") from error
-        specs = {}
-        for name, header in metadata.files_metadata.items():
-            path = self.folder / name
-            if Path(name).name != name:
-                raise TrajectoryError(f"{self.weight_file} points outside its folder: {name!r}.")
-            data_start = self._check_file(path)
-            for tensor, info in header.tensors.items():
-                if info.dtype not in DTYPES:
-                    raise TrajectoryError(f"{path}: tensor {tensor!r} has unknown storage type {info.dtype}.")
-                specs[tensor] = TensorSpec(path, info.dtype, tuple(info.shape), data_start + info.data_offsets[0])
+        if self.weight_file.suffix == ".safetensors":
+            return self._tensors_of(self.weight_file)
+        places, specs = self._index(), {}
+        for shard in sorted(set(places.values())):
+            for name, spec in self._tensors_of(self.folder / shard).items():
+                if name in specs:
+                    raise TrajectoryError(
+                        f"{self.folder}: tensor {name!r} lies both in {specs[name].file.name} and in {shard}, and "
+                        f"loaders disagree on which counts. {_SAVE_AGAIN}"
+                    )
+                specs[name] = spec
+        for name, shard in places.items():
+            if name not in specs or specs[name].file.name != shard:
+                raise TrajectoryError(
+                    f"{self.weight_file} is damaged: it says that tensor {name!r} lies in {shard}, where it is not. "
+                    f"{_SAVE_AGAIN}"
+                )
         return specs
+
+    def _index(self) -> dict[str, str]:
+        """Name → file of every tensor, as the index of a sharded checkpoint says."""
+        try:
+            places = json.loads(self.weight_file.read_text(encoding="utf-8"))["weight_map"]
+            outside = [file for file in places.values() if Path(file).name != file]
+            missing = sorted({file for file in places.values() if not (self.folder / file).is_file()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrajectoryError(f"{self.weight_file} is damaged: {error}") from error
+        if outside:
+            raise TrajectoryError(f"{self.weight_file} points outside its folder: {outside[0][:80]!r}.")
+        if missing:
+            raise TrajectoryError(
+                f"{self.folder} lacks {len(missing)} of the {len(set(places.values()))} files that "
+                f"{self.weight_file.name} lists, e.g. {missing[0][:80]!r}; restore them."
+            )
+        return places
+
+    def _tensors_of(self, path: Path) -> dict[str, TensorSpec]:
+        data_start = self._check_file(path)
+        try:
+            header = parse_local_safetensors_file_metadata(path)
+        except Exception as error:  # the library raises many types for one thing: an unreadable header
+            raise TrajectoryError(f"{path} is damaged: {error}") from error
+        return {
+            name: TensorSpec(path, info.dtype, tuple(info.shape), data_start + first, last - first)
+            for name, info in header.tensors.items()
+            for first, last in [info.data_offsets]
+        }
 
     @staticmethod
     def _check_file(path: Path) -> int:
@@ -148,8 +193,13 @@ class Checkpoint:
             start: First value.
             stop: Value after the last, or None for all the rest.
             into: Contiguous memory for them, of that length and type.
+
+        Raises:
+            TrajectoryError: If the file ends early, or torch has no type for the values.
         """
         spec = self.tensors[name]
+        if spec.dtype not in DTYPES:
+            raise TrajectoryError(f"Tensor {name!r} is of type {spec.dtype}, which can only be copied.")
         stop = spec.numel if stop is None else min(stop, spec.numel)
         buffer = torch.empty(stop - start, dtype=DTYPES[spec.dtype]) if into is None else into
         view = memoryview(buffer.view(torch.uint8).numpy())

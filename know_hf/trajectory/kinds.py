@@ -1,19 +1,16 @@
 """Which predictor a parameter belongs to: read from the live module, once, and stored with the trajectory."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from know_hf.adapters import adapter_names, is_adapted
-
-logger = logging.getLogger(__name__)
+from know_hf.adapters import is_adapted
+from know_hf.trajectory.names import match_names, stored_names
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
 PREDICTED_KINDS = ("conv", "fc", "bias")
@@ -31,10 +28,11 @@ _KERNEL_NAMES = ("weight", "weight_v", "weight_orig")
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a stored tensor is: its kind and the type of the layer that owns it."""
+    """What a stored tensor is: its kind, the type of the layer that owns it, and whether training may change it."""
 
     kind: str
     layer: str
+    trained: bool = True
 
 
 def kinds_of(model: nn.Module) -> dict[str, Parameter]:
@@ -48,7 +46,7 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         name that its model saves it by, where that is another. Kinds are ``conv`` (kernels of convolutions, also
         1×1, depthwise and transposed), ``fc`` (matrices of linear layers and attention projections, GPT-2's
         ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also what is tied to one), ``buffer`` and
-        ``other``.
+        ``other``. Parameters with ``requires_grad=False`` are marked as not trained.
 
     Source: paper section 4.5; the assignment beyond its two-array rule is ours.
 
@@ -60,7 +58,7 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
     """
     kinds, uses = {}, {}
     for name, tensor, owner, role in _owned_parameters(model):
-        kinds[name] = Parameter(_kind(owner, role, tensor), type(owner).__name__)
+        kinds[name] = Parameter(_kind(owner, role, tensor), type(owner).__name__, tensor.requires_grad)
         uses.setdefault(id(tensor), []).append(name)
     for names in uses.values():
         # A tied tensor is stored once, under any of its names: all uses must agree, and a table stays a table.
@@ -77,52 +75,22 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
     return saved if is_adapted(model) else kinds | saved
 
 
-def stored_names(model: nn.Module) -> dict[str, str]:
-    """Finds the names that a model's checkpoints have for its tensors.
-
-    transformers saves many models as they were first published, under names (and sometimes in pieces) that the live
-    module no longer has.
+def described_by(model: nn.Module, tensors: Iterable[str]) -> dict[str, Parameter]:
+    """Reads the kinds of stored tensors from a live module of their model.
 
     Args:
-        model: A live module, on any device including ``meta``.
+        model: The module, perhaps with another head, or none, or one that wraps it: names that differ by a prefix or
+            by their age are the same. Whether it is frozen says nothing about how the tensors were trained.
+        tensors: Names in the checkpoint.
 
     Returns:
-        Name in a checkpoint → name on the live module. Several names may lead to one tensor that is saved in pieces.
+        Name in the checkpoint → [`Parameter`], for every tensor that the module has.
 
     Source: ours.
-
-    Example:
-        >>> from torch import nn
-        >>> from know_hf.trajectory.kinds import stored_names
-        >>> stored_names(nn.Linear(2, 3))
-        {'weight': 'weight', 'bias': 'bias'}
     """
-    live = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
-    if is_adapted(model):
-        return adapter_names(model, live)
-    found = {name: name for name in live}
-    if not isinstance(model, PreTrainedModel):
-        return found
-    owners = {id(tensor): name for name, tensor in live.items()}
-    saved = {name: owners.get(id(tensor)) for name, tensor in _as_saved(model, live).items()}
-    renamed = {name: owner for name, owner in saved.items() if owner is not None}
-    # What is put together or taken apart on the way to the file is no longer the same tensor: ask one by one.
-    for name in live.keys() - renamed.values():
-        renamed |= {part: name for part in _as_saved(model, {name: live[name]})}
-    return renamed
-
-
-def _as_saved(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:  # a transformers that saves live names
-        return state
-    try:
-        return revert_weight_conversion(model, state)
-    except (KeyError, RuntimeError, ValueError, IndexError) as error:
-        # Pieces that make sense only together; under their live names they are at worst reported as not known.
-        logger.debug("%s does not convert alone: %s", ", ".join(list(state)[:3]), error)
-        return state
+    kinds = kinds_of(model)
+    names = match_names(kinds, tensors, getattr(model, "base_model_prefix", ""))
+    return {name: replace(kinds[live], trained=True) for name, live in names.items()}
 
 
 def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module, str]]:
