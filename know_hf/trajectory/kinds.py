@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from transformers.pytorch_utils import Conv1D
@@ -14,6 +15,8 @@ from know_hf.trajectory.names import match_names, stored_names
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
 PREDICTED_KINDS = ("conv", "fc", "bias")
+#: All kinds that a tensor may have.
+KINDS = (*PREDICTED_KINDS, "norm", "embedding", "buffer", "other")
 
 _COPY_REASONS = {
     "norm": "normalisation parameter",
@@ -88,6 +91,7 @@ def described_by(model: nn.Module, tensors: Iterable[str]) -> dict[str, Paramete
 
     Source: ours.
     """
+    model = extract_model_from_parallel(model)
     kinds = kinds_of(model)
     names = match_names(kinds, tensors, getattr(model, "base_model_prefix", ""))
     return {name: replace(kinds[live], trained=True) for name, live in names.items()}

@@ -66,6 +66,7 @@ def principal_plane(trajectory: Trajectory, others: Mapping[str, str | Path] | N
     for name in plane_parameters(trajectory):
         for start in range(0, trajectory.tensors[name].numel, BLOCK):
             values = torch.stack([point.read(name, start, start + BLOCK).double() for point in points])
+            values = torch.where(values.isfinite(), values, 0)  # masks hold -inf, which moves nowhere
             values -= values[: len(stages)].mean(0)
             products += (values @ values.T).numpy()
     values, vectors = np.linalg.eigh(products[: len(stages), : len(stages)])

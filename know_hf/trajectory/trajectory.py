@@ -9,11 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from know_hf.architecture import loader_in
 from know_hf.trajectory.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec, TrajectoryError
-from know_hf.trajectory.kinds import Parameter, kinds_of
+from know_hf.trajectory.given import given_folders, given_kinds, report_unmatched
+from know_hf.trajectory.kinds import Parameter, described_by
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
+
+_DIVERGED = ": training diverged there. Lower the learning rate and run again in a new folder."
+_GIVEN = " ({folder}): nothing can be predicted from it. Leave that stage out, or copy the tensor (kinds={{…: 'copy'}})."
 
 
 def to_history(stages: Tensor) -> Tensor:
@@ -91,24 +96,30 @@ class Trajectory:
         Args:
             checkpoints: Folders in stage order: the one trained on all the data first, the most forgotten last.
             kinds: Name → kind of every tensor to predict; what is not named is copied.
-            model: Instead of ``kinds``: a live module (``meta`` device is enough) to read them from.
+            model: Instead of ``kinds``: a live module (``meta`` device is enough) to read them from. Names may differ
+                by the prefix of its bare model; tensors that it does not have are named in a warning, and copied.
             sampling_ratio: Ratio r of successive data set sizes; names the enriched folders.
 
         Returns:
             A [`Trajectory`] whose checkpoints have been compared by their headers.
 
         Raises:
-            TrajectoryError: If a checkpoint is damaged or they differ in names, shapes or storage types.
-            ValueError: If not exactly one of ``kinds`` and ``model`` is given.
+            TrajectoryError: If a checkpoint is missing, damaged or given twice, or they differ in names, shapes or
+                storage types.
+            TypeError: If ``checkpoints`` is a single folder.
+            ValueError: If not exactly one of ``kinds`` and ``model`` is given, or it does not fit the tensors.
         """
         if (kinds is None) == (model is None):
             raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from.")
+        folders = given_folders(checkpoints)
+        tensors = Checkpoint(folders[0]).tensors
         if model is not None:
-            parameters = kinds_of(model)
+            parameters = described_by(model, tensors)
+            report_unmatched(parameters, tensors, f"the given {type(model).__name__}")
         else:
-            parameters = {k: v if isinstance(v, Parameter) else Parameter(v, "given") for k, v in kinds.items()}
-        stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(checkpoints)]
-        record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters)
+            parameters = given_kinds(kinds, tensors)
+        stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
+        record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=loader_in(folders[0]))
         trajectory = cls(record, Path.cwd())
         trajectory.validate()
         return trajectory
@@ -200,8 +211,8 @@ class Trajectory:
         if stages.numel() and not all(torch.isfinite(bound) for bound in stages.aminmax()):  # NaN is an extreme, too
             bad = [i for i, stage in enumerate(stages) if not torch.isfinite(stage).all()]
             raise TrajectoryError(
-                f"Tensor {name!r} holds NaN or infinite values in stage {', '.join(map(str, bad))}: training diverged "
-                "there. Lower the learning rate and run again in a new folder."
+                f"Tensor {name!r} holds NaN or infinite values in stage {', '.join(map(str, bad))}"
+                + (_DIVERGED if self.record.recipe else _GIVEN.format(folder=self.checkpoints[bad[0]].folder))
             )
         return stages
 
