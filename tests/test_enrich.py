@@ -237,9 +237,10 @@ def test_prediction_that_overflows_storage_is_named(tmp_path):
     with torch.no_grad():
         model.pooler.dense.bias.fill_(65504.0)
     trajectory = perturbed(tmp_path / "in", model)
-    for checkpoint in trajectory.checkpoints:  # constant at the type's largest value
+    for stage, checkpoint in enumerate(trajectory.checkpoints):  # at the type's largest value, all but one weight
         tensors = {n: t.clone() for n, t in load_file(checkpoint.weight_file).items()}
         tensors["pooler.dense.bias"].fill_(65504.0)
+        tensors["pooler.dense.bias"][0] -= 32.0 * stage
         save_file(tensors, checkpoint.weight_file, metadata={"format": "pt"})
     predictor = KnownPredictor(KnownConfig())
     with torch.no_grad():

@@ -42,7 +42,7 @@ def test_names_with_and_without_their_prefix(saved, live, wrap, tmp_path, caplog
 
 def test_a_model_of_something_else_is_refused(tmp_path):
     folders = drifting(tmp_path, BertModel(CONFIG))
-    with pytest.raises(ValueError, match=r"given Linear has no tensor of the checkpoints: they hold 'emb.* and \d+ more"):
+    with pytest.raises(ValueError, match=r"Linear has no tensor of the checkpoints: they hold 'emb.* and \d+ more"):
         Trajectory.from_checkpoints(folders, model=nn.Linear(2, 2))
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,19 +14,21 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
 from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
+from know_hf.enrichment.selection import select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder
+from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder, check_space, check_targets
 from know_hf.forgetting.recipe import versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
 from know_hf.retrodiction import METHODS, check_method, retrodict
-from know_hf.trajectory import Trajectory, resolve_kinds
+from know_hf.trajectory import Trajectory
 
 #: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
 BLOCK = 1 << 20
@@ -71,7 +72,8 @@ def enrich(
         steps: Number of steps; step s stands for r^(-s) times the data and names the folder.
         norms: ``"copy"``, or ``"bias"`` to predict normalisation parameters.
         embeddings: ``"copy"``, or ``"fc"`` to predict embedding tables.
-        kinds: Name patterns → kind or ``"copy"``, over everything else.
+        kinds: Name patterns → kind or ``"copy"``, over everything else but what did not move: a tensor that is equal in
+            all stages is copied, as there is nothing to predict it from.
         device: Where to predict; by default the process's accelerator, else the CPU.
 
     Returns:
@@ -130,14 +132,8 @@ class Enrichment:
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
         self.baseline: dict[str, float] | None = None
         trajectory.validate()
-        self.predicted, self.copied = resolve_kinds(
-            trajectory.parameters, norms=norms, embeddings=embeddings, kinds=kinds
-        )
-        unfit = [n for n in self.predicted if trajectory.parameters[n].kind == "buffer"]
-        if unfit:
-            raise ValueError(f"kinds: {unfit[0]!r} is a buffer or not floating point; it can only be copied.")
-        if not self.predicted:
-            raise ValueError("Nothing to predict: no tensor of the trajectory has kind conv, fc or bias.")
+        options = {"norms": norms, "embeddings": embeddings, "kinds": kinds}
+        self.predicted, self.copied = select(trajectory, self.state, **options)
         self.device = torch.device(device) if device is not None else self.state.device
         self.parameters, self.predictors = method_parameters(
             self.names, parameters, predictor, len(trajectory), trajectory.record.sampling_ratio
@@ -216,7 +212,7 @@ class Enrichment:
         """Writes one folder a method and step; folders that already hold the same result are left as they are."""
         steps = max(len(paths) for paths in targets.values())
         self.check(steps)
-        self._check_targets(path for paths in targets.values() for path in paths)
+        check_targets(self.trajectory.checkpoints, [path for paths in targets.values() for path in paths])
         with ExitStack() as locks:
             for parent in sorted({path.parent for paths in targets.values() for path in paths}):
                 locks.enter_context(locked(parent, self.state.is_main_process))
@@ -233,13 +229,15 @@ class Enrichment:
         self.state.wait_for_everyone()
         if not todo:
             return
-        main = self.state.is_main_process
+        main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
+        copies = companions(source)
         if main:
-            self._check_space(todo)
+            check_space(next(iter(todo.values())).final.parent, len(todo), copies.nbytes)
+            report_left(source, copies.left)
         try:
             if main:
                 for partial in todo.values():
-                    partial.begin(self.trajectory.checkpoints[0])
+                    partial.begin(source.folder, copies.files)
             self.state.wait_for_everyone()
             statistics = self._predict(steps, todo)
             self.state.wait_for_everyone()
@@ -249,6 +247,7 @@ class Enrichment:
                     content = {
                         **provenance[key],
                         "scale": self.trajectory.scale(key[1]),
+                        "unmoved": unmoved(self.copied),
                         "statistics": statistics[key].summary(),
                         "metrics": scores,
                         "baseline": self.baseline,
@@ -271,23 +270,6 @@ class Enrichment:
                     f"the disk is full; nothing was left half-written. Free space and run again ({error})",
                 ) from error
             raise
-
-    def _check_targets(self, paths) -> None:
-        """Refuses folders that are, or lie in, an input."""
-        sources = [checkpoint.folder.resolve() for checkpoint in self.trajectory.checkpoints]
-        for path in paths:
-            if any(path.resolve() == source or source in path.resolve().parents for source in sources):
-                raise FileExistsError(f"{path} is, or lies in, an input checkpoint; choose another output_dir.")
-
-    def _check_space(self, todo: Mapping[Any, PartialFolder]) -> None:
-        needed = len(todo) * self.trajectory.checkpoints[0].nbytes
-        free = shutil.disk_usage(next(iter(todo.values())).final.parent).free
-        if free < needed:
-            raise OSError(
-                errno.ENOSPC,
-                f"the disk is too full: {len(todo)} checkpoints need {needed / 1e6:,.1f} MB, "
-                f"{free / 1e6:,.1f} MB are free",
-            )
 
     def _predict(self, steps: int, todo: Mapping[tuple[str, int], PartialFolder]) -> dict[tuple[str, int], Statistics]:
         """Predicts and writes this process's share of the values; sums the statistics over all processes.

@@ -1,7 +1,9 @@
 """Folders written beside their target and renamed when complete: a copy of stage 0 with some byte ranges replaced."""
 
+import errno
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,17 +14,6 @@ from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.checkpoint import DTYPES
 
 ENRICHMENT_FILE = "enrichment.json"
-
-# Weights in other formats, pickles and training leftovers never travel; a README is written anew.
-_LEFT_BEHIND = ".bin .pt .pth .pkl .ckpt .h5 .msgpack .onnx .gguf .ot .tflite .npz .lock .partial .log".split()
-_LEFT_BEHIND_NAMES = (
-    "README.md",
-    "trainer_state.json",
-    "all_results.json",
-    "run.yaml",
-    "trajectory.json",
-    ENRICHMENT_FILE,
-)
 
 
 class CheckpointPatch:
@@ -66,13 +57,6 @@ class CheckpointPatch:
         return stored
 
 
-def _belongs(path: Path, folder: Path) -> bool:
-    """Whether a file, followed through links, lies in the folder, or in the download cache of the same repository."""
-    target, root = path.resolve(), folder.resolve()
-    homes = [root, *([root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [])]
-    return any(target.is_relative_to(home) for home in homes)
-
-
 class PartialFolder:
     """A checkpoint folder in the making.
 
@@ -84,19 +68,13 @@ class PartialFolder:
         self.final = final
         self.path = final.with_name(f".{final.name}.partial")
 
-    def begin(self, source: Checkpoint) -> None:
-        """Copies a checkpoint's weights and companion files (configuration, tokenizer …)."""
+    def begin(self, folder: Path, files: Iterable[Path]) -> None:
+        """Copies a checkpoint's weights and companion files (configuration, tokenizer …), given relative to it."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
-        weights = {path.resolve() for path in source.files}
-        for path in sorted(source.folder.rglob("*")):
-            relative = path.relative_to(source.folder)
-            hidden = any(part.startswith((".", "checkpoint-")) for part in relative.parts)
-            unwanted = path.suffix in _LEFT_BEHIND or path.name in _LEFT_BEHIND_NAMES
-            foreign_weights = path.suffix == ".safetensors" and path.resolve() not in weights
-            if path.is_file() and _belongs(path, source.folder) and not (hidden or unwanted or foreign_weights):
-                (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, self.path / relative)
+        for relative in files:
+            (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / relative, self.path / relative)
 
     def describe(self, content: dict[str, Any], card: str) -> None:
         """Writes ``enrichment.json`` and the model card."""
@@ -111,3 +89,30 @@ class PartialFolder:
     def discard(self) -> None:
         """Removes what was written so far."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def check_targets(sources: Iterable[Checkpoint], targets: Iterable[Path]) -> None:
+    """Refuses folders that are, or lie in, an input.
+
+    Raises:
+        FileExistsError: If one is.
+    """
+    inputs = [source.folder.resolve() for source in sources]
+    for path in targets:
+        if any(path.resolve() == source or source in path.resolve().parents for source in inputs):
+            raise FileExistsError(f"{path} is, or lies in, an input checkpoint; choose another output_dir.")
+
+
+def check_space(folder: Path, count: int, size: int) -> None:
+    """Looks whether so many checkpoints of so many bytes fit where the folder is.
+
+    Raises:
+        OSError: If they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < count * size:
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk is too full: {count} checkpoints need {count * size / 1e6:,.1f} MB, "
+            f"{free / 1e6:,.1f} MB are free",
+        )

@@ -202,14 +202,26 @@ class Checkpoint:
             raise TrajectoryError(f"Tensor {name!r} is of type {spec.dtype}, which can only be copied.")
         stop = spec.numel if stop is None else min(stop, spec.numel)
         buffer = torch.empty(stop - start, dtype=DTYPES[spec.dtype]) if into is None else into
-        view = memoryview(buffer.view(torch.uint8).numpy())
+        self._fill(memoryview(buffer.view(torch.uint8).numpy()), name, start * spec.itemsize)
+        return buffer
+
+    def read_bytes(self, name: str, start: int, stop: int) -> bytearray:
+        """Reads bytes ``start … stop`` of a tensor of any storage type; fewer where it ends before.
+
+        Raises:
+            TrajectoryError: If the file ends early.
+        """
+        buffer = bytearray(max(min(stop, self.tensors[name].nbytes) - start, 0))
+        self._fill(memoryview(buffer), name, start)
+        return buffer
+
+    def _fill(self, view: memoryview, name: str, start: int) -> None:
+        spec, done = self.tensors[name], 0
         # Plain reads instead of a mapping: the pages of S files would otherwise count as this process's memory.
         with open(spec.file, "rb", buffering=0) as file:
-            file.seek(spec.offset + start * spec.itemsize)
-            done = 0
+            file.seek(spec.offset + start)
             while done < len(view):
                 count = file.readinto(view[done:])
                 if not count:
                     raise TrajectoryError(f"{spec.file} ends inside tensor {name!r}: it is truncated.")
                 done += count
-        return buffer

@@ -17,6 +17,8 @@ from know_hf.trajectory.names import match_names, stored_names
 PREDICTED_KINDS = ("conv", "fc", "bias")
 #: All kinds that a tensor may have.
 KINDS = (*PREDICTED_KINDS, "norm", "embedding", "buffer", "other")
+#: Why a tensor of a predicted kind is copied that the run's trainer did not train.
+NOT_TRAINED = "not trained"
 
 _COPY_REASONS = {
     "norm": "normalisation parameter",
@@ -150,10 +152,10 @@ def resolve_kinds(
             over everything else.
 
     Returns:
-        Predicted name → kind, and copied name → reason.
+        Predicted name → kind, and copied name → reason. What was not trained is copied, whatever the options say.
 
     Raises:
-        ValueError: If an option has an unknown value or a pattern matches nothing.
+        ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained.
 
     Source: ours; the paper's code predicts every layer that has exactly two arrays.
     """
@@ -162,7 +164,7 @@ def resolve_kinds(
             raise ValueError(f"{option}={value!r} is not known; use 'copy' or {allowed!r}.")
     choices = {**{kind: kind for kind in PREDICTED_KINDS}, "norm": norms, "embedding": embeddings}
     predicted, copied = {}, {}
-    unmatched = dict(kinds or {})
+    unmatched, frozen = dict(kinds or {}), dict(kinds or {})
     for value in unmatched.values():
         if value not in (*PREDICTED_KINDS, "copy"):
             raise ValueError(f"kinds: {value!r} is not known; use one of {[*PREDICTED_KINDS, 'copy']}.")
@@ -175,10 +177,19 @@ def resolve_kinds(
             if fnmatchcase(name, pattern):
                 choice, reason = value, f"matches {pattern!r}"
                 unmatched.pop(pattern, None)
+                if parameter.trained or value == "copy":
+                    frozen.pop(pattern, None)
         if choice == "copy":
             copied[name] = reason
+        elif not parameter.trained:
+            copied[name] = NOT_TRAINED
         else:
             predicted[name] = choice
     if unmatched:
         raise ValueError(f"kinds: no parameter matches {', '.join(map(repr, unmatched))}.")
+    if frozen:
+        raise ValueError(
+            f"kinds: {', '.join(map(repr, frozen))} matches only what was not trained (requires_grad=False): "
+            "there is nothing to predict them from."
+        )
     return predicted, copied

@@ -103,6 +103,7 @@ class TrajectoryRecord:
         for name, parameter in self.parameters.items():
             _expect(f"kind of {name!r}", parameter.kind, str)
             _expect(f"layer of {name!r}", parameter.layer, str)
+            _expect(f"trained of {name!r}", parameter.trained, bool)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the record into ``folder``, whole or not at all."""

@@ -18,7 +18,7 @@ from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
 
 _DIVERGED = ": training diverged there. Lower the learning rate and run again in a new folder."
-_GIVEN = " ({folder}): nothing can be predicted from it. Leave that stage out, or copy the tensor (kinds={{…: 'copy'}})."
+_GIVEN = " ({folder}): nothing can be predicted from it. Leave the stage out, or copy the tensor (kinds={{…: 'copy'}})."
 
 
 def to_history(stages: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""Which tensors are predicted: what the options ask for, less what did not move from stage to stage."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from know_hf.trajectory import Trajectory, resolve_kinds
+from know_hf.trajectory.given import listed
+from know_hf.trajectory.kinds import NOT_TRAINED
+
+logger = logging.getLogger(__name__)
+
+EQUAL = "equal in all stages"
+# Bytes at a time: the first few tell nearly every tensor that moved.
+_FIRST, _MOST = 1 << 12, 1 << 20
+
+
+def select(
+    trajectory: Trajectory,
+    state: PartialState,
+    *,
+    norms: str = "copy",
+    embeddings: str = "copy",
+    kinds: Mapping[str, str] | None = None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Decides what a run predicts. Every process has to call it.
+
+    A tensor whose bytes are the same in all stages has no history to predict from, and someone may have frozen it: it
+    is copied, whatever ``kinds`` say (a pattern of nothing but frozen ones is refused). A single weight that moved
+    makes its whole tensor one to predict. The stages themselves decide, not the record, as a parameter that was frozen
+    at first may have been trained later.
+
+    Args:
+        trajectory: What is read.
+        state: Of this process; the processes share the reading.
+        norms: As for [`enrich`].
+        embeddings: As for [`enrich`].
+        kinds: As for [`enrich`].
+
+    Returns:
+        Predicted name → kind, and copied name → reason.
+
+    Raises:
+        TrajectoryError: If a file is damaged.
+        ValueError: If an option does not fit, or nothing is left to predict.
+
+    Source: ours.
+    """
+    recorded = trajectory.parameters
+    parameters = {name: replace(parameter, trained=True) for name, parameter in recorded.items()}
+    wanted, copied = resolve_kinds(parameters, norms=norms, embeddings=embeddings, kinds=kinds)
+    unfit = [name for name in wanted if recorded[name].kind == "buffer"]
+    if unfit:
+        raise ValueError(f"kinds: {unfit[0]!r} is a buffer or not floating point; it can only be copied.")
+    if not wanted:
+        raise ValueError("Nothing to predict: no tensor of the trajectory has kind conv, fc or bias.")
+    still = _unmoved(trajectory, list(wanted), state)
+    frozen = {name for name in still if not recorded[name].trained}
+    # Refuses patterns that are about nothing else.
+    resolve_kinds({n: replace(p, trained=n not in frozen) for n, p in parameters.items()}, kinds=kinds)
+    if len(still) == len(wanted):
+        raise ValueError(f"Nothing to predict: no tensor moved from stage to stage, among them {listed(still)}.")
+    if still:
+        logger.info("%d tensors did not move and are copied: %s.", len(still), listed(still))
+    copied |= {name: NOT_TRAINED if name in frozen else EQUAL for name in still}
+    return {name: kind for name, kind in wanted.items() if name not in copied}, copied
+
+
+def unmoved(copied: Mapping[str, str]) -> dict[str, list[str]]:
+    """Of what is copied, that which could have been predicted: reason → names."""
+    return {
+        reason: names for reason in (NOT_TRAINED, EQUAL) if (names := [n for n, why in copied.items() if why == reason])
+    }
+
+
+def _unmoved(trajectory: Trajectory, names: Sequence[str], state: PartialState) -> list[str]:
+    """Names of the tensors that are equal in all stages; each process looks at its share of them.
+
+    If a process fails, all raise its error, so that none waits for it.
+    """
+    found, failure = [], None
+    try:
+        found = [n for n in names[state.process_index :: state.num_processes] if _is_unmoved(trajectory, n)]
+    except Exception as error:
+        failure = error
+    shares = [(found, failure)] if state.num_processes == 1 else gather_object([(found, failure)])
+    for error in (failure, *(error for _, error in shares)):
+        if error is not None:
+            raise error
+    all_found = {name for share, _ in shares for name in share}
+    return [name for name in names if name in all_found]
+
+
+def _is_unmoved(trajectory: Trajectory, name: str) -> bool:
+    first, *others = trajectory.checkpoints
+    start, size = 0, _FIRST
+    while start < trajectory.tensors[name].nbytes:
+        block = first.read_bytes(name, start, start + size)
+        if any(other.read_bytes(name, start, start + size) != block for other in others):
+            return False
+        start, size = start + size, _MOST
+    return True
