@@ -132,6 +132,7 @@ class Enrichment:
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
         self.baseline: dict[str, float] | None = None
         trajectory.validate()
+        self.companions = companions(trajectory.checkpoints[0])
         options = {"norms": norms, "embeddings": embeddings, "kinds": kinds}
         self.predicted, self.copied = select(trajectory, self.state, **options)
         self.device = torch.device(device) if device is not None else self.state.device
@@ -230,14 +231,13 @@ class Enrichment:
         if not todo:
             return
         main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
-        copies = companions(source)
         if main:
-            check_space(next(iter(todo.values())).final.parent, len(todo), copies.nbytes)
-            report_left(source, copies.left)
+            check_space(next(iter(todo.values())).final.parent, len(todo), self.companions.nbytes)
+            report_left(source, self.companions.left)
         try:
             if main:
                 for partial in todo.values():
-                    partial.begin(source.folder, copies.files)
+                    partial.begin(source.folder, self.companions.files)
             self.state.wait_for_everyone()
             statistics = self._predict(steps, todo)
             self.state.wait_for_everyone()

@@ -22,7 +22,7 @@ from transformers.utils import logging
 from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.hub.cards import plain_predictor_card
 from know_hf.trajectory import Checkpoint
-from know_hf.trajectory.checkpoint import WEIGHT_FILES
+from know_hf.trajectory.checkpoint import WEIGHT_FILES, check_file
 from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.get_logger(__name__)
@@ -35,7 +35,12 @@ MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
     "*.model", "chat_template*", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "*/config.json", "labels.txt", ENRICHMENT_FILE, "meta_training.json", "README.md", "LICENSE*",
+    "router_config.json", "labels.txt", ENRICHMENT_FILE, "meta_training.json", "README.md", "LICENSE*",
+)  # fmt: skip
+#: What any sub-folder may hold: a processor's tokenizers and templates. Modules' may hold the same as a model's.
+NESTED_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*_config.json",
+    "config.json", "*.jinja",
 )  # fmt: skip
 #: The same of a meta-data set.
 DATA_FILES = ("data/*.parquet", "trials/*.json", "branches/*.parquet", "branches/*.json", "README.md", "LICENSE*")
@@ -186,14 +191,34 @@ def _upload(folder: Path, revision: str, allowed: tuple[str, ...]) -> Upload:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if isinstance(config, dict) and config.get("auto_map"):
             allowed = (*allowed, "*.py")  # a model that brings its own code
-    upload = Upload(folder, revision)
+    upload, modules = Upload(folder, revision), _modules(folder)
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in name.split("/")):
+        relative = path.relative_to(folder)
+        name = relative.as_posix()
+        if path.is_symlink() or not path.is_file() or any(part.startswith(".") for part in relative.parts):
             continue
         fits = any(fnmatch.fnmatchcase(name, pattern) and name.count("/") <= pattern.count("/") for pattern in allowed)
+        if allowed is not DATA_FILES and len(relative.parts) > 1 and not name.startswith("checkpoint-"):
+            is_module = any(relative.is_relative_to(module) for module in modules)
+            nested = (*NESTED_FILES, *(MODEL_FILES if is_module else ()))
+            fits = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in nested)
         (upload.files if fits else upload.left_out).append(name)
     return upload
+
+
+def _modules(folder: Path) -> list[str]:
+    """Sub-folders that hold modules with weights of their own.
+
+    All of an enriched checkpoint, which was made of chosen files; otherwise those that sentence-transformers' list
+    names.
+    """
+    if (folder / ENRICHMENT_FILE).is_file():
+        return ["."]
+    try:
+        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return [module["path"] for module in listed if module["path"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def check_files(upload: Upload) -> None:
@@ -205,8 +230,11 @@ def check_files(upload: Upload) -> None:
     """
     secrets = {"this machine's token": get_token(), "the home directory": str(Path.home())}
     secrets["the folder's path on this machine"] = str(upload.folder.resolve())
-    if any(name.endswith(".safetensors") for name in upload.files):
+    weights = [upload.folder / name for name in upload.files if name.endswith(".safetensors")]
+    if any(path.parent == upload.folder for path in weights):
         Checkpoint(upload.folder).tensors  # noqa: B018 (reads and checks the headers)
+    for path in weights:
+        check_file(path)
     for name in upload.files:
         path = upload.folder / name
         with open(path, "rb") as file:

@@ -151,7 +151,7 @@ class Checkpoint:
         return places
 
     def _tensors_of(self, path: Path) -> dict[str, TensorSpec]:
-        data_start = self._check_file(path)
+        data_start = check_file(path)
         try:
             header = parse_local_safetensors_file_metadata(path)
         except Exception as error:  # the library raises many types for one thing: an unreadable header
@@ -161,19 +161,6 @@ class Checkpoint:
             for name, info in header.tensors.items()
             for first, last in [info.data_offsets]
         }
-
-    @staticmethod
-    def _check_file(path: Path) -> int:
-        """Lets safetensors itself validate a file; returns where its data start."""
-        try:
-            with safe_open(path, framework="numpy"):  # which maps files larger than memory, too
-                pass
-            with open(path, "rb") as file:
-                return 8 + int.from_bytes(file.read(8), "little")
-        except (SafetensorError, OSError) as error:
-            raise TrajectoryError(
-                f"{path} is damaged or truncated ({error}). Delete that stage and run again, or restore the file."
-            ) from error
 
     @property
     def nbytes(self) -> int:
@@ -225,3 +212,20 @@ class Checkpoint:
                 if not count:
                     raise TrajectoryError(f"{spec.file} ends inside tensor {name!r}: it is truncated.")
                 done += count
+
+
+def check_file(path: Path) -> int:
+    """Lets safetensors itself validate a file; returns where its data start.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    try:
+        with safe_open(path, framework="numpy"):  # which maps files larger than memory, too
+            pass
+        with open(path, "rb") as file:
+            return 8 + int.from_bytes(file.read(8), "little")
+    except (SafetensorError, OSError) as error:
+        raise TrajectoryError(
+            f"{path} is damaged or truncated ({error}). Delete that stage and run again, or restore the file."
+        ) from error

@@ -1,0 +1,135 @@
+"""What of a folder goes into its enriched copies and onto the Hub: everything that loading needs, nothing else."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from know_hf import Trajectory, TrajectoryError, enrich
+from know_hf.enrichment.companions import companions
+from know_hf.hub.push import check_files, find_uploads, push
+from know_hf.trajectory import Checkpoint
+
+
+def files(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    {"idx": 3, "name": "3", "path": "3_Router", "type": "sentence_transformers.models.Router"},
+]
+NEEDED = {
+    "config.json", "model.safetensors", "modules.json", "config_sentence_transformers.json", "1_Pooling/config.json",
+    "2_Dense/config.json", "2_Dense/model.safetensors", "3_Router/router_config.json",
+    "3_Router/query_0_Static/model.safetensors", "3_Router/query_0_Static/tokenizer.json",
+    "qformer_tokenizer/tokenizer.json", "qformer_tokenizer/special_tokens_map.json",
+}  # fmt: skip
+
+
+@pytest.fixture
+def stages(tmp_path, text_model_folder) -> list:
+    """Three stages of a sentence encoder: a small BERT with modules and further tokenizers in sub-folders."""
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(vocab_size=10, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                                 intermediate_size=32))  # fmt: skip
+    made = []
+    for stage in range(3):
+        made.append(folder := tmp_path / f"stage{stage}")
+        model.save_pretrained(folder)
+        (folder / "modules.json").write_text(json.dumps(MODULES))
+        for name in NEEDED - files(folder):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith(".safetensors"):
+                save_file({"linear.weight": torch.randn(8, 16)}, folder / name, metadata={"format": "pt"})
+            else:
+                (folder / name).write_text("{}")
+        AutoTokenizer.from_pretrained(text_model_folder).save_pretrained(folder)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.01)
+    return made
+
+
+def enriched(stages, tmp_path, **options):
+    trajectory = Trajectory.from_checkpoints(stages, kinds={"pooler.dense.weight": "fc"})
+    return enrich(trajectory, tmp_path / "out", steps=1, **options).checkpoints["x2"]
+
+
+def test_sub_folders_travel_bit_for_bit(stages, tmp_path, hub):
+    folder = enriched(stages, tmp_path)
+    assert files(folder) == files(stages[0]) | {"README.md", "enrichment.json"}
+    for name in files(stages[0]) - {"model.safetensors"}:
+        assert (folder / name).read_bytes() == (stages[0] / name).read_bytes(), name
+    assert not torch.equal(*(load_file(f / "model.safetensors")["pooler.dense.weight"] for f in (folder, stages[0])))
+    push(folder, "tester/sentences")
+    assert files(folder) == set(hub.model("tester/sentences").files())
+    assert hub.model("tester/sentences").files()["2_Dense/model.safetensors"] == (
+        folder / "2_Dense" / "model.safetensors"
+    ).read_bytes()
+    assert AutoTokenizer.from_pretrained(folder)("a good film").input_ids
+
+
+def test_plain_folders_push_what_their_modules_need(stages):
+    (stages[0] / "checkpoint-5" / "2_Dense").mkdir(parents=True)
+    for name in ("other/model.safetensors", "other/notes.txt", "other/tokenizer.json", "checkpoint-5/config.json"):
+        (stages[0] / name).parent.mkdir(exist_ok=True)
+        (stages[0] / name).write_bytes(b"{}")
+    upload = find_uploads(stages[0])[1][0]
+    assert NEEDED <= set(upload.files) and "other/tokenizer.json" in upload.files
+    assert {"other/model.safetensors", "other/notes.txt", "checkpoint-5/config.json"} <= set(upload.left_out)
+    check_files(upload)
+    (stages[0] / "2_Dense" / "model.safetensors").write_bytes(b"\x80\x04pickled")
+    with pytest.raises(TrajectoryError, match="2_Dense/model.safetensors is damaged"):
+        check_files(upload)
+
+
+def test_weights_that_stay_behind_are_named(stages, tmp_path, caplog):
+    source = stages[0]
+    left = ["pytorch_model.bin", "tf_model.h5", "weights.npz", "other.safetensors", "onnx/model.onnx",
+            "2_Dense/pytorch_model.bin", "model.safetensors.index.json"]  # fmt: skip
+    silent = ["training_args.bin", "optimizer.pt", "rng_state_0.pth", "checkpoint-5/model.safetensors", ".hidden",
+              "trajectory.json", "README.md"]  # fmt: skip
+    kept = ["2_Dense/README.md", "2_Dense/table.npz"]
+    for name in (*left, *silent, *kept):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"x")
+    (tmp_path / "secret.safetensors").write_bytes(b"secret")
+    (source / "2_Dense" / "linked.safetensors").symlink_to(tmp_path / "secret.safetensors")
+    with caplog.at_level(logging.WARNING, "know_hf"):
+        folder = enriched(stages, tmp_path, retrodictor="naive")
+    assert files(folder) == (NEEDED | set(kept) | files(stages[1]) | {"README.md", "enrichment.json"})
+    (said,) = [record.getMessage() for record in caplog.records if "stay behind" in record.getMessage()]
+    assert all(name in said for name in (*left, "2_Dense/linked.safetensors"))
+    assert not any(name in said for name in silent)
+    assert "Save 2_Dense/pytorch_model.bin as safetensors if loading needs it" in said
+
+
+def test_weights_that_lead_out_of_their_folder_are_refused(stages, tmp_path):
+    (stages[0] / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (stages[0] / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(TrajectoryError, match="is a link that leads out of its folder"):
+        enriched(stages, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_room_is_counted_with_what_travels(stages, tmp_path, monkeypatch):
+    size = companions(Checkpoint(stages[0])).nbytes
+    assert size == sum((stages[0] / name).stat().st_size for name in files(stages[0]))
+    usage = shutil.disk_usage(tmp_path)._replace(free=size - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="the disk is too full"):
+        enriched(stages, tmp_path)
+
+
+def test_a_single_file_counts_more_than_an_index(stages, tmp_path):
+    """As from_pretrained has it; the index is of other files and stays behind."""
+    (stages[0] / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
+    folder = enriched(stages, tmp_path)
+    assert "model.safetensors.index.json" not in files(folder) and BertModel.from_pretrained(folder)
