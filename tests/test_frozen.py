@@ -15,7 +15,8 @@ from know_hf import ForgettingArguments, ForgettingTrainer, Trajectory, enrich, 
 from know_hf.enrichment import selection
 from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.plan import make_plan
-from know_hf.retrodiction import ALL
+from know_hf.report.run import report_markdown
+from know_hf.retrodiction import ALL, retrodict
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord, resolve_kinds
 
 
@@ -86,6 +87,9 @@ def test_no_method_changes_what_was_frozen(run, tmp_path):
     assert counted == sum(run.trajectory.tensors[name].numel for name in predicted)
     assert content["copied"] + len(predicted) == len(run.trajectory.tensors)
     assert "could have been predicted but were not trained" in (folder / "README.md").read_text()
+    assert f"{len(content['unmoved']['not trained'])} tensors that could have been predicted were not trained and" in (
+        report_markdown(result)
+    )
 
 
 def test_the_self_check_is_of_what_moved(run):
@@ -171,6 +175,13 @@ def test_scalars_and_empty_tensors_of_every_method(stages, tmp_path):
     result = enrich(Trajectory.from_checkpoints(stages, kinds=KINDS), tmp_path / "out", steps=2, **methods)
     for folder in result.checkpoints.values():
         assert stored(folder)["scalar"].shape == () and stored(folder)["empty"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (0, 4), (4, 0)])
+def test_tensors_of_no_or_one_value(shape):
+    for method in ALL:
+        found = retrodict(torch.randn(5, *shape), "fc", 2, method)
+        assert found.shape == (2, *shape) and found.isfinite().all()
 
 
 @pytest.mark.parametrize("processes", [2, 3, 7])

@@ -20,6 +20,8 @@ class EnrichmentResult:
         metrics: ``"stage-0"`` and step names → scores on the evaluation set, when there was one; with BatchNorm also
             those of stage 0 with its statistics re-estimated like the predictions', the fair comparison.
         self_check: Result of the self-check, when it was asked for.
+        unmoved: Reason → number of tensors that could have been predicted but were copied: they were not trained, or
+            are equal in all stages. ``enrichment.json`` names them.
         report: Folder of plots and tables, when they were made.
 
     Source: ours.
@@ -37,6 +39,7 @@ class EnrichmentResult:
     statistics: dict[str, dict[str, dict[str, float]]]
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     self_check: dict[str, Any] | None = None
+    unmoved: dict[str, int] = field(default_factory=dict)
     report: Path | None = None
 
     def push_to_hub(self, repo_id: str, *, method: str | None = None, **options) -> str:

@@ -360,4 +360,5 @@ class Enrichment:
         if first := self.trajectory.record.stages[0].metrics:
             metrics = {"stage-0": first, **metrics}
         statistics = {name: content["statistics"] for name, content in described.items()}
-        return EnrichmentResult(root, self.trajectory, dict(checkpoints), statistics, metrics)
+        kept = {reason: len(names) for reason, names in unmoved(self.copied).items()}
+        return EnrichmentResult(root, self.trajectory, dict(checkpoints), statistics, metrics, unmoved=kept)

@@ -43,6 +43,8 @@ def report_markdown(result: EnrichmentResult) -> str:
     text = (
         f"# Report\n\n## Stages and predictions\n\n{table(rows)}\n\n## What changed\n\n{comparison(result.statistics)}"
     )
+    for reason, count in result.unmoved.items():
+        text += f"\n\n{count} tensors that could have been predicted were {reason} and are copied."
     if result.self_check:
         ratios = [
             ["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"],

@@ -122,6 +122,8 @@ def retrodict(
     function = get_method(method).function
     if steps < 1:
         raise ValueError(f"steps is {steps}; it must be at least 1.")
+    if not stages.numel():
+        return stages.new_empty(steps, *stages.shape[1:])
     if not iterate:
         return function(stages, kind, steps, **parameters)
     results = []
