@@ -9,9 +9,9 @@ from conftest import QUICK
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, default_data_collator
 
-from know_hf import ForgettingArguments, ForgettingTrainer, Trajectory, enrich, kinds_of
+from know_hf import ForgettingArguments, ForgettingTrainer, Trajectory, enrich, enrich_pretrained, kinds_of
 from know_hf.enrichment import selection
 from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.plan import make_plan
@@ -203,3 +203,13 @@ def test_nothing_that_moved_is_said(stages, tmp_path):
     with pytest.raises(ValueError, match="no tensor moved from stage to stage, among them 'empty', 'still'"):
         enrich(trajectory, tmp_path / "out", steps=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_with_nothing_to_predict_is_not_trained(rows, tmp_path):
+    model = bert()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("LayerNorm" in name)
+    options = {"data_collator": default_data_collator, "num_stages": 3, **QUICK}
+    with pytest.raises(ValueError, match="no parameter that is trained has kind conv, fc or bias"):
+        enrich_pretrained(model, rows, tmp_path / "run", **options)
+    assert not list(tmp_path.rglob("stage-*"))

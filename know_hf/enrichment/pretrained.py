@@ -161,6 +161,8 @@ def enrich_pretrained(
     # Everything that may not fit is looked at before the first training step.
     names, stages = method_names(retrodictor), trainer.args.num_stages
     predicted, _ = resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
+    if not predicted:
+        raise ValueError("Nothing to predict: no parameter that is trained has kind conv, fc or bias.")
     ratio = trainer.args.sampling_ratio
     for name, own in method_parameters(names, parameters, predictor, stages, ratio)[0].items():
         check_method(name, stages, sorted(set(predicted.values())), steps, own, iterate)

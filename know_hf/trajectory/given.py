@@ -71,7 +71,7 @@ def report_unmatched(parameters: Collection[str], tensors: Collection[str], sour
         ValueError: If it has none of them.
     """
     absent = [name for name in tensors if name not in parameters]
-    if len(absent) == len(tensors):
+    if absent and len(absent) == len(tensors):
         raise ValueError(f"{source} has no tensor of the checkpoints: they hold {listed(absent)}.")
     if absent:
         logger.warning("%s does not have %s, which will be copied.", source, listed(absent))

@@ -115,7 +115,8 @@ class Trajectory:
         tensors = Checkpoint(folders[0]).tensors
         if model is not None:
             parameters = described_by(model, tensors)
-            report_unmatched(parameters, tensors, f"the given {type(model).__name__}")
+            floating = [name for name, spec in tensors.items() if spec.dtype in PREDICTABLE]
+            report_unmatched(parameters, floating, f"the given {type(model).__name__}")
         else:
             parameters = given_kinds(kinds, tensors)
         stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
