@@ -70,9 +70,10 @@ def test_sub_folders_travel_bit_for_bit(stages, tmp_path, hub):
     assert not torch.equal(*(load_file(f / "model.safetensors")["pooler.dense.weight"] for f in (folder, stages[0])))
     push(folder, "tester/sentences")
     assert files(folder) == set(hub.model("tester/sentences").files())
-    assert hub.model("tester/sentences").files()["2_Dense/model.safetensors"] == (
-        folder / "2_Dense" / "model.safetensors"
-    ).read_bytes()
+    assert (
+        hub.model("tester/sentences").files()["2_Dense/model.safetensors"]
+        == (folder / "2_Dense" / "model.safetensors").read_bytes()
+    )
     assert AutoTokenizer.from_pretrained(folder)("a good film").input_ids
 
 

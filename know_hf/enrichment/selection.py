@@ -45,7 +45,7 @@ def select(
 
     Raises:
         TrajectoryError: If a file is damaged.
-        ValueError: If an option does not fit, or nothing is left to predict.
+        ValueError: If an option does not fit, or there is no tensor of a kind to predict.
 
     Source: ours.
     """
@@ -62,8 +62,10 @@ def select(
     # Refuses patterns that are about nothing else.
     resolve_kinds({n: replace(p, trained=n not in frozen) for n, p in parameters.items()}, kinds=kinds)
     if len(still) == len(wanted):
-        raise ValueError(f"Nothing to predict: no tensor moved from stage to stage, among them {listed(still)}.")
-    if still:
+        logger.warning(
+            "%s: the stages are all equal, nothing was forgotten: every step is a copy of stage 0.", trajectory.root
+        )
+    elif still:
         logger.info("%d tensors did not move and are copied: %s.", len(still), listed(still))
     copied |= {name: NOT_TRAINED if name in frozen else EQUAL for name in still}
     return {name: kind for name, kind in wanted.items() if name not in copied}, copied

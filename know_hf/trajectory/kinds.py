@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
