@@ -1,6 +1,7 @@
 """PEFT models: only the adapter is trained, stored, predicted and pushed. Imports peft only where a model is of it."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,6 +31,59 @@ def is_live(model) -> bool:
     return isinstance(model, PreTrainedModel) or is_adapted(model)
 
 
+def active_adapter(model: nn.Module) -> str:
+    """Name of the one adapter that a PEFT model trains.
+
+    Raises:
+        ValueError: If several are active, or none.
+    """
+    names = list(model.active_adapters)
+    if len(names) != 1:
+        raise ValueError(
+            f"The model has {len(names)} active adapters ({', '.join(names) or 'none'}); one is trained and predicted "
+            "at a time: choose it with model.set_adapter(name), or merge the others into the base model first."
+        )
+    return names[0]
+
+
+def check_adapter(model: nn.Module) -> None:
+    """Looks whether all that would be trained is stored in a plain adapter folder; other models pass.
+
+    Args:
+        model: The live model, ``PeftModel`` or not.
+
+    Raises:
+        ValueError: If it is not, or if the adapter has nothing that could be predicted.
+    """
+    if not is_adapted(model):
+        if getattr(model, "_hf_peft_config_loaded", False) or type(model).__name__ == "PeftMixedModel":
+            raise ValueError(
+                "The model's adapters were added in a way that is not stored as one plain adapter folder: put the "
+                "adapter on its base model with peft.get_peft_model(base, config) instead."
+            )
+        return
+    name = active_adapter(model)
+    live = model.state_dict()
+    stored = set(adapter_names(model, live).values())
+    kind = model.peft_config[name].peft_type.value
+    if not stored:
+        raise ValueError(
+            f"A {kind} adapter stores nothing that a retrodiction can be computed for; adapters that do are those of "
+            "low rank on convolutions and linear layers (LoRA and its relatives), or modules_to_save."
+        )
+    idle = set(model.peft_config) - {name}
+    lost = [
+        path
+        for path, parameter in model.named_parameters()
+        if parameter.requires_grad and path not in stored and not idle & set(path.split("."))
+    ]
+    if lost and not model.peft_config[name].is_prompt_learning:
+        raise ValueError(
+            f"{lost[0]} is trained but not stored with the adapter ({len(lost)} such parameters), so that it would be "
+            "lost: name its layer in modules_to_save, or freeze it (requires_grad_(False))."
+        )
+
+
 def adapter_names(model: nn.Module, live: dict[str, Tensor]) -> dict[str, str]:
     """Finds what a PEFT model's adapter file holds.
 
@@ -43,12 +97,29 @@ def adapter_names(model: nn.Module, live: dict[str, Tensor]) -> dict[str, str]:
     from peft import get_peft_model_state_dict
 
     owners = {id(tensor): name for name, tensor in live.items()}
-    saved = get_peft_model_state_dict(model, state_dict=dict(live), save_embedding_layers=False)
+    saved = get_peft_model_state_dict(
+        model, state_dict=dict(live), adapter_name=active_adapter(model), save_embedding_layers=False
+    )
     return {name: owners[id(tensor)] for name, tensor in saved.items() if id(tensor) in owners}
 
 
+def make_plain(model: nn.Module, folder: Path) -> None:
+    """Leaves the active adapter alone in a folder that a PEFT model was saved in.
+
+    peft writes adapters of other names than "default" into folders of their own within it.
+    """
+    name = active_adapter(model)
+    for other in set(model.peft_config) - {name, "default"}:
+        shutil.rmtree(folder / other, ignore_errors=True)
+    own = folder / name
+    if name != "default" and own.is_dir():
+        for file in own.iterdir():
+            file.replace(folder / file.name)
+        own.rmdir()
+
+
 def load_adapter_weights(model: nn.Module, file: Path) -> None:
-    """Puts the weights of an adapter file into a live PEFT model.
+    """Puts the weights of an adapter file into a live PEFT model's active adapter.
 
     Raises:
         RuntimeError: If the file does not fit.
@@ -56,9 +127,16 @@ def load_adapter_weights(model: nn.Module, file: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    result = set_peft_model_state_dict(model, load_file(file))
-    if result.unexpected_keys:
-        raise RuntimeError(f"{file} does not fit the model: {result.unexpected_keys[0]} is not part of its adapter.")
+    stored, name = load_file(file), active_adapter(model)
+    names = adapter_names(model, model.state_dict())
+    if missing := names.keys() - stored.keys():
+        raise RuntimeError(f"{file} does not fit the model: {min(missing)} has no value there.")
+    # peft knows what goes elsewhere (prompts, resized embeddings), but not all that it stores under a layer's own name.
+    unexpected = set_peft_model_state_dict(model, stored, adapter_name=name).unexpected_keys
+    foreign = set(unexpected) - names.keys()
+    if foreign and not model.peft_config[name].is_prompt_learning:
+        raise RuntimeError(f"{file} does not fit the model: {min(foreign)} is not part of its adapter.")
+    model.load_state_dict({live: stored[key] for key, live in names.items()}, strict=False)
 
 
 def base_of(folder: Path) -> Path | str:

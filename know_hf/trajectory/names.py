@@ -96,15 +96,16 @@ def stored_names(model: nn.Module) -> dict[str, str]:
     if not isinstance(model, PreTrainedModel):
         return found
     owners = {id(tensor): name for name, tensor in live.items()}
-    saved = {name: owners.get(id(tensor)) for name, tensor in _as_saved(model, live).items()}
+    saved = {name: owners.get(id(tensor)) for name, tensor in as_saved(model, live).items()}
     renamed = {name: owner for name, owner in saved.items() if owner is not None}
     # What is put together or taken apart on the way to the file is no longer the same tensor: ask one by one.
     for name in live.keys() - renamed.values():
-        renamed |= {part: name for part in _as_saved(model, {name: live[name]})}
+        renamed |= {part: name for part in as_saved(model, {name: live[name]})}
     return renamed
 
 
-def _as_saved(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def as_saved(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Gives a state the names and pieces that it has in checkpoints; what only gets another name stays the object."""
     try:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:  # a transformers that saves live names
