@@ -1,8 +1,10 @@
 """What a killed run needs to continue: Trainer's own checkpoints, and the optimizer between two stages."""
 
 import json
+import logging
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -11,29 +13,56 @@ from safetensors.torch import load_file, save_file
 
 from know_hf.trajectory.checkpoint import Checkpoint, TrajectoryError
 
+logger = logging.getLogger(__name__)
 
-def last_complete_checkpoint(folder: str | Path) -> str | None:
-    """Finds the newest ``checkpoint-N`` that was written to its end.
 
-    A process may die while it writes one; Trainer writes ``trainer_state.json`` last.
+def last_complete_checkpoint(
+    folder: str | Path, processes: int = 1, scaler: bool = False, best: bool = False
+) -> str | None:
+    """Finds the newest ``checkpoint-N`` from which a stage continues as if nothing had happened.
+
+    A process may die while it writes one, and ``save_only_model`` leaves out all but the weights. What is left out is
+    logged.
 
     Args:
         folder: Trainer's output folder of one stage.
+        processes: Number of processes; each has random numbers of its own.
+        scaler: Whether the training scales its gradients (fp16).
+        best: Whether the best checkpoint so far is needed at the end.
 
     Returns:
-        The checkpoint's path, or None.
+        The checkpoint's path, or None: the stage begins again.
 
     Source: ours.
     """
     found = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
     for path in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
-            Checkpoint(path).tensors  # noqa: B018 (reads and checks the headers)
-        except (OSError, ValueError):
-            continue
-        return str(path)
+        lacks = _lacks(path, processes, scaler, best)
+        if lacks is None:
+            return str(path)
+        logger.warning("%s cannot be continued from, it is skipped: %s.", path, lacks)
     return None
+
+
+def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
+    """What is missing or damaged in one of Trainer's checkpoints; None if it is complete."""
+    try:
+        state = json.loads((path / "trainer_state.json").read_text())  # Trainer writes it last
+        if not list(path.glob("pytorch_model_fsdp*")):  # FSDP's own form, read by no one else
+            Checkpoint(path).tensors  # noqa: B018 (reads and checks the headers)
+        if best and state.get("best_global_step"):
+            Checkpoint(path.with_name(f"checkpoint-{state['best_global_step']}")).tensors  # noqa: B018
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    # DeepSpeed keeps optimizer and schedule in a folder of its own, FSDP the optimizer.
+    deepspeed = any(path.glob("global_step*"))
+    random = ["rng_state.pth"] if processes == 1 else [f"rng_state_{i}.pth" for i in range(processes)]
+    needed = [*random, *(["scaler.pt"] if scaler else []), *([] if deepspeed else ["scheduler.pt"])]
+    if not deepspeed and not any(path.glob("optimizer_*")) and not (path / "optimizer.bin").exists():
+        needed.append("optimizer.pt")
+    # torch writes zip archives, whose end says whether they are whole.
+    missing = [name for name in needed if not zipfile.is_zipfile(path / name)]
+    return f"no {', '.join(missing)} (save_only_model?)" if missing else None
 
 
 class OptimizerState:
@@ -84,3 +113,11 @@ class OptimizerState:
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        # Reading a state dict back gives moments the type of their parameters; they keep their own.
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for index, values in state.items():
+            live = optimizer.state.get(held[index], {})
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and isinstance(live.get(name), torch.Tensor):
+                    if live[name].dtype != value.dtype:
+                        live[name] = value.to(live[name].device)

@@ -1,6 +1,7 @@
 """From a data set and settings to what each stage trains on, and for how long."""
 
 import math
+from pathlib import Path
 
 import datasets
 from torch.utils.data import Dataset, IterableDataset, Subset
@@ -48,6 +49,24 @@ def training_steps(examples: int, args) -> int:
     return math.ceil(max(updates, 1) * args.num_train_epochs)
 
 
+def check_train_dataset(dataset: Dataset) -> None:
+    """Raises ``TypeError`` if subsets cannot be taken of a data set."""
+    if dataset is None or isinstance(dataset, (str, Path)):
+        raise TypeError(
+            f"train_dataset is {'missing' if dataset is None else repr(str(dataset))}: pass a data set, e.g. "
+            "load_dataset(…)['train']."
+        )
+    if isinstance(dataset, (dict, datasets.DatasetDict)):
+        raise TypeError(
+            f"train_dataset is a dictionary of splits ({', '.join(dataset)}); pass one, e.g. dataset['train']."
+        )
+    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)) or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"train_dataset is a {type(dataset).__name__} without length; nested subsets need a map-style data set "
+            "(datasets.Dataset, e.g. load_dataset(..., streaming=False))."
+        )
+
+
 def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
     """Makes the nested data sets of every stage, the self-check's included.
 
@@ -59,20 +78,12 @@ def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
         The data sets, largest first; the first is ``dataset`` itself.
 
     Raises:
-        TypeError: If the data set has no length or is a dictionary of splits.
+        TypeError: If the data set is none, has no length or is a dictionary of splits.
         ValueError: If a subset would be empty or the label column is missing.
 
     Source: paper section 3.
     """
-    if isinstance(dataset, (dict, datasets.DatasetDict)):
-        raise TypeError(
-            f"train_dataset is a dictionary of splits ({', '.join(dataset)}); pass one, e.g. dataset['train']."
-        )
-    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)) or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"train_dataset is a {type(dataset).__name__} without length; nested subsets need a map-style data set "
-            "(datasets.Dataset, e.g. load_dataset(..., streaming=False))."
-        )
+    check_train_dataset(dataset)
     labels = None
     if args.stratify_by is not None:
         columns = getattr(dataset, "column_names", None) or []

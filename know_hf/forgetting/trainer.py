@@ -7,15 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from accelerate.utils import gather_object
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from know_hf.adapters import is_adapted, make_plain
+from know_hf.forgetting.checks import (
+    check_batches,
+    check_construction,
+    check_model,
+    check_model_kind,
+    check_settings,
+    check_sizes,
+    named_arguments,
+)
+from know_hf.forgetting.optimization import Optimization
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
 from know_hf.forgetting.resume import OptimizerState, last_complete_checkpoint
-from know_hf.forgetting.stages import first_trained_stage, stage_plan
+from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.locking import locked
 from know_hf.trajectory import (
@@ -61,6 +71,17 @@ class ForgettingMixin:
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
+    #: Optimizer and schedule as they were before the first stage.
+    _optimization: Optimization | None = None
+
+    def __init__(self, *args, **kwargs):
+        unnamed, given = named_arguments(super().__init__, args, kwargs)
+        check_construction(given)
+        try:
+            super().__init__(*unnamed, **given)
+        except Exception:
+            check_model_kind(given["model"])
+            raise
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, **kwargs) -> TrainOutput:
         """Runs every stage that is not finished yet.
@@ -94,6 +115,12 @@ class ForgettingMixin:
             logs = {**logs, "stage": self._stage.index, "stage_examples": self._stage.examples}
         super().log(logs, *args, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the model; while a stage runs, of a PEFT model the adapter that is trained, as a plain folder."""
+        super().save_model(output_dir, _internal_call)
+        if self._stage is not None and self.args.should_save and is_adapted(self.model):
+            make_plain(self.model, Path(output_dir or self.args.output_dir))
+
     @property
     def trajectory(self) -> Trajectory:
         """The finished trajectory in ``args.output_dir``."""
@@ -103,9 +130,16 @@ class ForgettingMixin:
         args, full_dataset, output_dir = self.args, self.train_dataset, self.args.output_dir
         root, max_steps = Path(output_dir), args.max_steps
         subsets, steps = stage_plan(full_dataset, args)
-        self._warn_about_sizes([len(subset) for subset in subsets])
+        self._optimization = self._optimization or Optimization(self)
+        begun = (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(root, record)
+        if not all(stage.finished for stage in record.stages):
+            self._check_beforehand(subsets, steps)
+        if not begun:
+            self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
+            if self.is_world_process_zero():
+                record.save(root)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
         self.add_callback(termination)
@@ -122,11 +156,12 @@ class ForgettingMixin:
                     # One seed a stage: a run that starts in the middle draws the same numbers.
                     seed = args.seed + stage.index
                     enable_full_determinism(seed) if args.full_determinism else set_seed(seed)
-                    resume = last_complete_checkpoint(args.output_dir)
+                    resume = self._find_checkpoint()
                     with termination.watching():
                         output = super().train(resume_from_checkpoint=resume, **kwargs)
                     if termination.stopped:
                         raise KeyboardInterrupt(f"terminated; stage {stage.index} is saved at {self.state.global_step}")
+                    self._take_best()
                     history += self.state.log_history
                     stage.steps = self.state.global_step
                 self._finish_stage(root, record, stage)
@@ -141,21 +176,15 @@ class ForgettingMixin:
         scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
         return output._replace(metrics={**output.metrics, **scores})
 
-    def _warn_about_sizes(self, sizes: list[int]) -> None:
-        """Says beforehand what a small subset may do hours later."""
-        args = self.args
-        together = args.train_batch_size * args.world_size
-        if min(sizes) < together * args.gradient_accumulation_steps:
-            logger.warning(
-                "The smallest subset has %d examples, less than one batch of %d.",
-                min(sizes), together * args.gradient_accumulation_steps,
-            )  # fmt: skip
-        lonely = [str(i) for i, size in enumerate(sizes) if size % together == 1]
-        if lonely and not args.dataloader_drop_last and any(isinstance(m, _BatchNorm) for m in self.model.modules()):
-            logger.warning(
-                "Stage %s ends an epoch with a batch of one example, on which BatchNorm may fail: set "
-                "dataloader_drop_last or another batch size.", ", ".join(lonely),
-            )  # fmt: skip
+    def _check_beforehand(self, subsets: list[Dataset], steps: int) -> None:
+        """Looks at all that can be seen before the first stage."""
+        args, sizes = self.args, [len(subset) for subset in subsets]
+        check_settings(args)
+        # A control takes as many steps as the forgetting would, whose stages have to exist for that.
+        check_sizes([len(subset) for subset in stage_subsets(self.train_dataset, args)], args, self.model)
+        check_model(self.model, args.recipe)
+        self._optimization.check_lengths(args, sizes[first_trained_stage(args) :], steps)
+        check_batches(self)
 
     def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
@@ -168,7 +197,7 @@ class ForgettingMixin:
                 for i, subset in enumerate(subsets)
             ],
             parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
-            recipe=describe_recipe(self.args),
+            recipe={**describe_recipe(self.args), **self._optimization.describe(self)},
             model=describe_model(self.model),
             dataset={
                 "id": self.dataset_id,
@@ -180,10 +209,6 @@ class ForgettingMixin:
         if not (root / FILE_NAME).exists():
             if root.is_dir() and any(root.glob("stage-*")):
                 raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
-            # Everyone has looked before anyone writes.
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                fresh.save(root)
             return fresh
         found = TrajectoryRecord.load(root)
         self.accelerator.wait_for_everyone()
@@ -217,17 +242,47 @@ class ForgettingMixin:
 
     def _restore_previous_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Puts weights and optimizer where the end of the previous stage left them."""
-        if stage.index == 0:
-            return
-        if not self.args.carry_optimizer:
-            self.optimizer = None
-        if self._in_memory == stage.index - 1:
+        first = stage.index == first_trained_stage(self.args)
+        in_memory = self._in_memory == stage.index - 1
+        carry = self.args.carry_optimizer and not first
+        self._optimization.begin_stage(self, keep_moments=carry and in_memory)
+        if stage.index == 0 or in_memory:
             return
         load_weights(self.model, root / record.stages[stage.index - 1].folder)
         state = _optimizer(root, stage.index - 1)
-        if self.args.carry_optimizer and state.path.exists():
-            self.optimizer = None
+        if carry and state.path.exists():
             state.load_into(self.create_optimizer())
+
+    def _find_checkpoint(self) -> str | None:
+        """Finds what this stage can be continued from; what else lies in its folder is in the way, and deleted."""
+        args, scaler = self.args, getattr(self.accelerator, "scaler", None)
+        found = last_complete_checkpoint(
+            args.output_dir, args.world_size, scaler is not None, args.load_best_model_at_end
+        )
+        self.accelerator.wait_for_everyone()
+        reached = int(found.rsplit("-", 1)[1]) if found else -1
+        if self.is_world_process_zero():
+            for path in Path(args.output_dir).glob("checkpoint-*"):
+                if not path.name.removeprefix("checkpoint-").isdigit() or int(path.name[11:]) > reached:
+                    shutil.rmtree(path, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        if found and not self._loads_by_itself():
+            load_weights(self.model, found)  # Trainer itself takes no notice of names that differ from the live ones
+        return found
+
+    def _take_best(self) -> None:
+        """Puts the best weights of a stage into the model: Trainer passes over names that differ from the live ones."""
+        if not self.args.load_best_model_at_end or self._loads_by_itself():
+            return
+        self.accelerator.wait_for_everyone()  # it may just have been written
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            load_weights(self.model, best)
+        else:
+            logger.warning("No weights of this stage were both scored and saved; it ends with its last weights.")
+
+    def _loads_by_itself(self) -> bool:
+        return self.is_deepspeed_enabled or self.is_fsdp_enabled
 
     def _finish_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Saves a plain checkpoint, scores it, and records the stage as finished."""

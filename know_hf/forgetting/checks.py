@@ -1,0 +1,196 @@
+"""What a ForgettingTrainer looks at before anything expensive, so that it ends in words and not hours later."""
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainingArguments
+
+from know_hf.adapters import check_adapter, is_adapted
+from know_hf.forgetting.arguments import ForgettingSettings
+from know_hf.forgetting.stages import check_train_dataset
+from know_hf.forgetting.weights import plain_model
+from know_hf.trajectory import kinds_of
+from know_hf.trajectory.kinds import PREDICTED_KINDS
+
+logger = logging.getLogger(__name__)
+
+_EASIER = "enrich_pretrained and forget_pretrained prepare pictures and texts by themselves"
+
+
+def named_arguments(init: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> tuple[Sequence, dict[str, Any]]:
+    """Names positional arguments as far as the signature has names; returns those without one, and the named."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, parameter in inspect.signature(init).parameters.items() if parameter.kind in positional]
+    return args[len(names) :], {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def check_construction(given: dict[str, Any]) -> None:
+    """Looks at what a trainer is made of; takes wrappers off the model, which is changed in ``given``.
+
+    Raises:
+        TypeError: If model, arguments or data are of a kind that cannot be used.
+        ValueError: If there is no model.
+    """
+    args = given.get("args")
+    missing = [field.name for field in fields(ForgettingSettings) if not hasattr(args, field.name)]
+    if missing:
+        what = "nothing" if args is None else f"a {type(args).__name__} without {', '.join(missing[:3])} …"
+        raise TypeError(
+            f"args is {what}: pass ForgettingArguments(output_dir, …), which has every field of TrainingArguments, "
+            "too; for a subclass of those make a data class of (ForgettingSettings, YourArguments)."
+        )
+    model = given.get("model")
+    if given.get("model_init") is not None or model is None:
+        raise ValueError(
+            "Forgetting needs one model from start to end: pass model=AutoModelFor….from_pretrained(…); model_init is "
+            "not supported."
+        )
+    if isinstance(model, nn.Module):
+        given["model"] = plain_model(model)
+        if given["model"] is not model:
+            logger.warning(
+                "The %s around the model is taken off, so that tensors keep their names; torch_compile=True compiles, "
+                "and torchrun or accelerate launch distribute the training.", type(model).__name__,
+            )  # fmt: skip
+    if given.get("optimizer_cls_and_kwargs") is not None:
+        optimizer, settings = given["optimizer_cls_and_kwargs"]
+        given["optimizer_cls_and_kwargs"] = optimizer, dict(settings)  # Trainer takes entries out
+    if given.get("train_dataset") is not None:
+        check_train_dataset(given["train_dataset"])
+    evaluation = given.get("eval_dataset")
+    for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
+        _check_eval_dataset(dataset)
+
+
+def check_model_kind(model: Any) -> None:
+    """Raises ``TypeError`` for what is no model; some trainers load names by themselves, so that this comes last."""
+    if isinstance(model, (str, Path)):
+        raise TypeError(
+            f"model is the name {str(model)!r}: load it first (AutoModelFor….from_pretrained), or pass the name to "
+            "enrich_pretrained or forget_pretrained."
+        )
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TypeError(f"model is {what}, not a live model: pass AutoModelFor….from_pretrained(…).")
+
+
+def _check_eval_dataset(dataset: Any) -> None:
+    if dataset is None or isinstance(dataset, (IterableDataset, datasets.IterableDataset)):
+        return
+    if isinstance(dataset, (str, Path)) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise TypeError(
+            f"eval_dataset is {str(dataset)[:40]!r}, a {type(dataset).__name__}: pass a data set, e.g. "
+            "load_dataset(…)['test'], or a dictionary of them."
+        )
+    if not len(dataset):
+        raise ValueError("eval_dataset is empty; pass examples to score the stages on, or leave it out.")
+
+
+def check_sizes(sizes: Sequence[int], args, model: nn.Module) -> None:
+    """Says beforehand what a small subset would do hours later.
+
+    Args:
+        sizes: Examples of each stage.
+        args: The training arguments.
+        model: The live model.
+
+    Raises:
+        ValueError: If a stage would have no batch at all.
+    """
+    together, smallest = args.train_batch_size * args.world_size, min(sizes)
+    if args.dataloader_drop_last and smallest < together:
+        stage = sizes.index(smallest)
+        raise ValueError(
+            f"Stage {stage} has {smallest} examples, less than one batch of {together}, and dataloader_drop_last drops "
+            "it, so that there would be nothing to train on: set dataloader_drop_last=False, a batch size of at most "
+            f"{max(smallest // args.world_size, 1)} a process, fewer stages or a larger sampling_ratio."
+        )
+    if smallest < together * args.gradient_accumulation_steps:
+        logger.warning(
+            "The smallest subset has %d examples, less than one batch of %d.",
+            smallest, together * args.gradient_accumulation_steps,
+        )  # fmt: skip
+    lonely = [str(i) for i, size in enumerate(sizes) if size % together == 1]
+    if lonely and not args.dataloader_drop_last and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        logger.warning(
+            "Stage %s ends an epoch with a batch of one example, on which BatchNorm may fail: set "
+            "dataloader_drop_last or another batch size.", ", ".join(lonely),
+        )  # fmt: skip
+
+
+def check_settings(args: TrainingArguments) -> None:
+    """Raises ``ValueError`` if the best checkpoint of a stage would not always be there to be loaded."""
+    strategies = {str(getattr(s, "value", s)) for s in (args.eval_strategy, args.save_strategy)}
+    if args.load_best_model_at_end and strategies == {"steps"} and args.eval_steps != args.save_steps:
+        raise ValueError(
+            f"load_best_model_at_end with eval_steps={args.eval_steps:g} and save_steps={args.save_steps:g} loses the "
+            "best weights when they are scored but not saved: set both to the same, or save_strategy='best'."
+        )
+
+
+def check_model(model: nn.Module, recipe: str) -> None:
+    """Looks whether there is something to train and, for forgetting, to predict.
+
+    Raises:
+        ValueError: If nothing is trained, or what is trained would not be stored.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("All parameters of the model are frozen; set requires_grad on those that are to be trained.")
+    check_adapter(model)
+    if recipe == "forgetting" and not any(p.kind in PREDICTED_KINDS for p in kinds_of(model).values()):
+        logger.warning(
+            "The model stores no weight or bias of a convolution or linear layer: there will be nothing to predict, "
+            "unless norms=, embeddings= or kinds= say otherwise."
+        )
+
+
+def check_batches(trainer: Trainer) -> None:
+    """Makes a batch of the training data and of the evaluation data, as the trainer will, and looks at it.
+
+    Raises:
+        ValueError: If that fails, or the batch holds nothing that the model takes.
+    """
+    _check_batch(trainer, trainer.get_train_dataloader, trainer.train_dataset, "train_dataset")
+    evaluation = trainer.eval_dataset
+    dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
+    try:
+        for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
+            if dataset is not None:
+                _check_batch(trainer, lambda d=dataset: trainer.get_eval_dataloader(d), dataset, "eval_dataset")
+    finally:
+        trainer.args.dataloader_drop_last = dropping
+
+
+def _check_batch(trainer: Trainer, loader: Callable, dataset: Any, name: str) -> None:
+    columns = getattr(dataset, "column_names", None)
+    found = f"{name} ({', '.join(columns)})" if columns else name
+    advice = (
+        "pass a data_collator that makes what the model takes (with remove_unused_columns=False, if it reads other "
+        f"columns), or prepare the data with set_transform; {_EASIER}."
+    )
+    try:
+        batch = next(iter(loader()))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"No batch can be made of {found}: {type(error).__name__}: {error}. Please {advice}"
+        ) from error
+    own_loss = trainer.compute_loss_func is not None or type(trainer).compute_loss is not Trainer.compute_loss
+    if not isinstance(batch, Mapping) or own_loss:
+        return  # only the caller knows what becomes of it
+    model = trainer.model.get_base_model() if is_adapted(trainer.model) else trainer.model
+    accepted = inspect.signature(model.forward).parameters
+    takes = [n for n, p in accepted.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    labels = {*trainer.label_names, "labels", "label"}
+    if takes and not [key for key in batch if key in takes and key not in labels]:
+        raise ValueError(
+            f"A batch of {found} holds {', '.join(batch) or 'nothing'}, but {type(model).__name__} takes "
+            f"{', '.join([n for n in takes if n not in labels][:3])} …: {advice}"
+        )
