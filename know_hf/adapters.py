@@ -56,7 +56,8 @@ def check_adapter(model: nn.Module) -> None:
         ValueError: If it is not, or if the adapter has nothing that could be predicted.
     """
     if not is_adapted(model):
-        if getattr(model, "_hf_peft_config_loaded", False) or type(model).__name__ == "PeftMixedModel":
+        tuners = sys.modules.get("peft.tuners.tuners_utils")
+        if tuners and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
             raise ValueError(
                 "The model's adapters were added in a way that is not stored as one plain adapter folder: put the "
                 "adapter on its base model with peft.get_peft_model(base, config) instead."

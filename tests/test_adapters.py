@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from conftest import QUICK
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel, default_data_collator
 
 from know_hf import Trajectory, enrich, enrich_pretrained, kinds_of
 from know_hf.hub.push import check_files, find_uploads
@@ -108,3 +109,134 @@ def test_scores_plan_card_and_push(run):
 def test_kinds_of_an_adapter_are_those_of_its_layers(text_model_folder):
     kinds = kinds_of(adapted(text_model_folder))
     assert all("lora_" in name or "classifier" in name for name in kinds) and len(kinds) >= 10
+
+
+def low_rank(**options):
+    return peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"], **options)
+
+
+def base(folder):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+
+
+def tiny_gpt():
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16, "bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=20, **sizes))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["pooler"]}])
+def test_the_active_adapter_is_trained_stored_predicted_and_pushed(text_model_folder, sentences, tmp_path, options):
+    def two():
+        model = peft.get_peft_model(base(text_model_folder), low_rank())
+        model.add_adapter("mine", low_rank())
+        model.set_adapter("mine")
+        return model
+
+    def one():
+        return peft.get_peft_model(base(text_model_folder), low_rank(**options), adapter_name="mine")
+
+    model = one() if options else two()
+    idle = {n: t.clone() for n, t in model.state_dict().items() if ".default." in n}
+    result = enrich_pretrained(
+        model, sentences, tmp_path, eval_dataset=sentences, steps=1, num_stages=2, **{**QUICK, "learning_rate": 1e-2}
+    )
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in idle.items())
+    folders = [checkpoint.folder for checkpoint in result.trajectory.checkpoints]
+    for folder in (*folders, result.checkpoints["x2"]):
+        assert not [path for path in folder.iterdir() if path.is_dir()]
+        assert not [name for name in Checkpoint(folder).tensors if "mine" in name or "default" in name]
+        loaded = peft.PeftModel.from_pretrained(base(text_model_folder), folder)
+        stored = load_file(folder / "adapter_model.safetensors")
+        live = peft.get_peft_model_state_dict(loaded)
+        assert stored.keys() <= live.keys() and all(torch.equal(live[name], stored[name]) for name in stored)
+    first, last = (load_file(f / "adapter_model.safetensors") for f in folders)
+    assert all(not torch.equal(first[name], last[name]) for name in first if "lora_A" in name)
+    uploads = find_uploads(tmp_path)[1]
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(uploads[0].files)
+    moved = load_file(result.checkpoints["x2"] / "adapter_model.safetensors")
+    assert any(not torch.equal(first[name], moved[name]) for name in first if "lora_" in name)
+
+
+def several_active(folder):
+    config = peft.LoraConfig(r=2, target_modules=["query", "value"])
+    model = peft.get_peft_model(base(folder), config)
+    model.add_adapter("mine", config)
+    model.base_model.set_adapter(["default", "mine"])
+    return model
+
+
+def base_trained_too(folder):
+    model = peft.get_peft_model(base(folder), low_rank())
+    model.get_base_model().bert.pooler.requires_grad_(True)
+    return model
+
+
+def injected(folder):
+    return peft.inject_adapter_in_model(low_rank(), base(folder))
+
+
+def prompts(config):
+    return lambda folder: peft.get_peft_model(tiny_gpt(), config(task_type="CAUSAL_LM", num_virtual_tokens=2))
+
+
+def scales(folder):
+    layers = {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]}
+    return peft.get_peft_model(tiny_gpt(), peft.IA3Config(task_type="CAUSAL_LM", **layers))
+
+
+def tokens(folder):
+    return peft.get_peft_model(tiny_gpt(), peft.TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=[1, 2]))
+
+
+def frozen_but_norms(folder):
+    model = base(folder).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = "LayerNorm" in name
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (several_active, r"2 active adapters \(default, mine\)"),
+        (base_trained_too, "pooler.* is trained but not stored with the adapter"),
+        (injected, "not stored as one plain adapter folder"),
+        (prompts(peft.PromptTuningConfig), "PROMPT_TUNING adapter stores nothing|nothing to predict"),
+        (prompts(peft.PrefixTuningConfig), "PREFIX_TUNING adapter stores nothing|nothing to predict"),
+        (scales, "There would be nothing to predict: no parameter that is trained"),
+        (tokens, "There would be nothing to predict: no parameter that is trained"),
+        (frozen_but_norms, "There would be nothing to predict: no parameter that is trained"),
+    ],
+)
+def test_what_has_nothing_to_predict_is_refused(text_model_folder, tmp_path, model, message):
+    data = [{"input_ids": torch.tensor([1, 2]), "labels": 0} for _ in range(8)]
+    with pytest.raises(ValueError, match=message):
+        enrich_pretrained(
+            model(text_model_folder), data, tmp_path, data_collator=default_data_collator, num_stages=2, **QUICK
+        )
+    assert not list(tmp_path.glob("stage-*"))
+
+
+def test_norms_may_be_what_is_predicted(text_model_folder, sentences, tmp_path, caplog):
+    result = enrich_pretrained(
+        frozen_but_norms(text_model_folder), sentences, tmp_path, norms="bias", steps=1, num_stages=2, **QUICK
+    )
+    assert result.checkpoints
+
+
+@pytest.mark.parametrize("model", [prompts(peft.PromptTuningConfig), scales])
+def test_a_bare_trainer_refuses_or_warns(tmp_path, caplog, model):
+    from know_hf import ForgettingArguments, ForgettingTrainer
+
+    data = [{"input_ids": torch.tensor([1, 2]), "labels": torch.tensor([1, 2])} for _ in range(8)]
+    trainer = ForgettingTrainer(
+        model=model(None), args=ForgettingArguments(str(tmp_path), num_stages=2, **QUICK), train_dataset=data
+    )
+    if model is scales:
+        trainer.train()
+        assert "there will be nothing to predict, unless" in caplog.text
+    else:
+        with pytest.raises(ValueError, match="PROMPT_TUNING adapter stores nothing"):
+            trainer.train()

@@ -162,7 +162,11 @@ def enrich_pretrained(
     names, stages = method_names(retrodictor), trainer.args.num_stages
     predicted, _ = resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
     if not predicted:
-        raise ValueError("Nothing to predict: no parameter that is trained has kind conv, fc or bias.")
+        raise ValueError(
+            "There would be nothing to predict: no parameter that is trained has kind conv, fc or bias (a weight or "
+            "bias of a convolution or linear layer). Train some of them, use an adapter that stores such (LoRA), or "
+            "name others with norms=, embeddings= or kinds=."
+        )
     ratio = trainer.args.sampling_ratio
     for name, own in method_parameters(names, parameters, predictor, stages, ratio)[0].items():
         check_method(name, stages, sorted(set(predicted.values())), steps, own, iterate)

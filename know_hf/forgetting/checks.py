@@ -145,9 +145,11 @@ def check_model(model: nn.Module, recipe: str) -> None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("All parameters of the model are frozen; set requires_grad on those that are to be trained.")
     check_adapter(model)
-    if recipe == "forgetting" and not any(p.kind in PREDICTED_KINDS for p in kinds_of(model).values()):
+    if recipe == "forgetting" and not any(
+        p.kind in PREDICTED_KINDS and p.trained for p in kinds_of(model).values()
+    ):
         logger.warning(
-            "The model stores no weight or bias of a convolution or linear layer: there will be nothing to predict, "
+            "Nothing that is trained is a weight or bias of a convolution or linear layer: there will be nothing to predict, "
             "unless norms=, embeddings= or kinds= say otherwise."
         )
 

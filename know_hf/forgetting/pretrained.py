@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import set_seed
 
 from know_hf.adapters import is_live
@@ -21,6 +22,7 @@ from know_hf.data import (
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.stages import stage_plan, stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.forgetting.weights import plain_model
 from know_hf.models import load_model
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers
@@ -96,6 +98,8 @@ def make_trainer(
         )
     elif training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
         raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
+    if isinstance(model, nn.Module):
+        model = plain_model(model)
     _check_output_dir(args.output_dir, model)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
 

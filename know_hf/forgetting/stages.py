@@ -60,7 +60,9 @@ def check_train_dataset(dataset: Dataset) -> None:
         raise TypeError(
             f"train_dataset is a dictionary of splits ({', '.join(dataset)}); pass one, e.g. dataset['train']."
         )
-    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)) or not hasattr(dataset, "__len__"):
+    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)) or not (
+        hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    ):
         raise TypeError(
             f"train_dataset is a {type(dataset).__name__} without length; nested subsets need a map-style data set "
             "(datasets.Dataset, e.g. load_dataset(..., streaming=False))."
