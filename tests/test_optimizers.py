@@ -151,6 +151,12 @@ class Unstorable(LambdaLR):
         return {"made": object()}
 
 
+class Wrapping(torch.optim.SGD):
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, lr=0.1)
+        self.inner = inner
+
+
 def foreign_scheduler(model):
     return plain(model)[0], decaying(model)[1]
 
@@ -170,6 +176,7 @@ def short(model):
         (lambda model: (None, decaying(model)[1]), "LambdaLR .* belongs to another optimizer"),
         (foreign_scheduler, "belongs to another optimizer"),
         (foreign_parameters, "parameters in the optimizer .* are not the model's"),
+        (lambda model: (Wrapping(plain(model)[0]), None), "Wrapping .* wraps SGD"),
         (short, "OneCycleLR .* ends after 3 steps, but a stage takes 8"),
         (
             lambda model: (o := plain(model)[0], Unstorable(o, lambda step: 1.0)),
@@ -188,7 +195,7 @@ def test_lengths_that_do_not_fit_are_said(tmp_path, caplog):
     assert "keeps its length, while the stages take 8, 4, 2 steps" in caplog.text
     caplog.clear()
     make(tmp_path / "b", decaying, recipe="equal_compute", num_train_epochs=4).train()
-    assert "learning rate of 0 from step 8 on, but a stage takes 12 steps" in caplog.text
+    assert "learning rate of 0 before a stage ends, which takes 12 steps" in caplog.text
     caplog.clear()
     make(tmp_path / "c", none, warmup_steps=2).train()
     assert "warmup_steps=2 lasts for all of the 2 steps of the shortest stage" in caplog.text

@@ -19,7 +19,8 @@ class ForgettingSettings:
         train_stage_zero: Whether stage 0 is trained on all the data or the model taken as it is. By default
             [`enrich_pretrained`] trains it when the head is new, and a bare [`ForgettingTrainer`] takes it as it is.
         carry_optimizer: Whether optimizer moments carry over from stage to stage (the authors' code) or each
-            stage starts fresh. The learning rate schedule restarts either way.
+            stage starts fresh. The learning rate schedule and the optimizer's settings restart either way, also those
+            given to the trainer as ``optimizers``.
         self_check: Whether to train one further, smallest stage from which Θ^0 can be retrodicted as a test.
         recipe: ``"forgetting"``, or a control that spends training the same data and steps otherwise:
             ``"incremental"`` trains from the smallest subset to the largest, the last stage is the result;

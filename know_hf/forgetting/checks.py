@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,13 @@ def check_batches(trainer: Trainer) -> None:
     """
     _check_batch(trainer, trainer.get_train_dataloader, trainer.train_dataset, "train_dataset")
     evaluation = trainer.eval_dataset
+    # By name, as Trainer itself asks for them: it keeps loaders under these names.
+    parts = evaluation.items() if isinstance(evaluation, dict) else [(None, evaluation)]
     dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
     try:
-        for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
+        for part, dataset in parts:
             if dataset is not None:
-                _check_batch(trainer, lambda d=dataset: trainer.get_eval_dataloader(d), dataset, "eval_dataset")
+                _check_batch(trainer, partial(trainer.get_eval_dataloader, part), dataset, "eval_dataset")
     finally:
         trainer.args.dataloader_drop_last = dropping
 

@@ -42,7 +42,7 @@ class Optimization:
         if self._scheduler is not None:
             self._check_scheduler(trainer)
         if self._given:
-            _check_parameters(trainer)
+            _check_optimizer(trainer)
         else:
             trainer.create_optimizer()
         self._optimizer = trainer.optimizer
@@ -81,14 +81,15 @@ class Optimization:
                 trainer.optimizer = None
             return
         trainer.optimizer = self._optimizer
-        if keep_moments:
-            # In place: reading a state dict back may change the type of moments.
-            for group, start in zip(self._optimizer.param_groups, self._start["param_groups"], strict=True):
-                kept = {"params": group["params"]}
-                group.clear()
-                group.update({**copy.deepcopy(start), **kept})
-        else:
-            self._optimizer.load_state_dict(copy.deepcopy(self._start))
+        # In place: reading a state dict back may change the type of moments.
+        for group, start in zip(self._optimizer.param_groups, self._start["param_groups"], strict=True):
+            parameters = group["params"]
+            group.clear()
+            group.update({**copy.deepcopy(start), "params": parameters})
+        if not keep_moments:
+            self._optimizer.state.clear()
+            if self._start["state"]:
+                self._optimizer.load_state_dict(copy.deepcopy(self._start))
         # Trainer makes one of its own, of the stage's length, where there is none.
         trainer.lr_scheduler = self._scheduler
         if self._scheduler is not None:
@@ -124,11 +125,10 @@ class Optimization:
                 "every stage's length)."
             )
         factors = getattr(self._scheduler, "lr_lambdas", [])
-        ends = [i for i in range(1, max(steps)) if factors and all(factor(i) == 0 for factor in factors)]
-        if ends:
+        if factors and max(steps) > 1 and all(factor(max(steps) - 1) == 0 for factor in factors):
             logger.warning(
-                "The scheduler given in optimizers=(…) has a learning rate of 0 from step %d on, but a stage takes %d "
-                "steps.", ends[0], max(steps),
+                "The scheduler given in optimizers=(…) comes to a learning rate of 0 before a stage ends, which takes "
+                "%d steps.", max(steps),
             )  # fmt: skip
         if len(set(steps)) > 1:
             logger.warning(
@@ -159,7 +159,15 @@ class Optimization:
             ) from error
 
 
-def _check_parameters(trainer: Trainer) -> None:
+def _check_optimizer(trainer: Trainer) -> None:
+    name, kind = type(trainer.optimizer).__name__, torch.optim.Optimizer
+    within = [value for value in vars(trainer.optimizer).values() if isinstance(value, kind)]
+    if within or not isinstance(trainer.optimizer, kind):
+        what = f"wraps {type(within[0]).__name__}" if within else "is not a torch.optim.Optimizer"
+        raise ValueError(
+            f"The {name} given in optimizers=(…) {what}, so that it cannot be started again with every stage: pass a "
+            "plain optimizer, or set optim in the training arguments."
+        )
     own = {id(parameter) for parameter in trainer.model.parameters()}
     held = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
     if foreign := sum(id(parameter) not in own for parameter in held):

@@ -53,6 +53,10 @@ class ForgettingMixin:
     ``stage-0`` … as plain ``from_pretrained`` folders and ``trajectory.json``; running again in the same folder
     continues where an earlier run stopped and gives the same trajectory. The live model ends as the last stage trained.
 
+    Raises:
+        TypeError: If model, arguments or data are of a kind that cannot be used.
+        ValueError: If there is no model, or only a part of it is compiled.
+
     Source: paper section 3.
 
     Example:
@@ -98,7 +102,7 @@ class ForgettingMixin:
             TrajectoryError: If the folder holds another run.
             KeyboardInterrupt: If SIGTERM came; the stage was saved at the step it had reached.
             TypeError: If the training data have no length.
-            ValueError: If the settings do not fit the data.
+            ValueError: If settings, optimizer or model do not fit the data or one another; nothing is trained then.
         """
         if trial is not None or self.model_init is not None:
             raise ValueError("Forgetting needs one model from start to end: trial and model_init are not supported.")
