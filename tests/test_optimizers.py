@@ -190,6 +190,23 @@ def test_what_cannot_work_stage_by_stage_is_refused(tmp_path, optimizers, messag
     assert not list(tmp_path.glob("stage-*")) and not (tmp_path / "trajectory.json").exists()
 
 
+def test_moments_that_cannot_be_stored_are_seen_after_one_step(tmp_path):
+    class Remembering(torch.optim.SGD):
+        def step(self, closure=None):
+            super().step(closure)
+            for parameter in self.param_groups[0]["params"]:
+                self.state[parameter]["past"] = [1.0]
+
+    def remembering(model):
+        return Remembering(model.parameters(), lr=0.01), None
+
+    trainer = make(tmp_path / "carried", remembering)
+    with pytest.raises(TypeError, match="keeps a list as 'past', which cannot be carried over"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+    make(tmp_path / "fresh", remembering, carry_optimizer=False).train()
+
+
 def test_lengths_that_do_not_fit_are_said(tmp_path, caplog):
     make(tmp_path / "a", decaying).train()
     assert "keeps its length, while the stages take 8, 4, 2 steps" in caplog.text

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
 
 from know_hf.trajectory.checkpoint import Checkpoint, TrajectoryError
 
@@ -65,6 +66,31 @@ def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
     return f"no {', '.join(missing)} (save_only_model?)" if missing else None
 
 
+def _storable(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:
+    """Tensors and numbers that an optimizer keeps, as ``<parameter>.<name>``; ``TypeError`` for anything else."""
+    tensors, numbers = {}, {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value
+            elif isinstance(value, (int, float, bool, type(None))):
+                numbers[f"{index}.{name}"] = value
+            else:
+                raise TypeError(
+                    f"This optimizer keeps a {type(value).__name__} as {name!r}, which cannot be carried over "
+                    "between stages: set carry_optimizer=False."
+                )
+    return tensors, numbers
+
+
+class CheckMoments(TrainerCallback):
+    """Sees after the first step of a stage, and not after its last, whether the optimizer's state can be stored."""
+
+    def on_step_end(self, args, state, control, optimizer=None, **_):
+        if args.carry_optimizer and state.global_step == 1 and optimizer is not None:
+            _storable(optimizer)
+
+
 class OptimizerState:
     """An optimizer's state as one safetensors file, no pickle: ``<parameter>.<name>`` → tensor."""
 
@@ -77,20 +103,10 @@ class OptimizerState:
         Raises:
             TypeError: If the optimizer keeps anything but tensors and numbers for a parameter.
         """
-        tensors, numbers = {}, {}
-        for index, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{index}.{name}"] = value.contiguous()
-                elif isinstance(value, (int, float, bool, type(None))):
-                    numbers[f"{index}.{name}"] = value
-                else:
-                    raise TypeError(
-                        f"This optimizer keeps a {type(value).__name__} as {name!r}, which cannot be carried over "
-                        "between stages: set carry_optimizer=False."
-                    )
+        tensors, numbers = _storable(optimizer)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".partial")
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(tensors, temporary, metadata={"numbers": json.dumps(numbers)})
         os.replace(temporary, self.path)
 

@@ -24,7 +24,7 @@ from know_hf.forgetting.checks import (
 from know_hf.forgetting.optimization import Optimization
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
-from know_hf.forgetting.resume import OptimizerState, last_complete_checkpoint
+from know_hf.forgetting.resume import CheckMoments, OptimizerState, last_complete_checkpoint
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.locking import locked
@@ -146,7 +146,9 @@ class ForgettingMixin:
                 record.save(root)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
-        self.add_callback(termination)
+        callbacks = [termination, *([] if self._loads_by_itself() else [CheckMoments()])]
+        for callback in callbacks:
+            self.add_callback(callback)
         try:
             for stage, subset in zip(record.stages, subsets, strict=True):
                 self._stage = stage
@@ -172,7 +174,8 @@ class ForgettingMixin:
                 if termination.told(args):  # too late in the stage to stop within it
                     raise KeyboardInterrupt(f"terminated; stage {stage.index} is finished")
         finally:
-            self.remove_callback(termination)
+            for callback in callbacks:
+                self.remove_callback(callback)
             self._in_memory = None  # whoever comes next may put other weights into the model
             self.train_dataset, args.output_dir, args.max_steps, self._stage = full_dataset, output_dir, max_steps, None
         if history:
