@@ -68,7 +68,8 @@ def test_killed_with_an_own_optimizer_equals_uninterrupted(tmp_path, optimizers,
     if optimizers in (on_plateau, none):
         settings |= {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss"}
     if optimizers is none:
-        settings["lr_scheduler_type"] = "reduce_lr_on_plateau"
+        plateau = {"patience": 0, "threshold": 1.0, "factor": 0.5}
+        settings |= {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": plateau}
     whole = make(tmp_path / "whole", optimizers, **settings)
     expected = type(whole.optimizer)
     whole.train()
