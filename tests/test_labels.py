@@ -184,3 +184,32 @@ def test_prepared_labels_follow_the_names(text_model_folder, tmp_path):
     assert found == [[1, 2], [2, 1]]
     rows_read = make_preprocessing(model, text_model_folder, order).apply(rows([0, 1], ["c", "a"]))
     assert np.array_equal(rows_read["labels"][:], [2, 0])
+
+
+def test_data_that_the_caller_prepared(critic, tmp_path):
+    """Trainer's own way: labels are compared by number, so they have to mean the same."""
+    from transformers import default_data_collator
+
+    from know_hf import ForgettingArguments, ForgettingTrainer
+
+    model = AutoModelForSequenceClassification.from_pretrained(critic(["a", "b", "c"]))
+
+    def tokens(labels, names=None):
+        feature = ClassLabel(names=names) if names else Value("int64")
+        columns = {"input_ids": [[4, 6]] * len(labels), "labels": labels}
+        return Dataset.from_dict(columns).cast_column("labels", feature)
+
+    def trainer(evaluation):
+        args = ForgettingArguments(str(tmp_path / "out"), **RUN)
+        train = tokens([0, 1, 2, 0] * 2, ["a", "b", "c"])
+        return ForgettingTrainer(model, args, default_data_collator, train, evaluation)
+
+    for evaluation, message in (
+        (tokens([0, 1], ["b", "c"]), "eval_dataset numbers its classes b, c .*train_dataset a, b, c .*align_labels"),
+        (tokens([1, -1]), "eval_dataset: 1 of 2 rows have a negative label in 'labels', the first is row 1"),
+        ({"new": tokens([-1], ["a"])}, "eval_dataset new: 1 of 1 rows have a negative label"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer(evaluation).train()
+    assert not list(tmp_path.glob("out/stage-*"))
+    trainer(tokens([0, 1], ["a", "b"])).train()

@@ -95,6 +95,51 @@ def _check_eval_dataset(dataset: Any) -> None:
         raise ValueError("eval_dataset is empty; pass examples to score the stages on, or leave it out.")
 
 
+def check_labels(trainer: Trainer) -> None:
+    """Looks at the label columns of data that the caller prepared, as far as they are read as they are stored.
+
+    Raises:
+        ValueError: If rows are unlabelled, or evaluation data number the classes otherwise than training data.
+    """
+    config = getattr(trainer.model, "config", None)
+    if getattr(config, "problem_type", None) == "regression" or getattr(config, "num_labels", 0) == 1:
+        return  # any number is a target
+    evaluation = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
+    own = _label_column(trainer.train_dataset)
+    for what, data in [
+        ("train_dataset", trainer.train_dataset),
+        *((f"eval_dataset {n}", d) for n, d in evaluation.items()),
+    ]:
+        if (column := _label_column(data)) is None:
+            continue
+        labels = data.with_format("numpy", columns=[column])[column][:]
+        if (unlabelled := labels < 0).any():
+            raise ValueError(
+                f"{what.strip()}: {unlabelled.sum()} of {len(labels)} rows have a negative label in {column!r}, the "
+                f"first is row {int(unlabelled.argmax())} ({labels[unlabelled][0]}): unlabelled? Pass another split."
+            )
+        names = getattr(data.features[column], "names", None)
+        known = getattr(trainer.train_dataset.features[own], "names", None) if own else None
+        if names and known and names != known[: len(names)]:
+            raise ValueError(
+                f"{what.strip()} numbers its classes {', '.join(names[:4])} …, train_dataset {', '.join(known[:4])} …, so "
+                "that labels would be compared by number: eval_dataset.align_labels_with_mapping("
+                f"{{name: number of train_dataset}}, {column!r}) puts them right."
+            )
+
+
+def _label_column(dataset: Any) -> str | None:
+    """The column of one class an example, where it is read as it is stored."""
+    if not isinstance(dataset, datasets.Dataset) or dataset.format["type"] == "custom":
+        return None  # a transform may do anything to it
+    integer = [
+        name
+        for name, feature in dataset.features.items()
+        if isinstance(feature, datasets.ClassLabel) or (isinstance(feature, datasets.Value) and "int" in feature.dtype)
+    ]
+    return next((name for name in ("labels", "label") if name in integer), None)
+
+
 def check_sizes(sizes: Sequence[int], args, model: nn.Module) -> None:
     """Says beforehand what a small subset would do hours later.
 
@@ -146,12 +191,10 @@ def check_model(model: nn.Module, recipe: str) -> None:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("All parameters of the model are frozen; set requires_grad on those that are to be trained.")
     check_adapter(model)
-    if recipe == "forgetting" and not any(
-        p.kind in PREDICTED_KINDS and p.trained for p in kinds_of(model).values()
-    ):
+    if recipe == "forgetting" and not any(p.kind in PREDICTED_KINDS and p.trained for p in kinds_of(model).values()):
         logger.warning(
-            "Nothing that is trained is a weight or bias of a convolution or linear layer: there will be nothing to predict, "
-            "unless norms=, embeddings= or kinds= say otherwise."
+            "Nothing that is trained is a weight or bias of a convolution or linear layer: there will be nothing to "
+            "predict, unless norms=, embeddings= or kinds= say otherwise."
         )
 
 

@@ -15,6 +15,7 @@ from know_hf.adapters import is_adapted, make_plain
 from know_hf.forgetting.checks import (
     check_batches,
     check_construction,
+    check_labels,
     check_model,
     check_model_kind,
     check_settings,
@@ -191,6 +192,7 @@ class ForgettingMixin:
         check_sizes([len(subset) for subset in stage_subsets(self.train_dataset, args)], args, self.model)
         check_model(self.model, args.recipe)
         self._optimization.check_lengths(args, sizes[first_trained_stage(args) :], steps)
+        check_labels(self)
         check_batches(self)
 
     def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
