@@ -122,8 +122,8 @@ def check_labels(trainer: Trainer) -> None:
         known = getattr(trainer.train_dataset.features[own], "names", None) if own else None
         if names and known and names != known[: len(names)]:
             raise ValueError(
-                f"{what.strip()} numbers its classes {', '.join(names[:4])} …, train_dataset {', '.join(known[:4])} …, so "
-                "that labels would be compared by number: eval_dataset.align_labels_with_mapping("
+                f"{what.strip()} numbers its classes {', '.join(names[:4])} …, train_dataset {', '.join(known[:4])} …, "
+                "so that labels would be compared by number: eval_dataset.align_labels_with_mapping("
                 f"{{name: number of train_dataset}}, {column!r}) puts them right."
             )
 
