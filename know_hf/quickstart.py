@@ -83,7 +83,7 @@ def quickstart(output_dir: str | Path = "know-quickstart", *, seeds: int = 5) ->
     naive = enrich_trained(trainer, retrodictor="naive", steps=1, self_check=False)
     shrunk = enrich_trained(trainer, retrodictor="shrink", self_check=False)
     result = enrich_trained(trainer)  # last, so that the report is KNOWN's
-    arms = {"naive": naive.checkpoints["x2"]}
+    arms = {"naive": next(iter(naive.checkpoints.values()))}
     arms |= {f"shrink to {name}'s norms": folder for name, folder in shrunk.checkpoints.items()}
     arms |= {f"KNOWN {name}": folder for name, folder in result.checkpoints.items()}
     compared = transfer(

@@ -1,5 +1,6 @@
 """Which methods, with which parameters and learned weights, into which folders: settled before anything runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from know_hf.known import KnownPredictor
 from know_hf.retrodiction import ALL, METHODS, get_method
 from know_hf.retrodiction.learned import NinoMLP
 from know_hf.trajectory import Trajectory
+
+#: What the folder of a step is called, see [`step_names`].
+STEP_NAME = re.compile(r"x\d+(\.\d+)?")
 
 
 def method_names(retrodictor: str | Sequence[str]) -> list[str]:

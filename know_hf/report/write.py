@@ -35,7 +35,7 @@ def write_page(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / "recipe.json").exists():
         from know_hf.report.laboratory import write_laboratory_report
-        from know_hf.transfer.laboratory import LaboratoryResult
+        from know_hf.transfer.outcome import LaboratoryResult
 
         return write_laboratory_report(LaboratoryResult.load(folder))
     if (folder / "transfer.json").exists():

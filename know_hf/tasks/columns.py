@@ -2,8 +2,8 @@
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Image, Value
-from tqdm.auto import tqdm
 
+from know_hf.progress import progress_bar
 from know_hf.tasks.segmentation import NO_CLASS
 from know_hf.tasks.table import get_task
 from know_hf.tasks.task import Columns
@@ -110,7 +110,7 @@ def _class_names(dataset: Dataset, label: str) -> list[str]:
 def _mask_classes(dataset: Dataset, label: str) -> list[str]:
     """Classes 0 to the highest in any mask; nothing but the masks themselves says how many there are."""
     highest = 0
-    for row in tqdm(dataset.select_columns([label]), desc="Looking for classes in the masks", leave=False):
+    for row in progress_bar(dataset.select_columns([label]), desc="Looking for classes in the masks", leave=False):
         values = np.asarray(row[label])
         highest = max(highest, int(values.max(where=values != NO_CLASS, initial=0)))
     return [str(i) for i in range(highest + 1)]

@@ -87,6 +87,7 @@ class ForgettingRun:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
         own = {**self.pretraining.training}
+        batch = own.get("per_device_train_batch_size", ForgettingArguments.per_device_train_batch_size)
         if self.recipe != "forgetting":
             own.pop("self_check", None)
         return ForgettingArguments(
@@ -97,7 +98,7 @@ class ForgettingRun:
                 "eval_steps": 1 / CURVE_POINTS,
                 "save_strategy": "no",
                 "logging_strategy": "no",
-                "per_device_eval_batch_size": 512,
+                "per_device_eval_batch_size": get_task(self.columns.task).eval_batch_size(batch),
                 "dataloader_pin_memory": accelerator,
                 "use_cpu": not accelerator,
                 "remove_unused_columns": False,

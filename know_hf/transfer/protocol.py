@@ -218,8 +218,7 @@ def _train(
             "learning_rate": rate,
             "lr_scheduler_type": "cosine",
             "per_device_train_batch_size": protocol.batch_size,
-            # Scores of pixels and words take more room than those of classes.
-            "per_device_eval_batch_size": 512 if task.one_class else protocol.batch_size,
+            "per_device_eval_batch_size": task.eval_batch_size(protocol.batch_size),
             "dataloader_drop_last": len(train) > protocol.batch_size,
             "dataloader_pin_memory": torch.accelerator.is_available(),
             "use_cpu": not torch.accelerator.is_available(),
