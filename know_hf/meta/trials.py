@@ -27,6 +27,7 @@ from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
+from know_hf.transfer.protocol import Advance
 
 #: Stages of a trial: five to read and one further step to each side.
 STAGES = 7
@@ -193,7 +194,7 @@ class TrialRun:
         model, train, test = self.parts()
         trainer = ForgettingTrainer(
             model=model, args=self.arguments(work), train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric("accuracy"),
+            compute_metrics=load_metric("accuracy"), callbacks=[Advance()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         content: dict[str, Any] = {"settings": asdict(trial), "versions": versions()}

@@ -22,7 +22,7 @@ from know_hf.trajectory.record import FILE_NAME, write_atomically
 from know_hf.transfer.examples import Augmentation, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
-from know_hf.transfer.protocol import Stopwatch
+from know_hf.transfer.protocol import Advance, Stopwatch
 from know_hf.transfer.recipe import Pretraining
 
 #: Points of the learning curve of stage 0, by which one sees whether it had converged.
@@ -128,6 +128,7 @@ class ForgettingRun:
         trainer.remove_callback(PrinterCallback)
         watch = Stopwatch()
         trainer.add_callback(watch)
+        trainer.add_callback(Advance())
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
         trainer.train()
 

@@ -22,6 +22,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import kinds_of
 from know_hf.transfer.examples import Augmentation, Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
+from know_hf.transfer.workers import advance
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _train(
         data_collator=as_it_is,
         compute_metrics=load_metric(protocol.metric, task.name, len(columns.class_names)),
         preprocess_logits_for_metrics=task.keep,
-        callbacks=callbacks,
+        callbacks=[*callbacks, Advance()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -245,6 +246,13 @@ def _train(
 
 def _score(trainer: Trainer, examples: Examples) -> float:
     return float(evaluate_all(trainer, examples)["eval_score"])
+
+
+class Advance(TrainerCallback):
+    """Tells [`Workers`](know_hf.transfer.workers) of every step how many examples it took."""
+
+    def on_step_end(self, args, *_, **__):
+        advance(args.train_batch_size * args.gradient_accumulation_steps)
 
 
 class Stopwatch(TrainerCallback):
