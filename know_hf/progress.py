@@ -96,8 +96,8 @@ class Lines:
         self.postfix = text
 
     def close(self) -> None:
-        """Ends it, with a line if it had written any."""
-        if not self.closed and self._last[0] > self.begun:
+        """Ends it, with a line if it had written any and went on since."""
+        if not self.closed and self._last[0] > self.begun and self._last[1] != self.n:
             self._write(time.monotonic())
         self.closed = True
 

@@ -14,6 +14,7 @@ from know_hf.enrichment.methods import check_prediction, method_names
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
+from know_hf.enrichment.verdict import Deciding, deciding_score, verdict
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.pretrained import make_arguments, make_trainer
 from know_hf.forgetting.stages import stage_subsets
@@ -22,7 +23,7 @@ from know_hf.forgetting.weights import load_weights
 from know_hf.hub.push import ensure_repository
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
-from know_hf.report import write_report
+from know_hf.report import VERDICT_FILE, write_report
 from know_hf.trajectory import kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
 
@@ -227,13 +228,24 @@ def enrich_trained(
     checkpoints = run.write_steps(run.folders(None), steps, *_finishing(trainer, trainer.train_dataset, renew))
     result = run.result(root, checkpoints)
     result.self_check = checked
+    result.verdict = verdict(result, _deciding(trainer, result))
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
+        write_atomically(result.report / VERDICT_FILE, f"{result.verdict}\n")
         if checked:
             write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _deciding(trainer, result: EnrichmentResult) -> Deciding | None:
+    args, data = trainer.args, trainer.eval_dataset
+    examples = len(data) if hasattr(data, "__len__") and not isinstance(data, dict) else None
+    record = result.trajectory.record
+    return deciding_score(
+        record.model.get("task"), record.stages[0].metrics, examples, args.metric_for_best_model, args.greater_is_better
+    )
 
 
 def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> dict[str, float]:

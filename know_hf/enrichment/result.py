@@ -21,6 +21,8 @@ class EnrichmentResult:
             those of stage 0 with its statistics re-estimated like the predictions', the fair comparison.
         self_check: Result of the self-check, when it was asked for.
         report: Folder of plots and tables, when they were made.
+        verdict: What all of it allows to say, in plain sentences (``know_hf/enrichment/verdict.py``); empty where only
+            weights were predicted.
 
     Source: ours.
 
@@ -38,6 +40,7 @@ class EnrichmentResult:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     self_check: dict[str, Any] | None = None
     report: Path | None = None
+    verdict: str = ""
 
     def push_to_hub(self, repo_id: str, *, method: str | None = None, **options) -> str:
         """Uploads the steps as revisions of one repository: ``from_pretrained(repo_id, revision="x4")``.

@@ -8,6 +8,9 @@ from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
 from know_hf.trajectory.record import write_atomically
 
+#: In a run's report, for its page: what its last enrichment allowed to say.
+VERDICT_FILE = "verdict.txt"
+
 
 def write_report(result: EnrichmentResult) -> Path:
     """Writes ``report/``: ``report.md`` and, with matplotlib, ``forgetting_curve.png``.
@@ -54,6 +57,8 @@ def report_markdown(result: EnrichmentResult) -> str:
             for metric, v in result.self_check["scores"].items()
         ]
         text += "\n\n" + table(scores) if len(scores) > 1 else ""
+    if result.verdict:
+        text += f"\n\n## Verdict\n\n{result.verdict}"
     return text + "\n"
 
 
