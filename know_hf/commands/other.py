@@ -52,9 +52,10 @@ def run_convert(options: argparse.Namespace, rest: list[str]) -> None:
 def run_quickstart(options: argparse.Namespace, rest: list[str]) -> None:
     """``know-hf quickstart``."""
     quiet()
+    from know_hf.commands.watching import WatchedTrainer
     from know_hf.quickstart import quickstart
 
-    quickstart(options.output_dir, seeds=options.seeds)
+    quickstart(options.output_dir, seeds=options.seeds, trainer_class=WatchedTrainer)
 
 
 def run_env(options: argparse.Namespace, rest: list[str]) -> None:

@@ -54,7 +54,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     given = {name: value for name, value in vars(found).items() if name in names and value is not unset}
     training = {name: number(value) for name, value in recipe.items() if name in names and name not in own_names}
     training.update(given)
-    return {**{n: v for n, v in recipe.items() if n in own_names}, **own}, training
+    return {**plain_values({n: number(v) for n, v in recipe.items() if n in own_names}), **own}, training
 
 
 def check_types(recipe: Mapping[str, Any], training: Mapping[str, str], where: object) -> None:
@@ -109,7 +109,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def number(value: Any) -> Any:
-    """YAML reads 1e-3 as text; settings mean a number."""
+    """YAML reads 1e-3 as text; settings mean a number, also in lists."""
+    if isinstance(value, list):
+        return [number(one) for one in value]
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
         return float(value)
     return value
@@ -129,6 +131,9 @@ def plain_values(given: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"parameters: a value is not plain YAML: {error}") from error
     if isinstance(given.get("arms"), list):
         given["arms"] = pairs(given["arms"], "arms", "NAME=FOLDER")
+    for name in ("learning_rates", "input_columns"):
+        if name in given and not isinstance(given[name], list):
+            given[name] = [given[name]]
     if isinstance(given.get("method"), list) and len(given["method"]) == 1:
         given["method"] = given["method"][0]
     return given

@@ -22,7 +22,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     import torch
     from accelerate import PartialState
 
-    from know_hf.commands.checks import check_model, check_splits
+    from know_hf.checks import check_model, check_splits
     from know_hf.commands.watching import WatchedTrainer
     from know_hf.data import load_split
     from know_hf.forgetting.arguments import ForgettingArguments
@@ -64,7 +64,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
 
 
 def _evaluation_split(settings: dict[str, Any]) -> str | None:
-    from know_hf.commands.checks import split_names
+    from know_hf.checks import split_names
 
     split = settings.get("eval_split")
     if split is None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from know_hf.checks import check_splits
 from know_hf.enrichment.provenance import hash_file
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
@@ -123,6 +124,8 @@ def meta_train(
     windows_of(settings.target, config)
     if settings.functional.epochs and not data:
         raise ValueError("The functional objective runs networks on images: name the data sets of the trials (data).")
+    for source in data:
+        check_splits(str(source), "train")
     split = split_trials(meta, held_out_architectures, held_out_data, branched=settings.target != "stage")
     trained_on = {name for part in asdict(split).values() for name in part}
     described = {

@@ -9,10 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from know_hf.checks import check_model, check_splits
 from know_hf.data import load_split
 from know_hf.enrichment.methods import load_predictor, predictor_parameters
 from know_hf.enrichment.stream import enrich
+from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
+from know_hf.models import check_timm
 from know_hf.retrodiction import METHODS, check_method
 from know_hf.tasks import find_columns, get_task
 from know_hf.trajectory import Trajectory
@@ -23,7 +26,35 @@ from know_hf.transfer.outcome import SettingResult, setting_folder, stages_read
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.pretraining import ForgettingRun, build_model
 from know_hf.transfer.recipe import Recipe, Setting
-from know_hf.transfer.run import Comparison
+from know_hf.transfer.run import Comparison, check_sizes
+
+
+def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping[str, Any]) -> None:
+    """Raises what a setting would raise after hours of training, as far as names and numbers alone can tell.
+
+    Raises:
+        FileNotFoundError: If a model or data cannot be found.
+        ValueError: If methods, steps, predictors and stages do not fit each other, or there is no such split.
+    """
+    source, target = setting.pretraining, setting.transfer
+    fields = ForgettingArguments(str(setting_folder(Path(), setting)), **source.training)
+    stages = setting.read_stages or fields.num_stages
+    if stages > fields.num_stages:
+        raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
+    for method in setting.methods:
+        learned = load_predictor(predictor, stages) if METHODS[method].predictor else None
+        own = {} if learned is None else predictor_parameters(learned, fields.sampling_ratio)
+        check_method(method, stages, ["fc"], setting.steps, own)
+    for further in predictors.values():
+        load_predictor(further, stages)
+    if source.model is not None:
+        check_model(source.model)
+    elif "timm" in source.architecture:
+        check_timm(source.architecture["timm"])
+    check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
+    if target is not None:
+        splits = (target.train_split, target.test_split, target.validation_split)
+        check_splits(recipe.data(target.dataset), *(split for split in splits if split is not None))
 
 
 class Bench:
@@ -56,16 +87,9 @@ class Bench:
         self.comparison: Comparison | None = None
 
     def check(self) -> None:
-        """Raises what would be raised after hours of training: predictors, steps, sizes."""
+        """Raises what would be raised after hours of training, once the data are there: their columns and sizes."""
         setting, source = self.setting, self.setting.pretraining
         fields = ForgettingRun(self.folder, "forgetting", source, self.columns, {}).arguments()
-        stages = setting.read_stages or fields.num_stages
-        for method in setting.methods:
-            learned = load_predictor(self.predictor, stages) if METHODS[method].predictor else None
-            own = {} if learned is None else predictor_parameters(learned, fields.sampling_ratio)
-            check_method(method, stages, ["fc"], setting.steps, own)
-        for predictor in self.predictors.values():
-            load_predictor(predictor, stages)
         # How many examples the rows of a text make shows when they are prepared.
         if get_task(self.columns.task).rows_are_examples:
             sampled = fields.num_stages + bool(fields.self_check)
@@ -74,11 +98,8 @@ class Bench:
             return
         protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
         load_metric(protocol.metric, columns.task, len(columns.class_names))
-        own_validation = self.transfer_data["validation"] is None
-        needed = (protocol.examples or 1) + (protocol.validation_examples if own_validation else 0)
-        found = len(self.transfer_data["train"])
-        if get_task(columns.task).rows_are_examples and found < needed:
-            raise ValueError(f"{setting.name}: the downstream data have {found} examples, {needed} are asked for.")
+        validated = self.transfer_data["validation"] is not None
+        check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""

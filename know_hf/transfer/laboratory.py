@@ -11,7 +11,7 @@ from know_hf.forgetting.recipe import versions
 from know_hf.locking import locked
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.record import write_atomically
-from know_hf.transfer.bench import Bench
+from know_hf.transfer.bench import Bench, check_names
 from know_hf.transfer.outcome import LaboratoryResult
 from know_hf.transfer.recipe import Recipe
 from know_hf.transfer.workers import Workers
@@ -50,9 +50,12 @@ def run_recipe(
     output_dir = Path(output_dir)
     with locked(output_dir), _Clock(output_dir / "wall.json"), Workers(recipe.processes) as workers:
         _same_recipe(output_dir / "recipe.json", recipe)
+        for setting in recipe.settings:  # all of them, before anything is loaded
+            check_names(recipe, setting, predictor, predictors or {})
         benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.settings]
         for bench in benches:  # all of them, before the first is prepared
             bench.check()
+        _note_recipe(output_dir / "recipe.json", recipe)
         for bench in benches:
             bench.prepare()
         pretrained = {run.folder: run for bench in benches for run in bench.runs.values()}
@@ -68,16 +71,20 @@ def run_recipe(
 
 
 def _same_recipe(path: Path, recipe: Recipe) -> None:
-    described = json.loads(json.dumps(asdict(recipe)))
-    if path.exists():
-        found = json.loads(path.read_text())["recipe"]
-        different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
-        if different:
-            raise TrajectoryError(
-                f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."
-            )
+    if not path.exists():
         return
-    write_atomically(path, json.dumps({"recipe": described, "versions": versions()}, indent=1) + "\n")
+    described, found = json.loads(json.dumps(asdict(recipe))), json.loads(path.read_text())["recipe"]
+    different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
+    if different:
+        raise TrajectoryError(
+            f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."
+        )
+
+
+def _note_recipe(path: Path, recipe: Recipe) -> None:
+    """Takes the folder for this experiment, once it is known to be sound."""
+    if not path.exists():
+        write_atomically(path, json.dumps({"recipe": asdict(recipe), "versions": versions()}, indent=1) + "\n")
 
 
 class _Clock:
