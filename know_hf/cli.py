@@ -22,6 +22,7 @@ from know_hf.commands.options import (
     INTEGERS,
     LISTS,
     META_TRAINING,
+    NOT_WHILE_TRAINING,
     PREDICTION,
     PROGRAM,
     PUSH,
@@ -119,7 +120,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(takes_training_arguments=True)
         sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
         for option, text in {**DATA, **({**PREDICTION, **PUSH} if name == "enrich" else {})}.items():
-            _add_option(sub, option, text)
+            if option not in NOT_WHILE_TRAINING:
+                _add_option(sub, option, text)
         if name == "enrich":
             sub.add_argument("--no-update-batch-norm", "--no_update_batch_norm", dest="update_batch_norm", action="store_false",
                              help="keep stage 0's BatchNorm statistics")  # fmt: skip

@@ -13,6 +13,8 @@ PREDICTION = {
     "kinds": "PATTERN=KIND …: kind of the parameters that match a name pattern",
     "device": "where to predict, such as cpu or cuda:0",
 }
+#: Options of a prediction that training decides.
+NOT_WHILE_TRAINING = ("device",)
 DATA = {
     "model": "Hub id or folder of the model",
     "dataset": "Hub id or folder of the data set",

@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.commands.flags import Parser, check_flags, check_names, training_fields
-from know_hf.commands.options import DATA, FLAGS, FLOATS, INTEGERS, LISTS, PREDICTION, PROGRAM, PUSH, REQUIRED
+from know_hf.commands.options import (
+    DATA,
+    FLAGS,
+    FLOATS,
+    INTEGERS,
+    LISTS,
+    NOT_WHILE_TRAINING,
+    PREDICTION,
+    PROGRAM,
+    PUSH,
+    REQUIRED,
+)
 
 
 def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -22,6 +33,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     own_names = {*DATA, *(PREDICTION if options.command == "enrich" else ())}
     if options.command == "enrich":
         own_names |= {"update_batch_norm", *PUSH}
+    own_names -= set(NOT_WHILE_TRAINING)
     own = {name: value for name, value in vars(options).items() if name in own_names}
     own = plain_values(own)
     recipe = read_recipe(options.config) if "config" in options else {}

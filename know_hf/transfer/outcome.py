@@ -108,6 +108,8 @@ class LaboratoryResult:
             wall = json.loads((root / "wall.json").read_text())["seconds"]
         except FileNotFoundError as error:
             raise TrajectoryError(f"{root} is no finished experiment: {error.filename} is missing.") from error
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise TrajectoryError(f"{root} holds no experiment that can be read ({error!r}).") from error
         folders = {folder for result in settings for folder in result.runs.values()}
         training = sum(log["training"] for folder in folders for log in read_logs(folder))
         training += sum(r["training"] for s in settings if s.comparison for r in s.comparison.runs.values())
