@@ -9,7 +9,9 @@ from transformers import AutoConfig
 from know_hf.models import check_timm
 
 
-def check_model(model: str, *, from_scratch: bool = False, revision: str | None = None, trust_remote_code: bool = False):
+def check_model(
+    model: str, *, from_scratch: bool = False, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
     """Looks for a model's configuration.
 
     Raises:

@@ -123,8 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
             if option not in NOT_WHILE_TRAINING:
                 _add_option(sub, option, text)
         if name == "enrich":
-            sub.add_argument("--no-update-batch-norm", "--no_update_batch_norm", dest="update_batch_norm", action="store_false",
-                             help="keep stage 0's BatchNorm statistics")  # fmt: skip
+            spellings = _spellings("no_update_batch_norm")
+            text = "keep stage 0's BatchNorm statistics"
+            sub.add_argument(*spellings, dest="update_batch_norm", action="store_false", help=text)
 
     sub = command("predict", train.run_predict, "predict enriched checkpoints from a finished trajectory")
     sub.add_argument("trajectory", help="folder of a forgetting run")
@@ -164,7 +165,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("report", other.run_report, "write one HTML page about a finished run, comparison or experiment")
     sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")
 
-    sub = command("push", other.run_push, "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub")
+    text = "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub"
+    sub = command("push", other.run_push, text)
     sub.add_argument("folder", help="a run, its enriched folder, a checkpoint, a predictor or a meta-data set")
     sub.add_argument("repo_id", help="user/name; made if need be")
     for name, text in {

@@ -202,7 +202,8 @@ def test_the_landscape_is_the_networks_accuracy(tmp_path):
     trajectory = Trajectory.from_checkpoints([tmp_path / str(i) for i in range(3)], model=models[0])
     examples = Examples({"pixel_values": torch.randn(60, 1, 16, 16), "labels": torch.arange(60) % 3})
     plane = principal_plane(trajectory)
-    found = score_landscape(trajectory, plane, tiny_image_model(), examples, examples, get_task("image-classification"), resolution=5)
+    task = get_task("image-classification")
+    found = score_landscape(trajectory, plane, tiny_image_model(), examples, examples, task, resolution=5)
     # Three points span the plane: a mixture at a stage is that stage.
     at = plane.mixture(*plane.coordinates[1])
     np.testing.assert_allclose(at, [0, 1, 0], atol=1e-4)

@@ -134,9 +134,9 @@ def training_fields() -> dict[str, str] | None:
         if len(classes) < len(names) or (names[0] == "TrainingArguments" and classes[0].bases):
             return None
         for node in classes:
-            fields = (part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name))
-            found |= {f.target.id: _kind(f) for f in fields if not f.target.id.startswith("_")}
-    return found
+            fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+            found |= {ast.unparse(field.target): _kind(field) for field in fields}
+    return {name: kind for name, kind in found.items() if not name.startswith("_")}
 
 
 def _kind(field: ast.AnnAssign) -> str:

@@ -23,7 +23,7 @@ from know_hf.forgetting.weights import load_weights
 from know_hf.hub.push import ensure_repository
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
-from know_hf.report import VERDICT_FILE, write_report
+from know_hf.report import write_report
 from know_hf.trajectory import kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
 
@@ -232,7 +232,6 @@ def enrich_trained(
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
-        write_atomically(result.report / VERDICT_FILE, f"{result.verdict}\n")
         if checked:
             write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()

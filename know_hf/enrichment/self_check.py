@@ -24,7 +24,8 @@ def check_retrodiction(
         **options: The method and its options, as for [`enrich`]; of several methods the first is checked.
 
     Returns:
-        ``method``: which was checked; ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors (1 = no nearer than Θ^1 itself);
+        ``method``: which was checked; ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors
+        (1 = no nearer than Θ^1 itself);
         ``scores``: metric → scores of the retrodicted Θ̂^0, the true Θ^0 and Θ^1.
 
     Raises:

@@ -75,7 +75,8 @@ def deciding_score(
         task: The task, if it is one of [`TASKS`](know_hf.tasks).
         scores: Scores of any stage, named as Trainer names them.
         examples: Number of evaluation examples.
-        metric_for_best_model: As in ``TrainingArguments``; it goes first, unless it is the loss, which Trainer fills in.
+        metric_for_best_model: As in ``TrainingArguments``; it goes first, unless it is the loss, which Trainer fills
+            in.
         greater_is_better: Its direction.
 
     Returns:
@@ -145,11 +146,8 @@ def _trust(result) -> str:
         "comes no nearer, do not trust it": [k for k, r in ratios.items() if r >= 1],
         "did not move, so that nothing was checked": [k for k, r in ratios.items() if math.isnan(r)],
     }
-    parts = [
-        f"{words} for {', '.join(k if math.isnan(ratios[k]) else f'{k} ({ratios[k]:.2f} of the distance)' for k in own)}"
-        for words, own in groups.items()
-        if own
-    ]
+    shown = {kind: "" if math.isnan(ratio) else f" ({ratio:.2f} of the distance)" for kind, ratio in ratios.items()}
+    parts = [f"{words} for {', '.join(kind + shown[kind] for kind in own)}" for words, own in groups.items() if own]
     return f"By the self-check the retrodiction{which} {'; it '.join(parts)}."
 
 

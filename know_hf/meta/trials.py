@@ -181,7 +181,8 @@ class TrialRun:
         own = dict(
             num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
             subset_seed=trial.seed, num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size,
-            per_device_eval_batch_size=IMAGE_CLASSIFICATION.eval_batch_size(trial.batch_size), learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule,
+            per_device_eval_batch_size=IMAGE_CLASSIFICATION.eval_batch_size(trial.batch_size),
+            learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule,
             optim=trial.optimizer, save_strategy="no", logging_strategy="no", disable_tqdm=True,
             remove_unused_columns=False, dataloader_pin_memory=accelerator, use_cpu=not accelerator,
         )  # fmt: skip

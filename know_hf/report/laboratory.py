@@ -57,9 +57,9 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
                 "Learning curve of Θ⁰ on held-out data.",
             )
     page.text(
-        f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points (of a score that "
-        "is no share: percent of it) and training on for as long as the forgetting takes (equal compute) gained no more "
-        "than that on its own task."
+        f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points (of a score "
+        "that is no share: percent of it) and training on for as long as the forgetting takes (equal compute) gained "
+        "no more than that on its own task."
     ).table(convergence_rows(result.settings))
     checked = [setting for setting in result.settings if setting.retrodicted]
     if checked:

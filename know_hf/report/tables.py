@@ -37,7 +37,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def point(score: Score, typical: float) -> float:
-    """A small difference between scores as they are shown: a point of shares, of others one percent of a typical one."""
+    """A small difference between scores as they are shown: a point of shares, of others 1 % of a typical one."""
     return 1.0 if score.percent else abs(typical) / 100 or 1.0
 
 
