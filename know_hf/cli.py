@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from know_hf import __version__
-from know_hf.commands import run
+from know_hf.commands import compare, meta, other, train
+from know_hf.commands.flags import Parser, check_flags, suggestion, with_underscores
 from know_hf.commands.options import (
     COLLECTION,
     DATA,
@@ -20,6 +22,7 @@ from know_hf.commands.options import (
     INTEGERS,
     LISTS,
     META_TRAINING,
+    NOT_WHILE_TRAINING,
     PREDICTION,
     PROGRAM,
     PUSH,
@@ -27,23 +30,41 @@ from know_hf.commands.options import (
     TRANSFER_DATA,
 )
 
+#: Exit codes: of an error, and of an interruption.
+FAILED, INTERRUPTED = 2, 130
+#: Errors whose text says all there is to say.
+_IN_WORDS = (ValueError, TypeError, OSError, ImportError)
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command; bad input ends with exit code 2 and one line."""
+    """Runs one command; an error ends with exit code 2, an interruption with 130, both in one line."""
     parser = build_parser()
+    arguments = with_underscores(sys.argv[1:] if arguments is None else arguments)
+    if not arguments:
+        parser.print_help()
+        return
+    commands = parser.commands.choices
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if named is None and (stray := [a for a in arguments if a not in parser._option_string_actions]):
+        parser.error(f"unknown flag {stray[0]}{suggestion(stray[0], parser._option_string_actions) or '.'}")
+    if named is not None and named not in commands:
+        meant = suggestion(named, commands) or f"; there are {', '.join(commands)}."
+        parser.error(f"unknown command {named!r}{meant}")
     options, rest = parser.parse_known_args(arguments)
-    if rest and not getattr(options, "takes_training_arguments", False):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # Threads that spin while they wait slow everything down on machines with few or busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        if not options.takes_training_arguments:
+            check_flags(rest, [flag for action in commands[named]._actions for flag in action.option_strings])
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
         with _terminable():
             options.run(options, rest)
     except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to continue.", options)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+        _fail("interrupted; run the same command again to continue.", options, INTERRUPTED)
+    except _IN_WORDS as error:
         _fail(str(error) or type(error).__name__, options)
+    except Exception as error:  # whatever library raised it: nobody wants a page of its inside unasked
+        _fail(f"{type(error).__name__}: {error} (--traceback shows where it came from)", options)
 
 
 @contextmanager
@@ -63,26 +84,27 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str, options: argparse.Namespace) -> None:
+def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> None:
+    if "know_hf.progress" in sys.modules:
+        sys.modules["know_hf.progress"].close_all()
     if options.traceback:
-        raise
+        traceback.print_exc()
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of all commands without importing anything heavy."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Better pre-trained weights from the data you already have."
-    )
+    parser = Parser(prog=PROGRAM, description="Better pre-trained weights from the data you already have.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, function, help: str, **kwargs) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=help, description=help, argument_default=argparse.SUPPRESS,
-                                    allow_abbrev=False, **kwargs)  # fmt: skip
-        added.set_defaults(run=function, command=name)
+                                    **kwargs)  # fmt: skip
+        added.set_defaults(run=function, command=name, takes_training_arguments=False)
+        added.add_argument("--traceback", action="store_true", help="show where an error came from")
         return added
 
     training = (
@@ -90,19 +112,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_stages, --sampling_ratio, --self_check, --learning_rate, --num_train_epochs, --bf16."
     )
     for name, function, help in (
-        ("enrich", run.run_enrich, "forget, then predict: a model and data in, enriched checkpoints out"),
-        ("forget", run.run_forget, "forget only: record a trajectory, or train a control (--recipe)"),
+        ("enrich", train.run_enrich, "forget, then predict: a model and data in, enriched checkpoints out"),
+        ("forget", train.run_forget, "forget only: record a trajectory, or train a control (--recipe)"),
     ):
         sub = command(name, function, help, epilog=training)
         sub.set_defaults(takes_training_arguments=True)
         sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
         for option, text in {**DATA, **({**PREDICTION, **PUSH} if name == "enrich" else {})}.items():
-            _add_option(sub, option, text)
+            if option not in NOT_WHILE_TRAINING:
+                _add_option(sub, option, text)
         if name == "enrich":
-            sub.add_argument("--no-update-batch-norm", dest="update_batch_norm", action="store_false",
-                             help="keep stage 0's BatchNorm statistics")  # fmt: skip
+            spellings = _spellings("no_update_batch_norm")
+            text = "keep stage 0's BatchNorm statistics"
+            sub.add_argument(*spellings, dest="update_batch_norm", action="store_false", help=text)
 
-    sub = command("predict", run.run_predict, "predict enriched checkpoints from a finished trajectory")
+    sub = command("predict", train.run_predict, "predict enriched checkpoints from a finished trajectory")
     sub.add_argument("trajectory", help="folder of a forgetting run")
     for option, text in {
         "output_dir": "folder for x2, x4 … (default: enriched in the run's folder)",
@@ -110,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     }.items():
         _add_option(sub, option, text)
 
-    sub = command("transfer", run.run_transfer, "fine-tune from several starts under one protocol, and compare")
+    sub = command("transfer", compare.run_transfer, "fine-tune from several starts under one protocol, and compare")
     sub.add_argument(
         "recipe", nargs="?", type=Path, default=None, help="YAML recipe of a whole experiment, pre-training included"
     )
@@ -120,27 +144,28 @@ def build_parser() -> argparse.ArgumentParser:
     for option, text in {**TRANSFER, **{name: DATA[name] for name in TRANSFER_DATA}}.items():
         _add_option(sub, option, text)
 
-    sub = command("collect", run.run_collect, "collect trajectories of small networks, for meta-training")
+    sub = command("collect", meta.run_collect, "collect trajectories of small networks, for meta-training")
     for option, text in COLLECTION.items():
         pair = {"nargs": 2, "metavar": ("LOW", "HIGH")} if option in ("examples", "epochs") else {}
         _add_option(sub, option, text, **({"type": int, **pair} if pair else {}))
 
-    sub = command("meta-train", run.run_meta_train, "train a predictor on a meta-data set")
+    sub = command("meta-train", meta.run_meta_train, "train a predictor on a meta-data set")
     sub.add_argument("meta", help="folder of a meta-data set")
     for option, text in META_TRAINING.items():
         numbers = ("history_length", "epochs", "rows", "patience", "seed", "functional_epochs", "inner_steps")
         whole = {"type": int} if option in numbers else {}
         _add_option(sub, option, text, **({"type": float} if option == "learning_rate" else whole))
 
-    sub = command("meta-evaluate", run.run_meta_evaluate, "compare predictors with every method on unseen trials")
+    sub = command("meta-evaluate", meta.run_meta_evaluate, "compare predictors with every method on unseen trials")
     sub.add_argument("meta", help="folder of a meta-data set")
     for option, text in EVALUATION.items():
         _add_option(sub, option, text)
 
-    sub = command("report", run.run_report, "write one HTML page about a finished run, comparison or experiment")
+    sub = command("report", other.run_report, "write one HTML page about a finished run, comparison or experiment")
     sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")
 
-    sub = command("push", run.run_push, "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub")
+    text = "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub"
+    sub = command("push", other.run_push, text)
     sub.add_argument("folder", help="a run, its enriched folder, a checkpoint, a predictor or a meta-data set")
     sub.add_argument("repo_id", help="user/name; made if need be")
     for name, text in {
@@ -149,30 +174,34 @@ def build_parser() -> argparse.ArgumentParser:
         "dry-run": "say what would be sent, and send nothing",
         "overwrite-card": "replace a README that the repository already has",
     }.items():
-        sub.add_argument(f"--{name}", action="store_true", default=False, help=text)
+        sub.add_argument(*_spellings(name), action="store_true", default=False, help=text)
 
-    sub = command("plan", run.run_plan, "show what would be predicted and copied, and what it takes")
+    sub = command("plan", other.run_plan, "show what would be predicted and copied, and what it takes")
     sub.add_argument("source", help="folder of a forgetting run or of a model")
     for option in ("predictor", "steps", "norms", "embeddings", "kinds", "trust_remote_code"):
         _add_option(sub, option, {**DATA, **PREDICTION}[option])
 
-    sub = command("convert", run.run_convert, "read released weights of KNOWN, WNN or NiNo from your own copy")
+    sub = command("convert", other.run_convert, "read released weights of KNOWN, WNN or NiNo from your own copy")
     sub.add_argument("source", help="folder with KNOWN_Conv.h5 … or NWNN_Conv_13.h5 …, or the file nino_mlp.pt")
     sub.add_argument("out_dir", help="folder to write the predictor to")
 
-    sub = command("quickstart", run.run_quickstart, "the whole job on scikit-learn's handwritten digits, in minutes")
+    sub = command("quickstart", other.run_quickstart, "the whole job on scikit-learn's handwritten digits, in minutes")
     sub.add_argument("--output-dir", "--output_dir", default="know-quickstart", help="default: know-quickstart")
     sub.add_argument("--seeds", type=int, default=5, help="fine-tuning repetitions (default: 5)")
 
-    command("env", run.run_env, "print versions for a bug report")
+    command("env", other.run_env, "print versions for a bug report")
     return parser
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str, text: str, **own) -> None:
-    names = list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")))
+    names = _spellings(name)
     if name in FLAGS:
         parser.add_argument(*names, dest=name, action="store_true", help=text)
     else:
         kind = int if name in INTEGERS else float if name in FLOATS else str
         settings = {"type": kind, "nargs": "+" if name in LISTS else None, **own}
         parser.add_argument(*names, dest=name, help=text, **settings)
+
+
+def _spellings(name: str) -> list[str]:
+    return list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name.replace('-', '_')}")))

@@ -87,16 +87,13 @@ def _separator(path: Path) -> str:
     return max(names, key=lambda mark: (names[mark], mark == usual))
 
 
-def evaluation_split(dataset: str | Path) -> str | None:
-    """The split of a data set that stages are scored on unless another is named: validation, else test, else none."""
-    if Path(dataset).is_file():
-        return None
-    names = get_dataset_split_names(str(dataset))
-    return next((name for name in ("validation", "test") if name in names), None)
+def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usual: str = "test") -> Dataset:
+    """Loads data given for evaluation alone.
 
-
-def load_evaluation(dataset: str | Path | Dataset, split: str = "test") -> Dataset:
-    """Loads data given for evaluation alone: one split of them, or the only one that they have.
+    Args:
+        dataset: As for [`load_split`].
+        split: Name of the split; by default the usual one, or the only one that a folder or file has.
+        usual: That name.
 
     Raises:
         FileNotFoundError: As [`load_split`].
@@ -105,12 +102,12 @@ def load_evaluation(dataset: str | Path | Dataset, split: str = "test") -> Datas
 
     Source: ours.
     """
-    if isinstance(dataset, (str, Path)) and Path(dataset).is_file():
-        return load_split(dataset, "train")
-    if isinstance(dataset, (str, Path)) and Path(dataset).is_dir():
-        names = get_dataset_split_names(str(dataset))
-        return load_split(dataset, names[0] if len(names) == 1 else split)
-    return load_split(dataset, split)
+    if split is None and isinstance(dataset, (str, Path)):
+        if Path(dataset).is_file():
+            split = "train"
+        elif Path(dataset).is_dir() and len(names := get_dataset_split_names(str(dataset))) == 1:
+            split = names[0]
+    return load_split(dataset, split or usual)
 
 
 def open_parts(

@@ -235,9 +235,7 @@ def timm_from_scratch(
     import timm
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
-    if architecture not in timm.list_models():
-        near = timm.list_models(f"*{architecture.split('_')[0][:6]}*")[:5]
-        raise ValueError(f"timm has no architecture {architecture!r}; similar: {', '.join(near) or 'none'}.")
+    check_timm(architecture)
     network = timm.create_model(architecture, num_classes=labels.get("num_labels", 2), **(model_args or {}))
     side = image_size or network.default_cfg["input_size"][-1]
     channels = (model_args or {}).get("in_chans", 3)
@@ -257,3 +255,15 @@ def timm_from_scratch(
     # The wrapper's constructor draws every kernel from N(0, 0.02), which kills the signal of deep networks.
     model.timm_model.load_state_dict(network.state_dict())
     return model
+
+
+def check_timm(architecture: str) -> None:
+    """Raises ``ValueError`` if timm does not know an architecture.
+
+    Source: ours.
+    """
+    import timm
+
+    if architecture not in timm.list_models():
+        near = timm.list_models(f"*{architecture.split('_')[0][:6]}*")[:5]
+        raise ValueError(f"timm has no architecture {architecture!r}; similar: {', '.join(near) or 'none'}.")

@@ -140,6 +140,8 @@ def make_plan(
         >>> from know_hf.plan import make_plan
         >>> print(make_plan("runs/my-model"))  # doctest: +SKIP
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; it must be at least 1.")
     source = Path(source)
     if (source / FILE_NAME).exists():
         trajectory = Trajectory.load(source)

@@ -11,6 +11,7 @@ from transformers import set_seed
 from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import timm_from_scratch
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
 from know_hf.transfer.protocol import Protocol
@@ -25,7 +26,9 @@ PROTOCOL = Protocol(head_epochs=10, epochs=40, batch_size=15, examples=15, valid
 logger = logging.getLogger(__name__)
 
 
-def quickstart(output_dir: str | Path = "know-quickstart", *, seeds: int = 5) -> TransferResult:
+def quickstart(
+    output_dir: str | Path = "know-quickstart", *, seeds: int = 5, trainer_class: type = ForgettingTrainer
+) -> TransferResult:
     """Pre-trains, forgets, predicts ×2 ×4 ×8, and fine-tunes every candidate on other classes.
 
     A small timm ResNet learns seven digits, forgets and is retrodicted; each candidate is then fine-tuned with a new
@@ -35,6 +38,7 @@ def quickstart(output_dir: str | Path = "know-quickstart", *, seeds: int = 5) ->
     Args:
         output_dir: Folder of the run; running again continues.
         seeds: Number of fine-tuning repetitions.
+        trainer_class: As for [`enrich_pretrained`].
 
     Returns:
         The comparison of all candidates and controls.
@@ -75,15 +79,18 @@ def quickstart(output_dir: str | Path = "know-quickstart", *, seeds: int = 5) ->
         lr_scheduler_type="cosine",
         save_strategy="no",
         logging_strategy="no",
+        disable_tqdm=False,
         dataloader_pin_memory=False,
     )
     logger.info("Pre-training on %d images of the digits 0-6, then forgetting.", len(known_digits["train"]))
-    trainer = make_trainer(model, known_digits["train"], args=args, eval_dataset=known_digits["test"])
+    trainer = make_trainer(
+        model, known_digits["train"], args=args, eval_dataset=known_digits["test"], trainer_class=trainer_class
+    )
     trainer.train()
     naive = enrich_trained(trainer, retrodictor="naive", steps=1, self_check=False)
     shrunk = enrich_trained(trainer, retrodictor="shrink", self_check=False)
     result = enrich_trained(trainer)  # last, so that the report is KNOWN's
-    arms = {"naive": naive.checkpoints["x2"]}
+    arms = {"naive": next(iter(naive.checkpoints.values()))}
     arms |= {f"shrink to {name}'s norms": folder for name, folder in shrunk.checkpoints.items()}
     arms |= {f"KNOWN {name}": folder for name, folder in result.checkpoints.items()}
     compared = transfer(

@@ -15,11 +15,11 @@ from know_hf.commands.recipe import read_recipe, resolve_recipe
 FAST = ["--num_train_epochs", 1, "--per_device_train_batch_size", 16, "--learning_rate", 1e-3, "--disable_tqdm", "True"]
 
 
-def fails(capsys, *arguments) -> str:
-    """Runs a command that must end with code 2 and one line; returns the line."""
+def fails(capsys, *arguments, code: int = 2) -> str:
+    """Runs a command that must end with this code and one line; returns the line."""
     with pytest.raises(SystemExit) as ended:
         main([str(a) for a in arguments])
-    assert ended.value.code == 2
+    assert ended.value.code == code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("know-hf: error:")]
     assert len(lines) == 1
     return lines[0]
@@ -163,7 +163,7 @@ def test_recipe_file_must_exist(capsys, tmp_path):
 def test_unknown_flags_are_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["predict", "x", "--stepz", "3"])
-    assert ended.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err
+    assert ended.value.code == 2 and "unknown flag --stepz; did you mean --steps?" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["enrich", "--model", "m", "--dataset", "d", "--output-dir", "o", "--learning_ratez", "3"])
     assert ended.value.code == 2
@@ -174,7 +174,7 @@ def test_interruption_is_one_line(capsys, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("know_hf.commands.recipe.read_recipe", stop)
-    assert "run the same command again" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml")
+    assert "run the same command again" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml", code=130)
 
 
 def test_tokens_are_not_written(tmp_path, image_model_folder, image_data_folder):
@@ -225,3 +225,77 @@ def test_convert_nino(tmp_path, capsys):
     assert "not a plain torch checkpoint" in fails(capsys, "convert", tmp_path / "evil.pt", tmp_path / "evil")
     torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "other.pt")
     assert "not a NiNo MLP" in fails(capsys, "convert", tmp_path / "other.pt", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "unknown command 'nonsense'; there are enrich, forget"),
+        (["enrch"], "unknown command 'enrch'; did you mean enrich?"),
+        (["enrich", "--num_epochs", 3], "unknown flag --num_epochs; did you mean --num_train_epochs?"),
+        (["enrich", "--num-train-epoch=3"], "unknown flag --num_train_epoch; did you mean --num_train_epochs?"),
+        (["forget", "--num_train", 3], "unknown flag --num_train; did you mean --num_train_epochs?"),
+        (["enrich", "--num_train_epochs", "abc"], "--num_train_epochs: expected a number, found 'abc'"),
+        (["enrich", "--seed", "1.5"], "--seed: expected a whole number, found '1.5'"),
+        (["enrich", "--bf16", "perhaps"], "--bf16: expected true or false, found 'perhaps'"),
+        (["enrich", "--seed", "--bf16"], "--seed needs a value"),
+        (["enrich", "folder", "--bf16"], "'folder' belongs to no flag"),
+        (["predict", "run", "--steps", "abc"], "invalid int value: 'abc'"),
+        (["--trace"], "unknown flag --trace; did you mean --traceback?"),
+    ],
+)
+def test_unknown_names_are_said_at_once(capsys, arguments, said):
+    assert said in fails(capsys, *arguments)
+
+
+def test_refusing_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom know_hf.cli import main\n"
+        "try:\n    main('enrich --model x --dataset y --output-dir z --num_epochs 3'.split())\n"
+        "except SystemExit:\n    sys.exit(len({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_flags_are_spelt_either_way_and_numbers_may_be_negative():
+    rest = ["--learning-rate", "-1e-3", "--num-train-epochs=2", "--no_dataloader_pin_memory", "--bf16"]
+    _, training = resolve_recipe(*options("--model", "m", "--dataset", "d", "--output_dir", "o", *rest))
+    assert training == {"learning_rate": -1e-3, "num_train_epochs": 2.0, "dataloader_pin_memory": False, "bf16": True}
+
+
+def test_all_training_arguments_are_known_without_importing_them():
+    from dataclasses import fields
+
+    from know_hf import ForgettingArguments
+    from know_hf.commands.flags import training_fields
+
+    assert set(training_fields()) == {field.name for field in fields(ForgettingArguments) if field.init}
+
+
+def test_without_a_command_the_commands_are_shown(capsys):
+    main([])
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_transfer_looks_before_it_predicts(capsys, tmp_path, trajectory, image_data_folder):
+    out = tmp_path / "out"
+    base = ["transfer", "--trajectory", trajectory.root, "--dataset", image_data_folder, "--output-dir", out]
+    for flags, said in (
+        (["--arms", "a=/nowhere"], "Arm '/nowhere'"),
+        (["--arms", f"a={tmp_path}"], "holds no"),
+        (["--test-split", "nope"], "has no split 'nope'; it has train, test"),
+        (["--metric", "nope"], "metric 'nope' is neither 'accuracy' nor"),
+        (["--method", "magic"], "known methods: known"),
+        (["--steps", 0], "must be at least 1"),
+        ([], "have 128 examples, 1001 are asked for"),
+    ):
+        assert said in fails(capsys, *base, *flags), flags
+    assert not out.exists()
+
+
+def test_errors_of_any_library_are_one_line(capsys, monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise AssertionError("inside\nsome library")
+
+    monkeypatch.setattr("know_hf.commands.recipe.read_recipe", fail)
+    assert "AssertionError: inside some library" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml")

@@ -1,6 +1,8 @@
 """The main job, end to end, for images and text; what comes out and what is refused."""
 
+import html
 import json
+import shutil
 
 import datasets
 import pytest
@@ -11,6 +13,7 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from know_hf import KnownConfig, KnownPredictor, enrich_pretrained
 from know_hf.enrichment.pretrained import enrich_trained
+from know_hf.report.write import write_page
 from know_hf.trajectory import Checkpoint, TrajectoryError
 
 
@@ -124,6 +127,14 @@ def test_card_is_sound(enriched, tmp_path):
     assert metadata["library_name"] == "transformers" and metadata["pipeline_tag"] == "image-classification"
     results = metadata["model-index"][0]["results"][0]["metrics"]
     assert {r["type"] for r in results} == {"loss", "accuracy"}
+
+
+def test_the_verdict_ends_the_report(enriched, tmp_path):
+    text = (enriched.report / "report.md").read_text()
+    assert text.endswith(f"## Verdict\n\n{enriched.verdict}\n") and enriched.verdict.count(".") > 3
+    assert "By the self-check" in enriched.verdict and "On the evaluation data" in enriched.verdict
+    page = write_page(shutil.copytree(enriched.output_dir, tmp_path / "run"))
+    assert enriched.verdict in html.unescape(page.read_text())
 
 
 def test_report(enriched):

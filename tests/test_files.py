@@ -9,7 +9,7 @@ from datasets import Dataset, Features, Image, Value, load_dataset
 from PIL import Image as Pillow
 
 from know_hf import enrich_pretrained
-from know_hf.data import complete_rows, evaluation_split, load_evaluation, load_split, open_parts
+from know_hf.data import complete_rows, load_evaluation, load_split, open_parts
 from know_hf.forgetting.pretrained import make_trainer
 from know_hf.tasks import find_columns
 
@@ -40,7 +40,6 @@ def test_a_file_is_a_data_set(tmp_path, name):
     columns = find_columns(data)
     assert (columns.inputs, columns.label, columns.class_names) == (["text"], "label", ["bad", "good"])
     assert len(load_split(str(path), "train[:25%]")) == 4 and len(load_evaluation(path)) == 16
-    assert evaluation_split(path) is None
 
 
 @pytest.mark.parametrize("separator", [";", "|", "\t"])

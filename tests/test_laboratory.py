@@ -20,11 +20,12 @@ from know_hf import KnownPredictor, Trajectory
 from know_hf.cli import main
 from know_hf.quickstart import digits
 from know_hf.report.laboratory import write_laboratory_report
+from know_hf.tasks import get_task
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.plane import principal_plane
 from know_hf.transfer.examples import Augmentation, Examples
 from know_hf.transfer.laboratory import LaboratoryResult, run_recipe
-from know_hf.transfer.landscape import accuracy_landscape
+from know_hf.transfer.landscape import score_landscape
 from know_hf.transfer.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "examples" / "recipes").glob("*.yaml"))
@@ -191,7 +192,7 @@ def test_the_plane_is_that_of_the_weights(result):
     assert mixture.sum() == pytest.approx(1)
     on_plane = coordinates[2] @ axes[:2].numpy() + points.mean(0).numpy()
     np.testing.assert_allclose(mixture @ points.numpy(), on_plane, atol=1e-5)
-    assert setting.landscape.accuracy.shape == (3, 3) and 0 <= setting.landscape.accuracy.min() <= 1
+    assert setting.landscape.scores.shape == (3, 3) and 0 <= setting.landscape.scores.min() <= 1
 
 
 def test_the_landscape_is_the_networks_accuracy(tmp_path):
@@ -201,11 +202,12 @@ def test_the_landscape_is_the_networks_accuracy(tmp_path):
     trajectory = Trajectory.from_checkpoints([tmp_path / str(i) for i in range(3)], model=models[0])
     examples = Examples({"pixel_values": torch.randn(60, 1, 16, 16), "labels": torch.arange(60) % 3})
     plane = principal_plane(trajectory)
-    found = accuracy_landscape(trajectory, plane, tiny_image_model(), examples, examples, resolution=5)
+    task = get_task("image-classification")
+    found = score_landscape(trajectory, plane, tiny_image_model(), examples, examples, task, resolution=5)
     # Three points span the plane: a mixture at a stage is that stage.
     at = plane.mixture(*plane.coordinates[1])
     np.testing.assert_allclose(at, [0, 1, 0], atol=1e-4)
-    assert found.accuracy.shape == (5, 5) and len(np.unique(found.accuracy)) > 2
+    assert found.scores.shape == (5, 5) and len(np.unique(found.scores)) > 2
     assert found.x[0] < plane.coordinates[:, 0].min() and found.y[-1] > plane.coordinates[:, 1].max()
 
 

@@ -93,7 +93,7 @@ def test_a_terminated_run_saves_and_continues(tmp_path, image_model_folder, imag
     time.sleep(0.15)  # into the steps of stage 2
     process.send_signal(signal.SIGTERM)
     stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 2
+    assert process.returncode == 130
     assert "know-hf: error: interrupted; run the same command again to continue." in stderr.splitlines()
     saved = list(run.glob("training/stage-2/checkpoint-*/model.safetensors"))
     assert len(saved) == 1 and not (run / "stage-2").exists()

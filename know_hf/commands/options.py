@@ -13,18 +13,22 @@ PREDICTION = {
     "kinds": "PATTERN=KIND …: kind of the parameters that match a name pattern",
     "device": "where to predict, such as cpu or cuda:0",
 }
+#: Options of a prediction that training decides.
+NOT_WHILE_TRAINING = ("device",)
 DATA = {
     "model": "Hub id or folder of the model",
-    "dataset": "Hub id or folder of the data set",
+    "dataset": "Hub id or folder of the data set, or a .csv, .tsv, .json, .jsonl or .parquet file",
     "output_dir": "folder of the run",
     "train_split": "split to forget on (default: train)",
     "eval_split": "split to score on, 'none' for no scores (default: validation or test, if there is one)",
+    "eval_dataset": "data to score on, where they are no split of the data set: Hub id, folder or file",
     "task": "image-classification, text-classification, image-segmentation, image-to-text or text-generation "
     "(default: from the data)",
     "input_columns": "input column(s) (default: found by type)",
     "label_column": "label column (default: found by type)",
     "image_size": "side of the images in pixels (default: the model's)",
     "max_length": "longest text in tokens",
+    "drop_incomplete": "leave out rows that lack a text, an image or a label, instead of refusing them",
     "from_scratch": "take only the architecture; MODEL may be timm/<name>",
     "revision": "revision of the model on the Hub",
     "trust_remote_code": "let code of the model's repository run",
@@ -88,9 +92,11 @@ EVALUATION = {
     "data": "Hub ids or folders of the data sets of the trials, to run retrodicted networks too",
     "output_dir": "folder for evaluation.md and evaluation.json",
 }
-TRANSFER_DATA = ("dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length")
+TRANSFER_DATA = (
+    "dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length", "drop_incomplete",
+)  # fmt: skip
 PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples", "metric", "evaluations")
-FLAGS = ("from_scratch", "trust_remote_code", "iterate", "keep_head")
+FLAGS = ("drop_incomplete", "from_scratch", "trust_remote_code", "iterate", "keep_head")
 INTEGERS = (
     "steps",
     "image_size",

@@ -6,7 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from know_hf.commands.options import DATA, PREDICTION, PROGRAM, PUSH, REQUIRED
+from know_hf.commands.flags import Parser, check_flags, check_names, training_fields
+from know_hf.commands.options import (
+    DATA,
+    FLAGS,
+    FLOATS,
+    INTEGERS,
+    LISTS,
+    NOT_WHILE_TRAINING,
+    PREDICTION,
+    PROGRAM,
+    PUSH,
+    REQUIRED,
+)
 
 
 def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -16,17 +28,24 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
         Our options by name, and the fields of ``ForgettingArguments`` that were given.
 
     Raises:
-        ValueError: If a name is unknown, a required one missing or the file not a mapping.
+        ValueError: If a name is unknown, a required one missing, a value of another type or the file not a mapping.
     """
     own_names = {*DATA, *(PREDICTION if options.command == "enrich" else ())}
     if options.command == "enrich":
         own_names |= {"update_batch_norm", *PUSH}
+    own_names -= set(NOT_WHILE_TRAINING)
     own = {name: value for name, value in vars(options).items() if name in own_names}
     own = plain_values(own)
     recipe = read_recipe(options.config) if "config" in options else {}
+    early = training_fields()  # by reading; what Trainer itself says follows below
+    if early is not None:
+        check_flags(rest, own_names, early)
+        check_names(recipe, [*own_names, *early], getattr(options, "config", None))
     if recipe.get("output_dir") and "output_dir" not in own:
         own["output_dir"] = str(recipe["output_dir"])
-    check_given({**{name: value for name, value in recipe.items() if value}, **own}, REQUIRED)
+    recipe = {name: value for name, value in recipe.items() if value is not None}
+    check_given({**recipe, **own}, REQUIRED)
+    check_types(recipe, early or {}, getattr(options, "config", None))
 
     from dataclasses import fields
 
@@ -34,18 +53,48 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
 
     from know_hf.forgetting.arguments import ForgettingArguments
 
+    class TrainingParser(Parser, HfArgumentParser):
+        def error(self, message: str) -> None:
+            raise ValueError(message)
+
     names = {field.name: field for field in fields(ForgettingArguments) if field.init}
-    unknown = sorted(set(recipe) - own_names - set(names))
-    if unknown:
-        raise ValueError(f"{options.config}: unknown setting {', '.join(map(repr, unknown))}.")
-    parser = HfArgumentParser(ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
+    check_names(recipe, [*own_names, *names], getattr(options, "config", None))
+    parser = TrainingParser(dataclass_types=ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
     # Only what was given: a name that is there already keeps argparse from filling in the default.
     unset = object()
     found = parser.parse_args(rest, namespace=argparse.Namespace(**dict.fromkeys(names, unset)))
     given = {name: value for name, value in vars(found).items() if name in names and value is not unset}
     training = {name: number(value) for name, value in recipe.items() if name in names and name not in own_names}
     training.update(given)
-    return {**{n: v for n, v in recipe.items() if n in own_names}, **own}, training
+    return {**plain_values({n: number(v) for n, v in recipe.items() if n in own_names}), **own}, training
+
+
+def check_types(recipe: Mapping[str, Any], training: Mapping[str, str], where: object) -> None:
+    """Raises ``ValueError`` where a recipe has text for a number, one value for a mapping, and the like."""
+    for name, value in recipe.items():
+        value, kind = number(value), training.get(name)
+        several = value if name in LISTS and isinstance(value, list) else [value]
+        if name in INTEGERS or kind == "int":
+            right, words = all(_is_whole(one) for one in several), "a whole number"
+        elif name in FLOATS or kind == "float":
+            right = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several)
+            words = "a number" if name not in LISTS else "numbers"
+        elif name in FLAGS or name == "update_batch_norm" or kind == "bool":
+            right, words = isinstance(value, bool), "true or false"
+        elif name in ("kinds", "parameters", "arms"):
+            right, words = isinstance(value, dict), "name: value pairs"
+        elif name in LISTS:
+            right, words = all(isinstance(one, str) for one in several), "a name or several"
+        elif kind is None:
+            right, words = isinstance(value, str), "text"
+        else:
+            continue
+        if not right:
+            raise ValueError(f"{where}: {name} must be {words}, found {value!r}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
 
 
 def check_given(settings: Mapping[str, Any], required: Sequence[str]) -> None:
@@ -64,7 +113,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
         raise ValueError(f"{path} must hold name: value pairs.")
@@ -72,7 +121,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def number(value: Any) -> Any:
-    """YAML reads 1e-3 as text; settings mean a number."""
+    """YAML reads 1e-3 as text; settings mean a number, also in lists."""
+    if isinstance(value, list):
+        return [number(one) for one in value]
     if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
         return float(value)
     return value
@@ -86,9 +137,15 @@ def plain_values(given: dict[str, Any]) -> dict[str, Any]:
         import yaml
 
         found = pairs(given["parameters"], "parameters", "NAME=VALUE")
-        given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in found.items()}
+        try:
+            given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in found.items()}
+        except yaml.YAMLError as error:
+            raise ValueError(f"parameters: a value is not plain YAML: {error}") from error
     if isinstance(given.get("arms"), list):
         given["arms"] = pairs(given["arms"], "arms", "NAME=FOLDER")
+    for name in ("learning_rates", "input_columns"):
+        if name in given and not isinstance(given[name], list):
+            given[name] = [given[name]]
     if isinstance(given.get("method"), list) and len(given["method"]) == 1:
         given["method"] = given["method"][0]
     return given

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import Trainer
 
 from know_hf.enrichment.writer import CheckpointPatch
+from know_hf.progress import progress_bar
 
 
 class FromBatch(nn.Module):
@@ -63,7 +63,7 @@ def estimate_batch_norm(trainer: Trainer, dataset) -> None:
         num_workers=args.dataloader_num_workers,
     )
     hidden = args.disable_tqdm or not trainer.is_world_process_zero()
-    update_bn(tqdm(loader, desc="BatchNorm statistics", disable=hidden), FromBatch(model))
+    update_bn(progress_bar(loader, desc="BatchNorm statistics", leave=False, disable=hidden), FromBatch(model))
 
 
 def write_batch_norm(model: nn.Module, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Which methods, with which parameters and learned weights, into which folders: settled before anything runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import torch
 
 from know_hf.forgetting.recipe import portable_name
 from know_hf.known import KnownPredictor
-from know_hf.retrodiction import ALL, METHODS, get_method
+from know_hf.retrodiction import ALL, METHODS, check_method, get_method
 from know_hf.retrodiction.learned import NinoMLP
-from know_hf.trajectory import Trajectory
+from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
+
+#: What the folder of a step is called, see [`step_names`].
+STEP_NAME = re.compile(r"x\d+(\.\d+)?")
 
 
 def method_names(retrodictor: str | Sequence[str]) -> list[str]:
@@ -70,6 +74,47 @@ def method_parameters(
             own.update(predictor_parameters(load_predictor(given, stages), sampling_ratio))
         sources[name] = "bundled" if given is None else portable_name(str(getattr(given, "name_or_path", given)))
     return sorted_out, sources
+
+
+def check_prediction(
+    retrodictor: str | Sequence[str] = "known",
+    *,
+    stages: int,
+    sampling_ratio: float,
+    steps: int = 3,
+    parameters: Mapping[str, Any] | None = None,
+    iterate: bool = False,
+    predictor=None,
+    norms: str = "copy",
+    embeddings: str = "copy",
+    kinds: Mapping[str, str] | None = None,
+    predicted: Sequence[str] = ("fc",),
+) -> None:
+    """Raises what a prediction would raise, as far as that can be known without a model or a trajectory.
+
+    Args:
+        retrodictor: As for [`enrich`], like what follows but for the next two.
+        stages: Number S of stages that will be read.
+        sampling_ratio: Ratio r of their data.
+        steps: As for [`enrich`].
+        parameters: As for [`enrich`].
+        iterate: As for [`enrich`].
+        predictor: As for [`enrich`].
+        norms: As for [`enrich`].
+        embeddings: As for [`enrich`].
+        kinds: As for [`enrich`].
+        predicted: Kinds that will be predicted.
+
+    Raises:
+        OSError: If a predictor cannot be loaded.
+        ValueError: If a name is unknown, or method, parameters, predictor, stages and steps do not fit each other.
+    """
+    names = method_names(retrodictor)
+    resolve_kinds({}, norms=norms, embeddings=embeddings)
+    for value in (kinds or {}).values():
+        resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
+    for name, own in method_parameters(names, parameters, predictor, stages, sampling_ratio)[0].items():
+        check_method(name, stages, list(predicted), steps, own, iterate)
 
 
 def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -> KnownPredictor:

@@ -10,12 +10,13 @@ from transformers import PreTrainedModel
 
 from know_hf.adapters import is_adapted
 from know_hf.enrichment.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
-from know_hf.enrichment.methods import method_names, method_parameters
+from know_hf.enrichment.methods import check_prediction, method_names
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
+from know_hf.enrichment.verdict import Deciding, deciding_score, verdict
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.pretrained import make_arguments, make_trainer
 from know_hf.forgetting.stages import stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, quality_scores
 from know_hf.forgetting.weights import load_weights
@@ -23,7 +24,6 @@ from know_hf.hub.push import ensure_repository
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
 from know_hf.report import write_report
-from know_hf.retrodiction import check_method
 from know_hf.trajectory import kinds_of, resolve_kinds
 from know_hf.trajectory.record import write_atomically
 
@@ -125,10 +125,21 @@ def enrich_pretrained(
         >>> result.checkpoints["x2"]  # doctest: +SKIP
         PosixPath('runs/mine/enriched/x2')
     """
+    args = make_arguments(output_dir, args, **training_arguments)
+    options = {
+        "retrodictor": retrodictor,
+        "parameters": parameters,
+        "iterate": iterate,
+        "predictor": predictor,
+        "norms": norms,
+        "embeddings": embeddings,
+        "kinds": kinds,
+    }
+    # Everything that may not fit is looked at before the first training step, what needs no model before all else.
+    check_enrichment(args, steps=steps, **options)
     trainer = make_trainer(
         model,
         train_dataset,
-        output_dir,
         eval_dataset=eval_dataset,
         args=args,
         task=task,
@@ -145,21 +156,8 @@ def enrich_pretrained(
         processing_class=processing_class,
         callbacks=callbacks,
         trainer_class=trainer_class,
-        **training_arguments,
     )
-    options = {
-        "retrodictor": retrodictor,
-        "parameters": parameters,
-        "iterate": iterate,
-        "predictor": predictor,
-        "norms": norms,
-        "embeddings": embeddings,
-        "kinds": kinds,
-    }
-    if trainer.args.recipe != "forgetting":
-        raise ValueError(f"recipe={trainer.args.recipe!r} gives nothing to predict from; use forget_pretrained for it.")
-    # Everything that may not fit is looked at before the first training step.
-    names, stages = method_names(retrodictor), trainer.args.num_stages
+    names = method_names(retrodictor)
     predicted, _ = resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
     if not predicted:
         raise ValueError(
@@ -167,9 +165,7 @@ def enrich_pretrained(
             "bias of a convolution or linear layer). Train some of them, use an adapter that stores such (LoRA), or "
             "name others with norms=, embeddings= or kinds=."
         )
-    ratio = trainer.args.sampling_ratio
-    for name, own in method_parameters(names, parameters, predictor, stages, ratio)[0].items():
-        check_method(name, stages, sorted(set(predicted.values())), steps, own, iterate)
+    check_enrichment(args, steps=steps, predicted=sorted(set(predicted.values())), **options)
     if push_to_hub and trainer.is_world_process_zero():
         ensure_repository(push_to_hub)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
@@ -178,6 +174,24 @@ def enrich_pretrained(
         if push_to_hub and (url := result.push_to_hub(push_to_hub, method=names[0] if len(names) > 1 else None)):
             logger.info("Pushed to %s.", url)
         return result
+
+
+def check_enrichment(args: ForgettingArguments, **prediction) -> None:
+    """Raises what can be known of an enrichment by its settings alone.
+
+    Args:
+        args: Settings of the forgetting.
+        **prediction: As for [`check_prediction`](know_hf.enrichment.methods), without stages and ratio.
+
+    Raises:
+        OSError: If a predictor cannot be loaded.
+        ValueError: If the settings do not fit each other, or are those of a control.
+
+    Source: ours.
+    """
+    if args.recipe != "forgetting":
+        raise ValueError(f"recipe={args.recipe!r} gives nothing to predict from; use forget_pretrained for it.")
+    check_prediction(stages=args.num_stages, sampling_ratio=args.sampling_ratio, **prediction)
 
 
 def enrich_trained(
@@ -224,6 +238,7 @@ def enrich_trained(
     checkpoints = run.write_steps(run.folders(None), steps, *_finishing(trainer, trainer.train_dataset, renew))
     result = run.result(root, checkpoints)
     result.self_check = checked
+    result.verdict = verdict(result, _deciding(trainer, result))
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -231,6 +246,15 @@ def enrich_trained(
             write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _deciding(trainer, result: EnrichmentResult) -> Deciding | None:
+    args, data = trainer.args, trainer.eval_dataset
+    examples = len(data) if hasattr(data, "__len__") and not isinstance(data, dict) else None
+    record = result.trajectory.record
+    return deciding_score(
+        record.model.get("task"), record.stages[0].metrics, examples, args.metric_for_best_model, args.greater_is_better
+    )
 
 
 def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> dict[str, float]:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from tqdm.auto import tqdm
 
 from know_hf.enrichment.writer import ENRICHMENT_FILE
+from know_hf.progress import progress_bar
 
 
 def holds(folder: Path, provenance: Mapping[str, Any]) -> bool:
@@ -46,7 +46,8 @@ def hash_file(path: Path) -> str:
 def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:
     """SHA-256 of several files, side by side: path → digest."""
     size = sum(path.stat().st_size for path in paths)
-    bar = tqdm(total=size, desc="hashing inputs", unit="B", unit_scale=True, disable=not progress or size < 1 << 30)
+    hidden = not progress or size < 1 << 30
+    bar = progress_bar(total=size, desc="hashing inputs", unit="B", unit_scale=True, disable=hidden)
     with bar, ThreadPoolExecutor(torch.get_num_threads()) as pool:
         digests = {}
         for path, digest in zip(paths, pool.map(hash_file, paths), strict=True):

@@ -23,6 +23,8 @@ class EnrichmentResult:
         unmoved: Reason → number of tensors that could have been predicted but were copied: they were not trained, or
             are equal in all stages. ``enrichment.json`` names them.
         report: Folder of plots and tables, when they were made.
+        verdict: What all of it allows to say, in plain sentences (``know_hf/enrichment/verdict.py``); empty where only
+            weights were predicted.
 
     Source: ours.
 
@@ -41,6 +43,7 @@ class EnrichmentResult:
     self_check: dict[str, Any] | None = None
     unmoved: dict[str, int] = field(default_factory=dict)
     report: Path | None = None
+    verdict: str = ""
 
     def push_to_hub(self, repo_id: str, *, method: str | None = None, **options) -> str:
         """Uploads the steps as revisions of one repository: ``from_pretrained(repo_id, revision="x4")``.

@@ -24,7 +24,8 @@ def check_retrodiction(
         **options: The method and its options, as for [`enrich`]; of several methods the first is checked.
 
     Returns:
-        ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors (1 = no nearer than Θ^1 itself);
+        ``method``: which was checked; ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors
+        (1 = no nearer than Θ^1 itself);
         ``scores``: metric → scores of the retrodicted Θ̂^0, the true Θ^0 and Θ^1.
 
     Raises:
@@ -55,7 +56,7 @@ def check_retrodiction(
         for metric, value in scored.items()
         if metric in stages[0].metrics and metric in stages[1].metrics
     }
-    return {"ratios": ratios[0], "scores": scores}
+    return {"method": run.names[0], "ratios": ratios[0], "scores": scores}
 
 
 def retrodiction_ratios(trajectory: Trajectory, predicted: Path, tensors: Iterable[str]) -> dict[str, float]:

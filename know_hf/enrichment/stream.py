@@ -12,7 +12,6 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
@@ -27,6 +26,7 @@ from know_hf.forgetting.recipe import versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.locking import locked
+from know_hf.progress import progress_bar
 from know_hf.retrodiction import METHODS, check_method, retrodict
 from know_hf.trajectory import Trajectory
 
@@ -300,7 +300,7 @@ class Enrichment:
         block = BLOCK if self.device.type == "cpu" else _BLOCK_ACCELERATOR
         tensors, (process, processes) = self.trajectory.tensors, (self.state.process_index, self.state.num_processes)
         ranges = share_of(tensors, self.predicted, process, processes, None if whole else block)
-        bar = tqdm(
+        bar = progress_bar(
             total=sum(part.size for part in ranges),
             desc=f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
             unit=" weights",

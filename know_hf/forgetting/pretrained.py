@@ -1,6 +1,7 @@
 """From names to a trainer: model, data, preprocessing and head, checked and ready to forget."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,22 +86,10 @@ def make_trainer(
 
     Source: ours.
     """
-    if args is None:
-        if output_dir is None:
-            raise ValueError("Say where the run goes: output_dir=….")
-        args = ForgettingArguments(
-            str(output_dir),
-            **{
-                "save_total_limit": 1,
-                "dataloader_pin_memory": torch.accelerator.is_available(),
-                **training_arguments,
-            },
-        )
-    elif training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
-        raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
+    args = make_arguments(output_dir, args, **training_arguments)
     if isinstance(model, nn.Module):
         model = plain_model(model)
-    _check_output_dir(args.output_dir, model)
+    check_output_dir(args.output_dir, model)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
 
     def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
@@ -174,6 +163,26 @@ def make_trainer(
     )  # fmt: skip
 
 
+def make_arguments(
+    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments
+) -> ForgettingArguments:
+    """The settings of a run, given whole or as keywords.
+
+    Raises:
+        ValueError: If they are given both ways or do not say where the run goes, or a value is out of range.
+
+    Source: ours.
+    """
+    if args is None:
+        if output_dir is None:
+            raise ValueError("Say where the run goes: output_dir=….")
+        own = {"save_total_limit": 1, "dataloader_pin_memory": torch.accelerator.is_available()}
+        return ForgettingArguments(str(output_dir), **{**own, **training_arguments})
+    if training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
+        raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
+    return args
+
+
 def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
     check_answers(train, columns, "training data")
     labels = set(label_values(train, columns).tolist())
@@ -190,12 +199,23 @@ def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
         )  # fmt: skip
 
 
-def _check_output_dir(output_dir: str, model) -> None:
+def check_output_dir(output_dir: str | Path, model) -> None:
+    """Raises if a run of this model cannot go, or go on, in a folder.
+
+    Raises:
+        FileExistsError: If it is the model's own, a file, or holds something else.
+        PermissionError: If it cannot be written to.
+
+    Source: ours.
+    """
     target = Path(output_dir)
     if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():
         raise FileExistsError(f"output_dir {target} is the model's own folder; choose another.")
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"output_dir {target} is a file.")
+    nearest = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise PermissionError(f"output_dir {target} cannot be written to; choose another.")
     if target.is_dir() and not (target / "trajectory.json").exists():
         foreign = [
             p.name

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file
 from transformers.utils import logging
 
@@ -124,6 +125,7 @@ def push(
         'https://huggingface.co/me/resnet-18-know'
     """
     folder = Path(folder)
+    validate_repo_id(repo_id)
     repo_type, uploads = find_uploads(folder)
     if create_pr and len(uploads) > 1:
         raise ValueError(

@@ -30,6 +30,7 @@ from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
 from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import as_it_is
+from know_hf.transfer.protocol import Advance
 
 #: The branches of a trial: stage whose start and steps they share, and stage whose data they see.
 BRANCHES = ((1, 1), (1, 0), (2, 2), (2, 1))
@@ -135,7 +136,7 @@ class BranchRun:
 
 def _train(model: nn.Module, args, subset) -> None:
     set_seed(args.seed)
-    trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is)
+    trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is, callbacks=[Advance()])
     trainer.remove_callback(PrinterCallback)
     with one_thread():
         trainer.train()

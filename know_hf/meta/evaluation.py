@@ -17,7 +17,7 @@ from know_hf.retrodiction import METHODS, retrodict
 from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
 from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples
-from know_hf.transfer.metrics import network_accuracy
+from know_hf.transfer.metrics import network_score
 
 #: Name → kind → step → ``mean``, ``pooled``, ``trials``.
 Errors = dict[str, dict[str, dict[str, dict[str, float]]]]
@@ -162,7 +162,7 @@ def functional_scores(
             own = model.state_dict()
             loaded = {live[key]: value.reshape(own[live[key]].shape) for key, value in state.items()}
             model.load_state_dict({**own, **loaded})
-            found.setdefault(name, {})[trial] = network_accuracy(model, test, train)
+            found.setdefault(name, {})[trial] = network_score(model, test, train)
     return found
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from tqdm.auto import tqdm
 
 from know_hf.known import KnownPredictor
 from know_hf.known.differences import tensor_statistics
@@ -24,6 +23,7 @@ from know_hf.meta.networks import NETWORKS
 from know_hf.meta.progress import Progress
 from know_hf.meta.samples import Split
 from know_hf.meta.trials import STAGES
+from know_hf.progress import progress_bar
 from know_hf.trajectory import to_history
 from know_hf.trajectory.kinds import stored_names
 from know_hf.transfer.examples import Examples
@@ -159,7 +159,7 @@ class FunctionalTraining:
         progress = self.progress
         if progress.epoch == 0:
             progress.finish_epoch(math.nan, self.score())
-        bar = tqdm(total=self.settings.epochs, initial=progress.epoch - 1, desc="Meta-training the function")
+        bar = progress_bar(total=self.settings.epochs, initial=progress.epoch - 1, desc="Meta-training the function")
         with bar:
             while not progress.ended:
                 self._epoch()

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from know_hf.known import KnownConfig
 from know_hf.known.differences import tensor_statistics
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.shards import TensorStages
 from know_hf.meta.trials import STAGES
+from know_hf.progress import progress_bar
 from know_hf.trajectory import TrajectoryError, to_history
 
 #: Values of one tensor that are kept in memory at most; a random choice where it has more.
@@ -166,7 +166,7 @@ class Samples:
     ):
         self.config, self.windows = config, windows_of(target, config)
         values, sizes, trials, statistics, distances = [], [], [], [], []
-        for position, name in enumerate(tqdm(names, desc=f"Reading {kind}", leave=False)):
+        for position, name in enumerate(progress_bar(names, desc=f"Reading {kind}", leave=False)):
             branches = {} if target == "stage" else meta.read_branches(name)
             for tensor in meta.read(name, [kind]):
                 ratio = tensor.trial["sampling_ratio"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from know_hf.checks import check_splits
 from know_hf.enrichment.provenance import hash_file
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
@@ -25,7 +25,7 @@ from know_hf.meta.progress import Progress
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.record import write_atomically
-from know_hf.transfer.workers import Workers
+from know_hf.transfer.workers import Workers, advance
 
 RESULT = "meta_training.json"
 OBJECTIVES = ("absolute", "relative")
@@ -124,6 +124,8 @@ def meta_train(
     windows_of(settings.target, config)
     if settings.functional.epochs and not data:
         raise ValueError("The functional objective runs networks on images: name the data sets of the trials (data).")
+    for source in data:
+        check_splits(str(source), "train")
     split = split_trials(meta, held_out_architectures, held_out_data, branched=settings.target != "stage")
     trained_on = {name for part in asdict(split).values() for name in part}
     described = {
@@ -222,14 +224,8 @@ class KindTraining:
                         f"least {FEWEST_VALUES} are needed: collect more trials."
                     )
                 judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
-                bar = tqdm(
-                    total=self.settings.epochs, initial=progress.epoch, desc=f"Meta-training {self.kind}", leave=False
-                )
-                with bar:
-                    while not progress.ended:
-                        progress.finish_epoch(self._epoch(network, progress, train), self._score(network, judged))
-                        bar.set_postfix(error=f"{progress.state['best']:.3f}")
-                        bar.update()
+                while not progress.ended:
+                    progress.finish_epoch(self._epoch(network, progress, train), self._score(network, judged))
             write_atomically(self._end, "")
 
     def _progress(self, network: nn.Module) -> Progress:
@@ -257,6 +253,7 @@ class KindTraining:
             objective.backward()
             optimizer.step()
             total += loss.detach() * len(batch.target)
+            advance(len(batch.target))
         return total.item() / settings.rows
 
     def _errors(self, network: nn.Module, batch: Batch) -> Tensor:

@@ -21,11 +21,13 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import write_shard
+from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
+from know_hf.transfer.protocol import Advance
 
 #: Stages of a trial: five to read and one further step to each side.
 STAGES = 7
@@ -179,7 +181,8 @@ class TrialRun:
         own = dict(
             num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
             subset_seed=trial.seed, num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size,
-            per_device_eval_batch_size=512, learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule,
+            per_device_eval_batch_size=IMAGE_CLASSIFICATION.eval_batch_size(trial.batch_size),
+            learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule,
             optim=trial.optimizer, save_strategy="no", logging_strategy="no", disable_tqdm=True,
             remove_unused_columns=False, dataloader_pin_memory=accelerator, use_cpu=not accelerator,
         )  # fmt: skip
@@ -192,7 +195,7 @@ class TrialRun:
         model, train, test = self.parts()
         trainer = ForgettingTrainer(
             model=model, args=self.arguments(work), train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric("accuracy"),
+            compute_metrics=load_metric("accuracy"), callbacks=[Advance()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         content: dict[str, Any] = {"settings": asdict(trial), "versions": versions()}

@@ -9,14 +9,13 @@ from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
-from know_hf.report.tables import duration, number
+from know_hf.report.tables import duration, number, point
 from know_hf.report.transfer import add_transfer, spread
-from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import TrajectoryRecord
-from know_hf.transfer.laboratory import LaboratoryResult, SettingResult
+from know_hf.transfer.outcome import LaboratoryResult, SettingResult
 from know_hf.transfer.pretraining import read_logs
 
-#: A pre-training whose last quarter gained no more than this many points is called converged.
+#: A pre-training whose last quarter gained no more than this many points ([`point`]) is called converged.
 STILL = 1.0
 
 
@@ -51,15 +50,16 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
     curves = {name: read_logs(folder)[0]["curve"] for folder, name in reversed(runs.items())}
     curves = {name: curve for name, curve in curves.items() if curve}
     if curves:
-        scored = [own_score(setting) for setting in result.settings]
+        scored = [setting.score for setting in result.settings]
         if len(set(scored)) == 1:  # no axis serves several
             page.image(
                 plot_convergence(folder / "convergence.png", curves, scored[0]),
                 "Learning curve of Θ⁰ on held-out data.",
             )
     page.text(
-        f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points and training on "
-        "for as long as the forgetting takes (equal compute) gained no more than that on its own task."
+        f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points (of a score "
+        "that is no share: percent of it) and training on for as long as the forgetting takes (equal compute) gained "
+        "no more than that on its own task."
     ).table(convergence_rows(result.settings))
     checked = [setting for setting in result.settings if setting.retrodicted]
     if checked:
@@ -85,12 +85,15 @@ def verdict(setting: SettingResult) -> str:
     known = [arm for arm in result.arms if arm.startswith("known")]
     if not known:
         return f"the best control is {result.best_control}."
-    best = max(known, key=lambda arm: float(np.mean(result.scores(arm, result.chosen_rates[arm], "validation"))))
+    best = result.score.best(
+        known, key=lambda arm: float(np.mean(result.scores(arm, result.chosen_rates[arm], "validation")))
+    )
+    unit = " points" if result.score.percent else f" {result.metric}"
     naive, control = result.against(best, result.arms[0]), result.against(best, result.best_control)
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
-    text = f"{best} (the step that validation chose) {words[naive.verdict]} naive ({naive} points)"
+    text = f"{best} (the step that validation chose) {words[naive.verdict]} naive ({naive}{unit})"
     if result.best_control != result.arms[0]:
-        text += f" and {words[control.verdict]} the best control, {result.best_control} ({control} points)"
+        text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
     return text + "."
 
 
@@ -118,12 +121,13 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
     for setting in settings:
         record = setting.trajectory.record
         curve = read_logs(setting.runs["forgetting"])[0]["curve"]
-        score = own_score(setting)
+        score = setting.score
         sign = 1 if score.higher_is_better else -1
         gain = sign * score.shown(curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
         scores = _own_scores(setting)
         more = sign * (scores["equal_compute"] - scores["stage-0"]) if "equal_compute" in scores else None
-        converged = "not shown" if gain is None or more is None else "yes" if max(gain, more) <= STILL else "no"
+        still = STILL * point(score, scores["stage-0"])
+        converged = "not shown" if gain is None or more is None else "yes" if max(gain, more) <= still else "no"
         rows.append(
             [
                 setting.setting.name, f"{record.model['parameters']:,}", str(record.stages[0].examples),
@@ -131,12 +135,6 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
             ]
         )  # fmt: skip
     return rows
-
-
-def own_score(setting: SettingResult) -> Score:
-    """What the pre-training's own held-out data are scored by."""
-    task = TASKS.get(setting.trajectory.record.model.get("task"))
-    return Score("accuracy") if task is None else task.score
 
 
 def _own_scores(setting: SettingResult) -> dict[str, float]:
@@ -147,7 +145,7 @@ def _own_scores(setting: SettingResult) -> dict[str, float]:
         for stage in stages if name == "forgetting" else stages[-1:]:
             score = stage.metrics.get("eval_score")
             if score is not None:
-                shown = own_score(setting).shown(score)
+                shown = setting.score.shown(score)
                 found[f"stage-{stage.index}" if name == "forgetting" else name] = shown
     return found
 
@@ -191,7 +189,7 @@ def cost_rows(settings: list[SettingResult]) -> list[list[str]]:
             if p.kind in ("conv", "fc", "bias")
         )
         for name, seconds in setting.seconds.items():
-            steps = sum(arm == name or arm.startswith(f"{name} x") for arm in setting.arms)
+            steps = len(setting.steps(name))
             column[f"predict: {name}"] = f"{duration(seconds)} ({seconds / weights / steps:.1e} s a weight and step)"
         columns.append(column)
     for part in dict.fromkeys(part for column in columns for part in column):
@@ -212,9 +210,9 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     plane = setting.plane
     page.heading("Trajectory and predictions")
     page.image(
-        plot_plane(folder / f"{prefix}plane.png", plane, setting.landscape),
+        plot_plane(folder / f"{prefix}plane.png", plane, setting.landscape, setting.score),
         "Stages and predictions of KNOWN on the plane of the stages' first two principal components"
-        + (", over the accuracy of the networks that lie on it." if setting.landscape else "."),
+        + (f", over the {setting.score.name} of the networks that lie on it." if setting.landscape else "."),
     )
     if "Θ̂⁰" in plane.names:
         guess = plane.names.index("Θ̂⁰")
@@ -223,7 +221,10 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
             f"In the space of all weights Θ̂⁰ lies {near:.3g} from Θ⁰, Θ¹ lies {far:.3g} from it: Θ̂⁰ is "
             f"{'nearer' if near < far else 'not nearer'} ({near / far:.3f} of the distance)."
         )
-    shown = {arm: path for arm, path in setting.arms.items() if arm.startswith(("known", "linear_fit x2", "mean"))}
+    # All steps of KNOWN, of two simple methods the first.
+    shown = {arm: path for arm, path in setting.arms.items() if arm.startswith("known")}
+    for method in ("linear_fit", "mean"):
+        shown |= dict(list(setting.steps(method).items())[:1])
     names, layers = layer_statistics(setting.trajectory, shown)
     page.heading("Layer by layer")
     page.image(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.report.tables import point as one_point
 from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
 
@@ -108,6 +109,8 @@ def colour(arm: str, controls: Sequence[str]) -> str:
 def plot_bars(new_figure, result):
     """Scores of every arm at every learning rate, with the seeds' standard deviations."""
     arms = [arm for arm in result.arms if len(result.rates(arm)) == len(result.learning_rates)]
+    if not arms:
+        return None
     figure = new_figure(figsize=(max(6.0, 0.95 * len(arms)), 4.2))
     axes = figure.subplots()
     width, shades = 0.8 / len(result.learning_rates), np.linspace(0.35, 0.95, len(result.learning_rates))
@@ -120,7 +123,7 @@ def plot_bars(new_figure, result):
         )  # fmt: skip
     axes.set_xticks(range(len(arms)), [arm.replace(" to ", "\nto ").replace("_", "\n") for arm in arms], fontsize=8)
     every = [score for arm in arms for rate in result.learning_rates for score in result.scores(arm, rate)]
-    axes.set_ylim(max(0.0, min(every) - 3), min(100.0, max(every) + 3))
+    axes.set_ylim(*score_limits(every, result.score))
     axes.set_ylabel(f"test {_with_unit(result.score)}")
     _tidy(axes)
     _legend_above(axes)
@@ -132,6 +135,8 @@ def plot_differences(new_figure, result):
     """Paired difference of every arm to the reference with its 95 % interval, beside that of the best control."""
     reference = result.arms[0]
     arms = [arm for arm in result.arms if arm != reference][::-1]
+    if not arms:
+        return None
     found = [result.against(arm, reference) for arm in arms]
     figure = new_figure(figsize=(6.8, 1.4 + 0.24 * len(arms)))
     axes = figure.subplots()
@@ -150,8 +155,10 @@ def plot_differences(new_figure, result):
     sign = 1 if result.score.higher_is_better else -1
     ends = [sorted((sign * d.low, sign * d.high)) for d in found]
     near = sorted(sign * d.mean for d in found)[len(found) // 4]
-    low = max(min(end[0] for end in ends), min(near, 0) - 6)
-    axes.set_xlim(*sorted((sign * (low - 0.3), sign * (max(0.5, max(end[1] for end in ends)) + 0.3))))
+    unit = one_point(result.score, float(np.mean(result.best(reference))))
+    low = max(min(end[0] for end in ends), min(near, 0) - 6 * unit)
+    high = max(0.5 * unit, max(end[1] for end in ends))
+    axes.set_xlim(*sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit))))
     unit = "points, " if result.score.percent else "" if result.score.higher_is_better else "less is better, "
     axes.set_xlabel(f"test {result.metric} − {reference} ({unit}95 % interval)")
     _tidy(axes, "x")
@@ -190,14 +197,16 @@ def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, floa
 
 
 @plot
-def plot_plane(new_figure, plane, landscape=None):
-    """The trajectory and its predictions on their plane, over the accuracy landscape if there is one."""
+def plot_plane(new_figure, plane, landscape=None, score: Score | None = None):
+    """The trajectory and its predictions on their plane, over the landscape of a score if there is one."""
     wide, high = np.ptp(plane.coordinates, axis=0)
     figure = new_figure(figsize=(6.8, float(np.clip(5.2 * (high + 0.25 * wide) / (1.25 * wide) + 0.9, 3.0, 6.6))))
     axes = figure.subplots()
     if landscape is not None:
-        shown = axes.contourf(landscape.x, landscape.y, 100 * landscape.accuracy, levels=16, cmap="YlGnBu_r")
-        figure.colorbar(shown, ax=axes, label="test accuracy (%)")
+        scores = np.ma.masked_invalid(score.shown(landscape.scores))
+        better_is_lighter = "YlGnBu_r" if score.higher_is_better else "YlGnBu"
+        shown = axes.contourf(landscape.x, landscape.y, scores, levels=16, cmap=better_is_lighter)
+        figure.colorbar(shown, ax=axes, label=f"test {_with_unit(score)}")
     stages = plane.directions.shape[1]
     path, others = plane.coordinates[:stages], plane.coordinates[stages:]
     halo = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
@@ -234,8 +243,17 @@ def plot_layers(new_figure, layers: Mapping[str, Mapping[str, Sequence[float]]],
     return figure
 
 
+def score_limits(scores: Sequence[float], score: Score) -> tuple[float, float]:
+    """Ends of an axis for scores as they are shown, whatever their size: near them, and no further than they can go."""
+    low, high = min(scores), max(scores)
+    margin = 3.0 if score.percent else 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    ends = low - margin, high + margin
+    return max(0.0, ends[0]) if low >= 0 else ends[0], min(100.0, ends[1]) if score.percent and high < 100 else ends[1]
+
+
 def _with_unit(score: Score) -> str:
-    return f"{score.name} (%)" if score.percent else score.name
+    marks = ["%"] * score.percent + ["less is better"] * (not score.higher_is_better)
+    return f"{score.name} ({', '.join(marks)})" if marks else score.name
 
 
 def _short(name: str) -> str:

@@ -8,6 +8,8 @@ from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
 from know_hf.trajectory.record import write_atomically
 
+_VERDICT = "\n\n## Verdict\n\n"
+
 
 def write_report(result: EnrichmentResult) -> Path:
     """Writes ``report/``: ``report.md`` and, with matplotlib, ``forgetting_curve.png``.
@@ -56,7 +58,15 @@ def report_markdown(result: EnrichmentResult) -> str:
             for metric, v in result.self_check["scores"].items()
         ]
         text += "\n\n" + table(scores) if len(scores) > 1 else ""
+    if result.verdict:
+        text += _VERDICT + result.verdict
     return text + "\n"
+
+
+def last_verdict(folder: Path) -> str:
+    """The verdict at the end of a run's ``report.md``, empty where there is none."""
+    path = folder / "report.md"
+    return path.read_text(encoding="utf-8").partition(_VERDICT)[2].strip() if path.exists() else ""
 
 
 def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:

@@ -2,6 +2,8 @@
 
 from html import escape
 
+from know_hf.tasks import Score
+
 
 def table(rows: list[list[str]]) -> str:
     """Aligns rows, the first a heading, as a Markdown table."""
@@ -32,6 +34,11 @@ def html_table(rows: list[list[str]]) -> str:
 def number(value: float | None, digits: int = 4) -> str:
     """A number, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def point(score: Score, typical: float) -> float:
+    """A small difference between scores as they are shown: a point of shares, of others 1 % of a typical one."""
+    return 1.0 if score.percent else abs(typical) / 100 or 1.0
 
 
 def duration(seconds: float) -> str:

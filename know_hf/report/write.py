@@ -7,6 +7,7 @@ from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
+from know_hf.report.run import last_verdict
 from know_hf.report.tables import number
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import principal_plane
@@ -35,7 +36,7 @@ def write_page(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / "recipe.json").exists():
         from know_hf.report.laboratory import write_laboratory_report
-        from know_hf.transfer.laboratory import LaboratoryResult
+        from know_hf.transfer.outcome import LaboratoryResult
 
         return write_laboratory_report(LaboratoryResult.load(folder))
     if (folder / "transfer.json").exists():
@@ -89,6 +90,8 @@ def write_run_page(trajectory: Trajectory) -> Path:
             "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
             "do not trust the step beyond Θ⁰."
         ).table([["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"], *([kind, number(ratio)] for kind, ratio in ratios.items())])
+    if said := last_verdict(folder):
+        page.heading("Verdict of the last enrichment").text(said)
     page.section("Trajectory")
     plane = principal_plane(trajectory, {names[path]: path for path in predicted})
     page.image(

@@ -26,12 +26,14 @@ class Method:
 
     ``elementwise`` methods may be given any block of a tensor, unless their predictor reads whole tensors; the others
     need all of it at once. ``predictor`` says which learned weights it reads: ``"known"`` (the bundled ones by
-    default), ``"wnn"``, ``"nino"`` or none.
+    default), ``"wnn"``, ``"nino"`` or none. With ``same_every_step`` all steps of a trajectory are one and the same, so
+    that a comparison needs only one of them.
     """
 
     function: Callable[..., Tensor]
     elementwise: bool = True
     predictor: str | None = None
+    same_every_step: bool = False
 
     @property
     def parameters(self) -> list[str]:
@@ -52,9 +54,9 @@ METHODS: dict[str, Method] = {
     "magmax": Method(magmax),
     "consensus_ta": Method(consensus_ta),
     "tsv": Method(tsv, elementwise=False),
-    "mean": Method(mean),
+    "mean": Method(mean, same_every_step=True),
     "shrink": Method(shrink, elementwise=False, predictor="known"),
-    "naive": Method(naive),
+    "naive": Method(naive, same_every_step=True),
     "wnn": Method(wnn, predictor="wnn"),
     "nino": Method(nino, elementwise=False, predictor="nino"),
 }

@@ -9,9 +9,9 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from know_hf.metrics import scores
+from know_hf.progress import progress_bar
 from know_hf.tasks.images import image_reader, own_processor, saved_processor
 from know_hf.tasks.task import Columns, Preprocessing, Score, Task, decoded, first, last_layer_of, on_reading, stack
 
@@ -121,7 +121,7 @@ def mask_values(dataset: Dataset, label: str) -> set[int]:
     """
     found: set[int] = set()
     masks = decoded(dataset.select_columns([label]))
-    for i, row in enumerate(tqdm(masks, desc="Looking for classes in the masks", leave=False)):
+    for i, row in enumerate(progress_bar(masks, desc="Looking for classes in the masks", leave=False)):
         if row[label] is None:
             raise ValueError(f"Column {label!r} misses the mask of row {i}.")
         values = np.asarray(row[label])

@@ -115,6 +115,13 @@ class Task:
         """Whether an example has one class, so that subsets can be stratified by it."""
         return self.answers == "class"
 
+    def eval_batch_size(self, batch_size: int) -> int:
+        """Examples in a batch of scoring, beside those in a batch of training.
+
+        Scores of pixels and words take more room than those of classes.
+        """
+        return max(512, batch_size) if self.one_class else batch_size
+
     @property
     def renews_head(self) -> bool:
         """Whether a new downstream task gets a new head; a language model's is its vocabulary, which stays."""

@@ -1,17 +1,21 @@
-"""Accuracy over the plane of a trajectory: the paper's Figure 3."""
+"""Scores over the plane of a trajectory: the paper's Figure 3."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from know_hf.progress import progress_bar
+from know_hf.tasks import Task
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.kinds import stored_names
 from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
+from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples
-from know_hf.transfer.metrics import network_accuracy
+from know_hf.transfer.metrics import ROWS, network_score
 
 #: Share of the points' extent that the landscape reaches beyond them.
 MARGIN = 0.25
@@ -19,15 +23,32 @@ MARGIN = 0.25
 
 @dataclass(frozen=True)
 class Landscape:
-    """Accuracy at every place of a grid: ``accuracy[i, j]`` at ``(x[j], y[i])``, as a share."""
+    """The task's score at every place of a grid: ``scores[i, j]`` at ``(x[j], y[i])``; of shares as a share."""
 
     x: np.ndarray
     y: np.ndarray
-    accuracy: np.ndarray
+    scores: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON, whole or not at all."""
+        write_atomically(path, json.dumps({name: values.tolist() for name, values in vars(self).items()}) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Landscape":
+        """Reads what [`save`] wrote; files of know-hf before it drew other scores call them ``accuracy``."""
+        found = json.loads(path.read_text())
+        return cls(*(np.array(found[name]) for name in ("x", "y", "accuracy" if "accuracy" in found else "scores")))
 
 
-def accuracy_landscape(
-    trajectory: Trajectory, plane: Plane, model: PreTrainedModel, test: Examples, train: Examples, resolution: int = 21
+def score_landscape(
+    trajectory: Trajectory,
+    plane: Plane,
+    model: PreTrainedModel,
+    test: Examples,
+    train: Examples,
+    task: Task,
+    rows: int = ROWS,
+    resolution: int = 21,
 ) -> Landscape:
     """Evaluates mixtures of the stages over a grid on the plane.
 
@@ -37,6 +58,8 @@ def accuracy_landscape(
         model: A model of the same class; it ends with the last mixture's weights.
         test: Examples to score on.
         train: Examples to estimate BatchNorm statistics on, where the model has any.
+        task: What the score is of.
+        rows: Examples in a batch.
         resolution: Points along each axis.
 
     Returns:
@@ -49,14 +72,14 @@ def accuracy_landscape(
     x, y = (np.linspace(low[axis] - margin, high[axis] + margin, resolution) for axis in (0, 1))
     stages, names = all_stages(trajectory), plane_parameters(trajectory)
     own, live = dict(model.named_parameters()), stored_names(model)
-    accuracy = np.zeros((resolution, resolution))
-    with tqdm(total=resolution**2, desc="Landscape", unit=" points") as bar:
+    scores = np.zeros((resolution, resolution))
+    with progress_bar(total=resolution**2, desc="Landscape", unit=" points") as bar:
         for i, j in np.ndindex(resolution, resolution):
             weights = torch.from_numpy(plane.mixture(x[j], y[i]))
             for name in names:
                 parameter = own[live[name]]
                 mixed = sum(w * stage.read(name).double() for w, stage in zip(weights, stages, strict=True))
                 parameter.data.copy_(mixed.view_as(parameter))
-            accuracy[i, j] = network_accuracy(model, test, train)
+            scores[i, j] = network_score(model, test, train, task, rows)
             bar.update()
-    return Landscape(x, y, accuracy)
+    return Landscape(x, y, scores)

@@ -1,7 +1,7 @@
 """What a fine-tuned model is judged by: its task's score, or a local metric module of the ``evaluate`` library."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,11 +9,16 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
+from transformers import EvalPrediction
 
 from know_hf.enrichment.batch_norm import FromBatch, has_batch_norm
 from know_hf.tasks import Score, get_task
-from know_hf.tasks.task import first
+from know_hf.tasks.classification import IMAGE_CLASSIFICATION
+from know_hf.tasks.task import Task, first
 from know_hf.transfer.examples import Examples
+
+#: Examples that BatchNorm statistics of a network that was put together are estimated on.
+ROWS = 500
 
 #: From predictions and labels to named scores; the first is the one that counts.
 Metric = Callable[..., dict[str, float]]
@@ -74,27 +79,39 @@ def score_of(metric: str | None, task: str) -> Score:
     return own if metric in (None, own.name) else Score(Path(metric).stem)
 
 
-def network_accuracy(model: nn.Module, test: Examples, train: Examples, rows: int = 500) -> float:
+def network_score(
+    model: nn.Module, test: Examples, train: Examples, task: Task = IMAGE_CLASSIFICATION, rows: int = ROWS
+) -> float:
     """Scores a network whose weights were put together, not trained.
 
     Args:
         model: Returns ``logits``; it ends in evaluation mode, its BatchNorm statistics re-estimated.
         test: Examples to score on.
         train: Its first examples are those that BatchNorm statistics are estimated on, where the model has any.
-        rows: Number of examples for the statistics, and in a batch of the scoring.
+        task: What the score is of.
+        rows: Number of examples in a batch.
 
     Returns:
-        Share of the test examples whose highest score is at their label.
+        The task's own score over the test examples.
 
     Source: ours.
     """
+    run = FromBatch(model)
     if has_batch_norm(model):
-        update_bn([train.__getitems__(list(range(min(rows, len(train)))))], FromBatch(model))
+        update_bn(list(_batches(train, rows, min(ROWS, len(train)))), run)
     model.eval()
-    right, run = 0, FromBatch(model)
+    kept, answers = [], []
     with torch.no_grad():
-        for start in range(0, len(test), rows):
-            batch = test.__getitems__(list(range(start, min(start + rows, len(test)))))
-            labels = batch.pop("labels")
-            right += (run(batch)["logits"].argmax(-1).cpu() == labels).sum().item()
-    return right / len(test)
+        for batch in _batches(test, rows, len(test)):
+            labels = batch["labels"]  # a decoder reads them too
+            outputs = run(batch)["logits"].cpu()
+            kept.append((outputs if task.keep is None else task.keep(outputs, labels)).numpy())
+            answers.append(labels.numpy())
+    classes = getattr(getattr(model, "config", None), "num_labels", 0)
+    made = EvalPrediction(np.concatenate(kept), np.concatenate(answers))
+    return task.metrics(classes)(made)[task.score.name]
+
+
+def _batches(examples: Examples, rows: int, stop: int) -> Iterator[dict[str, torch.Tensor]]:
+    for start in range(0, stop, rows):
+        yield examples.__getitems__(list(range(start, min(start + rows, stop))))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 
 from know_hf.data import make_preprocessing
 from know_hf.forgetting.recipe import describe_dataset
+from know_hf.progress import progress_bar
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import label_lookup
 from know_hf.transfer.examples import Examples
@@ -59,7 +59,7 @@ def prepare(
         digest.update(repr((key, values.shape, values.dtype)).encode() + values.numpy().tobytes())
     path = cache_dir / f"{digest.hexdigest()[:20]}.safetensors"
     if not path.exists():
-        starts = tqdm(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
+        starts = progress_bar(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
         made = tensors(slice(start, start + 512) for start in starts)
         cache_dir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")

@@ -22,7 +22,7 @@ from know_hf.trajectory.record import FILE_NAME, write_atomically
 from know_hf.transfer.examples import Augmentation, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
-from know_hf.transfer.protocol import Stopwatch
+from know_hf.transfer.protocol import Advance, Stopwatch
 from know_hf.transfer.recipe import Pretraining
 
 #: Points of the learning curve of stage 0, by which one sees whether it had converged.
@@ -89,6 +89,7 @@ class ForgettingRun:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
         own = {**self.pretraining.training}
+        batch = own.get("per_device_train_batch_size", ForgettingArguments.per_device_train_batch_size)
         if self.recipe != "forgetting":
             own.pop("self_check", None)
         return ForgettingArguments(
@@ -99,7 +100,7 @@ class ForgettingRun:
                 "eval_steps": 1 / CURVE_POINTS,
                 "save_strategy": "no",
                 "logging_strategy": "no",
-                "per_device_eval_batch_size": 512,
+                "per_device_eval_batch_size": get_task(self.columns.task).eval_batch_size(batch),
                 "dataloader_pin_memory": accelerator,
                 "use_cpu": not accelerator,
                 "remove_unused_columns": False,
@@ -129,6 +130,7 @@ class ForgettingRun:
         trainer.remove_callback(PrinterCallback)
         watch = Stopwatch()
         trainer.add_callback(watch)
+        trainer.add_callback(Advance())
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
         trainer.train()
 

@@ -23,6 +23,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import kinds_of
 from know_hf.transfer.examples import Augmentation, Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
+from know_hf.transfer.workers import advance
 
 
 @dataclass(frozen=True)
@@ -224,8 +225,7 @@ def _train(
             "learning_rate": rate,
             "lr_scheduler_type": "cosine",
             "per_device_train_batch_size": protocol.batch_size,
-            # Scores of pixels and words take more room than those of classes.
-            "per_device_eval_batch_size": 512 if task.one_class else protocol.batch_size,
+            "per_device_eval_batch_size": task.eval_batch_size(protocol.batch_size),
             "dataloader_drop_last": len(train) > protocol.batch_size,
             "dataloader_pin_memory": torch.accelerator.is_available(),
             "use_cpu": not torch.accelerator.is_available(),
@@ -244,7 +244,7 @@ def _train(
         data_collator=as_it_is,
         compute_metrics=load_metric(protocol.metric, task.name, len(columns.class_names)),
         preprocess_logits_for_metrics=task.keep,
-        callbacks=callbacks,
+        callbacks=[*callbacks, Advance()],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -252,6 +252,13 @@ def _train(
 
 def _score(trainer: Trainer, examples: Examples) -> float:
     return float(evaluate_all(trainer, examples)["eval_score"])
+
+
+class Advance(TrainerCallback):
+    """Tells [`Workers`](know_hf.transfer.workers) of every step how many examples it took."""
+
+    def on_step_end(self, args, *_, **__):
+        advance(args.train_batch_size * args.gradient_accumulation_steps)
 
 
 class Stopwatch(TrainerCallback):

@@ -211,18 +211,23 @@ def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
     size = size or next(iter(sizes))
     if size not in sizes:
         raise ValueError(f"{path} has no size {size!r}; it has {', '.join(sizes)}.")
+    if not isinstance(sizes[size], dict):
+        raise ValueError(f"{path}: size {size!r} must hold name: value pairs, found {sizes[size]!r}.")
     options = dict(sizes[size])
     settings = options.pop("settings", None)
     if not isinstance(settings, dict) or not settings:
         raise ValueError(f"{path}: size {size!r} needs settings: a name for each, and what it is.")
     try:
-        made = tuple(_setting(name, dict(values)) for name, values in settings.items())
+        made = tuple(_setting(name, values) for name, values in settings.items())
         return _make(Recipe, {**content, **options, "name": path.stem, "size": size, "settings": made}, str(path))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}, size {size}: {error}") from error
 
 
-def _setting(name: str, values: dict[str, Any]) -> Setting:
+def _setting(name: str, values: Mapping[str, Any]) -> Setting:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must hold name: value pairs, found {values!r}.")
+    values = dict(values)
     values["pretraining"] = _make(Pretraining, values.get("pretraining") or {}, f"{name}.pretraining")
     if values.get("transfer"):
         values["transfer"] = _make(Downstream, values["transfer"], f"{name}.transfer")
@@ -234,6 +239,8 @@ def _setting(name: str, values: dict[str, Any]) -> Setting:
 
 
 def _make(kind, values: Mapping[str, Any], where: str):
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} must hold name: value pairs, found {values!r}.")
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{where}: unknown {', '.join(map(repr, unknown))}; there are {', '.join(known)}.")
@@ -244,6 +251,11 @@ def _make(kind, values: Mapping[str, Any], where: str):
     ]
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}.")
+    for name, value in values.items():
+        if known[name].type in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise ValueError(f"{where}: {name} must be a number, found {value!r}.")
+        if known[name].type is int and value != int(value):
+            raise ValueError(f"{where}: {name} must be a whole number, found {value!r}.")
     return kind(**values)
 
 

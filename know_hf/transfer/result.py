@@ -58,6 +58,8 @@ class TransferResult:
             settings = json.loads((output_dir / "transfer.json").read_text())
         except OSError as error:
             raise TrajectoryError(f"{output_dir} holds no transfer.json: it is not a comparison.") from error
+        except ValueError as error:
+            raise TrajectoryError(f"{output_dir}/transfer.json cannot be read: {error}") from error
         found = [json.loads(path.read_text()) for path in sorted((output_dir / "runs").glob("*.json"))]
         runs = {(run["arm"], run["rate"], run["seed"]): run for run in found}
         seeds = 1 + max((run["seed"] for run in found), default=-1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from datasets import Dataset
 from transformers import AutoConfig
 
 from know_hf.adapters import base_of
@@ -19,13 +20,16 @@ from know_hf.locking import locked
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Checkpoint, TrajectoryError
-from know_hf.trajectory.record import write_atomically
+from know_hf.trajectory.record import FILE_NAME, write_atomically
 from know_hf.transfer.heads import classes_of_kept_heads
 from know_hf.transfer.metrics import load_metric, score_of
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.protocol import Protocol, fine_tune
 from know_hf.transfer.result import TransferResult
 from know_hf.transfer.workers import Workers
+
+#: Peak learning rates and number of seeds of a comparison, unless it says otherwise.
+RATES, SEEDS = (4e-4, 1e-3, 2.5e-3), 5
 
 
 def transfer(
@@ -38,9 +42,9 @@ def transfer(
     train_split: str = "train",
     test_split: str = "test",
     protocol: Protocol | None = None,
-    learning_rates: Sequence[float] = (4e-4, 1e-3, 2.5e-3),
+    learning_rates: Sequence[float] = RATES,
     one_rate: Collection[str] = (),
-    seeds: int = 5,
+    seeds: int = SEEDS,
     task: str | None = None,
     input_columns: Sequence[str] | None = None,
     label_column: str | None = None,
@@ -89,19 +93,19 @@ def transfer(
         >>> from know_hf.transfer.run import transfer
         >>> transfer({"naive": "run/stage-0", "KNOWN x2": "run/enriched/x2"}, "user/data", "out")  # doctest: +SKIP
     """
-    _check_arms(arms, seeds)
+    protocol = protocol or Protocol()
+    check_arms(arms, seeds, learning_rates)
     train = load_split(dataset, train_split)
-    test = load_split(dataset, test_split) if test_dataset is None else load_evaluation(test_dataset, test_split)
+    test = load_split(dataset, test_split) if test_dataset is None else load_evaluation(test_dataset, usual=test_split)
     if test_dataset is None and test is train:
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
-    validation = None if validation_dataset is None else load_evaluation(validation_dataset, "validation")
-    parts, columns = open_parts(
-        {"training data": train, "test data": test, "validation data": validation},
-        task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
+    validation = None if validation_dataset is None else load_evaluation(validation_dataset, usual="validation")
+    train, test, validation, columns = check_data(
+        train, test, validation, protocol=protocol, task=task, input_columns=input_columns, label_column=label_column,
+        drop_incomplete=drop_incomplete,
     )  # fmt: skip
-    train, test, validation = parts.values()
     comparison = Comparison(
-        arms, Path(output_dir), train, test, validation, protocol or Protocol(), list(learning_rates), one_rate,
+        arms, Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate,
         seeds,
     )  # fmt: skip
     with locked(output_dir), Workers(processes) as workers:
@@ -109,6 +113,79 @@ def transfer(
         workers.run(comparison.grid(), "Fine-tuning")
         workers.run(comparison.rest(), "Fine-tuning the rest")
     return comparison.result()
+
+
+def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rates: Sequence[float] = RATES) -> None:
+    """Raises if there is nothing to compare, or a start is none.
+
+    Args:
+        arms: As for [`transfer`]; a run's folder stands for starts that are yet to be predicted.
+        seeds: Number of seeds.
+        learning_rates: Grid of peak learning rates.
+
+    Raises:
+        FileNotFoundError: If an arm is neither a folder nor reachable on the Hub.
+        TrajectoryError: If an arm holds no weights, or damaged ones.
+        ValueError: If there are too few arms, seeds or learning rates.
+
+    Source: ours.
+    """
+    if len(arms) < 2 or seeds < 2:
+        raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
+    if not learning_rates or min(learning_rates) <= 0:
+        raise ValueError(f"learning_rates is {list(learning_rates)}; give at least one, each above 0.")
+    for folder in map(resolve_arm, arms.values()):
+        if not (folder / FILE_NAME).exists():
+            Checkpoint(folder).tensors  # noqa: B018 (reads and checks the headers)
+
+
+def check_data(
+    train,
+    test,
+    validation=None,
+    *,
+    protocol: Protocol,
+    task: str | None = None,
+    input_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    drop_incomplete: bool = False,
+) -> tuple[Dataset, Dataset, Dataset | None, Columns]:
+    """Raises if data do not fit each other, the protocol or its metric, before any of them are prepared.
+
+    Args:
+        train: The downstream training data.
+        test: The test data.
+        validation: Data to choose learning rates on, or None to draw them from ``train``.
+        protocol: How to fine-tune.
+        task: As for [`transfer`], like what follows.
+        input_columns: As for [`transfer`].
+        label_column: As for [`transfer`].
+        drop_incomplete: As for [`transfer`].
+
+    Returns:
+        Training, test and validation data without what is to be dropped, and what they hold.
+
+    Raises:
+        FileNotFoundError: If the metric module cannot be found.
+        ValueError: If columns, answers or the number of examples do not fit.
+
+    Source: ours.
+    """
+    parts, columns = open_parts(
+        {"training data": train, "test data": test, "validation data": validation},
+        task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
+    )  # fmt: skip
+    load_metric(protocol.metric, columns.task, len(columns.class_names))
+    check_sizes(columns, len(parts["training data"]), validation is not None, protocol, "The comparison")
+    return *parts.values(), columns
+
+
+def check_sizes(columns: Columns, found: int, validated: bool, protocol: Protocol, name: str) -> None:
+    """Raises ``ValueError`` if there are fewer downstream examples than a protocol asks for."""
+    needed = (protocol.examples or 1) + (0 if validated else protocol.validation_examples)
+    # How many examples the rows of a text make shows when they are prepared.
+    if get_task(columns.task).rows_are_examples and found < needed:
+        raise ValueError(f"{name}: the downstream data have {found} examples, {needed} are asked for.")
 
 
 class Comparison:
@@ -134,9 +211,7 @@ class Comparison:
 
     def __init__(self, arms, output_dir: Path, train, test, validation, protocol: Protocol, learning_rates: list[float],
                  one_rate: Collection[str], seeds: int):  # fmt: skip
-        _check_arms(arms, seeds)
-        if not learning_rates:
-            raise ValueError("Give at least one learning rate.")
+        check_arms(arms, seeds, learning_rates)
         self.folders = {name: resolve_arm(folder) for name, folder in arms.items()}
         self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
         self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
@@ -273,13 +348,6 @@ class FineTuning:
         )  # fmt: skip
         content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
         write_atomically(self.path, json.dumps(content) + "\n")
-
-
-def _check_arms(arms: Mapping, seeds: int) -> None:
-    if len(arms) < 2 or seeds < 2:
-        raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
-    for folder in arms.values():
-        resolve_arm(folder)
 
 
 def _same_comparison(path: Path, settings: dict[str, Any]) -> None:

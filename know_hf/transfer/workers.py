@@ -4,18 +4,37 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Protocol as Interface
 
 import torch
-from tqdm.auto import tqdm
+
+from know_hf.progress import progress_bar
 
 #: What makes a process part of a distributed run.
 _LAUNCHED = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
              "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # fmt: skip
+
+
+#: Seconds between two looks at how far the jobs of other processes have come.
+_POLL = 0.5
+
+_report: Callable[[float], None] | None = None
+_places = None
+
+
+def advance(cost: float) -> None:
+    """Says, within a job, that so much more of its cost was done; elsewhere it does nothing.
+
+    Whatever a job does not say counts when it is done, so it may leave things out.
+    """
+    if _report is not None:
+        _report(cost)
 
 
 class Job(Interface):
@@ -85,36 +104,42 @@ class Workers:
             return
         # Counted in cost, averaged from the start: the remaining time then holds for jobs of unequal length too.
         total, left = sum(job.cost for job in jobs), sum(job.cost for job in todo)
-        progress = tqdm(
+        bar = progress_bar(
             desc=f"{description} ({len(jobs)} runs)", total=total, initial=total - left, smoothing=0,
             bar_format="{l_bar}{bar}| {elapsed} passed, {remaining} left",
         )  # fmt: skip
-        with progress as bar:
-            for cost in self._finished(todo):
-                bar.update(cost)
+        with bar:
+            if self.processes == 1 and self.launched is None:
+                _run_here(todo, bar.update)
+            else:
+                for cost in self._run_elsewhere(todo):
+                    bar.update(cost)
 
-    def _finished(self, todo: list[Job]) -> Iterator[float]:
-        """Runs jobs, each as soon as it is ready, and yields their costs as they finish."""
-        if self.processes == 1 and self.launched is None:
-            with _frozen():
-                while todo:
-                    job = _next_ready(todo)
-                    job.run()
-                    yield job.cost
-            return
+    def _run_elsewhere(self, todo: list[Job]) -> Iterator[float]:
+        """Runs jobs, each as soon as it is ready, and yields now and then by how much of their costs they went on."""
         if self._pool is None:
             place, shares = self.launched or (None, self.processes)
             threads = max(1, (os.cpu_count() or 1) // shares)
             spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads, place))
-        running: set[Future] = set()
+            # One number a running job, how far it has come; plain memory, which no dying process can leave locked.
+            self._places = spawn.RawArray("d", self.processes)
+            self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads, place, self._places))
+        running: dict[Future, _Running] = {}
         try:
             while todo or running:
                 # No more than there are processes: what becomes ready meanwhile may be longer than what waits.
-                while todo and len(running) < self.processes and (running == set() or any(job.ready for job in todo)):
-                    running.add(self._pool.submit(_run, _next_ready(todo)))
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
+                while todo and len(running) < self.processes and (not running or any(job.ready for job in todo)):
+                    job, free = _next_ready(todo), set(range(self.processes)) - {own.place for own in running.values()}
+                    own = _Running(min(free), job.cost)
+                    self._places[own.place] = 0.0
+                    running[self._pool.submit(_run, job, own.place)] = own
+                finished, _ = wait(running, _POLL, FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    own = running.pop(future)
+                    yield own.cost - own.seen
+                for own in running.values():
+                    yield own.look(self._places[own.place])
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "a worker process died, perhaps for want of memory; run the same command again to continue, with "
@@ -130,9 +155,52 @@ def _next_ready(todo: list[Job]) -> Job:
     return todo.pop(position)
 
 
-def _run(job: Job) -> float:
-    job.run()
-    return job.cost
+@dataclass
+class _Running:
+    """A job that another process runs: its place, its cost, and how much of that was counted."""
+
+    place: int
+    cost: float
+    seen: float = 0.0
+
+    def look(self, done: float) -> float:
+        """How much more than before is done; what a job says beyond its cost is not believed."""
+        before, self.seen = self.seen, max(self.seen, min(done, self.cost))
+        return self.seen - before
+
+
+@contextlib.contextmanager
+def _reporting(report: Callable[[float], None]) -> Iterator[None]:
+    global _report
+    before, _report = _report, report
+    try:
+        yield
+    finally:
+        _report = before
+
+
+def _run_here(todo: list[Job], update: Callable[[float], None]) -> None:
+    with _frozen():
+        while todo:
+            job = _next_ready(todo)
+            own, done = _Running(0, job.cost), 0.0
+
+            def report(cost: float, own: _Running = own) -> None:
+                nonlocal done
+                done += cost
+                update(own.look(done))
+
+            with _reporting(report):
+                job.run()
+            update(own.cost - own.seen)
+
+
+def _run(job: Job, place: int) -> None:
+    def report(cost: float) -> None:
+        _places[place] += cost
+
+    with _reporting(report):
+        job.run()
 
 
 @contextlib.contextmanager
@@ -144,7 +212,10 @@ def _frozen():
         gc.unfreeze()
 
 
-def _set_up(threads: int, place: int | None) -> None:
+def _set_up(threads: int, place: int | None, places) -> None:
+    global _places
+    _places = places
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends these, in its own words
     if place is not None:
         for name in [n for n in os.environ if n in _LAUNCHED or n.startswith("TORCHELASTIC_")]:
             del os.environ[name]

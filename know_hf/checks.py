@@ -1,0 +1,66 @@
+"""What can be known of models and data by name, before anything large is loaded."""
+
+from pathlib import Path
+
+from datasets import get_dataset_split_names
+from datasets.exceptions import DatasetNotFoundError
+from transformers import AutoConfig
+
+from know_hf.data import FILES
+from know_hf.models import check_timm
+
+
+def check_model(
+    model: str, *, from_scratch: bool = False, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
+    """Looks for a model's configuration.
+
+    Raises:
+        FileNotFoundError: If it is neither a folder nor reachable on the Hub.
+        OSError: If the folder holds none.
+        ValueError: If the configuration is not known, or timm has no such architecture.
+    """
+    if from_scratch and str(model).startswith("timm/"):
+        check_timm(str(model).removeprefix("timm/"))
+        return
+    try:
+        AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
+            raise
+        raise FileNotFoundError(
+            f"Model {model!r} is neither a local folder nor reachable on the Hub. ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def split_names(dataset: str) -> list[str] | None:
+    """Names of a data set's splits; None where only loading it would tell, as with a file.
+
+    Raises:
+        FileNotFoundError: If it is neither local nor reachable on the Hub.
+    """
+    if Path(dataset).is_file():
+        return None
+    if Path(dataset).suffix in FILES:
+        raise FileNotFoundError(f"Data file {str(dataset)!r} does not exist.")
+    try:
+        return get_dataset_split_names(str(dataset))
+    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
+        raise FileNotFoundError(
+            f"Data set {str(dataset)!r} is neither a local folder nor reachable on the Hub. "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def check_splits(dataset: str, *splits: str) -> None:
+    """Looks for splits, slices such as ``train[:100]`` included.
+
+    Raises:
+        FileNotFoundError: If the data set is neither local nor reachable on the Hub.
+        ValueError: If it has no such split; the message names those there are.
+    """
+    there = split_names(dataset)
+    for part in (part for split in splits for part in split.split("+")):
+        name = part.partition("[")[0].strip()
+        if there is not None and name not in (*there, "all"):
+            raise ValueError(f"Data set {dataset!r} has no split {name!r}; it has {', '.join(there)}.")

@@ -1,0 +1,40 @@
+"""What every command needs around its job: quiet libraries, and the recipe that it leaves behind."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def quiet() -> None:
+    """Leaves Trainer's and our own progress, without a bar for every file that is saved or loaded."""
+    from datasets.utils.logging import disable_progress_bar
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # its reports about a head that is new on purpose
+    disable_progress_bar()
+    logging.basicConfig(format="%(message)s", handlers=[_BesideBars()])
+    main = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("know_hf").setLevel(logging.INFO if main else logging.ERROR)
+
+
+class _BesideBars(logging.Handler):
+    """Writes a line without tearing a progress bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def save_recipe(settings: dict[str, Any], output_dir: str) -> None:
+    import yaml
+
+    from know_hf.trajectory.record import write_atomically
+
+    secret = {name for name in settings if name.endswith("token")}
+    plain = {name: value for name, value in sorted(settings.items()) if name not in secret and value is not None}
+    write_atomically(Path(output_dir) / "run.yaml", yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False))

@@ -1,0 +1,138 @@
+"""One can see what it does: bars that move within a job and over all stages, lines where there is no terminal."""
+
+import re
+import time
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import QUICK, tiny_image_model
+
+from know_hf import ForgettingArguments, progress
+from know_hf.commands.watching import WatchedTrainer
+from know_hf.forgetting.pretrained import make_trainer
+from know_hf.report.plots import plot_bars, plot_differences, score_limits
+from know_hf.tasks import Score, get_task
+from know_hf.trajectory import Checkpoint
+from know_hf.transfer import workers
+from know_hf.transfer.arms import PredictedArms
+from know_hf.transfer.outcome import SettingResult
+from know_hf.transfer.result import TransferResult
+
+PERPLEXITY = Score("perplexity", percent=False, higher_is_better=False)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Reports a unit of its cost ten times a second."""
+
+    cost: float
+    done = False
+    ready = True
+
+    def run(self):
+        for _ in range(int(self.cost)):
+            time.sleep(0.1)
+            workers.advance(1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_bars_move_within_jobs(monkeypatch, processes):
+    seen = []
+
+    class Bar(progress.Lines):
+        def update(self, n=1):
+            super().update(n)
+            seen.append(self.n)
+
+    monkeypatch.setattr(workers, "progress_bar", Bar)
+    monkeypatch.setattr(workers, "_POLL", 0.1)
+    with workers.Workers(processes) as pool:
+        pool.run([Slow(12.0)], "Slow")
+    assert len({n for n in seen if 0 < n < 12}) >= 3 and seen == sorted(seen) and seen[-1] == 12
+    workers.advance(1)  # outside of a job it says nothing to nobody
+
+
+def test_lines_are_few(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0.05)
+    with progress.progress_bar(total=1000, desc="Counting") as bar:
+        for _ in range(1000):
+            time.sleep(0.0003)
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 12 and all(re.match(r"Counting: \d+ %, .* passed, .* left$", line) for line in lines)
+    assert "Counting: 100 %" in lines[-1]
+    with progress.progress_bar(range(3), desc="Quick") as bar:
+        assert list(bar) == [0, 1, 2]
+    assert not capsys.readouterr().err
+
+
+def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
+    made = []
+
+    class Bar(progress.Lines):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("know_hf.commands.watching.progress_bar", Bar)
+
+    def run(**changed):
+        args = ForgettingArguments(
+            str(tmp_path), num_stages=3, train_stage_zero=True, carry_optimizer=False,
+            **{**QUICK, "logging_strategy": "steps", "logging_steps": 1, "disable_tqdm": False, **changed},
+        )  # fmt: skip
+        trainer = make_trainer(tiny_image_model(), images.select(range(64)), args=args, trainer_class=WatchedTrainer)
+        trainer.train()
+
+    run()
+    (bar,) = made
+    assert bar.total == bar.n == 4 + 2 + 1 and bar.desc == "Stage 2 of 2" and bar.postfix.startswith("loss ")
+    assert bar.closed and "{'loss'" not in capsys.readouterr().out
+    (tmp_path / "stage-2").rename(tmp_path / "gone")  # a run that continues begins where it is
+    run()
+    assert len(made) == 2 and made[1].initial == 6 and made[1].n == made[1].total == 7
+    (tmp_path / "stage-2").rename(tmp_path / "gone too")
+    run(disable_tqdm=True)
+    assert len(made) == 2 and not capsys.readouterr().out
+
+
+def compared(score: Score, values) -> TransferResult:
+    runs = {
+        (arm, rate, seed): {"test": value + 0.01 * seed, "validation": value, "curve": [(1.0, value)]}
+        for arm, value in values.items() for rate in (1e-3, 1e-2) for seed in range(2)
+    }  # fmt: skip
+    return TransferResult("nowhere", list(values), [1e-3, 1e-2], 2, runs, score)
+
+
+def test_axes_follow_the_score(tmp_path):
+    for scores, score in (([250.0, 300.0], PERPLEXITY), ([1.01, 1.02], PERPLEXITY), ([-0.5, -0.2], Score("r", False)),
+                          ([40.0, 99.0], Score("accuracy")), ([-20.0, -5.0], Score("kappa"))):  # fmt: skip
+        low, high = score_limits(scores, score)
+        assert low < min(scores) and max(scores) < high <= max(100.0, high * (not score.percent))
+    assert score_limits([0.5, 98.0], Score("accuracy")) == (0.0, 100.0)
+    assert np.ptp(score_limits([1.01, 1.02], PERPLEXITY)) < 0.1
+    result = compared(PERPLEXITY, {"naive": 250.0, "known x3": 260.0, "shrink x3": 900.0})
+    assert plot_bars(tmp_path / "bars.png", result) and plot_differences(tmp_path / "differences.png", result)
+    assert plot_differences(tmp_path / "none.png", replace(result, arms=["naive"])) is None
+
+
+def test_the_first_step_is_found_whatever_its_name():
+    arms = {"naive": "0", "known x3": "a", "known x9": "b", "known x28": "c", "known-2 x3": "d", "mean": "e"}
+    setting = SimpleNamespace(arms=arms)
+    assert list(SettingResult.steps(setting, "known")) == ["known x3", "known x9", "known x28"]
+    assert list(SettingResult.steps(setting, "mean")) == ["mean"] and not SettingResult.steps(setting, "linear_fit")
+    assert list(SettingResult.steps(SimpleNamespace(arms={"known": "a"}), "known")) == ["known"]
+
+
+def test_a_method_whose_steps_are_all_the_same_makes_one_start(trajectory, tmp_path):
+    arms = PredictedArms(trajectory.root, ["mean", "linear_fit"], 2).write(tmp_path)
+    assert list(arms) == ["naive", "mean", "linear_fit/x2", "linear_fit/x4"]
+    assert all(Checkpoint(folder).tensors for folder in arms.values())
+    assert sorted(p.name for p in (tmp_path / "mean").glob("x*")) == ["x2"]
+
+
+def test_scores_that_take_room_are_made_in_small_batches():
+    assert get_task("image-classification").eval_batch_size(16) == 512
+    assert get_task("image-segmentation").eval_batch_size(16) == get_task("text-generation").eval_batch_size(16) == 16
