@@ -27,6 +27,8 @@ from know_hf.transfer.workers import Workers
 
 #: Peak learning rates and number of seeds of a comparison, unless it says otherwise.
 RATES, SEEDS = (4e-4, 1e-3, 2.5e-3), 5
+#: What a comparison's folder keeps its settings in.
+SETTINGS_FILE = "transfer.json"
 
 
 def transfer(
@@ -95,9 +97,10 @@ def transfer(
     if test_dataset is None and test is train:
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
     columns = check_data(
-        train, test, validation_dataset, protocol=protocol, task=task, input_columns=input_columns,
-        label_column=label_column,
-    )  # fmt: skip
+        train, test, protocol=protocol, task=task, input_columns=input_columns, label_column=label_column
+    )
+    if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
+        check_sizes(columns, len(train), validation_dataset is not None, protocol, "The comparison")
     comparison = Comparison(
         arms, Path(output_dir), train, test, validation_dataset, protocol, list(learning_rates), one_rate,
         seeds,
@@ -136,7 +139,6 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
 def check_data(
     train,
     test,
-    validation=None,
     *,
     protocol: Protocol,
     task: str | None = None,
@@ -148,7 +150,6 @@ def check_data(
     Args:
         train: The downstream training data.
         test: The test data.
-        validation: Data to choose learning rates on, or None to draw them from ``train``.
         protocol: How to fine-tune.
         task: As for [`transfer`], like what follows.
         input_columns: As for [`transfer`].
@@ -159,7 +160,7 @@ def check_data(
 
     Raises:
         FileNotFoundError: If the metric module cannot be found.
-        ValueError: If columns or the number of examples do not fit.
+        ValueError: If columns do not fit.
 
     Source: ours.
     """
@@ -167,7 +168,6 @@ def check_data(
     if missing := sorted({*columns.inputs, columns.label} - set(test.column_names)):
         raise ValueError(f"The test data have no column {missing[0]!r}; they have {', '.join(test.column_names)}.")
     load_metric(protocol.metric, columns.task, len(columns.class_names))
-    check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
     return columns
 
 
@@ -234,7 +234,7 @@ class Comparison:
             "image_size": image_size,
             "max_length": max_length,
         }
-        _same_comparison(self.output_dir / "transfer.json", settings)
+        _same_comparison(self.output_dir / SETTINGS_FILE, settings)
         folder = self.folders[self.reference]
         config = AutoConfig.from_pretrained(base_of(folder))
         if columns.class_names:
