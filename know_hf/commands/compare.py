@@ -30,7 +30,7 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.report.transfer import transfer_markdown, write_transfer_report
     from know_hf.transfer.arms import PredictedArms
     from know_hf.transfer.protocol import Protocol
-    from know_hf.transfer.run import check_arms, check_data, transfer
+    from know_hf.transfer.run import check_arms, check_data, check_sizes, transfer
 
     job = dict(settings)
     arms, dataset, output_dir = dict(job.pop("arms", {})), job.pop("dataset"), Path(job.pop("output_dir"))
@@ -46,8 +46,11 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     splits = job.pop("train_split", "train"), job.pop("test_split", "test")
     check_splits(dataset, *splits)
     train, test = (load_split(dataset, split) for split in splits)
-    about = {name: job[name] for name in ("task", "input_columns", "label_column") if name in job}
-    check_data(train, test, protocol=protocol, **about)
+    about = ("task", "input_columns", "label_column", "drop_incomplete")
+    about = {name: job[name] for name in about if name in job}
+    train, test, _, columns = check_data(train, test, protocol=protocol, **about)
+    if predicted is not None:  # without one nothing is lost where the comparison itself says so
+        check_sizes(columns, len(train), False, protocol, "The comparison")
     if predicted is not None:
         made = predicted.write(output_dir / "arms")
         arms = {"naive": made.pop("naive"), **arms, **made}

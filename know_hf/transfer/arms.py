@@ -39,9 +39,8 @@ class PredictedArms:
         """Predicts into a folder, in one pass over the trajectory; returns name → start, ``naive`` first."""
         targets, arms = {}, {}
         for method in self.run.names:
-            once = METHODS[method].same_every_step
-            names = self.names[:1] if once else self.names
+            names = self.names[:1] if METHODS[method].same_every_step else self.names
             targets[method] = [Path(folder) / method / name for name in names]
-            arms |= {method if once else f"{method}/{p.name}": p for p in targets[method]}
+            arms |= {"naive" if method == "naive" else f"{method}/{p.name}": p for p in targets[method]}
         self.run.write(targets)
         return arms

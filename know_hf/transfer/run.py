@@ -30,6 +30,8 @@ from know_hf.transfer.workers import Workers
 
 #: Peak learning rates and number of seeds of a comparison, unless it says otherwise.
 RATES, SEEDS = (4e-4, 1e-3, 2.5e-3), 5
+#: What a comparison's folder keeps its settings in.
+SETTINGS_FILE = "transfer.json"
 
 
 def transfer(
@@ -104,6 +106,8 @@ def transfer(
         train, test, validation, protocol=protocol, task=task, input_columns=input_columns, label_column=label_column,
         drop_incomplete=drop_incomplete,
     )  # fmt: skip
+    if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
+        check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
     comparison = Comparison(
         arms, Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate,
         seeds,
@@ -167,7 +171,7 @@ def check_data(
 
     Raises:
         FileNotFoundError: If the metric module cannot be found.
-        ValueError: If columns, answers or the number of examples do not fit.
+        ValueError: If columns or classes do not fit, or rows lack something.
 
     Source: ours.
     """
@@ -176,7 +180,10 @@ def check_data(
         task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
     )  # fmt: skip
     load_metric(protocol.metric, columns.task, len(columns.class_names))
-    check_sizes(columns, len(parts["training data"]), validation is not None, protocol, "The comparison")
+    if protocol.new_head and get_task(columns.task).one_class:  # heads that are kept have classes of their own
+        for what, part in parts.items():
+            if part is not None:
+                check_part(part, columns, len(columns.class_names), what)
     return *parts.values(), columns
 
 
@@ -250,7 +257,7 @@ class Comparison:
             "image_size": image_size,
             "max_length": max_length,
         }
-        _same_comparison(self.output_dir / "transfer.json", settings)
+        _same_comparison(self.output_dir / SETTINGS_FILE, settings)
         config = AutoConfig.from_pretrained(base_of(folder))
         if columns.class_names:
             config.num_labels = len(columns.class_names)
