@@ -158,7 +158,7 @@ def _best(result, deciding: Deciding | None) -> str:
     if not origins or not predicted:
         return (
             "The checkpoints were not scored, so nothing says whether they are better than Θ⁰: give evaluation data "
-            "(--eval_split, eval_dataset=)."
+            "(--eval_dataset or --eval_split)."
         )
 
     def goodness(name: str) -> float:
