@@ -1,6 +1,7 @@
 """What a column of classes means: names to outputs of a model, matched by name wherever both sides have names."""
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,10 +44,20 @@ def class_names(dataset: Dataset, label: str) -> list[str]:
                 f"classes? If so, dataset.class_encode_column({label!r}) says it; if not, name another "
                 "with label_column."
             )
-        return sorted(values)
+        return sorted(values, key=int) if are_numbers(values) else sorted(values)
     if feature.dtype == "bool":
         return ["False", "True"]
-    return [str(i) for i in range(max(values, default=-1) + 1)]
+    present = sorted(value for value in values if value >= 0)
+    low, high = (0 if 0 in present else present[0], present[-1]) if present else (0, -1)
+    absent = high - low + 1 - len(present)
+    if absent <= len(present):
+        present = range(low, high + 1)  # a class or two may just not occur
+    if absent:
+        logger.warning(
+            "Label column %r holds %d of the numbers from %d to %d: the classes are %s.", label, len(values), low, high,
+            _listed([str(value) for value in present]),
+        )  # fmt: skip
+    return [str(value) for value in present]
 
 
 def numbered(names: Sequence[str]) -> bool:
@@ -54,26 +65,37 @@ def numbered(names: Sequence[str]) -> bool:
     return any(list(names) == [f"{prefix}{i}" for i in range(len(names))] for prefix in ("", "LABEL_"))
 
 
+def are_numbers(names: Sequence[str]) -> bool:
+    """Whether all classes are named by whole numbers, not necessarily from 0 or in order."""
+    return all(name.strip().isdecimal() for name in names)
+
+
 def positions(names: Sequence[str], order: Sequence[str]) -> list[int | None]:
     """Finds names in an order: exactly, or where that alone decides without regard to case and outer spaces.
 
     Returns:
-        For each name its place in ``order``; None where it is not there.
+        For each name its place in ``order``; None where it is not there, or there twice.
 
     Example:
         >>> from know_hf.tasks.labels import positions
         >>> positions(["cat", "dog", "cow"], ["Dog", "Cat"])
         [1, 0, None]
     """
-    exact = {name: i for i, name in enumerate(order)}
-    loose: dict[str, list[int]] = {}
+    ways: tuple[dict[str, list[int]], ...] = ({}, {})
     for i, name in enumerate(order):
-        loose.setdefault(name.strip().casefold(), []).append(i)
+        for way, form in zip(ways, _forms(name), strict=True):
+            way.setdefault(form, []).append(i)
     found = []
     for name in names:
-        near = loose.get(name.strip().casefold(), [])
-        found.append(exact.get(name, near[0] if len(near) == 1 else None))
+        places = [way.get(form, []) for way, form in zip(ways, _forms(name), strict=True)]
+        found.append(next((place[0] for place in places if len(place) == 1), None))
     return found
+
+
+def _forms(name: str) -> tuple[str, str]:
+    """A name as it is compared exactly, however its accents are encoded, and loosely."""
+    exact = unicodedata.normalize("NFC", name)
+    return exact, exact.strip().casefold()
 
 
 def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
@@ -92,16 +114,16 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
     feature, order = dataset.features[columns.label], columns.class_names
     if isinstance(feature, ClassLabel):
         raw, names = range(len(feature.names)), list(feature.names)
+        nameless = numbered(names) and not are_numbers(order)
     else:
         raw = _values(dataset, columns.label).drop_null().unique().to_pylist()
         names = [str(value) for value in raw]
-    places = positions(names, order)
+        nameless = not is_text(feature) and feature.dtype != "bool" and not are_numbers(order)
     if not is_text(feature):
-        if names == list(order):
+        # Numbers are names among numbers; beside words they are places.
+        if nameless or (numbered(order) and not are_numbers(names)) or names == list(order):
             return None
-        nameless = numbered(names) if isinstance(feature, ClassLabel) else feature.dtype != "bool"
-        if None in places and (nameless or numbered(order)):  # one side has no names
-            return None
+    places = positions(names, order)
     return {label: place for label, place in zip(raw, places, strict=True) if place is not None}
 
 
@@ -141,7 +163,9 @@ def check_answers(dataset: Dataset, columns: Columns, what: str) -> None:
         raise ValueError(f"{where}: {_count(missing, 'miss it')}. drop_incomplete drops them.")
     raw = values.to_pylist()
     if not is_text(feature) and any(negative := [label < 0 for label in raw]):
-        raise ValueError(f"{where}: {_count(negative, 'are unlabelled', raw)}. Take another split.")
+        raise ValueError(
+            f"{where}: {_count(negative, 'are unlabelled', raw)}. Take another split, or count the classes from 0."
+        )
     lookup = label_lookup(dataset, columns)
     known = range(len(order)) if lookup is None else lookup
     if any(unknown := [label not in known for label in raw]):
