@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, IterableDataset, Value, get_dataset_split_names, load_dataset
+from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers import PreTrainedModel
 
@@ -67,24 +67,42 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
 
 
 def _load_file(path: Path, split: str) -> Dataset:
-    if path.suffix.lower() not in FILES:
+    suffix = path.suffix.lower()
+    if suffix not in FILES:
         raise ValueError(f"{path} is no data file that can be read; there are {', '.join(FILES)}.")
-    reader = FILES[path.suffix.lower()]
+    if not path.stat().st_size:
+        raise ValueError(f"{path} cannot be read as {FILES[suffix]}: it is empty.")
     try:
-        options = {"sep": _separator(path)} if reader == "csv" else {}
-        return load_dataset(reader, data_files=str(path.resolve()), split=split, **options)
-    except (DatasetGenerationError, UnicodeDecodeError, pa.ArrowInvalid) as error:
-        cause = str(error.__cause__ or error).strip().splitlines() or [type(error.__cause__ or error).__name__]
-        raise ValueError(f"{path} cannot be read as {reader} (text has to be UTF-8): {cause[0]}") from error
+        options = _table_options(path) if FILES[suffix] == "csv" else {}
+        found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
+        if options.get("sep") == "\t" and _swallowed(found):  # a quotation mark that no other one closes
+            options["quoting"] = csv.QUOTE_NONE
+            found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
+        return found
+    except (DatasetGenerationError, UnicodeError, pa.ArrowInvalid, StopIteration, csv.Error) as error:
+        cause = error.__cause__ or error
+        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
+        raise ValueError(f"{path} cannot be read as {FILES[suffix]}: {first}{hint}") from error
 
 
-def _separator(path: Path) -> str:
-    """The separator of a table in text, which programs of some countries write as ``;``."""
+def _table_options(path: Path) -> dict[str, Any]:
+    """How a table in text is written; programs of some countries separate by ``;``, and one says so in a first line."""
     with open(path, encoding="utf-8-sig") as file:
         first = file.readline()
-    names = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in _SEPARATORS}
+    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
+        return {"sep": first.strip()[4], "skiprows": 1, "skipinitialspace": True}
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    return max(names, key=lambda mark: (names[mark], mark == usual))
+    names = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in _SEPARATORS}
+    separator = max(names, key=lambda mark: (names[mark], mark == usual))
+    return {"sep": separator, "skipinitialspace": separator != "\t"}
+
+
+def _swallowed(dataset: Dataset) -> bool:
+    """Whether a text of a tab-separated table holds whole lines of it."""
+    texts = [name for name, feature in dataset.features.items() if is_text(feature)]
+    rows = dataset.select_columns(texts) if texts else []
+    return any("\t" in text for row in rows for text in row.values() if text)
 
 
 def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usual: str = "test") -> Dataset:
@@ -135,13 +153,32 @@ def open_parts(
 
     Source: ours.
     """
+    parts = {what: part and _unformatted(part) for what, part in parts.items()}
     first = next(iter(parts))
     columns = find_roles(parts[first], task=task, inputs=list(inputs) if inputs else None, label=label)
-    whole = {
-        what: None if part is None else complete_rows(part, columns, what, drop_incomplete)
-        for what, part in parts.items()
-    }
+    whole = {}
+    for what, part in parts.items():
+        whole[what] = None if part is None else complete_rows(part, columns, what, drop_incomplete)
+        if part is not None:
+            _check_inputs(part, columns, what)
     return whole, name_classes(whole[first], columns)
+
+
+def _unformatted(dataset: Dataset) -> Dataset:
+    """The same data as plain values, whatever library's types their rows were set to be in."""
+    return dataset if getattr(dataset, "format", {}).get("type") == "custom" else dataset.with_format(None)
+
+
+def _check_inputs(dataset: Dataset, columns: Columns, what: str) -> None:
+    reads = get_task(columns.task).reads
+    for name in columns.inputs:
+        feature = dataset.features[name]
+        if not (isinstance(feature, Image) if reads == "image" else is_text(feature)):
+            cast = "Image()" if reads == "image" else 'Value("string")'
+            raise ValueError(
+                f"Column {name!r} of the {what} holds {getattr(feature, 'dtype', None) or type(feature).__name__}, not "
+                f"{reads}s: dataset.cast_column({name!r}, {cast}) may make them."
+            )
 
 
 def check_part(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:

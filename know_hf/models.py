@@ -11,7 +11,8 @@ from transformers.models import auto
 
 from know_hf.adapters import is_adapted, is_live
 from know_hf.tasks import get_task
-from know_hf.tasks.labels import numbered, positions
+from know_hf.tasks.labels import are_numbers, numbered, positions
+from know_hf.tasks.segmentation import BINARY
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def load_model(
     task: str,
     class_names: list[str] | None,
     *,
+    ordered: bool = True,
     from_scratch: bool = False,
     image_size: int | None = None,
     revision: str | None = None,
@@ -53,6 +55,7 @@ def load_model(
         model: Hub id or folder (transformers or timm), or a live model, which is returned as it is.
         task: A key of [`TASKS`](know_hf.tasks).
         class_names: Names of the data's classes; none where there are no classes.
+        ordered: Whether the data number their classes; of mere words the order says nothing about a head without names.
         from_scratch: Only take the architecture and start from its own initial values; ``model`` may then also be
             the name of a timm architecture such as ``timm/resnet10t``.
         image_size: With ``from_scratch`` and a timm name: side of the square images in pixels.
@@ -86,10 +89,10 @@ def load_model(
             return LoadedModel(built, task, True, names)
         trained, labels, other = trained_for(config, task), label_settings(names, task), False
         if trained and one_class and names:
-            names, other = match_classes(known_classes(config), names)
+            names, other = match_classes(known_classes(config), names, ordered)
             other = other or _other_loss(config)
             labels = label_settings(names, task)
-        elif trained and config.num_labels >= len(names):
+        elif trained and _masks_fit(known_classes(config), names):
             labels = {}  # not every class of a model for pixels need occur in the data
         loaded, info = auto_class.from_pretrained(
             model,
@@ -140,22 +143,40 @@ def trained_for(config, task: str) -> bool:
     return any(head in name for name in kinds) or (config.model_type == "timm_wrapper" and head in _TIMM_HEADS)
 
 
-def match_classes(known: list[str], names: list[str]) -> tuple[list[str], bool]:
+def match_classes(known: list[str], names: list[str], ordered: bool = True) -> tuple[list[str], bool]:
     """Fits the classes of data to those of a trained head, by name where both have names.
 
     Args:
         known: Classes of the head, in the order of its outputs.
         names: Classes of the data.
+        ordered: Whether the data number their classes.
 
     Returns:
         The classes in the order of the outputs of the head to use, and whether it is another than the trained one.
     """
     if all_known(names, known):
         return known, False
-    if numbered(known) and len(names) == len(known):
-        return names, False
+    in_order = sorted(names, key=int) if are_numbers(names) else names
+    if numbered(known) and len(names) == len(known) and (ordered or numbered(in_order)):
+        logger.info("The model's classes have no names: its outputs are taken for %s, in this order.", few(in_order))
+        return in_order, False
     logger.warning("The model's classes are %s, the data's %s: a head is trained for them.", few(known), few(names))
     return names, True
+
+
+def _masks_fit(known: list[str], names: list[str]) -> bool:
+    """Whether a head for pixels serves masks, whose classes are but numbers: fewer do for a head without names only."""
+    if len(names) == len(known):
+        return True
+    if numbered(known) and len(names) < len(known) and names != BINARY:
+        return True
+    logger.warning(
+        "The model has %d classes (%s), the masks have %d: a head is trained for them.",
+        len(known),
+        few(known),
+        len(names),
+    )
+    return False
 
 
 def all_known(names: list[str], known: list[str]) -> bool:
@@ -172,13 +193,15 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     """Checks that a live model's head fits the classes, and sets its loss."""
     config, new_head = model.config, is_adapted(model)  # an adapter is new, as a rule
     known, one_class = known_classes(config), get_task(task).one_class
-    enough = len(known) == len(names) if one_class else len(known) >= len(names)
-    if names and not enough and not all_known(names, known):
+    enough = len(known) == len(names) or (not one_class and len(known) > len(names) and names != BINARY)
+    if names and not enough and not (one_class and all_known(names, known)):
         raise ValueError(
             f"The model has {len(known)} outputs, the data have {len(names)} classes: load it with "
             f"num_labels={len(names)}, ignore_mismatched_sizes=True. (The model's: {few(known)}; the data's: "
             f"{few(names)}.)"
         )
+    if not one_class and len(known) > len(names) and not numbered(known):
+        logger.warning("The masks' classes %s are taken for the model's %s, by number.", few(names), few(known))
     if not names or not one_class:
         return LoadedModel(model, task, new_head, names)
     if not (all_known(names, known) or numbered(names) or numbered(known)):
@@ -193,6 +216,7 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
             )
         names = known
     elif not numbered(names):  # the checkpoints say what their outputs are
+        names, _ = match_classes(known, names)
         config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
     if _other_loss(config):
         logger.warning("The model's problem_type is %r; it is now %r.", config.problem_type, ONE_CLASS)

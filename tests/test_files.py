@@ -47,6 +47,28 @@ def test_tables_of_other_countries(tmp_path, separator):
     assert load_split(write(tmp_path / "a.csv", separator=separator)).column_names == ["text", "label"]
 
 
+def test_tables_as_programs_write_them(tmp_path):
+    def loaded(name, text):
+        (tmp_path / name).write_text(text)
+        return load_split(tmp_path / name)[:]
+
+    assert loaded("a.csv", "sep=;\ntext;label\ngood, really;1\n") == {"text": ["good, really"], "label": [1]}
+    assert loaded("b.csv", 'text, label\n"good, really", pos\n') == {"text": ["good, really"], "label": ["pos"]}
+    unpaired = 'text\tlabel\n"Best film\t1\nbad film\t0\n"So so\t1\n'
+    assert loaded("c.tsv", unpaired) == {"text": ['"Best film', "bad film", '"So so'], "label": [1, 0, 1]}
+
+
+def test_columns_of_another_type_are_named(text_model_folder, tmp_path):
+    train = Dataset.from_list(ROWS)
+    for rows, name in (([{"text": 7, "label": "good"}], "text"), ([{"text": 0.5, "label": "good"}], "text")):
+        with pytest.raises(
+            ValueError, match=f"Column {name!r} of the evaluation data holds .*, not texts: .*cast_column"
+        ):
+            open_parts({"training data": train, "evaluation data": Dataset.from_list(rows)})
+    parts, _ = open_parts({"training data": train.with_format("torch")})
+    assert parts["training data"][0] == ROWS[0], "rows are read as they are, whatever their format"
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.csv does not exist"):
         load_split(tmp_path / "nowhere.csv")
@@ -70,6 +92,7 @@ def test_names_that_tell_the_classes_from_the_text():
         return columns.inputs, columns.label
 
     assert found("Sentence", "Label") == (["Sentence"], "Label")
+    assert found("review_id", "text", "label") == (["text"], "label")
     assert found("headline", "category") == (["headline"], "category")
     for names in (("question", "sentence", "label"), ("title", "text", "label"), ("text", "category", "label")):
         with pytest.raises(ValueError, match="Several columns could be the input"):

@@ -59,6 +59,9 @@ def critic(text_model_folder, tmp_path):
         (rows([0, 1], ["a", "b"]), ["a", "b"], None),
         (rows([1, 0]), ["a", "b"], None),
         (rows([0, 1], ["a", "b"]), ["0", "1"], None),
+        (rows([1, 2], ["0", "1", "2"]), ["1", "2", "3"], {1: 0, 2: 1}),
+        (rows([0, 1], ["cafe\u0301", "bar"]), ["caf\u00e9", "bar"], {0: 0, 1: 1}),
+        (rows(["crane", "dog"]), ["crane", "dog", "crane"], {"dog": 1}),
     ],
 )
 def test_names_decide_where_both_sides_have_them(data, order, lookup):
@@ -86,6 +89,34 @@ def test_names_decide_where_both_sides_have_them(data, order, lookup):
 def test_labels_that_cannot_be_right_are_named(data, message):
     with pytest.raises(ValueError, match=message):
         check_part(data, columns(["a", "b", "c"]), 3, "evaluation data")
+
+
+def test_numbers_are_read_alike_in_every_split():
+    """Whatever values a split happens to hold."""
+    with pytest.raises(ValueError, match="hold no known class, the first is row 0 .0.*Known classes: 1, 2, 3"):
+        check_part(rows([0, 1, 2]), columns(["1", "2", "3"]), 3, "training data")
+    check_part(rows([1, 2]), columns(["1", "2", "3"]), 3, "evaluation data")
+    with pytest.raises(ValueError, match="hold no known class"):
+        check_part(rows([0, 2], ["1", "2", "3"]), columns(["0", "1", "2"]), 3, "evaluation data")
+
+
+def test_names_of_numbered_classes(caplog):
+    def names(labels):
+        return find_columns(rows(labels)).class_names
+
+    assert names([1, 5, 2, 3, 4]) == ["1", "2", "3", "4", "5"] and not caplog.text
+    assert names([0, 1, 3]) == ["0", "1", "2", "3"] and "holds 3 of the numbers from 0 to 3" in caplog.text
+    assert names([1998, 20240131, 7]) == ["7", "1998", "20240131"]
+    assert names([str(i) for i in range(11)]) == [str(i) for i in range(11)], "10 does not follow 1"
+
+
+def test_a_head_without_names(critic):
+    folder = critic([f"LABEL_{i}" for i in range(3)])
+    loaded = load_model(folder, "text-classification", ["2", "0", "1"])
+    assert not loaded.new_head and loaded.class_names == ["0", "1", "2"]
+    words = ["contradiction", "entailment", "neutral"]
+    assert not load_model(folder, "text-classification", words).new_head, "the data number them so"
+    assert load_model(folder, "text-classification", words, ordered=False).new_head, "the alphabet says nothing"
 
 
 def test_only_the_order_is_left_is_said(caplog):

@@ -10,7 +10,9 @@ from PIL import ImageOps
 from test_tasks import segmenter
 from transformers import (
     AutoImageProcessor,
+    BeitImageProcessor,
     ConvNextImageProcessor,
+    DPTImageProcessor,
     ResNetConfig,
     ResNetForImageClassification,
     SegformerImageProcessor,
@@ -21,7 +23,7 @@ from transformers import (
 from know_hf import enrich_pretrained
 from know_hf.data import check_part, make_preprocessing
 from know_hf.forgetting.pretrained import make_trainer
-from know_hf.models import timm_from_scratch
+from know_hf.models import load_model, timm_from_scratch
 from know_hf.tasks import Columns, find_columns
 
 random = np.random.default_rng(0)
@@ -181,6 +183,42 @@ def test_masks_are_what_the_processor_makes_of_them(tmp_path, processor):
     row = make_preprocessing(segmenter(3), str(folder), columns).apply(data)[0]
     own = AutoImageProcessor.from_pretrained(folder)(data[0]["image"], data[0]["mask"], return_tensors="pt")
     assert torch.equal(row["labels"], own["labels"][0]) and torch.equal(row["pixel_values"], own["pixel_values"][0])
+
+
+@pytest.mark.parametrize("processor", [BeitImageProcessor, DPTImageProcessor, SegformerImageProcessor])
+def test_masks_hold_no_classes_but_their_own(tmp_path, processor):
+    """Whatever filter a processor resizes pictures by."""
+    data = masks([0, 2, 2, 255])
+    segmenter(3).save_pretrained(tmp_path)
+    processor(size={"height": 20, "width": 20}, do_center_crop=False).save_pretrained(tmp_path)
+    rows = make_preprocessing(segmenter(3), str(tmp_path), find_columns(data)).apply(data)
+    assert {int(value) for row in rows for value in row["labels"].unique()} == {0, 2, 255}
+
+
+def test_a_segmenters_named_classes_are_not_those_of_any_masks(tmp_path, caplog):
+    model = segmenter(5)
+    model.config.id2label = dict(enumerate(["wall", "building", "sky", "floor", "tree"]))
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, "image-segmentation", ["0", "1", "2"])
+    assert loaded.new_head and loaded.model.config.num_labels == 3 and "wall, building" in caplog.text
+    segmenter(5).save_pretrained(tmp_path / "nameless")
+    assert load_model(tmp_path / "nameless", "image-segmentation", ["0", "255"]).new_head
+
+
+def test_the_size_that_was_asked_for_is_recorded():
+    model = timm_from_scratch("resnet10t", image_size=16, model_args={"channels": [8, 8, 8, 8]}, num_labels=2)
+    data = Dataset.from_dict({"image": [noise("RGB")], "label": [0]}).cast_column("image", Image())
+    for given in (None, TimmWrapperImageProcessor(pretrained_cfg=model.config.pretrained_cfg)):
+        made = make_preprocessing(model, None, find_columns(data), image_size=8, processing_class=given).apply(data)
+        assert made[0]["pixel_values"].shape == (3, 8, 8) and model.config.pretrained_cfg["input_size"] == [3, 8, 8]
+
+
+def test_another_value_for_no_class(tmp_path):
+    model = segmenter(3)
+    model.config.semantic_loss_ignore_index = -100
+    data = masks([0, 1, 2, 255])
+    row = make_preprocessing(model, None, find_columns(data), image_size=16).apply(data)[0]
+    assert torch.isfinite(model(row["pixel_values"][None], labels=row["labels"][None]).loss)
 
 
 @pytest.mark.parametrize("values", [[0, 255], [255, 0, 0, 255]])

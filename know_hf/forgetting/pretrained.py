@@ -26,7 +26,7 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import plain_model
 from know_hf.models import load_model
 from know_hf.tasks import Columns, get_task
-from know_hf.tasks.labels import check_answers
+from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import TrajectoryRecord
 
@@ -131,6 +131,7 @@ def make_trainer(
         model,
         columns.task,
         columns.class_names,
+        ordered=not is_text(train.features[columns.label]),
         from_scratch=from_scratch,
         image_size=image_size,
         revision=revision,

@@ -1,5 +1,6 @@
 """Which columns of a data set a task reads, found by their types and names."""
 
+import re
 from dataclasses import replace
 
 from datasets import ClassLabel, Dataset, Image
@@ -68,7 +69,7 @@ def find_roles(
         if name not in features:
             raise ValueError(f"There is no column {name!r}; found {_describe(features)}.")
     images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    texts = [name for name, feature in features.items() if is_text(feature)]
+    texts = [name for name, feature in features.items() if is_text(feature) and not _is_identifier(name)]
     found = get_task(task or _infer_task(features, images, texts, inputs, label))
     if found.answers == "mask" and label is None:  # before the input: both are images
         masks = [name for name in images if name not in (inputs or [])]
@@ -100,6 +101,10 @@ def _infer_task(features, images: list[str], texts: list[str], inputs: list[str]
     if from_images and label in texts and label in CAPTIONS:
         return "image-to-text"
     return "image-classification" if from_images else "text-classification"
+
+
+def _is_identifier(name: str) -> bool:
+    return bool(re.search(r"(^|[_ ])(id|idx|uid|uuid|guid|index)$", name.strip().lower()))
 
 
 def _classes(features, inputs: list[str]) -> list[str]:

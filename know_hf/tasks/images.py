@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
 # Pillow's modes by number of channels.
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_MODES = {1: "L", 3: "RGB"}
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -66,9 +66,17 @@ class ImageReader:
     def with_masks(self, images: list[Image.Image], masks: list[np.ndarray]) -> tuple[list[Tensor], list[Tensor]]:
         """Reads pictures, each ``(c, h, w)`` float32, and their masks ``(H, W)``, each ``(h, w)`` int64."""
         if self.takes_masks:
-            images = [self._prepared(image) for image in images]
-            made = [self._processed(i, segmentation_maps=[m]) for i, m in zip(images, masks, strict=True)]
-            return [one["pixel_values"][0] for one in made], [one["labels"][0].long() for one in made]
+            pairs = [(self._prepared(image), [mask]) for image, mask in zip(images, masks, strict=True)]
+            pixels = [self._processed(i, segmentation_maps=m)["pixel_values"][0] for i, m in pairs]
+            # Some processors interpolate masks as they do pictures, which makes classes that are in none of them.
+            nearest = {"resample": Image.Resampling.NEAREST}
+            made = [self._processed(i, segmentation_maps=m, **nearest) for i, m in pairs]
+            if "labels" not in made[0]:
+                raise ValueError(
+                    f"The {type(self.processor).__name__} makes {', '.join(made[0])} of masks, no labels for every "
+                    "pixel: give another image processor, or prepared data with a data_collator."
+                )
+            return pixels, [one["labels"][0].long() for one in made]
         images = [self._squared(self._prepared(image), Image.Resampling.BICUBIC) for image in images]
         still = {"do_resize": False, "do_center_crop": False}
         pixels = [
@@ -131,14 +139,14 @@ def image_reader(
     processor = own_processor(given)
     source = source or getattr(config, "_name_or_path", None)
     described = getattr(config, "pretrained_cfg", None)
-    if processor is None and described:
+    if described and (processor is None or hasattr(processor, "val_transforms")):
         processor = _timm_processor(config, described, image_size)
     else:
         processor = processor or saved_processor(source)
         processor = processor and _resized(processor, image_size)
     channels = _channels(config, processor)
     if channels not in _MODES:
-        raise ValueError(f"The model reads {channels} channels; pictures have 1, 3 or 4: pass a data_collator.")
+        raise ValueError(f"The model reads {channels} channels; pictures have 1 or 3: pass a data_collator.")
     options = {} if channels > 1 or processor is None or described else _one_channel(processor)
     half = torch.full((channels, 1, 1), 0.5)
     reader = ImageReader(_MODES[channels], processor, options, half, half, image_size)
@@ -155,8 +163,9 @@ def _timm_processor(config, described: dict[str, Any], image_size: int | None):
     """What timm itself does to pictures for this network."""
     from transformers import TimmWrapperImageProcessor
 
-    if image_size is not None:
+    if image_size is not None:  # in the configuration too, which is what is saved of it
         described = {**described, "input_size": [described["input_size"][0], image_size, image_size]}
+        config.pretrained_cfg = described
     return TimmWrapperImageProcessor(pretrained_cfg=described, architecture=getattr(config, "architecture", None))
 
 

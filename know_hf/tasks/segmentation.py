@@ -37,6 +37,12 @@ def preprocessing(
     """
     reader = image_reader(model.config, source, image_size, given=processing_class, square=True)
     classes = model.config.num_labels
+    if getattr(model.config, "semantic_loss_ignore_index", NO_CLASS) != NO_CLASS:
+        logger.warning(
+            "The model's semantic_loss_ignore_index is %s; it is now %d, as in the masks.",
+            model.config.semantic_loss_ignore_index, NO_CLASS,
+        )  # fmt: skip
+        model.config.semantic_loss_ignore_index = NO_CLASS
 
     def transform(batch: dict[str, list]) -> dict[str, Any]:
         masks = [_values(mask, columns) for mask in batch[columns.label]]

@@ -18,6 +18,7 @@ from know_hf.forgetting.subsets import subset_sizes
 from know_hf.models import check_timm
 from know_hf.retrodiction import METHODS, check_method
 from know_hf.tasks import get_task
+from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.landscape import score_landscape
@@ -106,6 +107,8 @@ class Bench:
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
         source = self.setting.pretraining
+        if get_task(self.columns.task).answers == "mask":
+            self.columns = without_background(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
         self.columns = replace(self.columns, class_names=loaded.class_names)
         for part, dataset in self.pretraining_data.items():

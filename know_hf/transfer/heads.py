@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from know_hf.adapters import base_of
-from know_hf.models import all_known, few, known_classes, trained_for
+from know_hf.models import all_known, few, known_classes, match_classes, trained_for
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import numbered
 from know_hf.tasks.segmentation import BINARY
@@ -54,7 +54,8 @@ def classes_of_kept_heads(arms: Mapping[str, Path], columns: Columns) -> Columns
     names = columns.class_names
     if task.one_class:
         by_order = len(names) == len(known) and (numbered(names) or numbered(known))
-        fits, ordered = all_known(names, known) or by_order, names if numbered(known) else known
+        fits = all_known(names, known) or by_order
+        ordered = match_classes(known, names)[0] if numbered(known) else known
     else:  # masks have numbers for names
         fits = len(names) == len(known) or (len(names) < len(known) and names != BINARY)
         ordered = names if len(names) == len(known) else [str(i + int(names[0])) for i in range(len(known))]

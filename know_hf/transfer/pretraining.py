@@ -121,7 +121,9 @@ class ForgettingRun:
         else:
             model = getattr(auto, task.auto_class).from_pretrained(self.start, dtype=torch.float32)
         # Saved with every stage, so that each can be fine-tuned on its own.
-        processor = make_preprocessing(model, self.pretraining.model, self.columns).processing_class
+        processor = make_preprocessing(
+            model, self.pretraining.model, self.columns, image_size=self.pretraining.image_size
+        ).processing_class
         trainer = ForgettingTrainer(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
             compute_metrics=load_metric(None, task.name, getattr(model.config, "num_labels", 0)),
