@@ -12,7 +12,7 @@ from pathlib import Path
 
 from know_hf import __version__
 from know_hf.commands import compare, meta, other, train
-from know_hf.commands.flags import Parser, check_flags, suggestion, with_underscores
+from know_hf.commands.flags import Parser, check_flags, check_positive, suggestion, with_underscores
 from know_hf.commands.options import (
     COLLECTION,
     DATA,
@@ -23,6 +23,7 @@ from know_hf.commands.options import (
     LISTS,
     META_TRAINING,
     NOT_WHILE_TRAINING,
+    POSITIVE,
     PREDICTION,
     PROGRAM,
     PUSH,
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if not options.takes_training_arguments:
             check_flags(rest, [flag for action in commands[named]._actions for flag in action.option_strings])
+        check_positive(vars(options), POSITIVE)
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
         with _terminable():
             options.run(options, rest)

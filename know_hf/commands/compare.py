@@ -6,7 +6,7 @@ from pathlib import Path
 
 from know_hf.commands.flags import check_names
 from know_hf.commands.options import PROTOCOL, TRANSFER, TRANSFER_DATA
-from know_hf.commands.recipe import check_given, check_types, number, pairs, plain_values, read_recipe
+from know_hf.commands.recipe import check_given, conform, pairs, plain_values, read_recipe
 from know_hf.commands.surroundings import quiet, save_recipe
 
 
@@ -21,8 +21,8 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     recipe = read_recipe(options.config) if "config" in options else {}
     check_names(recipe, names, getattr(options, "config", None))
     recipe = {name: value for name, value in recipe.items() if value is not None}
-    check_types(recipe, {}, getattr(options, "config", None))
-    settings = plain_values({**{name: number(value) for name, value in recipe.items()}, **given})
+    recipe = conform(recipe, {}, getattr(options, "config", None))
+    settings = plain_values({**recipe, **given})
     check_given(settings, ("dataset", "output_dir"))
     quiet()
     from know_hf.checks import check_splits

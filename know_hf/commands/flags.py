@@ -96,6 +96,27 @@ def check_flags(rest: Sequence[str], own: Iterable[str], fields: Mapping[str, st
         raise ValueError(f"--{taker} needs a value.")
 
 
+def with_truths(rest: Sequence[str], fields: Mapping[str, str]) -> list[str]:
+    """Says ``true`` and ``false`` where a flag alone, or ``--no_…``, means it: Trainer's parser knows only some so."""
+    found, rest = [], with_underscores(rest)
+    for argument, following in zip(rest, [*rest[1:], ""], strict=False):
+        name = argument.removeprefix("--")
+        if argument.startswith("--no_") and name not in fields and fields.get(name.removeprefix("no_")) == "bool":
+            found += [f"--{name.removeprefix('no_')}", "false"]
+        elif argument.startswith("--") and fields.get(name) == "bool" and following.lower() not in _TRUTH:
+            found += [argument, "true"]
+        else:
+            found.append(argument)
+    return found
+
+
+def check_positive(given: Mapping[str, object], names: Iterable[str]) -> None:
+    """Raises ``ValueError`` for a number that has to be at least 1 and is not."""
+    for name in names:
+        if isinstance(value := given.get(name), int) and value < 1:
+            raise ValueError(f"--{name} is {value}; it must be at least 1.")
+
+
 def _check_value(name: str, kind: str, value: str) -> None:
     if kind in _LIKE_NUMBERS:
         like, words = _LIKE_NUMBERS[kind]

@@ -1,12 +1,14 @@
 """Recipes: settings from a YAML file and from flags, merged and checked."""
 
 import argparse
+import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from know_hf.commands.flags import Parser, check_flags, check_names, training_fields
+from know_hf.commands.flags import Parser, check_flags, check_names, training_fields, with_truths
 from know_hf.commands.options import (
     DATA,
     FLAGS,
@@ -19,6 +21,9 @@ from know_hf.commands.options import (
     PUSH,
     REQUIRED,
 )
+
+# What YAML's "no" means where it is not false.
+_OFF = {"eval_split": "none", "report_to": "none"}
 
 
 def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -45,7 +50,7 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
         own["output_dir"] = str(recipe["output_dir"])
     recipe = {name: value for name, value in recipe.items() if value is not None}
     check_given({**recipe, **own}, REQUIRED)
-    check_types(recipe, early or {}, getattr(options, "config", None))
+    recipe = conform(recipe, early or {}, getattr(options, "config", None))
 
     from dataclasses import fields
 
@@ -62,39 +67,54 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     parser = TrainingParser(dataclass_types=ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
     # Only what was given: a name that is there already keeps argparse from filling in the default.
     unset = object()
-    found = parser.parse_args(rest, namespace=argparse.Namespace(**dict.fromkeys(names, unset)))
+    found = parser.parse_args(
+        with_truths(rest, early or {}), namespace=argparse.Namespace(**dict.fromkeys(names, unset))
+    )
     given = {name: value for name, value in vars(found).items() if name in names and value is not unset}
-    training = {name: number(value) for name, value in recipe.items() if name in names and name not in own_names}
+    training = {name: value for name, value in recipe.items() if name in names and name not in own_names}
     training.update(given)
-    return {**plain_values({n: number(v) for n, v in recipe.items() if n in own_names}), **own}, training
+    return {**plain_values({n: v for n, v in recipe.items() if n in own_names}), **own}, training
 
 
-def check_types(recipe: Mapping[str, Any], training: Mapping[str, str], where: object) -> None:
-    """Raises ``ValueError`` where a recipe has text for a number, one value for a mapping, and the like."""
-    for name, value in recipe.items():
-        value, kind = number(value), training.get(name)
-        several = value if name in LISTS and isinstance(value, list) else [value]
-        if name in INTEGERS or kind == "int":
-            right, words = all(_is_whole(one) for one in several), "a whole number"
-        elif name in FLOATS or kind == "float":
-            right = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several)
-            words = "a number" if name not in LISTS else "numbers"
-        elif name in FLAGS or name == "update_batch_norm" or kind == "bool":
-            right, words = isinstance(value, bool), "true or false"
-        elif name in ("kinds", "parameters", "arms"):
-            right, words = isinstance(value, dict), "name: value pairs"
-        elif name in LISTS:
-            right, words = all(isinstance(one, str) for one in several), "a name or several"
-        elif kind is None:
-            right, words = isinstance(value, str), "text"
-        else:
-            continue
-        if not right:
-            raise ValueError(f"{where}: {name} must be {words}, found {value!r}.")
+def conform(recipe: Mapping[str, Any], training: Mapping[str, str], where: object) -> dict[str, Any]:
+    """What a recipe means: YAML reads ``1e-3`` as text, ``3.0`` as a fraction and ``no`` as false.
+
+    Raises:
+        ValueError: Where it has text for a number, one value for a mapping, and the like.
+    """
+    return {name: _conform(name, number(value), training.get(name), where) for name, value in recipe.items()}
+
+
+def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
+    several = value if name in LISTS and isinstance(value, list) else [value]
+    whole = name in INTEGERS or kind == "int"
+    if value is False and (name in _OFF or "Strategy" in (kind or "")):
+        return _OFF.get(name, "no")
+    if whole:
+        right, words = all(_is_whole(one) for one in several), "a whole number"
+    elif name in FLOATS or kind == "float":
+        right = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several)
+        words = "a number" if name not in LISTS else "numbers"
+    elif name in FLAGS or name == "update_batch_norm" or kind == "bool":
+        right, words = isinstance(value, bool), "true or false"
+    elif name in ("kinds", "parameters", "arms"):
+        right, words = isinstance(value, dict), "name: value pairs"
+    elif name in LISTS:
+        right, words = all(isinstance(one, str) for one in several), "a name or several"
+    elif kind == "list[str]":
+        right, words = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
+    else:
+        right, words = kind is not None or isinstance(value, str), "text"
+    if not right:
+        raise ValueError(f"{where}: {name} must be {words}, found {value!r}.")
+    if not whole:
+        return value
+    return [int(one) for one in several] if isinstance(value, list) else int(value)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value == int(value)
 
 
 def check_given(settings: Mapping[str, Any], required: Sequence[str]) -> None:
@@ -112,12 +132,28 @@ def read_recipe(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
         raise ValueError(f"{path} must hold name: value pairs.")
     return recipe
+
+
+@cache
+def _loader() -> type:
+    """YAML's loader of plain data, which would let the last of two equal names win."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor):
+            node = super().compose_mapping_node(anchor)
+            names = [key.value for key, _ in node.value if isinstance(key.value, str) and "merge" not in key.tag]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise yaml.YAMLError(f"{twice!r} is there twice")
+            return node
+
+    return Loader
 
 
 def number(value: Any) -> Any:
@@ -155,9 +191,13 @@ def pairs(items: list[str], option: str, form: str) -> dict[str, str]:
     """Splits NAME=VALUE items.
 
     Raises:
-        ValueError: If one of them has no name.
+        ValueError: If one of them has no name, or the same as another.
     """
     wrong = [item for item in items if "=" not in item]
     if wrong:
         raise ValueError(f"{option}: expected {form}, got {wrong[0]!r}.")
-    return dict(item.split("=", 1) for item in items)
+    found = [item.split("=", 1) for item in items]
+    names = [name for name, _ in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{option}: {twice!r} is there twice.")
+    return dict(found)

@@ -1,4 +1,4 @@
-"""A machine that is taken away: SIGTERM saves a checkpoint at the end of the step; the next run continues from it."""
+"""Told to stop: SIGTERM or Ctrl-C saves a checkpoint at the end of the step; the next run continues from it."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ _ASK_EVERY = 10
 
 
 class SaveWhenTerminated(TrainerCallback):
-    """Saves and stops at the end of the step during which SIGTERM came.
+    """Saves and stops at the end of the step during which SIGTERM or Ctrl-C came; a second Ctrl-C stops at once.
 
     With several processes all stop after the same step, soon after the signal reached the first of them.
     """
@@ -29,14 +29,17 @@ class SaveWhenTerminated(TrainerCallback):
             yield
             return
 
-        def note(*_) -> None:
+        def note(number: int, _) -> None:
+            if self.requested and number == signal.SIGINT:
+                raise KeyboardInterrupt
             self.requested = True
 
-        before = signal.signal(signal.SIGTERM, note)
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def told(self, args) -> bool:
         """Whether any process was told to stop; with several of them all have to ask."""

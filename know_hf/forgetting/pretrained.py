@@ -87,6 +87,9 @@ def make_trainer(
     Source: ours.
     """
     args = make_arguments(output_dir, args, **training_arguments)
+    for name, value in (("image_size", image_size), ("max_length", max_length)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1.")
     if isinstance(model, nn.Module):
         model = plain_model(model)
     check_output_dir(args.output_dir, model)

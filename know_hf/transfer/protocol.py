@@ -66,6 +66,14 @@ class Protocol:
     channels_last: bool = False
     training_arguments: tuple[tuple[str, Any], ...] = ()
 
+    def __post_init__(self):
+        lowest = {"head_epochs": 0, "batch_size": 1, "examples": 1, "validation_examples": 0, "evaluations": 1}
+        for name, least in lowest.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if not self.epochs > 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be more than 0.")
+
 
 def fine_tune(
     folder: Path,

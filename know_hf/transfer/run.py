@@ -189,6 +189,8 @@ def check_data(
 
 def check_sizes(columns: Columns, found: int, validated: bool, protocol: Protocol, name: str) -> None:
     """Raises ``ValueError`` if there are fewer downstream examples than a protocol asks for."""
+    if not validated and not protocol.validation_examples:
+        raise ValueError(f"{name}: validation_examples is 0; learning rates are chosen on validation examples.")
     needed = (protocol.examples or 1) + (0 if validated else protocol.validation_examples)
     # How many examples the rows of a text make shows when they are prepared.
     if get_task(columns.task).rows_are_examples and found < needed:
