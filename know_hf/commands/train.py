@@ -117,7 +117,7 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
         given["retrodictor"] = given.pop("method")
     result = enrich(options.trajectory, **given)
     if int(os.environ.get("RANK", 0)) == 0:
-        text = comparison(result.statistics)
+        text = comparison(result.statistics) or "No tensor was predicted: all are copies."
         write_atomically(result.output_dir / "report" / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
         print(text)
         for name, folder in result.checkpoints.items():

@@ -200,7 +200,8 @@ def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, floa
 def plot_plane(new_figure, plane, landscape=None, score: Score | None = None):
     """The trajectory and its predictions on their plane, over the landscape of a score if there is one."""
     wide, high = np.ptp(plane.coordinates, axis=0)
-    figure = new_figure(figsize=(6.8, float(np.clip(5.2 * (high + 0.25 * wide) / (1.25 * wide) + 0.9, 3.0, 6.6))))
+    ratio = (high + 0.25 * wide) / (1.25 * wide) if wide else 0.0  # no width: all points are one
+    figure = new_figure(figsize=(6.8, float(np.clip(5.2 * ratio + 0.9, 3.0, 6.6))))
     axes = figure.subplots()
     if landscape is not None:
         scores = np.ma.masked_invalid(score.shown(landscape.scores))

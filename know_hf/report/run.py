@@ -42,12 +42,14 @@ def report_markdown(result: EnrichmentResult) -> str:
             if step != "stage-0"
         ],
     ]
-    text = (
-        f"# Report\n\n## Stages and predictions\n\n{table(rows)}\n\n## What changed\n\n{comparison(result.statistics)}"
-    )
-    for reason, count in result.unmoved.items():
-        text += f"\n\n{count} tensors that could have been predicted were {reason} and are copied."
-    if result.self_check:
+    text = f"# Report\n\n## Stages and predictions\n\n{table(rows)}"
+    changed = [part for part in [comparison(result.statistics)] if part] + [
+        f"{count} tensors that could have been predicted were {reason} and are copied."
+        for reason, count in result.unmoved.items()
+    ]
+    if changed:
+        text += "\n\n" + "\n\n".join(["## What changed", *changed])
+    if result.self_check and result.self_check["ratios"]:
         ratios = [
             ["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"],
             *[[k, number(v)] for k, v in result.self_check["ratios"].items()],
@@ -76,13 +78,16 @@ def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> s
         statistics: Name of the checkpoint → kind → statistics, as in an [`EnrichmentResult`].
 
     Returns:
-        A Markdown table: ‖Θ̂−Θ⁰‖/‖Θ⁰‖, ‖Θ̂‖/‖Θ⁰‖ and, where KNOWN was predicted too, the cosine to its change.
+        A Markdown table: ‖Θ̂−Θ⁰‖/‖Θ⁰‖, ‖Θ̂‖/‖Θ⁰‖ and, where KNOWN was predicted too, the cosine to its change; nothing if
+        no kind was predicted.
 
     Source: ours.
     """
     columns = {"relative_change": "‖Θ̂−Θ⁰‖/‖Θ⁰‖", "norm_ratio": "‖Θ̂‖/‖Θ⁰‖", "cosine_to_known": "cosine to KNOWN"}
     kinds = sorted({kind for by in statistics.values() for kind in by})
     shown = [c for c in columns if any(c in values for by in statistics.values() for values in by.values())]
+    if not shown:
+        return ""
     rows = [["prediction", *(f"{columns[c]} {kind}" for c in shown for kind in kinds)]] + [
         [name, *(number(by.get(kind, {}).get(c)) for c in shown for kind in kinds)] for name, by in statistics.items()
     ]

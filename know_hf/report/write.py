@@ -84,8 +84,7 @@ def write_run_page(trajectory: Trajectory) -> Path:
     rows += [[names[path], "", *(number(described[path]["metrics"].get(m)) for m in metrics)] for path in predicted]
     page.table(rows)
     checked = folder / "self_check.json"
-    if checked.exists():
-        ratios = json.loads(checked.read_text())["ratios"]
+    if checked.exists() and (ratios := json.loads(checked.read_text())["ratios"]):
         page.heading("Self-check").text(
             "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
             "do not trust the step beyond Θ⁰."

@@ -12,6 +12,8 @@ from know_hf.trajectory.trajectory import Trajectory
 
 #: Values read at a time from every checkpoint.
 BLOCK = 1 << 20
+#: An axis with less than this share of the first one's variance holds rounding, and no place.
+FLAT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Plane:
     Args:
         names: Name of every point: the stages, then what was given beside them.
         coordinates: ``(points, 2)`` places on the plane, in the units of the weights; the stages' mean is the origin.
-        directions: ``(2, stages)`` the axes as combinations of the stages' differences from their mean.
+        directions: ``(2, stages)`` the axes as combinations of the stages' differences from their mean; zeros for one
+            that the stages do not reach along, such as the second of two stages.
         distances: ``(points, points)`` Euclidean distances in the space of all weights, not only on the plane.
         explained: Share of the stages' variance along each axis.
 
@@ -67,21 +70,22 @@ def principal_plane(trajectory: Trajectory, others: Mapping[str, str | Path] | N
         for start in range(0, trajectory.tensors[name].numel, BLOCK):
             values = torch.stack([point.read(name, start, start + BLOCK).double() for point in points])
             values = torch.where(values.isfinite(), values, 0)  # masks hold -inf, which moves nowhere
+            values -= values[0].clone()  # what is equal becomes exactly 0, which the mean alone would round
             values -= values[: len(stages)].mean(0)
             products += (values @ values.T).numpy()
     values, vectors = np.linalg.eigh(products[: len(stages), : len(stages)])
-    order = np.argsort(values)[::-1][:2]
-    lengths = np.sqrt(np.maximum(values[order], 1e-30))
-    directions = (vectors[:, order] / lengths).T
+    order = [i for i in np.argsort(values)[::-1][:2] if values[i] > FLAT * max(values.max(), 0)]
+    directions, explained = np.zeros((2, len(stages))), np.zeros(2)
+    directions[: len(order)] = (vectors[:, order] / np.sqrt(values[order])).T
+    explained[: len(order)] = values[order] / (values.sum() or 1)
     # An axis may point either way; let the latest stage lie to the right of the first, and the upper half be fuller.
     coordinates = products[:, : len(stages)] @ directions.T
     signs = np.array([1.0 if coordinates[0, 0] <= 0 else -1.0, 1.0 if coordinates[len(stages) // 2, 1] >= 0 else -1.0])
     squares = np.diag(products)
     distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * products, 0))
-    total = max(values.sum(), 1e-30)
     names = [f"stage-{i}" for i in range(len(stages))] + list(others or {})
-    explained = tuple(float(values[i] / total) for i in order)
-    return Plane(names, coordinates * signs, directions * signs[:, None], distances, explained)
+    shares = float(explained[0]), float(explained[1])
+    return Plane(names, coordinates * signs, directions * signs[:, None], distances, shares)
 
 
 def all_stages(trajectory: Trajectory) -> list[Checkpoint]:

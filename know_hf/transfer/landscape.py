@@ -68,7 +68,7 @@ def score_landscape(
     Source: paper Figure 3.
     """
     low, high = plane.coordinates.min(0), plane.coordinates.max(0)
-    margin = MARGIN * max(*(high - low), 1e-12)
+    margin = MARGIN * (float(max(high - low)) or 1.0)  # where all points are one, any size will do
     x, y = (np.linspace(low[axis] - margin, high[axis] + margin, resolution) for axis in (0, 1))
     stages, names = all_stages(trajectory), plane_parameters(trajectory)
     own, live = dict(model.named_parameters()), stored_names(model)
