@@ -8,11 +8,11 @@ from know_hf.enrichment.stream import BASELINE
 from know_hf.enrichment.verdict import deciding_score, verdict
 
 
-def result(stages, metrics, ratios=None, name="accuracy", method="known"):
+def result(stages, metrics, ratios=None, name="accuracy", method="known", steps=1):
     """What a verdict reads of a result: scores of the stages, of the checkpoints, and the self-check's ratios."""
     record = SimpleNamespace(
         num_stages=len(stages),
-        stages=[SimpleNamespace(index=i, metrics={f"eval_{name}": s} if s is not None else {})
+        stages=[SimpleNamespace(index=i, steps=steps, metrics={f"eval_{name}": s} if s is not None else {})
                 for i, s in enumerate(stages)],
     )  # fmt: skip
     named = {key: {f"eval_{name}": value} for key, value in metrics.items()}
@@ -65,11 +65,15 @@ def test_the_arguments_may_name_the_score():
 def test_training_that_was_not_at_its_end_is_told_from_forgetting():
     assert "Nothing was forgotten: accuracy even got better" in said([0.6, 0.9], {"stage-0": 0.6, "x2": 0.6})
 
+    taken = result([0.6, 0.9], {"stage-0": 0.6, "x2": 0.6}, steps=None)
+    text = verdict(taken, deciding_score("image-classification", {"eval_accuracy": 0.6}, 1000))
+    assert "even got better" in text and "--train_stage_zero" in text and "num_train_epochs" not in text
+
 
 def test_batch_norm_alone_gets_no_credit():
     text = said([0.6, 0.5], {"stage-0": 0.6, BASELINE: 0.75, "x2": 0.75, "x4": 0.65})
     assert "no prediction has a better accuracy than Θ⁰ with BatchNorm statistics re-estimated (75.0 %)" in text
-    assert "Do not use x4 (65.0 %)" in text
+    assert "Do not use x4 (65.0 %): worse than Θ⁰ with BatchNorm statistics re-estimated." in text
     # Where new statistics do harm, stage 0 as it is stays what has to be beaten.
     assert "Θ⁰ itself has the best accuracy (60.0 %)" in said([0.6, 0.5], {"stage-0": 0.6, BASELINE: 0.4, "x2": 0.5})
 
@@ -90,3 +94,62 @@ def test_several_methods_are_judged_together():
     text = said([0.9, 0.5], metrics, {"fc": 0.5})
     assert "mean/x2 has the best" in text and "Do not use known/x2 (80.0 %), shrink/x2 (20.0 %)" in text
     assert "the retrodiction of known comes" in text
+
+
+def several_sets(stages, metrics, **arguments):
+    """A verdict where every score is there of two evaluation sets."""
+
+    def both(value):
+        return {f"eval_{data}_{name}": value for data in ("near", "far_off") for name in ("loss", "accuracy")}
+
+    made = result(stages, metrics)
+    for stage, value in zip(made.trajectory.record.stages, stages, strict=True):
+        stage.metrics = both(value)
+    made.metrics = {name: both(value) for name, value in metrics.items()}
+    return verdict(
+        made, deciding_score("text-classification", both(stages[0]), {"near": 50, "far_off": 5}, **arguments)
+    )
+
+
+def test_of_several_evaluation_sets_one_decides_and_is_named():
+    text = several_sets([0.9, 0.5], {"stage-0": 0.9, "x2": 0.95})
+    assert "The stages forgot: accuracy of evaluation set 'near' went from 90.0 % at" in text
+    assert "x2 has the best accuracy of evaluation set 'near'" in text and "with 50 evaluation examples" in text
+    text = several_sets([0.9, 0.5], {"stage-0": 0.9, "x2": 0.95}, metric_for_best_model="far_off_loss")
+    assert "Nothing was forgotten: loss of evaluation set 'far_off' even got better" in text
+    assert deciding_score("text-classification", {"eval_a_accuracy": 0.5}).data == "a"  # a model without a loss
+    own = {"eval_loss": 1.0, "eval_balanced_accuracy": 0.5}  # no evaluation set called "balanced"
+    assert deciding_score("text-classification", own).metric == "eval_loss"
+
+
+def test_scores_that_cannot_decide_are_named():
+    made = result([0.9, 0.5], {"stage-0": 0.9, "x2": 0.8}, name="f1")
+    text = verdict(made, deciding_score("text-classification", {"eval_f1": 0.9}, 10))
+    assert "none of the scores that there are (eval_f1)" in text and "--metric_for_best_model" in text
+    assert "not scored" not in text and "not measured" not in text
+    text = said([0.9, 0.5], {"stage-0": 0.9, "x2": 0.8}, metric_for_best_model="f2")
+    assert "metric_for_best_model names 'f2', which is not among the scores (eval_accuracy): accuracy decides" in text
+    assert "metric_for_best_model" not in said([0.9, 0.5], {"stage-0": 0.9, "x2": 0.8}, metric_for_best_model="loss")
+
+
+@pytest.mark.parametrize("stages", [[60.0, 50.0], [0.5, 0.4]])
+def test_only_what_lies_between_0_and_1_is_a_share(stages):
+    text = said(stages, {"stage-0": stages[0], "x2": 60.3}, examples=100)
+    assert "%" not in text.replace("1 % of the score", "") and "differences below 1 % of the score" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("mean_iou", "image-segmentation"), ("masked_accuracy", "fill-mask"), ("f1", None)]
+)
+def test_only_a_share_of_examples_has_their_standard_error(name, task):
+    text = said([0.5, 0.4], {"stage-0": 0.5, "x2": 0.51}, name=name, task=task, examples=20, metric_for_best_model=name)
+    assert f"x2 has the best {name} (51.0 %)" in text and "differences below 1 % of the score" in text
+
+
+def test_what_is_not_a_number_is_no_result():
+    nan = float("nan")
+    text = said([nan, nan], {"stage-0": nan, "x2": nan}, {}, name="f1", metric_for_best_model="f1")
+    assert "cannot be said: f1 is not a number at stage 0 and 1." in text
+    assert "The f1 of Θ⁰ is not a number" in text and "no tensor moved, so that none was checked" in text
+    assert "accuracy is not a number at stage 1." in said([0.5, nan], {"stage-0": 0.5, "x2": 0.5})
+    assert "is infinite at stage 0 and 1" in said([float("inf")] * 2, {"stage-0": 1.0, "x2": 1.0})

@@ -250,7 +250,10 @@ def enrich_trained(
 
 def _deciding(trainer, result: EnrichmentResult) -> Deciding | None:
     args, data = trainer.args, trainer.eval_dataset
-    examples = len(data) if hasattr(data, "__len__") and not isinstance(data, dict) else None
+    if isinstance(data, dict):
+        examples = {name: len(part) for name, part in data.items() if hasattr(part, "__len__")}
+    else:
+        examples = len(data) if hasattr(data, "__len__") else None
     record = result.trajectory.record
     return deciding_score(
         record.model.get("task"), record.stages[0].metrics, examples, args.metric_for_best_model, args.greater_is_better

@@ -1,8 +1,8 @@
 """What an enrichment allows to say, in plain sentences: was anything forgotten, can it be undone, which to take."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from know_hf.enrichment.stream import BASELINE
 from know_hf.tasks import TASKS, Score
@@ -20,7 +20,9 @@ class Deciding:
     Args:
         metric: Its name among the scores, such as ``eval_accuracy``.
         score: What it is.
-        examples: Number of evaluation examples, if it is known.
+        examples: Number of evaluation examples that it is a share of, if it is one and their number is known.
+        data: Which of several evaluation sets it is of; None where there is one.
+        missing: The score that should have decided, ``metric_for_best_model``, where it is not there.
 
     Source: ours.
     """
@@ -28,6 +30,13 @@ class Deciding:
     metric: str
     score: Score
     examples: int | None = None
+    data: str | None = None
+    missing: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        return self.score.name if self.data is None else f"{self.score.name} of evaluation set {self.data!r}"
 
     def noise(self, value: float) -> float:
         """Size of a difference from this value that may be chance.
@@ -35,7 +44,7 @@ class Deciding:
         One standard error of a share of so many examples (of a share of nothing or all of them it is taken as of one
         example more on either side); without their number, or of other scores, one percent of the value.
         """
-        if self.score.percent and self.examples and 0 <= value <= 1:
+        if self.score.percent and self.examples:
             share = (value * self.examples + 1) / (self.examples + 2)
             return math.sqrt(share * (1 - share) / self.examples)
         return RELATIVE_NOISE * abs(value)
@@ -52,6 +61,8 @@ class Deciding:
 
     def shown(self, value: float) -> str:
         """The value as a reader wants it."""
+        if not math.isfinite(value):
+            return f"{value}"
         return f"{self.score.shown(value):.1f} %" if self.score.percent else f"{value:.4g}"
 
     @property
@@ -65,7 +76,7 @@ class Deciding:
 def deciding_score(
     task: str | None,
     scores: Mapping[str, float],
-    examples: int | None = None,
+    examples: int | Mapping[str, int] | None = None,
     metric_for_best_model: str | None = None,
     greater_is_better: bool | None = None,
 ) -> Deciding | None:
@@ -73,8 +84,9 @@ def deciding_score(
 
     Args:
         task: The task, if it is one of [`TASKS`](know_hf.tasks).
-        scores: Scores of any stage, named as Trainer names them.
-        examples: Number of evaluation examples.
+        scores: Scores of any stage, named as Trainer names them; of several evaluation sets the first that has the
+            score decides.
+        examples: Number of evaluation examples, of several sets by name.
         metric_for_best_model: As in ``TrainingArguments``; it goes first, unless it is the loss, which Trainer fills
             in.
         greater_is_better: Its direction.
@@ -84,17 +96,39 @@ def deciding_score(
 
     Source: ours.
     """
-    own = {f"eval_{known.score.name}": known.score for known in TASKS.values()}
-    named = f"eval_{(metric_for_best_model or 'loss').removeprefix('eval_')}"
-    if named != "eval_loss" and named in scores:
-        higher = True if greater_is_better is None else greater_is_better
-        bounded = all(0 <= value <= 1 for name, value in scores.items() if name == named)
-        return Deciding(named, own.get(named, Score(named.removeprefix("eval_"), higher and bounded, higher)), examples)
-    if task in TASKS and (name := f"eval_{TASKS[task].score.name}") in scores:
-        return Deciding(name, TASKS[task].score, examples)
-    if "eval_loss" in scores:
-        return Deciding("eval_loss", Score("loss", percent=False, higher_is_better=False), examples)
+    known = {one.score.name: one.score for one in TASKS.values()}
+    known["loss"] = Score("loss", percent=False, higher_is_better=False)
+    given = (metric_for_best_model or "loss").removeprefix("eval_")
+    wanted = [given if given != "loss" else None, TASKS[task].score.name if task in TASKS else None, "loss"]
+    for name in filter(None, wanted):
+        if (found := _find(name, scores)) is None:
+            continue
+        metric, data, name = found
+        higher = not name.endswith("loss") if greater_is_better is None else greater_is_better
+        score = known.get(name, Score(name, higher and _are_shares([scores[metric]]), higher))
+        number = examples.get(data) if isinstance(examples, Mapping) else examples
+        # Of the shares only this one is of examples; that of masked tokens or of areas is not.
+        counts = name == "accuracy" and (task not in TASKS or TASKS[task].one_class)
+        missing = given if given != "loss" and _find(given, scores) is None else None
+        return Deciding(metric, score, number if counts else None, data, missing)
     return None
+
+
+def _find(name: str, scores: Mapping[str, float]) -> tuple[str, str | None, str] | None:
+    """The score of that name: as Trainer names it, its evaluation set if there are several, its name within it."""
+    # Trainer gives each of several sets a loss of its own, and then none to all of them.
+    sets = [] if "eval_loss" in scores else [m[5:-5] for m in scores if m.startswith("eval_") and m.endswith("_loss")]
+    metric = f"eval_{name}"
+    if metric in scores:
+        data = max((own for own in sets if name.startswith(f"{own}_")), key=len, default=None)
+        return metric, data, name if data is None else name.removeprefix(f"{data}_")
+    if not sets and "eval_loss" not in scores:  # a model that gives no loss
+        sets = [m[5 : -len(name) - 1] for m in scores if m.startswith("eval_") and m.endswith(f"_{name}")]
+    return next(((f"eval_{own}_{name}", own, name) for own in sets if f"eval_{own}_{name}" in scores), None)
+
+
+def _are_shares(values: Iterable[float]) -> bool:
+    return all(0 <= value <= 1 for value in values if math.isfinite(value))
 
 
 def verdict(result, deciding: Deciding | None) -> str:
@@ -111,8 +145,28 @@ def verdict(result, deciding: Deciding | None) -> str:
 
     Source: ours.
     """
-    sentences = [_forgetting(result, deciding), _trust(result), _best(result, deciding)]
+    every = [*(stage.metrics for stage in result.trajectory.record.stages), *result.metrics.values()]
+    found = list(dict.fromkeys(name for scores in every for name in scores))
+    if deciding is None and found:
+        unknown = (
+            f"Whether anything was forgotten, or is better than Θ⁰, was not judged: none of the scores that there are "
+            f"({', '.join(found)}) is known to decide; --metric_for_best_model names the one that does."
+        )
+        return f"{unknown} {_trust(result)}"
+    values = [scores[deciding.metric] for scores in every if deciding and deciding.metric in scores]
+    if deciding and not _are_shares(values):  # such as an accuracy that is in percent already
+        deciding = replace(deciding, score=replace(deciding.score, percent=False))
+    sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result), _best(result, deciding)]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _missing(deciding: Deciding | None, found: list[str]) -> str:
+    if deciding is None or deciding.missing is None:
+        return ""
+    return (
+        f"metric_for_best_model names {deciding.missing!r}, which is not among the scores ({', '.join(found)}): "
+        f"{deciding.name} decides instead."
+    )
 
 
 def _forgetting(result, deciding: Deciding | None) -> str:
@@ -120,12 +174,23 @@ def _forgetting(result, deciding: Deciding | None) -> str:
     stages = [s for s in record.stages[: record.num_stages] if deciding and deciding.metric in s.metrics]
     if len(stages) < 2:
         return "Whether anything was forgotten was not measured: the stages have no scores to compare."
-    first, last = (stage.metrics[deciding.metric] for stage in (stages[0], stages[-1]))
-    name = deciding.score.name
+    ends = stages[0], stages[-1]
+    first, last = (stage.metrics[deciding.metric] for stage in ends)
+    name = deciding.name
+    unclear = [stage.index for stage in ends if math.isnan(stage.metrics[deciding.metric])]
+    if unclear or not (math.isfinite(first) or math.isfinite(last)):
+        what = "not a number" if unclear else "infinite"
+        where = " and ".join(str(index) for index in unclear or [stage.index for stage in ends])
+        return f"Whether anything was forgotten cannot be said: {name} is {what} at stage {where}."
     went = f"from {deciding.shown(first)} at stage {stages[0].index} to {deciding.shown(last)} at {stages[-1].index}"
     gain = deciding.gain(last, first)
     if gain < 0:
         return f"The stages forgot: {name} went {went}."
+    if gain > 0 and record.stages[0].steps is None:
+        return (
+            f"Nothing was forgotten: {name} even got better, {went}, for stage 0 is the model as it was given, without "
+            "training on these data; --train_stage_zero trains it on all of them first (train_stage_zero=True)."
+        )
     if gain > 0:
         return (
             f"Nothing was forgotten: {name} even got better, {went}, so stage 0 was not trained to its end and the "
@@ -138,6 +203,8 @@ def _trust(result) -> str:
     if not result.self_check:
         return "Whether the retrodiction can be trusted was not checked; --self_check does (self_check=True)."
     ratios: Mapping[str, float] = result.self_check["ratios"]
+    if not ratios:
+        return "By the self-check nothing can be said of the retrodiction: no tensor moved, so that none was checked."
     method = result.self_check.get("method")
     which = f" of {method}" if method and _several_methods(result) else ""
     groups = {
@@ -166,8 +233,10 @@ def _best(result, deciding: Deciding | None) -> str:
         return value if deciding.score.higher_is_better or value == -math.inf else -value
 
     origin, best = max(origins, key=goodness), max(predicted, key=goodness)
-    reference, metric = scored[origin], deciding.score.name
+    reference, metric = scored[origin], deciding.name
     theta = "Θ⁰" if origin == "stage-0" else "Θ⁰ with BatchNorm statistics re-estimated"
+    if math.isnan(reference):
+        return f"The {metric} of {theta} is not a number, so nothing says whether the checkpoints are better."
     at = f"{theta} ({deciding.shown(reference)})"
     gains = {name: deciding.gain(value, reference) for name, value in predicted.items()}
     if gains[best] > 0:
@@ -179,7 +248,8 @@ def _best(result, deciding: Deciding | None) -> str:
         text = f"On the evaluation data {theta} itself has the best {metric} ({deciding.shown(reference)})"
     text += f"; differences below {deciding.rule} count as none."
     if worse := [name for name, gain in gains.items() if gain < 0]:
-        text += f" Do not use {', '.join(f'{name} ({deciding.shown(scored[name])})' for name in worse)}: worse than Θ⁰."
+        which = ", ".join(f"{name} ({deciding.shown(scored[name])})" for name in worse)
+        text += f" Do not use {which}: worse than {theta}."
     return text
 
 
