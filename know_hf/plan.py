@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from know_hf.architecture import skeleton
-from know_hf.enrichment.methods import load_predictor, predictor_parameters
+from know_hf.enrichment.methods import load_predictor, load_predictor_stages, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
@@ -165,12 +164,6 @@ def make_plan(
     speed, how, preparation = _measure(learned, work)
     whole = learned.reads_whole_tensors
     return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole)
-
-
-def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
-    """Number of stages that a predictor reads."""
-    config = predictor.config if isinstance(predictor, KnownPredictor) else AutoConfig.from_pretrained(predictor)
-    return config.history_length
 
 
 def _remote_tensors(repo_id: str) -> dict[str, TensorSpec]:

@@ -6,6 +6,7 @@ Both were made to look ahead in training time, not in data size; used here, they
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -66,13 +67,18 @@ class NinoMLP(nn.Module):
         """Loads weights from safetensors (``know-hf convert`` reads the released ``.pt`` file).
 
         Raises:
+            OSError: If the file cannot be read.
             ValueError: If the file holds no NiNo MLP.
         """
         path = Path(path)
         path = path / "model.safetensors" if path.is_dir() else path
         if path.suffix != ".safetensors":
             raise ValueError(f"{path} is not safetensors; `know-hf convert {path.name} OUT_DIR` makes one of it.")
-        return cls.from_state(load_file(path), str(path))
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"Predictor {str(path)!r} is not there, or damaged. ({error})") from error
+        return cls.from_state(state, str(path))
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], source: str) -> "NinoMLP":
@@ -83,7 +89,7 @@ class NinoMLP(nn.Module):
             model = cls(context, hidden, horizon, types)
             model.load_state_dict(state)
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{source} is not a NiNo MLP: {error}") from error
+            raise ValueError(f"{source} is not a NiNo MLP: {str(error).splitlines()[0]}") from error
         return model.eval()
 
     @property

@@ -138,9 +138,13 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
         raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
     if not learning_rates or min(learning_rates) <= 0:
         raise ValueError(f"learning_rates is {list(learning_rates)}; give at least one, each above 0.")
-    for folder in map(resolve_arm, arms.values()):
+    for name, arm in arms.items():
+        folder = resolve_arm(arm, name)
         if not (folder / FILE_NAME).exists():
-            Checkpoint(folder).tensors  # noqa: B018 (reads and checks the headers)
+            try:
+                Checkpoint(folder).tensors  # noqa: B018 (reads and checks the headers)
+            except TrajectoryError as error:
+                raise TrajectoryError(f"Arm {name!r}: {error}") from error
 
 
 def check_data(
@@ -221,7 +225,7 @@ class Comparison:
     def __init__(self, arms, output_dir: Path, train, test, validation, protocol: Protocol, learning_rates: list[float],
                  one_rate: Collection[str], seeds: int):  # fmt: skip
         check_arms(arms, seeds, learning_rates)
-        self.folders = {name: resolve_arm(folder) for name, folder in arms.items()}
+        self.folders = {name: resolve_arm(folder, name) for name, folder in arms.items()}
         self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
         self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
         self.one_rate = [name for name in self.folders if name in one_rate]
@@ -298,8 +302,8 @@ class Comparison:
         ]  # fmt: skip
 
 
-def resolve_arm(arm: str | Path) -> Path:
-    """Finds a checkpoint folder, downloading it when it is a Hub id.
+def resolve_arm(arm: str | Path, name: str) -> Path:
+    """Finds the checkpoint folder of the arm of that name, downloading it when it is a Hub id.
 
     Raises:
         FileNotFoundError: If it is neither a folder nor reachable on the Hub.
@@ -311,7 +315,10 @@ def resolve_arm(arm: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(arm), allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
     except Exception as error:  # the client raises many types for one thing: it could not be had
-        raise FileNotFoundError(f"Arm {str(arm)!r} is neither a folder nor reachable on the Hub. ({error})") from error
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileNotFoundError(
+            f"Arm {str(arm)!r}, called {name!r}, is neither a folder nor reachable on the Hub. ({why})"
+        ) from error
 
 
 @dataclass(frozen=True)
