@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import QUICK, tiny_image_model
+from matplotlib.figure import Figure
 
 from know_hf import ForgettingArguments, progress
 from know_hf.commands.watching import WatchedTrainer
@@ -115,6 +116,13 @@ def test_axes_follow_the_score(tmp_path):
     assert np.ptp(score_limits([1.01, 1.02], PERPLEXITY)) < 0.1
     result = compared(PERPLEXITY, {"naive": 250.0, "known x3": 260.0, "shrink x3": 900.0})
     assert plot_bars(tmp_path / "bars.png", result) and plot_differences(tmp_path / "differences.png", result)
+    # An interval that goes on beyond the axis ends in an arrow, one within it does not.
+    result = compared(
+        PERPLEXITY, {"naive": 250.0, "known x3": 260.0, "known x9": 251.0, "mean": 252.0, "shrink": 900.0}
+    )
+    axes = plot_differences.__wrapped__(Figure, result).axes[0]
+    arrows = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in "<>"]
+    assert arrows == [(axes.get_xlim()[1], 0)] and axes.get_yticklabels()[0].get_text() == "shrink"
     assert plot_differences(tmp_path / "none.png", replace(result, arms=["naive"])) is None
 
 

@@ -158,7 +158,12 @@ def plot_differences(new_figure, result):
     unit = one_point(result.score, float(np.mean(result.best(reference))))
     low = max(min(end[0] for end in ends), min(near, 0) - 6 * unit)
     high = max(0.5 * unit, max(end[1] for end in ends))
-    axes.set_xlim(*sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit))))
+    left, right = sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit)))
+    axes.set_xlim(left, right)
+    for place, (arm, difference) in enumerate(zip(arms, found, strict=True)):  # what goes on beyond the axis
+        for end, marker, beyond in ((left, "<", difference.low < left), (right, ">", difference.high > right)):
+            if beyond:
+                axes.plot(end, place, marker, color=colour(arm, result.controls), ms=6, clip_on=False)
     unit = "points, " if result.score.percent else "" if result.score.higher_is_better else "less is better, "
     axes.set_xlabel(f"test {result.metric} − {reference} ({unit}95 % interval)")
     _tidy(axes, "x")
