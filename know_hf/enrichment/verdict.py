@@ -141,7 +141,7 @@ def verdict(result, deciding: Deciding | None) -> str:
     Returns:
         Whether anything was forgotten, which kinds' retrodiction can be trusted, which checkpoint scored best on the
         evaluation data, and which are worse than Θ^0; and what was not looked at, with how to. A difference counts from
-        one standard error of a share on, of other scores from one percent.
+        one standard error of an accuracy over examples on, of other scores from one percent.
 
     Source: ours.
     """
