@@ -88,6 +88,8 @@ class ForgettingSettings:
         super().__post_init__()
         # A stage that stops early would look finished; ForgettingMixin saves by itself when the process is terminated.
         self.enable_jit_checkpoint = False
+        # A continued stage is to stop where it would have: early stopping counts on from where it was.
+        self.restore_callback_states_from_checkpoint = True
         # Trainer stores its arguments as a pickle beside every checkpoint; a token has no use here and no place there.
         self.hub_token = None
         if self.subset_seed is None:

@@ -20,7 +20,7 @@ class SaveWhenTerminated(TrainerCallback):
     """
 
     def __init__(self):
-        self.requested = self.stopped = False
+        self.requested = self.saving = self.stopped = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -52,4 +52,13 @@ class SaveWhenTerminated(TrainerCallback):
         if args.world_size > 1 and state.global_step % _ASK_EVERY:
             return
         if self.told(args):
-            self.stopped = control.should_save = control.should_training_stop = True
+            self.saving = control.should_save = True
+
+    def on_save(self, args, state, control, **_):
+        # Only now: a checkpoint that says that training is to stop is one of a stage that ended by itself.
+        if self.saving:
+            self.stopped = control.should_training_stop = True
+
+    def on_epoch_end(self, args, state, control, **_):
+        if self.stopped and state.epoch % 1:  # the epoch is not over, which another evaluation would make it seem
+            control.should_evaluate = control.should_save = False

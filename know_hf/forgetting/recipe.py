@@ -1,8 +1,10 @@
 """What identifies a run: the settings, model and data that a continued run must share."""
 
 import hashlib
+import json
 import os
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,23 +13,96 @@ from torch import nn
 from know_hf.adapters import is_adapted
 from know_hf.architecture import loader_of
 from know_hf.tasks import TASKS
+from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.record import FILE_NAME
 
-# Settings that change the weights. Others (logging, saving, workers …) may differ when a run is continued.
+# Settings that change the weights. Others (logging, workers …) may differ when a run is continued.
 _SETTINGS = (
     "recipe num_stages sampling_ratio subset_seed stratify_by train_stage_zero carry_optimizer self_check "
     "num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay optim "
     "optim_args adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor seed data_seed bf16 fp16 "
     "neftune_noise_alpha"
 ).split()
+# The same, of which records did not always tell.
+_LATER_SETTINGS = (
+    "train_sampling_strategy dataloader_drop_last load_best_model_at_end optim_target_modules label_names "
+    "full_determinism remove_unused_columns ignore_data_skip"
+).split()
+# And those that matter only because of others.
+_DEPENDENT_SETTINGS = (
+    "length_column_name metric_for_best_model greater_is_better eval_strategy eval_steps save_strategy save_steps"
+).split()
+# The one of them that every record has which tells of any.
+_KNOWN_BY = "dataloader_drop_last"
+_STATE = {True: "trained", False: "frozen"}
 _PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
 
 
 def describe_recipe(args) -> dict[str, Any]:
     """The settings of a run that decide its weights, as plain data; tokens and paths are not among them."""
     values = args.to_dict()
-    recipe = {name: values[name] for name in _SETTINGS if values.get(name) is not None}
+    names = [*_SETTINGS, *_LATER_SETTINGS, *_dependent_settings(args)]
+    recipe = {name: values[name] for name in names if values.get(name) is not None}
     recipe["batch_size"] = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     return recipe
+
+
+def _dependent_settings(args) -> list[str]:
+    """Settings that change the weights only because of others: what is scored, and when, may decide what is kept."""
+    names = ["length_column_name"] if args.train_sampling_strategy == "group_by_length" else []
+    # Early stopping and schedules on a plateau look at the same scores.
+    if args.load_best_model_at_end or args.metric_for_best_model:
+        names += ["metric_for_best_model", "greater_is_better", "eval_strategy"]
+        names += ["eval_steps"] if args.eval_strategy == "steps" else []
+    if args.load_best_model_at_end:
+        names += ["save_strategy", *(["save_steps"] if args.save_strategy == "steps" else [])]
+    return names
+
+
+def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, sharded: bool = False) -> list[str]:
+    """What keeps a run from being continued, in words.
+
+    Args:
+        found: The record of the run in ``folder``.
+        fresh: What a run would be recorded as that began now.
+        folder: The run's folder.
+        sharded: Whether the live model's parameters may have other names and shapes by now.
+
+    Returns:
+        One phrase for each difference, nothing if this is the same run.
+    """
+    unknown = set() if _KNOWN_BY in found.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
+    different = []
+    for section in ("recipe", "model", "dataset"):
+        # As it comes back from the file, in which a tuple is a list.
+        old, new = getattr(found, section), json.loads(json.dumps(getattr(fresh, section)))
+        # A licence is not always to be learnt, and records did not always name the classes.
+        for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
+            if old.get(name) != new.get(name):
+                different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
+    if changed := _changed_parameter(found.parameters, fresh.parameters, _says_trained(folder), sharded):
+        different.append(changed)
+    return different
+
+
+def _changed_parameter(old: dict, new: dict, says_trained: bool, sharded: bool) -> str | None:
+    """The first parameter that is not what it was, in words."""
+    for name in [*old, *(name for name in new if name not in old)]:
+        before, now = old.get(name), new.get(name)
+        if before is None or now is None:
+            if says_trained and not sharded:
+                return f"parameter {name!r} {'is new' if before is None else 'was there, is now gone'}"
+        elif says_trained and before.trained != now.trained:
+            return f"parameter {name!r} was {_STATE[before.trained]}, is now {_STATE[now.trained]}"
+        elif before.kind != now.kind and not sharded:
+            return f"parameter {name!r} was of kind {before.kind}, is now {now.kind}"
+    return None
+
+
+def _says_trained(folder: Path) -> bool:
+    """Whether a record tells which parameters were trained; those of before did not, and read as if all were."""
+    described = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["parameters"]
+    return any("trained" in parameter for parameter in described.values())
 
 
 # Auto class → the Hub's name of its task.

@@ -53,7 +53,10 @@ def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
             Checkpoint(path).tensors  # noqa: B018 (reads and checks the headers)
         if best and state.get("best_global_step"):
             Checkpoint(path.with_name(f"checkpoint-{state['best_global_step']}")).tensors  # noqa: B018
-    except (OSError, ValueError, AttributeError) as error:
+        control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+        if control.get("should_training_stop") and state["epoch"] < state["num_train_epochs"]:
+            return "the stage had ended there in the middle of its data, from where Trainer would go on"
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         return str(error)
     # DeepSpeed keeps optimizer and schedule in a folder of its own, FSDP the optimizer.
     deepspeed = any(path.glob("global_step*"))
@@ -83,6 +86,10 @@ def _storable(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor]
     return tensors, numbers
 
 
+def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
+    return [list(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]]
+
+
 class CheckMoments(TrainerCallback):
     """Sees after the first step of a stage, and not after its last, whether the optimizer's state can be stored."""
 
@@ -107,27 +114,31 @@ class OptimizerState:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".partial")
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(tensors, temporary, metadata={"numbers": json.dumps(numbers)})
+        shapes = json.dumps(_shapes(optimizer))
+        save_file(tensors, temporary, metadata={"numbers": json.dumps(numbers), "shapes": shapes})
         os.replace(temporary, self.path)
 
     def load_into(self, optimizer: torch.optim.Optimizer) -> None:
         """Restores the state into a fresh optimizer over the same parameters.
 
         Raises:
-            TrajectoryError: If the file is damaged.
+            TrajectoryError: If the file is damaged, or of an optimizer over other parameters.
         """
+        state: dict[int, dict] = {}
         try:
             with safe_open(self.path, framework="pt") as file:
-                values = json.loads(file.metadata()["numbers"])
+                metadata = file.metadata()
+            values = json.loads(metadata["numbers"])
             values.update(load_file(self.path))
-        except (SafetensorError, OSError, KeyError) as error:
+            for key, value in values.items():
+                index, name = key.split(".", 1)
+                state.setdefault(int(index), {})[name] = value
+            shapes = json.loads(metadata.get("shapes", "null"))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise TrajectoryError(
                 f"{self.path} is damaged ({error}); delete the stage before and run again."
             ) from error
-        state: dict[int, dict] = {}
-        for key, value in values.items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
+        self._check(state, shapes, _shapes(optimizer))
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         # Reading a state dict back gives moments the type of their parameters; they keep their own.
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -137,3 +148,22 @@ class OptimizerState:
                 if isinstance(value, torch.Tensor) and isinstance(live.get(name), torch.Tensor):
                     if live[name].dtype != value.dtype:
                         live[name] = value.to(live[name].device)
+
+    def _check(self, state: dict[int, dict], stored: list[list[int]] | None, live: list[list[int]]) -> None:
+        """Compares what the state was of, by position, with what it is to be put into."""
+        if stored is None:  # of before: what the usual optimizers keep for every value is shaped like the parameter
+            stored = live + [[]] * (max(state, default=-1) + 1 - len(live))
+            for index, values in state.items():
+                for name in ("exp_avg_sq", "momentum_buffer"):
+                    if index < len(live) and getattr(values.get(name), "ndim", None) == len(live[index]):
+                        stored[index] = list(values[name].shape)
+        if stored != live:
+            where = next((i for i, pair in enumerate(zip(stored, live, strict=False)) if pair[0] != pair[1]), None)
+            what = (
+                f"{len(stored)} parameters, the optimizer has {len(live)}" if where is None else
+                f"parameter {where} of shape {stored[where]}, which has shape {live[where]} in the optimizer"
+            )  # fmt: skip
+            raise TrajectoryError(
+                f"{self.path} holds the moments of {what}: train the same parameters again, or set "
+                "carry_optimizer=False in another output_dir."
+            )

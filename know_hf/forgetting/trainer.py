@@ -24,7 +24,7 @@ from know_hf.forgetting.checks import (
 )
 from know_hf.forgetting.optimization import Optimization
 from know_hf.forgetting.preemption import SaveWhenTerminated
-from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, versions
+from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.forgetting.resume import CheckMoments, OptimizerState, last_complete_checkpoint
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
@@ -221,17 +221,9 @@ class ForgettingMixin:
             return fresh
         found = TrajectoryRecord.load(root)
         self.accelerator.wait_for_everyone()
-        differences = [
-            f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}"
-            for section in ("recipe", "model", "dataset")
-            for old, new in [(getattr(found, section), getattr(fresh, section))]
-            # A licence is not always to be learnt, and records did not always name the classes.
-            for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())})
-            if old.get(name) != new.get(name)
-        ]
-        if differences:
+        if different := differences(found, fresh, root, self._loads_by_itself()):
             raise TrajectoryError(
-                f"{root} holds another run: {'; '.join(differences[:4])}. Choose another output_dir, or repeat the "
+                f"{root} holds another run: {'; '.join(different[:4])}. Choose another output_dir, or repeat the "
                 "settings to continue that run."
             )
         return found
