@@ -15,7 +15,8 @@ from know_hf.known.inference import FoldedNetwork
 from know_hf.report import table
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
-from know_hf.trajectory.kinds import Parameter, described_by
+from know_hf.trajectory.given import report_unmatched
+from know_hf.trajectory.kinds import Parameter, described_by, misfits
 from know_hf.trajectory.record import FILE_NAME
 
 # How long to measure the speed of prediction.
@@ -152,7 +153,9 @@ def make_plan(
             model = skeleton(source, trust_remote_code)
         except ValueError as error:
             raise TrajectoryError(f"There is neither a trajectory nor a model to plan for: {error}") from error
-        live = described_by(model, tensors)
+        live, odd = described_by(model, tensors), misfits(model, tensors)
+        if odd:
+            report_unmatched(live, tensors, odd, f"The {type(model).__name__} of its configuration")
         parameters = {
             name: live.get(name, Parameter("unknown", "")) if spec.dtype in PREDICTABLE else Parameter("buffer", "")
             for name, spec in tensors.items()

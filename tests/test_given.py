@@ -1,5 +1,6 @@
 """Checkpoints of the caller's own: names that nearly match, values that are not finite, words for what does not fit."""
 
+import json
 import logging
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, BertModel
 
 from know_hf import Trajectory, TrajectoryError, enrich, kinds_of
+from know_hf.plan import make_plan
 from know_hf.trajectory import Checkpoint
 
 CONFIG = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
@@ -72,6 +74,8 @@ def test_kinds_that_name_nothing_are_refused(tmp_path):
         (lambda f: [f[0], "nowhere"], TrajectoryError, "'nowhere', given as stage 1, is not a folder"),
         (lambda f: ["user/model", f[0]], TrajectoryError, "given as stage 0.*snapshot_download"),
         (lambda f: [f[0] / "model.safetensors", f[1]], TrajectoryError, "is a file; give the folder that it lies in"),
+        (lambda f: set(f), TypeError, "give a list of folders"),
+        (lambda f: dict.fromkeys(f, "stage"), TypeError, "give a list of folders"),
     ],
 )
 def test_lists_of_checkpoints_that_are_none(tmp_path, given, error, message):
@@ -105,3 +109,60 @@ def test_cards_of_given_checkpoints_load_the_head(tmp_path):
     folder = enrich(trajectory, tmp_path / "out", steps=1).checkpoints["x2"]
     assert "from transformers import AutoModelForSequenceClassification" in (folder / "README.md").read_text()
     assert AutoModelForSequenceClassification.from_pretrained(folder).classifier.weight.shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"kinds": []}, TypeError, r"kinds is \[\]; give a dictionary"),
+        ({"kinds": ["pooler.dense.weight"]}, TypeError, "give a dictionary, name of the tensor"),
+        ({"kinds": "fc"}, TypeError, "kinds is 'fc'; give a dictionary"),
+        ({"kinds": {}}, ValueError, "kinds is empty, so that nothing would be predicted"),
+        ({"kinds": {1: "fc"}}, TypeError, "kinds: 1 is not the name of a tensor"),
+        ({"model": "bert"}, TypeError, "model is 'bert', a str, not a live module"),
+        ({"model": BertModel}, TypeError, "model is the class BertModel, not a live module"),
+        ({"model": CONFIG}, TypeError, "a BertConfig, not a live module"),
+        ({"sampling_ratio": 2.0}, ValueError, "sampling_ratio is 2.0; .* strictly between 0 and 1"),
+        ({"sampling_ratio": 0}, ValueError, "sampling_ratio is 0;"),
+        ({"sampling_ratio": float("nan")}, ValueError, "sampling_ratio is nan;"),
+        ({"sampling_ratio": "0.5"}, TypeError, "sampling_ratio is '0.5'; give a number"),
+        ({"sampling_ratio": True}, TypeError, "sampling_ratio is True; give a number"),
+    ],
+)
+def test_arguments_of_another_kind(tmp_path, given, error, message):
+    folders = drifting(tmp_path, BertModel(CONFIG), stages=2)
+    given = given if "kinds" in given or "model" in given else {"kinds": {"pooler.dense.weight": "fc"}, **given}
+    with pytest.raises(error, match=message):
+        Trajectory.from_checkpoints(folders, **given)
+
+
+class Net(nn.Module):
+    def __init__(self, first: nn.Module):
+        super().__init__()
+        self.first, self.head = first, nn.Linear(4, 2)
+
+
+def test_tensors_of_another_shape_are_not_the_models(tmp_path, caplog):
+    """A 1×1 convolution is no matrix, whatever its name is."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        save_file(Net(nn.Conv2d(3, 4, 1)).state_dict(), folder / "model.safetensors")
+    found = Trajectory.from_checkpoints(folders, model=Net(nn.Conv2d(3, 4, 1))).parameters
+    assert found["first.weight"].kind == "conv" and not caplog.records
+    found = Trajectory.from_checkpoints(folders, model=Net(nn.Linear(3, 4)).to("meta")).parameters
+    assert found["first.weight"].kind == "unknown" and found["first.bias"].kind == "bias"
+    assert "has another shape of 'first.weight [4, 3, 1, 1] as [4, 3]', which will be copied" in caplog.text
+    other = BertModel(BertConfig(**{**CONFIG.to_dict(), "hidden_size": 8, "intermediate_size": 4, "vocab_size": 9,
+                                    "max_position_embeddings": 3, "type_vocab_size": 1}))  # fmt: skip
+    with pytest.raises(ValueError, match=r"BertModel fits none of the tensors of the checkpoints: it has '.* as \["):
+        Trajectory.from_checkpoints(drifting(tmp_path, BertModel(CONFIG)), model=other)
+
+
+def test_a_plan_for_a_configuration_of_another_shape(tmp_path, caplog):
+    (folder, *_) = drifting(tmp_path, BertModel(CONFIG))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 64}))
+    plan = make_plan(folder, steps=1)
+    assert "intermediate.dense.weight" not in " ".join(plan.predicted) and "pooler.dense.weight" in plan.predicted
+    assert "encoder.layer.0.intermediate.dense.weight [32, 16] as [64, 16]" in caplog.text

@@ -2,10 +2,13 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from numbers import Real
 from pathlib import Path
 
-from know_hf.trajectory.checkpoint import TrajectoryError
+from torch import nn
+
+from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
 from know_hf.trajectory.kinds import KINDS, Parameter
 from know_hf.trajectory.names import match_names
 
@@ -22,8 +25,11 @@ def given_folders(checkpoints: Sequence[str | Path]) -> list[Path]:
         TrajectoryError: If one is missing or given twice, or there are fewer than two.
         TypeError: If this is not a list of paths.
     """
-    if isinstance(checkpoints, (str, os.PathLike)) or not isinstance(checkpoints, Iterable):
-        raise TypeError(f"checkpoints is {checkpoints!r}; give a list of folders, one for each stage, stage 0 first.")
+    unordered = isinstance(checkpoints, (Set, Mapping))  # whose order says nothing
+    if unordered or isinstance(checkpoints, (str, bytes, os.PathLike)) or not isinstance(checkpoints, Iterable):
+        raise TypeError(
+            f"checkpoints is {checkpoints!r:.80}; give a list of folders, one for each stage, stage 0 first."
+        )
     folders = []
     for checkpoint in checkpoints:
         if not isinstance(checkpoint, (str, os.PathLike)):
@@ -48,9 +54,17 @@ def given_kinds(kinds: Mapping[str, str | Parameter], tensors: Collection[str]) 
     """The parameters that a caller's ``kinds`` describe, by the names of the stored tensors.
 
     Raises:
-        ValueError: If a kind is unknown, or something is named that is not stored.
+        TypeError: If this is not a dictionary by name.
+        ValueError: If a kind is unknown, or something is named that is not stored, or nothing is.
     """
+    form = "give a dictionary, name of the tensor → kind."
+    if not isinstance(kinds, Mapping):
+        raise TypeError(f"kinds is {kinds!r:.80}; {form}")
+    if not kinds:
+        raise ValueError(f"kinds is empty, so that nothing would be predicted; {form}")
     for name, kind in kinds.items():
+        if not isinstance(name, str):
+            raise TypeError(f"kinds: {name!r:.80} is not the name of a tensor; {form}")
         if not isinstance(kind, Parameter) and kind not in KINDS:
             raise ValueError(f"kinds: {kind!r} of {name!r} is not known; use one of {list(KINDS)}.")
     names = match_names(kinds, tensors)
@@ -64,17 +78,57 @@ def given_kinds(kinds: Mapping[str, str | Parameter], tensors: Collection[str]) 
     return {n: kind if isinstance(kind, Parameter) else Parameter(kind, "given") for n, kind in given.items()}
 
 
-def report_unmatched(parameters: Collection[str], tensors: Collection[str], source: str) -> None:
-    """Names the stored tensors that a model does not have.
+def check_given_model(model: object) -> None:
+    """Raises ``TypeError`` if this is not a live module."""
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"{model!r:.40}, a {type(model).__name__}"
+        raise TypeError(
+            f"model is {what}, not a live module to read the kinds from: build it (AutoModelFor….from_pretrained or "
+            "from_config)."
+        )
+
+
+def given_ratio(ratio: object) -> float | None:
+    """The ratio of successive data set sizes, where it is known.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is out of range.
+    """
+    if ratio is None:
+        return None
+    if isinstance(ratio, bool) or not isinstance(ratio, Real):
+        raise TypeError(f"sampling_ratio is {ratio!r:.80}; give a number between 0 and 1, or leave it out.")
+    if not 0 < ratio < 1:
+        raise ValueError(
+            f"sampling_ratio is {ratio}; it is the share of the data that each stage keeps of those of the stage "
+            "before, and lies strictly between 0 and 1. Leave it out if it is not known."
+        )
+    return float(ratio)
+
+
+def report_unmatched(
+    parameters: Collection[str],
+    tensors: Mapping[str, TensorSpec],
+    misfits: Mapping[str, tuple[int, ...]],
+    source: str,
+) -> None:
+    """Names the stored tensors that a model does not have, or has in another shape.
 
     Raises:
         ValueError: If it has none of them.
     """
-    absent = [name for name in tensors if name not in parameters]
-    if absent and len(absent) == len(tensors):
+    floating = [name for name, spec in tensors.items() if spec.dtype in PREDICTABLE]
+    absent = [name for name in floating if name not in parameters and name not in misfits]
+    odd = listed([f"{name} {list(tensors[name].shape)} as {list(shape)}" for name, shape in misfits.items()])
+    if (absent or misfits) and len(absent) + len(misfits) == len(floating):
+        if misfits:
+            raise ValueError(f"{source} fits none of the tensors of the checkpoints: it has {odd}.")
         raise ValueError(f"{source} has no tensor of the checkpoints: they hold {listed(absent)}.")
     if absent:
         logger.warning("%s does not have %s, which will be copied.", source, listed(absent))
+    if misfits:
+        logger.warning("%s has another shape of %s, which will be copied.", source, odd)
 
 
 def listed(names: Sequence[str]) -> str:

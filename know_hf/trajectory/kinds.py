@@ -1,6 +1,6 @@
 """Which predictor a parameter belongs to: read from the live module, once, and stored with the trajectory."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from transformers.pytorch_utils import Conv1D
 
 from know_hf.adapters import is_adapted
-from know_hf.trajectory.names import match_names, stored_names
+from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec
+from know_hf.trajectory.names import match_names, stored_names, stored_shapes
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
 PREDICTED_KINDS = ("conv", "fc", "bias")
@@ -79,23 +80,45 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
     return saved if is_adapted(model) else kinds | saved
 
 
-def described_by(model: nn.Module, tensors: Iterable[str]) -> dict[str, Parameter]:
+def described_by(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[str, Parameter]:
     """Reads the kinds of stored tensors from a live module of their model.
 
     Args:
         model: The module, perhaps with another head, or none, or one that wraps it: names that differ by a prefix or
             by their age are the same. Whether it is frozen says nothing about how the tensors were trained.
-        tensors: Names in the checkpoint.
+        tensors: Name in the checkpoint → where it lies, and its shape.
 
     Returns:
-        Name in the checkpoint → [`Parameter`], for every tensor that the module has.
+        Name in the checkpoint → [`Parameter`], for every tensor that the module has in that shape.
 
     Source: ours.
     """
     model = extract_model_from_parallel(model)
-    kinds = kinds_of(model)
+    kinds, other = kinds_of(model), misfits(model, tensors)
     names = match_names(kinds, tensors, getattr(model, "base_model_prefix", ""))
-    return {name: replace(kinds[live], trained=True) for name, live in names.items()}
+    return {name: replace(kinds[live], trained=True) for name, live in names.items() if name not in other}
+
+
+def misfits(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
+    """Finds what a module has under the name of a stored tensor in another shape: it is something else.
+
+    Args:
+        model: The module, as for [`described_by`].
+        tensors: Name in the checkpoint → where it lies, and its shape.
+
+    Returns:
+        Name in the checkpoint → shape on the module.
+
+    Source: ours.
+    """
+    model = extract_model_from_parallel(model)
+    shapes = stored_shapes(model)
+    names = match_names(kinds_of(model), tensors, getattr(model, "base_model_prefix", ""))
+    return {
+        name: shapes[live]
+        for name, live in names.items()
+        if tensors[name].dtype in PREDICTABLE and shapes.get(live, tensors[name].shape) != tensors[name].shape
+    }
 
 
 def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module, str]]:

@@ -104,6 +104,31 @@ def stored_names(model: nn.Module) -> dict[str, str]:
     return renamed
 
 
+def stored_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Finds the shapes of what a model's checkpoints hold as it is on the live module.
+
+    Args:
+        model: A live module, on any device including ``meta``.
+
+    Returns:
+        Name in a checkpoint, or on the live module, → shape. What is saved in pieces, put together or otherwise
+        converted is not among them, nor is what the module holds packed (quantized) or elsewhere.
+
+    Source: ours.
+    """
+    state = model.state_dict()
+    live = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    if is_adapted(model):
+        whole = adapter_names(model, live)
+    else:
+        owners = {id(tensor): name for name, tensor in live.items()}
+        saved = as_saved(model, live) if isinstance(model, PreTrainedModel) else live
+        whole = {name: owners[id(tensor)] for name, tensor in saved.items() if id(tensor) in owners}
+        whole |= {name: name for name in whole.values()}
+    shapes = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point() and t.numel()}
+    return {name: shapes[owner] for name, owner in whole.items() if owner in shapes}
+
+
 def as_saved(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Gives a state the names and pieces that it has in checkpoints; what only gets another name stays the object."""
     try:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from know_hf.architecture import loader_in
 from know_hf.trajectory.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec, TrajectoryError
-from know_hf.trajectory.given import given_folders, given_kinds, report_unmatched
-from know_hf.trajectory.kinds import Parameter, described_by
+from know_hf.trajectory.given import check_given_model, given_folders, given_kinds, given_ratio, report_unmatched
+from know_hf.trajectory.kinds import Parameter, described_by, misfits
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
@@ -97,7 +97,8 @@ class Trajectory:
             checkpoints: Folders in stage order: the one trained on all the data first, the most forgotten last.
             kinds: Name → kind of every tensor to predict; what is not named is copied.
             model: Instead of ``kinds``: a live module (``meta`` device is enough) to read them from. Names may differ
-                by the prefix of its bare model; tensors that it does not have are named in a warning, and copied.
+                by the prefix of its bare model; tensors that it does not have, or has in another shape, are named in
+                a warning, and copied.
             sampling_ratio: Ratio r of successive data set sizes; names the enriched folders.
 
         Returns:
@@ -106,17 +107,19 @@ class Trajectory:
         Raises:
             TrajectoryError: If a checkpoint is missing, damaged or given twice, or they differ in names, shapes or
                 storage types.
-            TypeError: If ``checkpoints`` is a single folder.
-            ValueError: If not exactly one of ``kinds`` and ``model`` is given, or it does not fit the tensors.
+            TypeError: If ``checkpoints`` is a single folder or has no order, or another argument is of another kind.
+            ValueError: If not exactly one of ``kinds`` and ``model`` is given, or it does not fit the tensors, or the
+                ratio is out of range.
         """
         if (kinds is None) == (model is None):
             raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from.")
-        folders = given_folders(checkpoints)
+        if model is not None:
+            check_given_model(model)
+        sampling_ratio, folders = given_ratio(sampling_ratio), given_folders(checkpoints)
         tensors = Checkpoint(folders[0]).tensors
         if model is not None:
             parameters = described_by(model, tensors)
-            floating = [name for name, spec in tensors.items() if spec.dtype in PREDICTABLE]
-            report_unmatched(parameters, floating, f"the given {type(model).__name__}")
+            report_unmatched(parameters, tensors, misfits(model, tensors), f"the given {type(model).__name__}")
         else:
             parameters = given_kinds(kinds, tensors)
         stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
@@ -219,7 +222,8 @@ class Trajectory:
 
     def scale(self, step: int) -> float:
         """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
-        return (self.record.sampling_ratio or 0.5) ** -step
+        ratio = self.record.sampling_ratio
+        return (0.5 if ratio is None else ratio) ** -step
 
     def self_check_window(self) -> "Trajectory | None":
         """The trajectory Θ^1 … Θ^S, from which Θ^0 can be retrodicted, or None without the extra stage."""
