@@ -64,8 +64,9 @@ def check_adapter(model: nn.Module) -> None:
             )
         return
     name = active_adapter(model)
-    live = model.state_dict()
-    stored = set(adapter_names(model, live).values())
+    # As parameters, of which one that layers share (a bank of vectors) is one, whatever names it has.
+    live = model.state_dict(keep_vars=True)
+    stored = {id(live[path]) for path in adapter_names(model, live).values()}
     kind = model.peft_config[name].peft_type.value
     if not stored:
         raise ValueError(
@@ -76,7 +77,7 @@ def check_adapter(model: nn.Module) -> None:
     lost = [
         path
         for path, parameter in model.named_parameters()
-        if parameter.requires_grad and path not in stored and not idle & set(path.split("."))
+        if parameter.requires_grad and id(parameter) not in stored and not idle & set(path.split("."))
     ]
     if lost and not model.peft_config[name].is_prompt_learning:
         raise ValueError(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel, default_data_collator
 
 from know_hf import Trajectory, enrich, enrich_pretrained, kinds_of
+from know_hf.adapters import check_adapter
 from know_hf.hub.push import check_files, find_uploads
 from know_hf.plan import make_plan
 from know_hf.trajectory import Checkpoint
@@ -240,3 +241,12 @@ def test_a_bare_trainer_refuses_or_warns(tmp_path, caplog, model):
     else:
         with pytest.raises(ValueError, match="PROMPT_TUNING adapter stores nothing"):
             trainer.train()
+
+
+def test_a_bank_that_layers_share_is_stored(text_model_folder):
+    config = peft.VBLoRAConfig(task_type="SEQ_CLS", target_modules=["query", "value"], num_vectors=8, vector_length=4)
+    model = peft.get_peft_model(base(text_model_folder), config)
+    check_adapter(model)
+    model.get_base_model().bert.pooler.requires_grad_(True)
+    with pytest.raises(ValueError, match="pooler.* is trained but not stored with the adapter"):
+        check_adapter(model)

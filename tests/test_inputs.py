@@ -154,3 +154,41 @@ def test_a_compiled_model_is_a_live_model(tmp_path, images, image_model_folder):
 def test_names_where_the_trainer_wants_live_models(tmp_path):
     with pytest.raises(ValueError, match="pass a live model"):
         enrich_pretrained("some/model", Pixels(), tmp_path, data_collator=default_data_collator)
+
+
+class Two(torch.nn.Module):
+    """A plain module of two matrices, which may be stored in ways that no file has."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.a, self.b, self.conv = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.Conv2d(2, 2, 3)
+        if how == "tied":
+            self.b.weight = self.a.weight
+        elif how == "view":
+            self.b.weight = torch.nn.Parameter(self.a.weight.data.view(16)[:16].view(4, 4))
+        elif how == "transposed":
+            self.a.weight = torch.nn.Parameter(torch.randn(4, 4).t())
+        elif how == "channels_last":
+            self.to(memory_format=torch.channels_last)
+
+    def forward(self, x, labels=None):
+        logits = self.b(self.a(x))
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("tied", "'a.weight', 'b.weight' of the Two share memory.*_tied_weights_keys"), ("view", "share memory"),
+     ("transposed", "'a.weight' of the Two cannot be stored, as they are not contiguous"),
+     ("channels_last", "'conv.weight' of the Two cannot be stored.*contiguous()"), ("plain", None)],
+)  # fmt: skip
+def test_modules_that_cannot_be_stored_are_refused_beforehand(tmp_path, how, message):
+    rows = [{"x": torch.randn(4), "labels": i % 2} for i in range(16)]
+    args = ForgettingArguments(str(tmp_path), num_stages=2, train_stage_zero=True, **QUICK)
+    trainer = ForgettingTrainer(model=Two(how), args=args, train_dataset=rows)
+    if message is None:
+        trainer.train()
+        return
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == 0 and not (tmp_path / "trajectory.json").exists()

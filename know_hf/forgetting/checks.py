@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
@@ -19,6 +20,7 @@ from know_hf.forgetting.arguments import ForgettingSettings
 from know_hf.forgetting.stages import check_train_dataset
 from know_hf.forgetting.weights import plain_model
 from know_hf.trajectory import kinds_of
+from know_hf.trajectory.given import listed
 from know_hf.trajectory.kinds import PREDICTED_KINDS
 
 logger = logging.getLogger(__name__)
@@ -186,15 +188,47 @@ def check_model(model: nn.Module, recipe: str) -> None:
     """Looks whether there is something to train and, for forgetting, to predict.
 
     Raises:
-        ValueError: If nothing is trained, or what is trained would not be stored.
+        ValueError: If nothing is trained, or what is trained would not or could not be stored.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("All parameters of the model are frozen; set requires_grad on those that are to be trained.")
     check_adapter(model)
+    _check_storage(model)
     if recipe == "forgetting" and not any(p.kind in PREDICTED_KINDS and p.trained for p in kinds_of(model).values()):
         logger.warning(
             "Nothing that is trained is a weight or bias of a convolution or linear layer: there will be nothing to "
             "predict, unless norms=, embeddings= or kinds= say otherwise."
+        )
+
+
+def _check_storage(model: nn.Module) -> None:
+    """Looks whether the tensors of a plain module can be written; classes that save themselves see to that."""
+    if hasattr(model, "save_pretrained"):
+        return
+    tensors = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if tensor.layout is torch.strided and tensor.numel() and not tensor.is_meta
+    }
+    if scattered := [name for name, tensor in tensors.items() if not tensor.is_contiguous()]:
+        raise ValueError(
+            f"{listed(scattered)} of the {type(model).__name__} cannot be stored, as they are not contiguous (a "
+            "transposed view, or channels_last): before making the trainer, put tensor.data.contiguous() in their "
+            "place (parameter.data = parameter.data.contiguous())."
+        )
+    spans = sorted((str(t.device), t.data_ptr(), t.data_ptr() + t.nbytes, name) for name, t in tensors.items())
+    shared: list[str] = []
+    device, end, last = "", 0, ""
+    for where, start, stop, name in spans:
+        if where == device and start < end:
+            shared += [last, name] if last not in shared else [name]
+        if where != device or stop > end:
+            device, end, last = where, stop, name
+    if shared:
+        raise ValueError(
+            f"{listed(shared)} of the {type(model).__name__} share memory (tied weights), which a plain module's "
+            "checkpoint cannot say: make the model a transformers.PreTrainedModel that names them in "
+            "_tied_weights_keys, or give each a tensor of its own."
         )
 
 
