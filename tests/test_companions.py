@@ -134,3 +134,57 @@ def test_a_single_file_counts_more_than_an_index(stages, tmp_path):
     (stages[0] / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
     folder = enriched(stages, tmp_path)
     assert "model.safetensors.index.json" not in files(folder) and BertModel.from_pretrained(folder)
+
+
+def test_folders_that_are_links(stages, tmp_path, caplog):
+    """What lies in the folder travels under each of its names; what does not is named, as are links to nothing."""
+    (stages[0] / "4_Dense").symlink_to("2_Dense")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}")
+    (stages[0] / "5_Dense").symlink_to(tmp_path / "elsewhere")
+    (stages[0] / "2_Dense" / "up").symlink_to("..")
+    (stages[0] / "3_Router" / "dense").symlink_to("../2_Dense")
+    (stages[0] / "2_Dense" / "router").symlink_to("../3_Router")
+    (stages[0] / "nothing.json").symlink_to("nowhere")
+    folder = enriched(stages, tmp_path)
+    assert (folder / "4_Dense/model.safetensors").read_bytes() == (stages[0] / "2_Dense/model.safetensors").read_bytes()
+    assert "5_Dense/config.json" not in files(folder) and NEEDED < files(folder)
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+    assert "5_Dense" in caplog.text and "nothing.json" in caplog.text and "2_Dense/up" in caplog.text
+
+
+def test_an_adapter_beside_the_whole_model_stays_behind(stages, tmp_path, caplog):
+    (stages[0] / "adapter_config.json").write_text("{}")
+    save_file({"lora": torch.zeros(2)}, stages[0] / "adapter_model.safetensors", metadata={"format": "pt"})
+    folder = enriched(stages, tmp_path)
+    assert not any(name.startswith("adapter_") for name in files(folder)) and BertModel.from_pretrained(folder)
+    assert "adapter_config.json, adapter_model.safetensors stay behind" in caplog.text
+
+
+def test_other_weights_of_a_module_are_another_result(stages, tmp_path):
+    folder = enriched(stages, tmp_path)
+    assert enriched(stages, tmp_path) == folder
+    save_file({"linear.weight": torch.ones(8, 16)}, stages[0] / "2_Dense" / "model.safetensors")
+    with pytest.raises(FileExistsError, match="holds another result \\(different modules\\)"):
+        enriched(stages, tmp_path)
+
+
+def test_shards_in_sub_folders_are_said(stages):
+    for shard, message in (("2_Dense/model.safetensors", r"lists shards in sub-folders \(2_Dense/model.safetensors\)"),
+                           ("../x.safetensors", "points outside its folder")):  # fmt: skip
+        (stages[0] / "model.safetensors").unlink(missing_ok=True)
+        index = {"weight_map": {"linear.weight": shard}}
+        (stages[0] / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(TrajectoryError, match=message):
+            Checkpoint(stages[0]).tensors  # noqa: B018
+
+
+def test_tokenizers_of_all_forms_are_pushed(stages):
+    names = {"source.spm", "target.spm", "dict.txt", "bpe.codes", "normalizer.json", "emoji.json", "entity_vocab.json",
+             "vocab-src.json", "qwen.tiktoken", "prophetnet.tokenizer", "byte_maps.json"}  # fmt: skip
+    for name in names:
+        (stages[0] / name).write_text("x")
+        (stages[0] / "qformer_tokenizer" / name).write_text("x")
+    upload = find_uploads(stages[0])[1][0]
+    assert names | {f"qformer_tokenizer/{name}" for name in names} <= set(upload.files)
+    check_files(upload)

@@ -1,9 +1,12 @@
 """Which files of a checkpoint's folder go into its enriched copies, and which weights stay behind."""
 
 import logging
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from know_hf.adapters import ADAPTER_CONFIG
 from know_hf.trajectory import Checkpoint, TrajectoryError
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,8 @@ class Companions:
 
     Args:
         files: What travels, the weights included; relative to the folder.
-        left: Weights in other formats, and files that lead out of the folder, which stay behind.
+        left: Weights in other formats, what leads out of the folder, and an adapter's configuration beside the weights
+            of a whole model, which stay behind.
         nbytes: Size of what travels.
     """
 
@@ -53,9 +57,13 @@ def companions(source: Checkpoint) -> Companions:
     Source: ours.
     """
     found, weights = Companions(), {path.resolve() for path in source.files}
-    for path in sorted(source.folder.rglob("*")):
+    whole_model = not source.weight_file.name.startswith("adapter_")
+    for path in sorted(_walk(source.folder)):
         relative = path.relative_to(source.folder)
-        if not path.is_file() or any(part.startswith((".", "checkpoint-")) for part in relative.parts):
+        if any(part.startswith((".", "checkpoint-")) for part in relative.parts):
+            continue
+        if not path.is_file():  # a link to nothing, to a folder elsewhere, or to one that it lies in
+            found.left.append(relative)
             continue
         own, top = path.resolve() in weights, relative.parent == Path()
         if not _belongs(path, source.folder):
@@ -65,6 +73,8 @@ def companions(source: Checkpoint) -> Companions:
         elif path.suffix in _OTHER_WEIGHTS or top and path.suffix in (".npz", ".safetensors") and not own:
             if not path.name.startswith(_TRAINING):
                 found.left.append(relative)
+        elif top and path.name == ADAPTER_CONFIG and whole_model:
+            found.left.append(relative)  # of an adapter whose weights stay behind
         elif top and path.name.endswith(".safetensors.index.json") and path != source.weight_file:
             found.left.append(relative)
         elif path.suffix not in _LEFTOVERS and not (top and path.name in _NOT_OURS):
@@ -83,6 +93,20 @@ def report_left(source: Checkpoint, left: list[Path]) -> None:
             "%s: %s stay behind; enriched folders hold safetensors, and nothing from outside.%s",
             source.folder, names, hint,
         )  # fmt: skip
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files of a folder, also below links to folders within it, and the links that lead nowhere or elsewhere."""
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = Path(place)
+        above = {here.resolve(), *here.resolve().parents, *(parent.resolve() for parent in here.parents)}
+        for name in list(folders):
+            target = (here / name).resolve()
+            if (here / name).is_symlink() and (target in above or not target.is_relative_to(root)):
+                folders.remove(name)
+                yield here / name
+        yield from (here / name for name in files)
 
 
 def _belongs(path: Path, folder: Path) -> bool:

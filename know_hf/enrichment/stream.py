@@ -169,6 +169,9 @@ class Enrichment:
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
         }
+        if self._modules:
+            root = self.trajectory.checkpoints[0].folder
+            provenance["modules"] = {p.relative_to(root).as_posix(): self._hashes[str(p)] for p in self._modules}
         if name in self.predictors:
             weights = hash_weights(self.parameters[name]["predictor"])
             provenance["predictor"] = {"source": self.predictors[name], "sha256": weights}
@@ -176,10 +179,17 @@ class Enrichment:
                 provenance["predictor"]["revision"] = revision
         return provenance
 
+    @property
+    def _modules(self) -> list[Path]:
+        """Weights in stage 0's sub-folders, which travel as they are."""
+        root, files = self.trajectory.checkpoints[0].folder, self.companions.files
+        return [root / file for file in files if len(file.parts) > 1 and file.suffix == ".safetensors"]
+
     @cached_property
     def _hashes(self) -> dict[str, str]:
         """SHA-256 of every input file; each process reads its share of them."""
         files = [path for checkpoint in self.trajectory.checkpoints for path in checkpoint.files]
+        files += self._modules
         mine = hash_files(files[self.state.process_index :: self.state.num_processes], self.state.is_main_process)
         shares = gather_object([mine]) if self.state.num_processes > 1 else [mine]
         return {path: digest for share in shares for path, digest in share.items()}

@@ -31,18 +31,21 @@ logger = logging.get_logger(__name__)
 _HttpError = HfHubHTTPError.__bases__[0]
 Result = TypeVar("Result")
 
+# What tokenizers are stored in, by the names that transformers and models' own code give it.
+_TOKENIZERS = (
+    "tokenizer*", "*.tokenizer", "special_tokens_map.json", "added_tokens.json", "vocab.*", "vocab-*.json",
+    "*_vocab.json", "merges.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "dict.txt", "dict.*.txt", "emoji.json",
+    "normalizer.json", "word_shape.json", "word_pronunciation.json", "byte_maps.json",
+)  # fmt: skip
 #: What a model's folder may hold for others to load it. Everything else stays here.
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
-    "*processor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "chat_template*", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "router_config.json", "labels.txt", ENRICHMENT_FILE, "meta_training.json", "README.md", "LICENSE*",
+    "*processor_config.json", "audio_tokenizer_config.json", *_TOKENIZERS, "chat_template*", "modules.json",
+    "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json", "labels.txt",
+    ENRICHMENT_FILE, "meta_training.json", "README.md", "LICENSE*",
 )  # fmt: skip
 #: What any sub-folder may hold: a processor's tokenizers and templates. Modules' may hold the same as a model's.
-NESTED_FILES = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*_config.json",
-    "config.json", "*.jinja",
-)  # fmt: skip
+NESTED_FILES = (*_TOKENIZERS, "*_config.json", "config.json", "*.jinja")
 #: The same of a meta-data set.
 DATA_FILES = ("data/*.parquet", "trials/*.json", "branches/*.parquet", "branches/*.json", "README.md", "LICENSE*")
 _WITHOUT_US = (
@@ -51,7 +54,7 @@ _WITHOUT_US = (
 )
 # Shards of another size, and their index, go when new weights come.
 _REPLACED = ["*.safetensors", "*.safetensors.index.json"]
-_BINARY = (".safetensors", ".parquet", ".model")
+_BINARY = (".safetensors", ".parquet", ".model", ".spm")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}\b")
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|PK\x03\x04")
 _ATTEMPTS, _FIRST_WAIT, _LONGEST_WAIT = 5, 1.0, 60.0

@@ -141,6 +141,10 @@ class Checkpoint:
             missing = sorted({file for file in places.values() if not (self.folder / file).is_file()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrajectoryError(f"{self.weight_file} is damaged: {error}") from error
+        if inside := [file for file in outside if not Path(file).is_absolute() and ".." not in Path(file).parts]:
+            raise TrajectoryError(
+                f"{self.weight_file} lists shards in sub-folders ({inside[0]:.80}), which are not read. {_SAVE_AGAIN}"
+            )
         if outside:
             raise TrajectoryError(f"{self.weight_file} points outside its folder: {outside[0][:80]!r}.")
         if missing:
