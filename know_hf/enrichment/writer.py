@@ -99,10 +99,10 @@ def check_targets(sources: Iterable[Checkpoint], targets: Iterable[Path]) -> Non
     """
     inputs = [source.folder.resolve() for source in sources]
     for path in targets:
-        if any((path.parent / name).exists() for name in ("config.json", "adapter_config.json")):
-            raise FileExistsError(f"{path.parent} is a model's folder; choose another output_dir.")
         if any(path.resolve() == source or source in path.resolve().parents for source in inputs):
             raise FileExistsError(f"{path} is, or lies in, an input checkpoint; choose another output_dir.")
+        if any((path.parent / name).exists() for name in ("config.json", "adapter_config.json")):
+            raise FileExistsError(f"{path.parent} is a model's folder; choose another output_dir.")
 
 
 def check_space(folder: Path, count: int, size: int) -> None:
