@@ -71,7 +71,10 @@ def stages(folder) -> list[dict[str, torch.Tensor]]:
     return [load_file(next((folder / f"stage-{i}").glob("*model.safetensors"))) for i in range(2)]
 
 
-@pytest.mark.parametrize("model", [bert, vit, tied, tiny_image_model, adapted, named])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("model", [bert, vit, pytest.param(tied, marks=SLOW), tiny_image_model, adapted, named])
 def test_the_best_weights_become_the_stage(tmp_path, model):
     keep = Keep()
     make(tmp_path / "whole", model, keep).train()
@@ -101,7 +104,7 @@ def test_a_stage_without_a_best_says_so(tmp_path, caplog, monkeypatch):
     assert caplog.text.count("it ends with its last weights") == 2
 
 
-@pytest.mark.parametrize(("model", "only"), [(vit, True), (vit, False), (named, False)])
+@pytest.mark.parametrize(("model", "only"), [(vit, True), (vit, False), pytest.param(named, False, marks=SLOW)])
 def test_weights_alone_are_not_continued_from(tmp_path, caplog, model, only):
     settings = {"load_best_model_at_end": False, "save_total_limit": None, "save_only_model": only}
     make(tmp_path / "whole", model, **settings).train()

@@ -107,8 +107,15 @@ class KillOnSave(TrainerCallback):
             raise Killed
 
 
-@pytest.mark.parametrize("kill", [KillAt(0, 5), KillAt(0, 7), KillAt(1, 7), KillOnSave(BEST + 6)],
-                         ids=["5", "7", "second", "stopped"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(KillAt(0, 5), id="5", marks=pytest.mark.slow),
+        pytest.param(KillAt(0, 7), id="7"),
+        pytest.param(KillAt(1, 7), id="second", marks=pytest.mark.slow),
+        pytest.param(KillOnSave(BEST + 6), id="stopped"),
+    ],
+)
 def test_early_stopping_counts_on(tmp_path, kill):
     whole = stopping(tmp_path / "whole")
     whole.train()

@@ -61,7 +61,14 @@ def none(model):
 
 
 @pytest.mark.parametrize(
-    ("optimizers", "carry"), [(decaying, True), (plain, False), (cycling, False), (on_plateau, True), (none, True)]
+    ("optimizers", "carry"),
+    [
+        (decaying, True),
+        (plain, False),
+        pytest.param(cycling, False, marks=pytest.mark.slow),
+        pytest.param(on_plateau, True, marks=pytest.mark.slow),
+        (none, True),
+    ],
 )
 def test_killed_with_an_own_optimizer_equals_uninterrupted(tmp_path, optimizers, carry):
     settings = {"carry_optimizer": carry, "save_strategy": "steps", "save_steps": 2}
