@@ -6,8 +6,8 @@ from datasets import get_dataset_split_names
 from datasets.exceptions import DatasetNotFoundError
 from transformers import AutoConfig
 
-from know_hf.data import FILES
-from know_hf.models import check_timm
+from know_hf.data import unreachable
+from know_hf.models import check_timm, raise_unreachable
 
 
 def check_model(
@@ -26,11 +26,7 @@ def check_model(
     try:
         AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
-            raise
-        raise FileNotFoundError(
-            f"Model {model!r} is neither a local folder nor reachable on the Hub. ({str(error).splitlines()[0]})"
-        ) from error
+        raise_unreachable(str(model), error)
 
 
 def split_names(dataset: str) -> list[str] | None:
@@ -41,15 +37,10 @@ def split_names(dataset: str) -> list[str] | None:
     """
     if Path(dataset).is_file():
         return None
-    if Path(dataset).suffix in FILES:
-        raise FileNotFoundError(f"Data file {str(dataset)!r} does not exist.")
     try:
         return get_dataset_split_names(str(dataset))
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-        raise FileNotFoundError(
-            f"Data set {str(dataset)!r} is neither a local folder nor reachable on the Hub. "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+        raise unreachable(str(dataset), error) from error
 
 
 def check_splits(dataset: str, *splits: str) -> None:

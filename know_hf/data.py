@@ -58,12 +58,17 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
     try:
         return load_dataset(name, split=split, revision=revision)
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
-        if Path(name).suffix in FILES:
-            raise FileNotFoundError(f"Data file {name} does not exist.") from error
-        raise FileNotFoundError(
-            f"Data set {name!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a "
-            f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
-        ) from error
+        raise unreachable(name, error) from error
+
+
+def unreachable(name: str, error: Exception) -> FileNotFoundError:
+    """What to raise for data that are not to be had."""
+    if Path(name).suffix in FILES:
+        return FileNotFoundError(f"Data file {name} does not exist.")
+    return FileNotFoundError(
+        f"Data set {name!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a "
+        f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
+    )
 
 
 def _load_file(path: Path, split: str) -> Dataset:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import AutoConfig, PreTrainedModel
@@ -103,16 +103,21 @@ def load_model(
             **options,
         )
     except (OSError, ValueError) as error:
-        if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
-            raise
-        raise FileNotFoundError(
-            f"Model {model!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a folder "
-            f"saved with save_pretrained. ({str(error).splitlines()[0]})"
-        ) from error
+        raise_unreachable(model, error)
     new_head = other or bool(info["missing_keys"] or info["mismatched_keys"])
     if getattr(config, "architectures", None) and not trained:
         new_head = True  # a head of another training may fit by its shape
     return LoadedModel(loaded, task, new_head, names)
+
+
+def raise_unreachable(model: str, error: Exception) -> NoReturn:
+    """Raises what kept a model from being loaded, as ``FileNotFoundError`` where it was not to be had at all."""
+    if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
+        raise error
+    raise FileNotFoundError(
+        f"Model {model!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a folder "
+        f"saved with save_pretrained. ({str(error).splitlines()[0]})"
+    ) from error
 
 
 def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
