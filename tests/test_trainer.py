@@ -30,7 +30,7 @@ from know_hf import (
 )
 from know_hf.forgetting.arguments import RECIPES
 from know_hf.forgetting.stages import stage_plan
-from know_hf.locking import LOCK_NAME, locked
+from know_hf.store import LOCK_NAME, locked
 from know_hf.trajectory import TrajectoryRecord
 
 

@@ -33,8 +33,8 @@ class _BesideBars(logging.Handler):
 def save_recipe(settings: dict[str, Any], output_dir: str) -> None:
     import yaml
 
-    from know_hf.trajectory.record import write_atomically
+    from know_hf.store import write_text
 
     secret = {name for name in settings if name.endswith("token")}
     plain = {name: value for name, value in sorted(settings.items()) if name not in secret and value is not None}
-    write_atomically(Path(output_dir) / "run.yaml", yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False))
+    write_text(Path(output_dir) / "run.yaml", yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False))

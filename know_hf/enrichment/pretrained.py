@@ -1,6 +1,5 @@
 """The main job: a model and data in, enriched checkpoints out."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +21,9 @@ from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, quality_
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.push import ensure_repository
 from know_hf.known import KnownPredictor
-from know_hf.locking import locked
 from know_hf.report import write_report
+from know_hf.store import locked, write_json
 from know_hf.trajectory import kinds_of, resolve_kinds
-from know_hf.trajectory.record import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +241,7 @@ def enrich_trained(
     if trainer.is_world_process_zero():
         result.report = write_report(result)
         if checked:
-            write_atomically(result.report / "self_check.json", json.dumps(checked, indent=1) + "\n")
+            write_json(result.report / "self_check.json", checked)
     trainer.accelerator.wait_for_everyone()
     return result
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 
 from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.progress import progress_bar
+from know_hf.store import hash_file
 
 
 def holds(folder: Path, provenance: Mapping[str, Any]) -> bool:
@@ -37,12 +37,6 @@ def holds(folder: Path, provenance: Mapping[str, Any]) -> bool:
     return True
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file; read once as long as it does not change."""
-    status = path.stat()
-    return _hash_file(path, status.st_size, status.st_mtime_ns)
-
-
 def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:
     """SHA-256 of several files, side by side: path → digest."""
     size = sum(path.stat().st_size for path in paths)
@@ -54,15 +48,6 @@ def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:
             digests[str(path)] = digest
             bar.update(path.stat().st_size)
     return digests
-
-
-@cache
-def _hash_file(path: Path, size: int, modified: int) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def hash_weights(model: torch.nn.Module) -> str:

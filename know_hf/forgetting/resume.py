@@ -2,16 +2,16 @@
 
 import json
 import logging
-import os
 import re
 import zipfile
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from know_hf.store import write_tensors
 from know_hf.trajectory.checkpoint import Checkpoint, TrajectoryError
 
 logger = logging.getLogger(__name__)
@@ -111,12 +111,8 @@ class OptimizerState:
             TypeError: If the optimizer keeps anything but tensors and numbers for a parameter.
         """
         tensors, numbers = _storable(optimizer)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".partial")
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        shapes = json.dumps(_shapes(optimizer))
-        save_file(tensors, temporary, metadata={"numbers": json.dumps(numbers), "shapes": shapes})
-        os.replace(temporary, self.path)
+        metadata = {"numbers": json.dumps(numbers), "shapes": json.dumps(_shapes(optimizer))}
+        write_tensors(self.path, tensors, metadata)
 
     def load_into(self, optimizer: torch.optim.Optimizer) -> None:
         """Restores the state into a fresh optimizer over the same parameters.

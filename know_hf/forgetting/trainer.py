@@ -28,7 +28,7 @@ from know_hf.forgetting.recipe import describe_dataset, describe_model, describe
 from know_hf.forgetting.resume import CheckMoments, OptimizerState, last_complete_checkpoint
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
-from know_hf.locking import locked
+from know_hf.store import locked
 from know_hf.trajectory import (
     Checkpoint,
     StageRecord,

@@ -21,14 +21,13 @@ from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
 from know_hf.meta.shards import VERSION, check_format, read_shard
 from know_hf.meta.trials import TrialRun
+from know_hf.store import hash_file, write_json
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import as_it_is
 from know_hf.transfer.protocol import Advance
 
@@ -130,7 +129,7 @@ class BranchRun:
             pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
             content["sha256"] = hash_file(temporary)
             os.replace(temporary, path)
-        write_atomically(self.note, json.dumps(content, indent=1) + "\n")
+        write_json(self.note, content)
         shutil.rmtree(work, ignore_errors=True)
 
 

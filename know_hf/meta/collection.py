@@ -18,9 +18,9 @@ from know_hf.meta.branches import BranchRun, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
+from know_hf.store import write_text
 from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import TrajectoryError
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.workers import Workers
@@ -218,7 +218,7 @@ def collect(
     state.wait_for_everyone()
     found = MetaDataSet(output_dir)
     if state.is_main_process:
-        write_atomically(output_dir / "README.md", found.card())
+        write_text(output_dir / "README.md", found.card())
     return found
 
 

@@ -1,6 +1,5 @@
 """How well retrodiction does on held-out trials: how near it comes to a known stage, and what that is worth."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from know_hf.meta.networks import NETWORKS
 from know_hf.meta.trials import STAGES
 from know_hf.report.tables import number, table
 from know_hf.retrodiction import METHODS, retrodict
+from know_hf.store import write_json, write_text
 from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.metrics import network_score
 
@@ -194,11 +193,11 @@ def evaluate_predictors(
     scores = None if images is None else functional_scores(meta, names, images, predictors, ["shrink", *PLAIN])
     output_dir = Path(output_dir)
     content = {"trials": list(names), "errors": errors, "scores": scores}
-    write_atomically(output_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
+    write_json(output_dir / "evaluation.json", content)
     text = f"# {len(names)} trials of {meta.folder.name}\n\n{error_table(errors)}\n"
     if scores:
         text += f"\n{score_table(scores)}\n"
-    write_atomically(output_dir / "evaluation.md", text)
+    write_text(output_dir / "evaluation.md", text)
     return output_dir / "evaluation.md"
 
 

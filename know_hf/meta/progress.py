@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from know_hf.forgetting.resume import OptimizerState
-from know_hf.trajectory.record import write_atomically
+from know_hf.store import write_json
 
 
 class Progress:
@@ -57,7 +57,7 @@ class Progress:
         self.state["epoch"] += 1
         self._save("last")
         self._optimizer.save(self.optimizer)
-        write_atomically(self._note, json.dumps(self.state) + "\n")
+        write_json(self._note, self.state, indent=None)
 
     def load_best(self) -> None:
         """Puts the best epoch's weights into the module."""

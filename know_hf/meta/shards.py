@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from know_hf.enrichment.provenance import hash_file
+from know_hf.store import hash_file
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.checkpoint import PREDICTABLE
 

@@ -11,20 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from know_hf.checks import check_splits
-from know_hf.enrichment.provenance import hash_file
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import ScaledLinear
 from know_hf.known.threads import one_thread
-from know_hf.locking import locked
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_table
 from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
 from know_hf.meta.progress import Progress
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
+from know_hf.store import hash_file, locked, write_json, write_text
 from know_hf.trajectory import TrajectoryError
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.workers import Workers, advance
 
 RESULT = "meta_training.json"
@@ -157,9 +155,9 @@ def meta_train(
             "epochs": {job.kind: job.state for job in jobs},
             "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
         }
-        write_atomically(output_dir / RESULT, json.dumps(result, indent=1) + "\n")
+        write_json(output_dir / RESULT, result)
         size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
-        write_atomically(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
+        write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
     return result
 
 
@@ -226,7 +224,7 @@ class KindTraining:
                 judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
                 while not progress.ended:
                     progress.finish_epoch(self._epoch(network, progress, train), self._score(network, judged))
-            write_atomically(self._end, "")
+            write_text(self._end, "")
 
     def _progress(self, network: nn.Module) -> Progress:
         settings = self.settings
@@ -306,4 +304,4 @@ def _same_training(path: Path, described: dict[str, Any]) -> None:
                 "output_dir."
             )
         return
-    write_atomically(path, json.dumps(described, indent=1) + "\n")
+    write_json(path, described)

@@ -21,9 +21,9 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import write_shard
+from know_hf.store import write_json
 from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.trajectory import Trajectory, TrajectoryError
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
@@ -213,6 +213,6 @@ class TrialRun:
             content["sha256"] = write_shard(self.folder / "data" / f"{trial.name}.parquet", trial, trajectory)
         # Beside the note, so that two runs with one seed give the same bytes.
         seconds = {"seconds": time.perf_counter() - begun}
-        write_atomically(self.folder / "times" / f"{trial.name}.json", json.dumps(seconds) + "\n")
-        write_atomically(self.note, json.dumps(content, indent=1) + "\n")
+        write_json(self.folder / "times" / f"{trial.name}.json", seconds, indent=None)
+        write_json(self.note, content)
         shutil.rmtree(work)

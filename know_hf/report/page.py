@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 
 from know_hf.report.tables import html_table, table
-from know_hf.trajectory.record import write_atomically
+from know_hf.store import write_text
 
 
 class Page:
@@ -91,6 +91,6 @@ class Page:
 
     def write(self, folder: Path, name: str) -> Path:
         """Writes ``index.html`` and ``<name>.md``, each whole or not at all; returns the page's path."""
-        write_atomically(folder / f"{name}.md", self.markdown())
-        write_atomically(folder / "index.html", self.html())
+        write_text(folder / f"{name}.md", self.markdown())
+        write_text(folder / "index.html", self.html())
         return folder / "index.html"

@@ -6,7 +6,7 @@ from pathlib import Path
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
-from know_hf.trajectory.record import write_atomically
+from know_hf.store import write_text
 
 _VERDICT = "\n\n## Verdict\n\n"
 
@@ -24,7 +24,7 @@ def write_report(result: EnrichmentResult) -> Path:
     """
     folder = result.output_dir / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "report.md", report_markdown(result))
+    write_text(folder / "report.md", report_markdown(result))
     plot_forgetting_curve(result.trajectory, folder / "forgetting_curve.png", result.metrics)
     return folder
 

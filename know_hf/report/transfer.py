@@ -7,7 +7,7 @@ import numpy as np
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.report.tables import table
-from know_hf.trajectory.record import write_atomically
+from know_hf.store import write_text
 from know_hf.transfer.result import TransferResult
 
 #: Learning curves of more arms than this could not be told apart.
@@ -122,11 +122,11 @@ def write_transfer_report(result: TransferResult) -> Path:
     Source: ours.
     """
     folder = result.output_dir / "report"
-    write_atomically(folder / "transfer.md", transfer_markdown(result))
+    write_text(folder / "transfer.md", transfer_markdown(result))
     page = Page("Transfer").section("Comparison")
     add_transfer(page, result, folder)
     page.text(f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.")
-    write_atomically(folder / "index.html", page.html())
+    write_text(folder / "index.html", page.html())
     return folder
 
 

@@ -9,9 +9,10 @@ from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.report.run import last_verdict
 from know_hf.report.tables import number
+from know_hf.store import write_text
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import principal_plane
-from know_hf.trajectory.record import FILE_NAME, write_atomically
+from know_hf.trajectory.record import FILE_NAME
 
 
 def write_page(folder: str | Path) -> Path:
@@ -104,5 +105,5 @@ def write_run_page(trajectory: Trajectory) -> Path:
             plot_layers(folder / "layers.png", layers, tensors),
             "Norms, residuals and directions of the predictions in every tensor, from input to output.",
         )
-    write_atomically(folder / "index.html", page.html())
+    write_text(folder / "index.html", page.html())
     return folder / "index.html"

@@ -1,12 +1,10 @@
 """``trajectory.json``: what a forgetting run did, written atomically after every stage."""
 
-import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from know_hf.store import read_json, write_json
 from know_hf.trajectory.checkpoint import TrajectoryError
 from know_hf.trajectory.kinds import Parameter
 
@@ -58,11 +56,11 @@ class TrajectoryRecord:
         """
         path = Path(folder) / FILE_NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except FileNotFoundError as error:
             raise TrajectoryError(f"{folder} holds no {FILE_NAME}: it is not a forgetting run.") from error
-        except (OSError, ValueError) as error:
-            raise TrajectoryError(f"{path} cannot be read: {error}") from error
+        except ValueError as error:
+            raise TrajectoryError(str(error)) from error
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise TrajectoryError(
@@ -108,7 +106,7 @@ class TrajectoryRecord:
     def save(self, folder: str | Path) -> Path:
         """Writes the record into ``folder``, whole or not at all."""
         path = Path(folder) / FILE_NAME
-        write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        write_json(path, asdict(self))
         return path
 
 
@@ -117,19 +115,3 @@ def _expect(what: str, value: Any, *kinds: type | None) -> None:
     types = tuple(kind for kind in kinds if kind is not None)
     if not fits and not (isinstance(value, types) and (bool in kinds or not isinstance(value, bool))):
         raise ValueError(f"{what} is {str(value)[:80]!r}")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file beside its target and renames it, so that readers never see half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -17,10 +17,10 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.models import check_timm
 from know_hf.retrodiction import METHODS, check_method
+from know_hf.store import write_json
 from know_hf.tasks import get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Trajectory
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.landscape import score_landscape
 from know_hf.transfer.metrics import ROWS, load_metric
 from know_hf.transfer.outcome import SettingResult, setting_folder, stages_read
@@ -156,7 +156,7 @@ class Bench:
         begun, timing = time.perf_counter(), folder / "seconds.json"
         made = enrich(self.trajectory, folder, retrodictor=method, steps=steps, **options).checkpoints
         if not timing.exists():
-            write_atomically(timing, json.dumps({"seconds": time.perf_counter() - begun}) + "\n")
+            write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
         self.seconds[arm] = json.loads(timing.read_text())["seconds"]
         self.arms |= {arm if steps == 1 else f"{arm} {step}": path for step, path in made.items()}
         window = self.trajectory.self_check_window()
@@ -191,9 +191,7 @@ class Bench:
             part: {name: str(path.relative_to(self.root)) for name, path in paths.items()}
             for part, paths in parts.items()
         }
-        write_atomically(
-            self.folder / "setting.json", json.dumps({**content, "seconds": self.seconds}, indent=1) + "\n"
-        )
+        write_json(self.folder / "setting.json", {**content, "seconds": self.seconds})
         drawn = self.folder / "landscape.json"
         if self.setting.landscape and not drawn.exists():
             result = SettingResult.load(self.setting, self.root)

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from know_hf.forgetting.recipe import versions
-from know_hf.locking import locked
+from know_hf.store import locked, write_json
 from know_hf.trajectory import TrajectoryError
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.bench import Bench, check_names
 from know_hf.transfer.outcome import LaboratoryResult
 from know_hf.transfer.recipe import Recipe
@@ -84,7 +83,7 @@ def _same_recipe(path: Path, recipe: Recipe) -> None:
 def _note_recipe(path: Path, recipe: Recipe) -> None:
     """Takes the folder for this experiment, once it is known to be sound."""
     if not path.exists():
-        write_atomically(path, json.dumps({"recipe": asdict(recipe), "versions": versions()}, indent=1) + "\n")
+        write_json(path, {"recipe": asdict(recipe), "versions": versions()})
 
 
 class _Clock:
@@ -110,4 +109,4 @@ class _Clock:
 
     def _write(self):
         seconds = self.before + time.perf_counter() - self.begun
-        write_atomically(self.path, json.dumps({"seconds": seconds}) + "\n")
+        write_json(self.path, {"seconds": seconds}, indent=None)

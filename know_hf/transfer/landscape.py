@@ -9,11 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from know_hf.progress import progress_bar
+from know_hf.store import write_json
 from know_hf.tasks import Task
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.kinds import stored_names
 from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
-from know_hf.trajectory.record import write_atomically
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.metrics import ROWS, network_score
 
@@ -31,7 +31,7 @@ class Landscape:
 
     def save(self, path: Path) -> None:
         """Writes it as JSON, whole or not at all."""
-        write_atomically(path, json.dumps({name: values.tolist() for name, values in vars(self).items()}) + "\n")
+        write_json(path, {name: values.tolist() for name, values in vars(self).items()}, indent=None)
 
     @classmethod
     def load(cls, path: Path) -> "Landscape":

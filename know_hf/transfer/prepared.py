@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from know_hf.data import make_preprocessing
 from know_hf.forgetting.recipe import describe_dataset
 from know_hf.progress import progress_bar
+from know_hf.store import write_tensors
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import label_lookup
 from know_hf.transfer.examples import Examples
@@ -61,10 +61,7 @@ def prepare(
     if not path.exists():
         starts = progress_bar(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
         made = tensors(slice(start, start + 512) for start in starts)
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".partial")
-        save_file(made, temporary)
-        os.replace(temporary, path)
+        write_tensors(path, made)
     return path
 
 

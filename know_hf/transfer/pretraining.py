@@ -16,9 +16,10 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import LoadedModel, label_settings, load_model, timm_from_scratch
+from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import TrajectoryRecord
-from know_hf.trajectory.record import FILE_NAME, write_atomically
+from know_hf.trajectory.record import FILE_NAME
 from know_hf.transfer.examples import Augmentation, as_it_is
 from know_hf.transfer.metrics import load_metric
 from know_hf.transfer.prepared import open_examples
@@ -167,4 +168,4 @@ class _StageLog(TrainerCallback):
             "seconds": time.perf_counter() - self.begun,
             "training": self.watch.seconds - self.in_steps,
         }
-        write_atomically(self.folder / f"stage-{stage}.json", json.dumps(content) + "\n")
+        write_json(self.folder / f"stage-{stage}.json", content, indent=None)

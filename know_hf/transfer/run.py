@@ -14,13 +14,12 @@ from transformers import AutoConfig
 
 from know_hf.adapters import base_of
 from know_hf.data import check_part, load_evaluation, load_split, open_parts
-from know_hf.enrichment.provenance import hash_file
 from know_hf.forgetting.recipe import describe_dataset
-from know_hf.locking import locked
+from know_hf.store import hash_file, locked, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Checkpoint, TrajectoryError
-from know_hf.trajectory.record import FILE_NAME, write_atomically
+from know_hf.trajectory.record import FILE_NAME
 from know_hf.transfer.heads import classes_of_kept_heads
 from know_hf.transfer.metrics import load_metric, score_of
 from know_hf.transfer.prepared import open_examples, prepare
@@ -363,14 +362,14 @@ class FineTuning:
             data.get("validation"),
         )  # fmt: skip
         content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
-        write_atomically(self.path, json.dumps(content) + "\n")
+        write_json(self.path, content, indent=None)
 
 
 def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
     """Records the settings, or checks that the folder holds this comparison; more arms, rates and seeds may join."""
     settings = json.loads(json.dumps(settings))
     if not path.exists():
-        write_atomically(path, json.dumps(settings, indent=1) + "\n")
+        write_json(path, settings)
         return
     found = json.loads(path.read_text())
     different = [name for name in settings if name != "arms" and found.get(name) != settings[name]]
@@ -379,4 +378,4 @@ def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
         raise TrajectoryError(
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
         )
-    write_atomically(path, json.dumps({**settings, "arms": {**found["arms"], **settings["arms"]}}, indent=1) + "\n")
+    write_json(path, {**settings, "arms": {**found["arms"], **settings["arms"]}})

@@ -1,0 +1,260 @@
+"""Files on disk: whole under their final name or not there, flushed, never outside the folder that they belong to.
+
+Everything that this package keeps is written through here: beside its target, flushed to the disk, renamed, and the
+folder flushed as well, so that a killed process or a loss of power leaves the old or the new. What is written beside
+has one name for one target: whoever writes it again replaces what a killed process left.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+LOCK_NAME = ".know-hf.lock"
+#: What an unfinished file or folder is called: ``.<final name>.partial``.
+PARTIAL = ".partial"
+#: What file systems answer that have no locks.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
+
+
+def inside(root: str | Path, name: str | Path) -> Path:
+    """The path that a record names in its own folder, fit to be written to or deleted.
+
+    Args:
+        root: The folder; it may itself be reached through a link.
+        name: What the record says.
+
+    Returns:
+        ``root / name``.
+
+    Raises:
+        ValueError: If it is absolute, leads out of the folder or through a link, or is the folder itself.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.store import inside
+        >>> inside("run", "stage-0").as_posix()
+        'run/stage-0'
+        >>> inside("run", "../precious")
+        Traceback (most recent call last):
+        ...
+        ValueError: '../precious' leads out of run; only what lies in the folder itself is written to or deleted.
+    """
+    root, text = Path(root), str(name)
+    windows = PureWindowsPath(text)
+    parts = windows.parts  # which knows both separators
+    out = windows.drive or windows.root or ".." in parts or not parts
+    if out or "\0" in text or any(not part.strip(" .") for part in parts):
+        raise ValueError(
+            f"{text[:80]!r} leads out of {root}; only what lies in the folder itself is written to or deleted."
+        )
+    path = root / text
+    for step in (path, *path.parents):
+        if step == root:
+            break
+        if step.is_symlink():
+            raise ValueError(f"{step} is a link, through which nothing is written or deleted; put the folder there.")
+    return path
+
+
+def partial_name(final: Path) -> Path:
+    """Where a file or folder is made before it gets its final name."""
+    return final.with_name(f".{final.name}{PARTIAL}")
+
+
+@contextmanager
+def writing(path: str | Path, shared: bool = False) -> Iterator[Path]:
+    """Lets a file be made beside its target; at the end of the block it is flushed and gets its name.
+
+    Args:
+        path: The final file; its folder is made when missing.
+        shared: Whether other machines may be writing the same file now: each then makes its own, and the last counts.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.store import writing
+        >>> with writing("weights.safetensors") as beside:  # doctest: +SKIP
+        ...     save_file(tensors, beside)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = partial_name(path)
+    if shared:
+        beside = beside.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+    beside.unlink(missing_ok=True)  # of a killed process, or a link of someone else's
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    flush_folder(path.parent)
+
+
+def write_text(path: str | Path, text: str, shared: bool = False) -> None:
+    """Writes a text file, whole or not at all; see [`writing`]."""
+    with writing(path, shared) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
+    """Writes plain data as JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read or is no JSON; the file is named.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except RecursionError as error:
+        raise ValueError(f"{path} cannot be read: it is nested too deeply.") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written, for example because the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with writing(path) as beside:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
+        except SafetensorError as error:
+            raise as_os_error(error, Path(path)) from error
+
+
+def as_os_error(error: Exception, path: Path) -> OSError:
+    """What went wrong with a file, as the operating system's error that a library wrapped in one of its own."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EFBIG):
+        if f"os error {number}" in str(error) or os.strerror(number) in str(error):
+            return OSError(number, f"{path} cannot be written: {os.strerror(number)}")
+    return OSError(errno.EIO, f"{path} cannot be written: {error}")
+
+
+def publish(folder: Path, final: Path) -> None:
+    """Gives a finished folder its final name, once everything in it is on the disk.
+
+    Raises:
+        OSError: If there is something else under that name.
+    """
+    for place, _, files in os.walk(folder):
+        for name in files:
+            path = Path(place) / name
+            if not path.is_symlink():
+                _flush(path, os.O_RDWR)
+        flush_folder(Path(place))
+    os.replace(folder, final)
+    flush_folder(final.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Has a folder's list of names written to the disk, where the system can do that."""
+    with suppress(OSError):
+        _flush(folder, os.O_RDONLY)
+
+
+def _flush(path: Path, how: int) -> None:
+    descriptor = os.open(path, how)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or folder of ours; of a link, which is nobody's folder, the link alone."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file; read once as long as it does not change."""
+    status = path.stat()
+    return _hash_file(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _hash_file(path: Path, size: int, modified: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
+    """Holds a folder for this run, by a lock that dies with its process; nested use within one process is fine.
+
+    Args:
+        folder: Made when missing.
+        main_process: Only the main process of a distributed run takes the lock.
+
+    Raises:
+        OSError: If another run holds it, or it cannot be written to.
+    """
+    if not main_process:
+        yield
+        return
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; output_dir must be a folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(folder.resolve() / LOCK_NAME)
+    except Timeout as error:
+        raise BlockingIOError(
+            f"{folder} is in use by another run; wait for it or choose another output_dir."
+        ) from error
+    except OSError as error:
+        raise PermissionError(
+            f"{folder} cannot be written to ({error.strerror}); choose another output_dir."
+        ) from error
+    with lock:
+        yield
+
+
+def _acquire(path: Path):
+    kind: Callable = FileLock
+    try:
+        return kind(path, timeout=0, is_singleton=True).acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, Timeout) or getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise
+    # Some network file systems have no locks: a file that names its owner stands for one.
+    return SoftFileLock(path.with_name(f"{LOCK_NAME}.owner"), timeout=0, is_singleton=True).acquire()
