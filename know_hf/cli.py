@@ -132,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("trajectory", help="folder of a forgetting run")
     for option, text in {
         "output_dir": "folder for x2, x4 … (default: enriched in the run's folder)",
+        "verify": "hash results that are already there, too; what is damaged is made again",
         **PREDICTION,
     }.items():
         _add_option(sub, option, text)

@@ -96,7 +96,7 @@ TRANSFER_DATA = (
     "dataset", "output_dir", "task", "input_columns", "label_column", "image_size", "max_length", "drop_incomplete",
 )  # fmt: skip
 PROTOCOL = ("head_epochs", "epochs", "batch_size", "examples", "validation_examples", "metric", "evaluations")
-FLAGS = ("drop_incomplete", "from_scratch", "trust_remote_code", "iterate", "keep_head")
+FLAGS = ("drop_incomplete", "from_scratch", "trust_remote_code", "iterate", "keep_head", "verify")
 INTEGERS = (
     "steps",
     "image_size",

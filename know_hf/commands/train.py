@@ -110,15 +110,15 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
     quiet()
     from know_hf.enrichment.stream import enrich
     from know_hf.report import comparison
-    from know_hf.store import write_text
+    from know_hf.store import inside, write_text
 
-    given = plain_values({k: v for k, v in vars(options).items() if k in PREDICTION or k == "output_dir"})
+    given = plain_values({k: v for k, v in vars(options).items() if k in (*PREDICTION, "output_dir", "verify")})
     if "method" in given:
         given["retrodictor"] = given.pop("method")
     result = enrich(options.trajectory, **given)
     if int(os.environ.get("RANK", 0)) == 0:
         text = comparison(result.statistics) or "No tensor was predicted: all are copies."
-        write_text(result.output_dir / "report" / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
+        write_text(inside(result.output_dir, "report") / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
         print(text)
         for name, folder in result.checkpoints.items():
             print(f"{name}: {folder}")

@@ -14,6 +14,7 @@ from know_hf.forgetting.recipe import portable_name
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.retrodiction import ALL, METHODS, check_method, get_method
 from know_hf.retrodiction.learned import NinoMLP
+from know_hf.store import inside
 from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
 
 #: What the folder of a step is called, see [`step_names`].
@@ -204,4 +205,4 @@ def step_names(trajectory: Trajectory, steps: int) -> list[str]:
 
 def enriched_folder(root: Path, method: str) -> Path:
     """Where a method's checkpoints go within a run: ``enriched`` for KNOWN, ``enriched-<method>`` for others."""
-    return root / ("enriched" if method == "known" else f"enriched-{method}")
+    return inside(root, "enriched" if method == "known" else f"enriched-{method}")

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,28 +15,77 @@ from huggingface_hub.errors import HFValidationError
 
 from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.progress import progress_bar
-from know_hf.store import hash_file
+from know_hf.store import hash_file, read_json
+from know_hf.trajectory import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 
-def holds(folder: Path, provenance: Mapping[str, Any]) -> bool:
-    """Whether a folder already holds this result.
+#: What ``enrichment.json`` holds beside what determines the folder, and of which type.
+_FINDINGS = {"scale": (int, float), "unmoved": dict, "statistics": dict, "metrics": dict, "versions": dict}
+
+
+def holds(
+    folder: Path, provenance: Mapping[str, Any], source: Checkpoint, files: Iterable[Path], verify: bool = False
+) -> bool:
+    """Whether a folder already holds this result, whole; what is damaged is named, and counts as not there.
+
+    Args:
+        folder: The folder.
+        provenance: What determines the result.
+        source: Stage 0, of which it is a copy with other values.
+        files: What was copied, relative to the folder.
+        verify: Whether to hash the weights, too.
 
     Raises:
         FileExistsError: If it holds another, or something else.
     """
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return False
     try:
-        content = json.loads((folder / ENRICHMENT_FILE).read_text())
+        content = read_json(folder / ENRICHMENT_FILE)
     except (OSError, ValueError) as error:
-        raise FileExistsError(f"{folder} exists and was not written by know-hf; choose another output_dir.") from error
-    expected = json.loads(json.dumps(provenance))
-    different = [name for name, value in expected.items() if content.get(name) != value]
+        raise FileExistsError(
+            f"{folder} exists and was not written by know-hf, or its {ENRICHMENT_FILE} is damaged; delete it or choose "
+            "another output_dir."
+        ) from error
+    expected, found = json.loads(json.dumps(provenance)), content if isinstance(content, dict) else {}
+    different = [name for name, value in expected.items() if found.get(name) != value]
     if different:
         raise FileExistsError(
             f"{folder} holds another result (different {', '.join(different)}); delete it or choose another output_dir."
         )
-    return True
+    damage = _damage(folder, found, source, files, verify)
+    if damage:
+        logger.warning("%s is damaged (%s); it is made again.", folder, damage)
+    return damage is None
+
+
+def _damage(folder: Path, content: dict, source: Checkpoint, files: Iterable[Path], verify: bool) -> str | None:
+    """The first thing that is not as it was written; None if there is none."""
+    if odd := [name for name, kind in _FINDINGS.items() if not isinstance(content.get(name), kind)]:
+        return f"{ENRICHMENT_FILE} lacks {odd[0]}"
+    weights = {path.relative_to(source.folder) for path in source.files}
+    for file in files:
+        made, given = folder / file, source.folder / file
+        if not made.is_file():
+            return f"{file.as_posix()} is missing"
+        size, expected = made.stat().st_size, given.stat().st_size
+        if file in weights and size != expected:
+            return f"{file.as_posix()} has {size:,} bytes, not {expected:,}"
+        if file in weights and _header(made) != _header(given):
+            return f"{file.as_posix()} has another header than stage 0"
+        if size == 0 < expected:
+            return f"{file.as_posix()} is empty"
+        if file in weights and verify and content.get("sha256", {}).get(file.as_posix()) != hash_file(made):
+            return f"{file.as_posix()} has another hash than it was written with"
+    return None
+
+
+def _header(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        length = file.read(8)
+        return length + file.read(min(int.from_bytes(length, "little"), 1 << 27))
 
 
 def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:

@@ -1,13 +1,14 @@
 """Which tensors are predicted: what the options ask for, less what did not move from stage to stage."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from know_hf.trajectory import Trajectory, resolve_kinds
+from know_hf.trajectory import Parameter, Trajectory, TrajectoryError, resolve_kinds
+from know_hf.trajectory.checkpoint import DTYPES
 from know_hf.trajectory.given import listed
 from know_hf.trajectory.kinds import NOT_TRAINED
 
@@ -78,14 +79,43 @@ def unmoved(copied: Mapping[str, str]) -> dict[str, list[str]]:
     }
 
 
+def check_copied(trajectory: Trajectory, copied: Iterable[str], state: PartialState) -> None:
+    """Raises if a copied tensor would carry values that are not finite into every result. Every process has to call it.
+
+    Raises:
+        TrajectoryError: If stage 0 holds NaN in one, or infinity in a parameter; buffers may be masks of infinities.
+    """
+    _shared(lambda name: _check_finite(trajectory, name), list(copied), state)
+
+
+def _check_finite(trajectory: Trajectory, name: str) -> bool:
+    first, spec = trajectory.checkpoints[0], trajectory.tensors[name]
+    if spec.dtype not in DTYPES or not DTYPES[spec.dtype].is_floating_point:
+        return False
+    buffer = trajectory.record.parameters.get(name, Parameter("unknown", "")).kind in ("buffer", "unknown")
+    for start in range(0, spec.numel, _MOST):
+        values = first.read(name, start, start + _MOST).float()
+        if values.isnan().any() or not buffer and values.isinf().any():
+            raise TrajectoryError(
+                f"Tensor {name!r} holds NaN or infinite values in stage 0 ({first.folder}), which would be copied "
+                "into every prediction: train again with a lower learning rate, or leave that checkpoint out."
+            )
+    return False
+
+
 def _unmoved(trajectory: Trajectory, names: Sequence[str], state: PartialState) -> list[str]:
-    """Names of the tensors that are equal in all stages; each process looks at its share of them.
+    """Names of the tensors that are equal in all stages."""
+    return _shared(lambda name: _is_unmoved(trajectory, name), names, state)
+
+
+def _shared(fits: Callable[[str], bool], names: Sequence[str], state: PartialState) -> list[str]:
+    """Names that fit; each process looks at its share of them.
 
     If a process fails, all raise its error, so that none waits for it.
     """
     found, failure = [], None
     try:
-        found = [n for n in names[state.process_index :: state.num_processes] if _is_unmoved(trajectory, n)]
+        found = [name for name in names[state.process_index :: state.num_processes] if fits(name)]
     except Exception as error:
         failure = error
     shares = [(found, failure)] if state.num_processes == 1 else gather_object([(found, failure)])

@@ -7,6 +7,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from know_hf.enrichment.stream import BLOCK, Enrichment, Finish
+from know_hf.store import inside
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 
 FOLDER = "self-check"
@@ -39,7 +40,7 @@ def check_retrodiction(
             f"{trajectory.root} has no stage {len(trajectory)}: run the forgetting with self_check=True first."
         )
     run = Enrichment(window, **options)
-    folder = trajectory.root / FOLDER
+    folder = inside(trajectory.root, FOLDER)
     predicted = folder / run.names[0]
     run.write({run.names[0]: [predicted]}, finish, notes)
     ratios = [retrodiction_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]

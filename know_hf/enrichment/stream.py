@@ -1,7 +1,6 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
 import errno
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -19,7 +18,7 @@ from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
-from know_hf.enrichment.selection import select, unmoved
+from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder, check_space, check_targets
 from know_hf.forgetting.recipe import versions
@@ -27,7 +26,7 @@ from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.progress import progress_bar
 from know_hf.retrodiction import METHODS, check_method, retrodict
-from know_hf.store import locked
+from know_hf.store import locked, read_json
 from know_hf.trajectory import Trajectory
 
 #: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
@@ -54,6 +53,7 @@ def enrich(
     embeddings: str = "copy",
     kinds: Mapping[str, str] | None = None,
     device: str | torch.device | None = None,
+    verify: bool = False,
 ) -> EnrichmentResult:
     """Predicts enriched checkpoints from an existing trajectory.
 
@@ -75,6 +75,8 @@ def enrich(
         kinds: Name patterns → kind or ``"copy"``, over everything else but what did not move: a tensor that is equal in
             all stages is copied, as there is nothing to predict it from.
         device: Where to predict; by default the process's accelerator, else the CPU.
+        verify: Hash the weights of results that are already there, too; else their sizes and headers are looked at.
+            What is damaged is named, and made again.
 
     Returns:
         An [`EnrichmentResult`]; every folder loads with plain ``from_pretrained``. With several methods its
@@ -104,8 +106,10 @@ def enrich(
         embeddings=embeddings,
         kinds=kinds,
         device=device,
+        verify=verify,
     )
-    return run.result(trajectory.root, run.write_steps(run.folders(output_dir), steps))
+    root = trajectory.root if output_dir is None else Path(output_dir)
+    return run.result(root, run.write_steps(run.folders(output_dir), steps))
 
 
 class Enrichment:
@@ -123,10 +127,13 @@ class Enrichment:
         embeddings: str = "copy",
         kinds: Mapping[str, str] | None = None,
         device: str | torch.device | None = None,
+        verify: bool = False,
     ):
         # Without an accelerator a launched process joins its group only when told so.
         self.state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
         self.trajectory, self.names, self.iterate = trajectory, method_names(retrodictor), iterate
+        #: Whether results that are there are hashed.
+        self.verify = verify
         #: Result of the run's self-check, for the cards.
         self.self_check: dict[str, Any] | None = None
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
@@ -194,6 +201,13 @@ class Enrichment:
         shares = gather_object([mine]) if self.state.num_processes > 1 else [mine]
         return {path: digest for share in shares for path, digest in share.items()}
 
+    def _digests(self, partial: PartialFolder) -> dict[str, str]:
+        """SHA-256 of the weights that were written, by file."""
+        source = self.trajectory.checkpoints[0]
+        files = [path.relative_to(source.folder) for path in source.files]
+        digests = hash_files([partial.path / file for file in files])
+        return {file.as_posix(): digests[str(partial.path / file)] for file in files}
+
     def write_steps(
         self,
         folders: Mapping[str, Path],
@@ -232,15 +246,16 @@ class Enrichment:
     def _write(self, targets, steps: int, finish: Finish | None, notes: Mapping[str, Any] | None) -> None:
         todo: dict[tuple[str, int], PartialFolder] = {}
         provenance: dict[tuple[str, int], dict[str, Any]] = {}
+        main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
         for name, paths in targets.items():
             for step, path in enumerate(paths, start=1):
                 provenance[name, step] = {**self.provenance(name, step), **(notes or {})}
-                if not holds(path, provenance[name, step]):
+                if not holds(path, provenance[name, step], source, self.companions.files, self.verify):
                     todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
         if not todo:
             return
-        main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
+        check_copied(self.trajectory, self.copied, self.state)
         if main:
             check_space(next(iter(todo.values())).final.parent, len(todo), self.companions.nbytes)
             report_left(source, self.companions.left)
@@ -261,6 +276,7 @@ class Enrichment:
                         "statistics": statistics[key].summary(),
                         "metrics": scores,
                         "baseline": self.baseline,
+                        "sha256": self._digests(partial),
                         "versions": versions(),
                     }
                     card = enriched_card(self.trajectory, content, partial.final.name, self.self_check)
@@ -363,7 +379,7 @@ class Enrichment:
 
     def result(self, root: Path, checkpoints: Mapping[str, Path]) -> EnrichmentResult:
         """Collects what the written folders say about themselves."""
-        described = {name: json.loads((f / ENRICHMENT_FILE).read_text()) for name, f in checkpoints.items()}
+        described = {name: read_json(f / ENRICHMENT_FILE) for name, f in checkpoints.items()}
         metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
         if baseline := next(iter(described.values()))["baseline"]:
             metrics = {BASELINE: baseline, **metrics}

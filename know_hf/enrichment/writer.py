@@ -1,15 +1,16 @@
 """Folders written beside their target and renamed when complete: a copy of stage 0 with some byte ranges replaced."""
 
 import errno
-import json
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
+from know_hf.store import partial_name, publish, remove, write_json, write_text
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.checkpoint import DTYPES
 
@@ -66,11 +67,11 @@ class PartialFolder:
 
     def __init__(self, final: Path):
         self.final = final
-        self.path = final.with_name(f".{final.name}.partial")
+        self.path = partial_name(final)
 
     def begin(self, folder: Path, files: Iterable[Path]) -> None:
         """Copies a checkpoint's weights and companion files (configuration, tokenizer …), given relative to it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
         self.path.mkdir(parents=True)
         for relative in files:
             (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
@@ -78,17 +79,18 @@ class PartialFolder:
 
     def describe(self, content: dict[str, Any], card: str) -> None:
         """Writes ``enrichment.json`` and the model card."""
-        text = json.dumps(content, indent=1, ensure_ascii=False)
-        (self.path / ENRICHMENT_FILE).write_text(text + "\n", encoding="utf-8")
-        (self.path / "README.md").write_text(card, encoding="utf-8")
+        write_json(self.path / ENRICHMENT_FILE, content)
+        write_text(self.path / "README.md", card)
 
     def commit(self) -> None:
-        """Gives the folder its final name."""
-        self.path.replace(self.final)
+        """Gives the folder its final name, in place of a damaged one."""
+        remove(self.final)
+        publish(self.path, self.final)
 
     def discard(self) -> None:
         """Removes what was written so far."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            remove(self.path)
 
 
 def check_targets(sources: Iterable[Checkpoint], targets: Iterable[Path]) -> None:

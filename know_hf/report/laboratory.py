@@ -11,6 +11,7 @@ from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.report.tables import duration, number, point
 from know_hf.report.transfer import add_transfer, spread
+from know_hf.store import inside
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.transfer.outcome import LaboratoryResult, SettingResult
 from know_hf.transfer.pretraining import read_logs
@@ -30,7 +31,7 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
 
     Source: ours.
     """
-    folder = result.output_dir / "report"
+    folder = inside(result.output_dir, "report")
     page = Page(result.recipe.title)
     if result.recipe.description:
         page.text(result.recipe.description)

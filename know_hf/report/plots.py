@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from know_hf.report.tables import point as one_point
+from know_hf.store import writing
 from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
 
@@ -31,8 +32,8 @@ def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
         figure = function(functools.partial(Figure, dpi=150, layout="constrained"), *args, **kwargs)
         if figure is None:
             return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        with writing(path) as beside:
+            figure.savefig(beside, format="png")
         return path
 
     return write

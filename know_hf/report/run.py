@@ -6,7 +6,7 @@ from pathlib import Path
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
-from know_hf.store import write_text
+from know_hf.store import inside, write_text
 
 _VERDICT = "\n\n## Verdict\n\n"
 
@@ -22,7 +22,7 @@ def write_report(result: EnrichmentResult) -> Path:
 
     Source: ours.
     """
-    folder = result.output_dir / "report"
+    folder = inside(result.output_dir, "report")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.md", report_markdown(result))
     plot_forgetting_curve(result.trajectory, folder / "forgetting_curve.png", result.metrics)

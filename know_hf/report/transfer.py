@@ -7,7 +7,7 @@ import numpy as np
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.report.tables import table
-from know_hf.store import write_text
+from know_hf.store import inside, write_text
 from know_hf.transfer.result import TransferResult
 
 #: Learning curves of more arms than this could not be told apart.
@@ -121,7 +121,7 @@ def write_transfer_report(result: TransferResult) -> Path:
 
     Source: ours.
     """
-    folder = result.output_dir / "report"
+    folder = inside(result.output_dir, "report")
     write_text(folder / "transfer.md", transfer_markdown(result))
     page = Page("Transfer").section("Comparison")
     add_transfer(page, result, folder)

@@ -9,7 +9,7 @@ from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.report.run import last_verdict
 from know_hf.report.tables import number
-from know_hf.store import write_text
+from know_hf.store import inside, write_text
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import principal_plane
 from know_hf.trajectory.record import FILE_NAME
@@ -63,7 +63,7 @@ def write_run_page(trajectory: Trajectory) -> Path:
 
     Source: ours.
     """
-    folder = trajectory.root / "report"
+    folder = inside(trajectory.root, "report")
     predicted = sorted(
         (path.parent for path in trajectory.root.glob(f"enriched*/*/{ENRICHMENT_FILE}")),
         key=lambda path: (path.parent.name, json.loads((path / ENRICHMENT_FILE).read_text())["step"]),
