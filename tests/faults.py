@@ -6,6 +6,7 @@ once and forks a process for each run, so that a run takes no longer than its wo
 """
 
 import contextlib
+import fnmatch
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ from pathlib import Path
 MODES = ("kill", "torn", "power", "full", "fail")
 #: Exit codes of a command that met a fault: by the signal, or in words.
 _SAID = 2
+_DURATIONS = ("seconds", "training")
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Campaign:
         modes: What happens.
         points: How many points of each kind of fault, evenly spread; None for every one.
         begin: A folder that the command's folder begins as a copy of.
-        ignored: Endings of paths that may differ from run to run (timings).
+        ignored: Patterns of paths that differ from run to run, because they tell how long it took.
         seed: Of where the spread begins.
     """
 
@@ -92,7 +94,8 @@ def main(told: Path) -> None:
             tried[mode] += 1
             if fault := _disturb(plan, folder, mode, point, expected):
                 failures.append(f"{mode} at {point} ({log[point - 1]}): {fault}")
-                print(failures[-1], flush=True)
+                with open(scratch / "failures.txt", "a") as file:
+                    file.write(failures[-1] + "\n")
             shutil.rmtree(folder, ignore_errors=True)
     outcome = Outcome(operations, tried, failures, log, time.perf_counter() - begun)
     (scratch / "outcome.json").write_text(json.dumps(asdict(outcome)))
@@ -175,13 +178,27 @@ def _words(scratch: Path) -> str:
 
 
 def _contents(folder: Path, plan: Campaign) -> dict[str, bytes]:
-    """Every file that may not differ, and every folder."""
+    """Every file that may not differ, and every folder; of those that may, that they are there."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if not name.endswith(tuple(plan.ignored)) or not plan.ignored:
-            found[name] = path.read_bytes() if path.is_file() else b""
+        told = path.is_file() and not any(fnmatch.fnmatch(name, pattern) for pattern in plan.ignored)
+        found[name] = _untimed(path) if told else b""
     return found
+
+
+def _untimed(path: Path) -> bytes:
+    """A file's bytes; of a record the content without durations."""
+    content = path.read_bytes()
+    if path.suffix != ".json" or not any(f'"{key}"'.encode() in content for key in _DURATIONS):
+        return content
+    return json.dumps(_without_durations(json.loads(content))).encode()
+
+
+def _without_durations(content):
+    if isinstance(content, dict):
+        return {key: _without_durations(value) for key, value in content.items() if key not in _DURATIONS}
+    return [_without_durations(value) for value in content] if isinstance(content, list) else content
 
 
 def _import(modules: list[str]) -> None:

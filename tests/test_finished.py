@@ -1,17 +1,23 @@
 """Results that are there: taken as finished only if they are whole, and written where they are asked for."""
 
+import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_cli
+from datasets import is_caching_enabled, load_from_disk
 from safetensors.torch import load_file, save_file
 
+import know_hf.store
 from know_hf import Trajectory, TrajectoryError, enrich
 from know_hf.cli import main
+from know_hf.forgetting.pretrained import forget_pretrained
 from know_hf.store import inside, locked, read_json, write_tensors, write_text, writing
 
 
@@ -134,6 +140,15 @@ def test_nothing_is_written_through_a_link_in_a_run(tmp_path, run, name):
     assert not list(precious.iterdir())
 
 
+def test_data_saved_to_disk_stay_as_they_are(tmp_path, text_model_folder, sentences):
+    """The library would keep its tokens beside what they were made of."""
+    sentences.save_to_disk(tmp_path / "saved")
+    before = listing(tmp_path / "saved")
+    dataset = load_from_disk(str(tmp_path / "saved"))
+    forget_pretrained(text_model_folder, dataset, tmp_path / "run", num_stages=2, max_steps=1, disable_tqdm=True)
+    assert listing(tmp_path / "saved") == before and is_caching_enabled()
+
+
 def run_cli_report(run: Path) -> None:
     from know_hf.report.write import write_page
 
@@ -193,16 +208,23 @@ def test_json_that_is_none(tmp_path, text):
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
     """As some network file systems are: a file that names its owner stands for the lock."""
-    import errno
-
-    import know_hf.store
 
     def none(*_, **__):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(know_hf.store, "FileLock", none)
+    owner = tmp_path / ".know-hf.lock.owner"
+    hold = "import sys, filelock, os; held = filelock.SoftFileLock(sys.argv[1]); held.acquire(); {}"
+    killed = subprocess.run([sys.executable, "-c", hold.format("os.kill(os.getpid(), 9)"), owner])
+    assert killed.returncode == -9 and owner.exists()  # left behind, and taken over
     with locked(tmp_path), locked(tmp_path):
-        assert [p.name for p in tmp_path.iterdir()] == [".know-hf.lock.owner"]
-        held = run_cli("predict", "x", "--output-dir", tmp_path, check=False)
-        assert held.returncode == 2
+        assert [p.name for p in tmp_path.iterdir()] == [owner.name]
+    holding = subprocess.Popen(
+        [sys.executable, "-c", hold.format("print(flush=True), sys.stdin.read()"), owner],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    holding.stdout.readline()
+    with pytest.raises(BlockingIOError, match="in use by another run"), locked(tmp_path):
+        pass
+    holding.communicate()
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 from know_hf.metrics import scores
 from know_hf.tasks.images import image_reader
 from know_hf.tasks.labels import encode, label_lookup
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, on_reading, stack
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, mapped, on_reading, stack
 
 
 def accuracy(prediction) -> dict[str, float]:
@@ -65,7 +65,7 @@ def text_preprocessing(
             encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
             return {**encoded, "labels": encode(batch[columns.label], lookup)}
 
-        return dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Tokenizing")
+        return mapped(dataset, tokenize, desc="Tokenizing")
 
     return Preprocessing(apply, DataCollatorWithPadding(tokenizer), tokenizer)
 

@@ -13,7 +13,7 @@ from transformers import VisionTextDualEncoderProcessor, default_data_collator
 from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
 from know_hf.tasks.images import image_reader
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, on_reading
+from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, mapped, on_reading
 
 #: Longest block of a language model, unless max_length says otherwise.
 LONGEST_BLOCK = 1024
@@ -41,9 +41,7 @@ def text_preprocessing(
         return {"input_ids": blocks, "labels": blocks}
 
     def apply(dataset: Dataset) -> Dataset:
-        found = dataset.map(
-            cut, batched=True, batch_size=10_000, remove_columns=dataset.column_names, desc="Tokenizing"
-        )
+        found = mapped(dataset, cut, batch_size=10_000, desc="Tokenizing")
         if not len(found):
             raise ValueError(f"The text has less than one block of {size} tokens; lower max_length.")
         return found

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import datasets
 import torch
 from datasets import Dataset, Image
 from torch import Tensor, nn
@@ -166,6 +168,34 @@ def decoded(dataset: Dataset) -> Dataset:
         if isinstance(feature, Image) and not feature.decode:
             dataset = dataset.cast_column(name, Image(mode=feature.mode))
     return dataset
+
+
+def mapped(dataset: Dataset, function: Callable[[dict], dict], **options) -> Dataset:
+    """``dataset.map``, batch by batch and without the columns that were there, which leaves the input as it is.
+
+    The library keeps what it makes beside what it was made of, which for data saved with ``save_to_disk`` is the user's
+    own folder; of such it goes into a temporary one.
+
+    Args:
+        dataset: What to read.
+        function: From a batch of columns to a batch of others.
+        **options: As for ``Dataset.map``.
+
+    Returns:
+        The new data.
+
+    Source: ours.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
+    files = [Path(file["filename"]).resolve() for file in dataset.cache_files]
+    elsewhere = datasets.is_caching_enabled() and not all(file.is_relative_to(cache) for file in files)
+    if elsewhere:
+        datasets.disable_caching()
+    try:
+        return dataset.map(function, batched=True, remove_columns=dataset.column_names, **options)
+    finally:
+        if elsewhere:
+            datasets.enable_caching()
 
 
 def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[[Dataset], Dataset]:
