@@ -12,6 +12,7 @@ from torch import nn
 
 from know_hf.adapters import is_adapted
 from know_hf.architecture import loader_of
+from know_hf.store import read_json
 from know_hf.tasks import TASKS
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
@@ -101,7 +102,7 @@ def _changed_parameter(old: dict, new: dict, says_trained: bool, sharded: bool) 
 
 def _says_trained(folder: Path) -> bool:
     """Whether a record tells which parameters were trained; those of before did not, and read as if all were."""
-    described = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["parameters"]
+    described = read_json(folder / FILE_NAME)["parameters"]
     return any("trained" in parameter for parameter in described.values())
 
 
