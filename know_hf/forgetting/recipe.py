@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, 
         for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
+    for index, (old, new) in enumerate(zip_longest(found.stages, fresh.stages)):
+        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in (old, new))
+        if was != now:  # stages that lie elsewhere are read, but never written to
+            different.append(f"stage {index} was {was}, now {now}")
+            break
     if changed := _changed_parameter(found.parameters, fresh.parameters, _says_trained(folder), sharded):
         different.append(changed)
     return different
