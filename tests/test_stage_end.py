@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_image_model
+from conftest import QUICK, tiny_image_model
 from datasets import Dataset
 from test_best import adapted
 from test_best import make as make_scored
@@ -13,6 +13,7 @@ from test_weights import bert
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from know_hf import ForgettingArguments, ForgettingTrainer
 from know_hf.forgetting import trainer as trainer_module
 from know_hf.forgetting.folder import RunFolder
 from know_hf.trajectory import TrajectoryRecord
@@ -153,14 +154,19 @@ def test_the_best_weights_of_a_stage_that_was_at_its_end(tmp_path, model):
 def texts(folder, *callbacks, **settings):
     rows = [[1 + (i * j) % 40 for j in range(1, 3 + i % 6)] for i in range(32)]
     data = Dataset.from_dict({"input_ids": rows, "labels": [i % 2 for i in range(32)]})
-    settings = {"num_stages": 2, "per_device_train_batch_size": 4, "num_train_epochs": 4, **settings}
-    trainer = make(folder, list(callbacks), data=data, model=bert(), save_strategy="steps", **settings)
-    trainer.data_collator = lambda rows: {
-        "input_ids": pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True),
-        "labels": torch.tensor([row["labels"] for row in rows]),
-    }
-    trainer.eval_dataset = data.select(range(8))
-    return trainer
+    torch.manual_seed(0)
+    settings = {**QUICK, "num_stages": 2, "per_device_train_batch_size": 4, "num_train_epochs": 4, **settings}
+    return ForgettingTrainer(
+        model=bert(),
+        args=ForgettingArguments(str(folder), train_stage_zero=True, **{**settings, "save_strategy": "steps"}),
+        train_dataset=data,
+        eval_dataset=data.select(range(8)),
+        data_collator=lambda rows: {
+            "input_ids": pad_sequence([torch.tensor(row["input_ids"]) for row in rows], batch_first=True),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        },
+        callbacks=list(callbacks),
+    )
 
 
 @pytest.mark.parametrize(
