@@ -1,5 +1,6 @@
 """A run that dies between the last step of a stage and its record, and what else a continued stage must not change."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from know_hf import ForgettingArguments, ForgettingTrainer
 from know_hf.forgetting import trainer as trainer_module
 from know_hf.forgetting.folder import RunFolder
+from know_hf.forgetting.pretrained import make_trainer
 from know_hf.trajectory import TrajectoryRecord
 
 SLOW = pytest.mark.slow
@@ -202,3 +204,32 @@ def test_a_stage_continued_within_an_epoch(tmp_path, settings, kill):
     stopping = [EarlyStoppingCallback(3)] if stopping else []
     texts(tmp_path / "killed", *stopping, **settings).train()
     assert tree(tmp_path / "whole") == tree(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("kill", [DieAt(1), pytest.param(KillAt(2, 2), marks=SLOW)], ids=["end", "within"])
+def test_all_files_of_a_text_model_are_the_same(tmp_path, text_model_folder, sentences, kill):
+    """Tokenizers keep what they were last asked for, models what they learned from the first batch."""
+
+    def trainer(folder, *callbacks):
+        settings = {**QUICK, "num_stages": 3, "per_device_train_batch_size": 4, "max_steps": 5}
+        return make_trainer(
+            str(text_model_folder), sentences, str(tmp_path / folder), eval_dataset=sentences.select(range(8)),
+            callbacks=list(callbacks), **{**settings, "save_strategy": "steps", "save_steps": 1},
+        )  # fmt: skip
+
+    trainer("whole").train()
+    with pytest.raises(Killed):
+        trainer("killed", kill).train()
+    trainer("killed").train()
+    assert tree(tmp_path / "whole") == tree(tmp_path / "killed")
+    assert "stage-0/tokenizer.json" in tree(tmp_path / "whole")
+
+
+def test_sets_in_an_adapters_config_have_one_order(tmp_path):
+    """Their own differs from process to process."""
+    trainer = make_scored(tmp_path, adapted, load_best_model_at_end=False)
+    names = {f"layer{i}" for i in range(40)}
+    trainer.model.peft_config["default"].exclude_modules = names
+    trainer.train()
+    config = json.loads((tmp_path / "stage-1" / "adapter_config.json").read_text())
+    assert config["exclude_modules"] == sorted(names) and config["target_modules"] == ["query", "value"]
