@@ -41,8 +41,10 @@ def main(folder: str, settings: str, stage: str = "", where: str = "") -> None:
         model=model,
         args=ForgettingArguments(
             folder, use_cpu=True, num_stages=3, train_stage_zero=True,
-            **{**QUICK, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2},
-            **json.loads(settings),
+            **{
+                **QUICK, "per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2,
+                **json.loads(settings),
+            },
         ),
         train_dataset=Pixels(60), eval_dataset=Pixels(20), data_collator=default_data_collator,
         callbacks=[DieAt(stage, where)],

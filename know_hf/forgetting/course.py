@@ -30,8 +30,9 @@ class SameCourse(TrainerCallback):
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **_):
         """Tells all that draws an order which epoch it is.
 
-        Where batches are skipped, accelerate's ``set_epoch`` does not reach the sampler of several processes; and a
-        sampler without one draws from the numbers that training has come to.
+        A sampler without ``set_epoch`` draws from the numbers that training has come to, which are others in a process
+        that begins within the epoch; and where batches are skipped, a batch sampler shared by several processes lies
+        deeper than Trainer and accelerate look for it.
         """
         epoch = int(state.epoch or 0)
         for part in _parts(train_dataloader):
