@@ -118,6 +118,16 @@ def make_plain(model: nn.Module, folder: Path) -> None:
         for file in own.iterdir():
             file.replace(folder / file.name)
         own.rmdir()
+    _sort_sets(folder / ADAPTER_CONFIG, model.peft_config[name])
+
+
+def _sort_sets(file: Path, config) -> None:
+    """Gives what is a set in an adapter's config one order in its file: peft's differs from process to process."""
+    sets = [name for name, value in vars(config).items() if isinstance(value, set)]
+    if file.is_file() and sets:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content |= {name: sorted(content[name]) for name in sets if isinstance(content.get(name), list)}
+        file.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load_adapter_weights(model: nn.Module, file: Path) -> None:

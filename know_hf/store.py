@@ -202,6 +202,21 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def check_space(folder: Path, count: int, size: int) -> None:
+    """Looks whether so many checkpoints of so many bytes fit where the folder is.
+
+    Raises:
+        OSError: If they do not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < count * size:
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk is too full: {count} checkpoints need {count * size / 1e6:,.1f} MB, "
+            f"{free / 1e6:,.1f} MB are free",
+        )
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file; read once as long as it does not change."""
     status = path.stat()

@@ -33,7 +33,7 @@ from know_hf.meta.networks import NETWORKS
 from know_hf.models import timm_from_scratch
 from know_hf.quickstart import digits
 
-collect_ignore = ["interpret_fused.py", "sharded_model.py"]  # programs that tests start
+collect_ignore = ["dying_run.py", "interpret_fused.py", "sharded_model.py"]  # programs that tests start
 torch.set_num_threads(1)
 logging.disable_progress_bar()
 gc.freeze()  # Trainer collects garbage after every run; the imports need not be looked at each time

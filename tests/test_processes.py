@@ -175,12 +175,11 @@ def test_a_killed_rank_ends_the_run_which_then_continues(tmp_path, image_model_f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [8, 1])
-def test_one_terminated_rank_stops_all_at_the_same_step(tmp_path, image_model_folder, image_data_folder, epochs):
+@pytest.mark.parametrize("clock", [("--num_train_epochs", 8), ("--num_train_epochs", 1), ("--max_steps", 30)])
+def test_one_terminated_rank_stops_all_at_the_same_step(tmp_path, image_model_folder, image_data_folder, clock):
     """Within a stage that is long enough for all to agree, else at its end."""
     settings = [
-        "--num_train_epochs",
-        epochs,
+        *clock,
         "--train_stage_zero",
         "True",
         "--per_device_train_batch_size",

@@ -20,13 +20,13 @@ from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder, check_space, check_targets
+from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder, check_targets
 from know_hf.forgetting.recipe import versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.progress import progress_bar
 from know_hf.retrodiction import METHODS, check_method, retrodict
-from know_hf.store import locked, read_json
+from know_hf.store import check_space, locked, read_json
 from know_hf.trajectory import Trajectory
 
 #: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).

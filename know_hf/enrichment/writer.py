@@ -1,6 +1,5 @@
 """Folders written beside their target and renamed when complete: a copy of stage 0 with some byte ranges replaced."""
 
-import errno
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -105,18 +104,3 @@ def check_targets(sources: Iterable[Checkpoint], targets: Iterable[Path]) -> Non
             raise FileExistsError(f"{path} is, or lies in, an input checkpoint; choose another output_dir.")
         if any((path.parent / name).exists() for name in ("config.json", "adapter_config.json")):
             raise FileExistsError(f"{path.parent} is a model's folder; choose another output_dir.")
-
-
-def check_space(folder: Path, count: int, size: int) -> None:
-    """Looks whether so many checkpoints of so many bytes fit where the folder is.
-
-    Raises:
-        OSError: If they do not.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < count * size:
-        raise OSError(
-            errno.ENOSPC,
-            f"the disk is too full: {count} checkpoints need {count * size / 1e6:,.1f} MB, "
-            f"{free / 1e6:,.1f} MB are free",
-        )

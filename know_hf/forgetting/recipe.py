@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from know_hf.adapters import is_adapted
 from know_hf.architecture import loader_of
+from know_hf.store import read_json
 from know_hf.tasks import TASKS
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
@@ -80,6 +82,11 @@ def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, 
         for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
+    for index, (old, new) in enumerate(zip_longest(found.stages, fresh.stages)):
+        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in (old, new))
+        if was != now:  # stages that lie elsewhere are read, but never written to
+            different.append(f"stage {index} was {was}, now {now}")
+            break
     if changed := _changed_parameter(found.parameters, fresh.parameters, _says_trained(folder), sharded):
         different.append(changed)
     return different
@@ -101,7 +108,7 @@ def _changed_parameter(old: dict, new: dict, says_trained: bool, sharded: bool) 
 
 def _says_trained(folder: Path) -> bool:
     """Whether a record tells which parameters were trained; those of before did not, and read as if all were."""
-    described = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["parameters"]
+    described = read_json(folder / FILE_NAME)["parameters"]
     return any("trained" in parameter for parameter in described.values())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import zipfile
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from torch import nn
+from transformers import PreTrainedConfig, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME as STATE
+from transformers.utils import CONFIG_NAME
 
-from know_hf.store import write_tensors
+from know_hf.store import read_json, write_tensors
 from know_hf.trajectory.checkpoint import Checkpoint, TrajectoryError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +40,8 @@ def last_complete_checkpoint(
 
     Source: ours.
     """
-    found = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    found = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", p.name)]
+    found = [p for p in found if p.is_dir() and not p.is_symlink()]
     for path in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
         lacks = _lacks(path, processes, scaler, best)
         if lacks is None:
@@ -48,14 +53,12 @@ def last_complete_checkpoint(
 def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
     """What is missing or damaged in one of Trainer's checkpoints; None if it is complete."""
     try:
-        state = json.loads((path / "trainer_state.json").read_text())  # Trainer writes it last
+        state = read_json(path / STATE)  # Trainer writes it last
         if not list(path.glob("pytorch_model_fsdp*")):  # FSDP's own form, read by no one else
             Checkpoint(path).tensors  # noqa: B018 (reads and checks the headers)
         if best and state.get("best_global_step"):
             Checkpoint(path.with_name(f"checkpoint-{state['best_global_step']}")).tensors  # noqa: B018
-        control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
-        if control.get("should_training_stop") and state["epoch"] < state["num_train_epochs"]:
-            return "the stage had ended there in the middle of its data, from where Trainer would go on"
+        _ends(state)  # as it will be asked for
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         return str(error)
     # DeepSpeed keeps optimizer and schedule in a folder of its own, FSDP the optimizer.
@@ -67,6 +70,34 @@ def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
     # torch writes zip archives, whose end says whether they are whole.
     missing = [name for name in needed if not zipfile.is_zipfile(path / name)]
     return f"no {', '.join(missing)} (save_only_model?)" if missing else None
+
+
+def has_ended(checkpoint: str | Path) -> bool:
+    """Whether a complete checkpoint is of the end of its stage, after which nothing is trained.
+
+    Trainer itself would train to the end of the epoch that it is in.
+    """
+    return _ends(read_json(Path(checkpoint) / STATE))
+
+
+def _ends(state: dict) -> bool:
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {}).get("args", {})
+    return bool(control.get("should_training_stop")) or state.get("global_step", 0) >= state.get("max_steps", math.inf)
+
+
+def take_config(model: nn.Module, checkpoint: str | Path) -> None:
+    """Gives a live model's config what training had added to it by the time of a checkpoint.
+
+    Many models note in their config what they learned from the first batch (``problem_type``).
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, PreTrainedConfig) or not (Path(checkpoint) / CONFIG_NAME).is_file():
+        return
+    stored = type(config).from_pretrained(checkpoint)
+    live, saved = config.to_dict(), stored.to_dict()
+    for name, value in saved.items():
+        if not name.startswith("_") and not isinstance(value, dict) and value != live.get(name):
+            setattr(config, name, getattr(stored, name))
 
 
 def _storable(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:

@@ -1,7 +1,6 @@
 """The Trainer that forgets: one ordinary training per stage, on smaller and smaller subsets."""
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,15 @@ from know_hf.forgetting.checks import (
     check_sizes,
     named_arguments,
 )
+from know_hf.forgetting.course import SameCourse
+from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.optimization import Optimization
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, differences, versions
-from know_hf.forgetting.resume import CheckMoments, OptimizerState, last_complete_checkpoint
+from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
-from know_hf.store import locked
+from know_hf.store import locked, partial_name, publish, remove
 from know_hf.trajectory import (
     Checkpoint,
     StageRecord,
@@ -41,7 +42,6 @@ from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
-WORK_FOLDER = "training"  # what Trainer writes while a stage runs; its checkpoints go when the stage is finished
 # Scores that say how fast, not how well: they would make equal runs differ.
 _TIMINGS = ("runtime", "per_second", "epoch", "_time")
 
@@ -78,6 +78,8 @@ class ForgettingMixin:
     _in_memory: int | None = None
     #: Optimizer and schedule as they were before the first stage.
     _optimization: Optimization | None = None
+    #: Whether the stage is continued from its own end: there is nothing left to train.
+    _ended = False
 
     def __init__(self, *args, **kwargs):
         unnamed, given = named_arguments(super().__init__, args, kwargs)
@@ -120,6 +122,11 @@ class ForgettingMixin:
             logs = {**logs, "stage": self._stage.index, "stage_examples": self._stage.examples}
         super().log(logs, *args, **kwargs)
 
+    def set_initial_training_values(self, *args, **kwargs):
+        """As ever; but a stage that is continued from its end has no epoch left."""
+        epochs, steps_in_epoch, *others = super().set_initial_training_values(*args, **kwargs)
+        return (0 if self._ended else epochs, steps_in_epoch, *others)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the model; while a stage runs, of a PEFT model the adapter that is trained, as a plain folder."""
         super().save_model(output_dir, _internal_call)
@@ -132,19 +139,22 @@ class ForgettingMixin:
         return Trajectory.load(self.args.output_dir)
 
     def _forget(self, **kwargs) -> TrainOutput:
-        args, full_dataset, output_dir = self.args, self.train_dataset, self.args.output_dir
-        root, max_steps = Path(output_dir), args.max_steps
+        args, full_dataset, root = self.args, self.train_dataset, Path(self.args.output_dir)
+        given = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
         subsets, steps = stage_plan(full_dataset, args)
         self._optimization = self._optimization or Optimization(self)
-        begun = (root / FILE_NAME).exists()
+        folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
-        self._reopen_lost_stages(root, record)
+        self._reopen_lost_stages(folder, record)
+        folder.check(record.stages)
         if not all(stage.finished for stage in record.stages):
             self._check_beforehand(subsets, steps)
-        if not begun:
-            self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
-            if self.is_world_process_zero():
+            folder.check_room(self.model, sum(not stage.finished for stage in record.stages))
+        self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
+        if self.is_world_process_zero():
+            if not begun:
                 record.save(root)
+            folder.tidy(record.stages)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
         callbacks = [termination, *([] if self._loads_by_itself() else [CheckMoments()])]
@@ -155,34 +165,56 @@ class ForgettingMixin:
                 self._stage = stage
                 if stage.finished:
                     continue
-                if stage.index >= first_trained_stage(args):
-                    logger.info("Stage %d of %d: %d examples.", stage.index, len(subsets) - 1, stage.examples)
-                    self._restore_previous_stage(root, record, stage)
-                    self.train_dataset, args.max_steps = subset, steps
-                    args.output_dir = str(root / WORK_FOLDER / f"stage-{stage.index}")
-                    # One seed a stage: a run that starts in the middle draws the same numbers.
-                    seed = args.seed + stage.index
-                    enable_full_determinism(seed) if args.full_determinism else set_seed(seed)
-                    resume = self._find_checkpoint()
-                    with termination.watching():
-                        output = super().train(resume_from_checkpoint=resume, **kwargs)
-                    if termination.stopped:
-                        raise KeyboardInterrupt(f"terminated; stage {stage.index} is saved at {self.state.global_step}")
-                    self._take_best()
-                    history += self.state.log_history
-                    stage.steps = self.state.global_step
-                self._finish_stage(root, record, stage)
+                with folder.saying(stage):
+                    if stage.index >= first_trained_stage(args):
+                        logger.info("Stage %d of %d: %d examples.", stage.index, len(subsets) - 1, stage.examples)
+                        self._restore_previous_stage(folder, stage)
+                        self.train_dataset, args.max_steps = subset, steps
+                        args.output_dir = str(folder.work(stage.index))
+                        output = self._train_stage(stage, termination, **kwargs)
+                        history += self.state.log_history
+                        stage.steps = self.state.global_step
+                    self._finish_stage(folder, record, stage)
                 if termination.told(args):  # too late in the stage to stop within it
                     raise KeyboardInterrupt(f"terminated; stage {stage.index} is finished")
         finally:
             for callback in callbacks:
                 self.remove_callback(callback)
             self._in_memory = None  # whoever comes next may put other weights into the model
-            self.train_dataset, args.output_dir, args.max_steps, self._stage = full_dataset, output_dir, max_steps, None
+            self.train_dataset, self._stage, self._ended = full_dataset, None, False
+            for name, value in given.items():
+                setattr(args, name, value)
         if history:
             self.state.log_history = history
         scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
         return output._replace(metrics={**output.metrics, **scores})
+
+    def _train_stage(self, stage: StageRecord, termination: SaveWhenTerminated, **kwargs) -> TrainOutput:
+        """One ordinary training, from where an earlier process left it."""
+        args, scored_first = self.args, self.args.eval_on_start
+        course, resume = SameCourse(self._seed(stage)), self._find_checkpoint()
+        self._ended = resume is not None and has_ended(resume)
+        args.eval_on_start = scored_first and resume is None  # once
+        self.add_callback(course)  # after the caller's, and after what listens for signals
+        try:
+            with termination.watching():
+                output = super().train(resume_from_checkpoint=resume, **kwargs)
+        finally:
+            self.remove_callback(course)
+            args.eval_on_start = scored_first
+        if termination.stopped:
+            raise KeyboardInterrupt(f"terminated; stage {stage.index} is saved at {self.state.global_step}")
+        if self._ended:
+            take_config(self.accelerator.unwrap_model(self.model), resume)
+        self._ended = False
+        self._take_best()
+        return output
+
+    def _seed(self, stage: StageRecord) -> int:
+        """Begins the random numbers of a stage: a run that starts in the middle draws the same ones."""
+        seed = self.args.seed + stage.index
+        enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
+        return seed
 
     def _check_beforehand(self, subsets: list[Dataset], steps: int) -> None:
         """Looks at all that can be seen before the first stage."""
@@ -202,7 +234,7 @@ class ForgettingMixin:
             num_stages=self.args.num_stages,
             sampling_ratio=self.args.sampling_ratio,
             stages=[
-                StageRecord(i, f"stage-{i}", len(subset), len(subset) / total, finished=False)
+                StageRecord(i, stage_name(i), len(subset), len(subset) / total, finished=False)
                 for i, subset in enumerate(subsets)
             ],
             parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
@@ -228,20 +260,20 @@ class ForgettingMixin:
             )
         return found
 
-    def _reopen_lost_stages(self, root: Path, record: TrajectoryRecord) -> None:
+    def _reopen_lost_stages(self, folder: RunFolder, record: TrajectoryRecord) -> None:
         """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
-        lost = [s.index for s in record.stages if not (s.finished and (root / s.folder).is_dir())]
+        lost = [s.index for s in record.stages if not (s.finished and folder.stage(s.index).is_dir())]
         if not lost:
             return
         first = lost[0]
         first_trained = first_trained_stage(self.args)
-        if self.args.carry_optimizer and first > first_trained and not _optimizer(root, first - 1).path.exists():
+        if self.args.carry_optimizer and first > first_trained and not folder.optimizer(first - 1).path.exists():
             # The moments that this stage started from are gone: only the first trained stage starts without any.
             first = first_trained
         for stage in record.stages[first:]:
             stage.finished = False
 
-    def _restore_previous_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
+    def _restore_previous_stage(self, folder: RunFolder, stage: StageRecord) -> None:
         """Puts weights and optimizer where the end of the previous stage left them."""
         first = stage.index == first_trained_stage(self.args)
         in_memory = self._in_memory == stage.index - 1
@@ -249,8 +281,8 @@ class ForgettingMixin:
         self._optimization.begin_stage(self, keep_moments=carry and in_memory)
         if stage.index == 0 or in_memory:
             return
-        load_weights(self.model, root / record.stages[stage.index - 1].folder)
-        state = _optimizer(root, stage.index - 1)
+        load_weights(self.model, folder.stage(stage.index - 1))
+        state = folder.optimizer(stage.index - 1)
         if carry and state.path.exists():
             state.load_into(self.create_optimizer())
 
@@ -263,9 +295,10 @@ class ForgettingMixin:
         self.accelerator.wait_for_everyone()
         reached = int(found.rsplit("-", 1)[1]) if found else -1
         if self.is_world_process_zero():
-            for path in Path(args.output_dir).glob("checkpoint-*"):
-                if not path.name.removeprefix("checkpoint-").isdigit() or int(path.name[11:]) > reached:
-                    shutil.rmtree(path, ignore_errors=True)
+            for path in Path(args.output_dir).glob("*checkpoint-*"):
+                number = path.name.removeprefix("checkpoint-")
+                if not number.isdecimal() or int(number) > reached or path.is_symlink():
+                    remove(path)
         self.accelerator.wait_for_everyone()
         if found and not self._loads_by_itself():
             load_weights(self.model, found)  # Trainer itself takes no notice of names that differ from the live ones
@@ -285,7 +318,7 @@ class ForgettingMixin:
     def _loads_by_itself(self) -> bool:
         return self.is_deepspeed_enabled or self.is_fsdp_enabled
 
-    def _finish_stage(self, root: Path, record: TrajectoryRecord, stage: StageRecord) -> None:
+    def _finish_stage(self, folder: RunFolder, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Saves a plain checkpoint, scores it, and records the stage as finished."""
         found = not_finite(self.model)
         if self.args.world_size > 1:  # each may hold another part
@@ -295,14 +328,14 @@ class ForgettingMixin:
                 f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {found!r}. Lower the "
                 "learning rate and run again in a new folder."
             )
-        partial, final = root / f".{stage.folder}.partial", root / stage.folder
-        main = self.is_world_process_zero()
+        final = folder.stage(stage.index)
+        partial, main = partial_name(final), self.is_world_process_zero()
         if main:
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.rmtree(final, ignore_errors=True)
+            remove(partial)
         self.accelerator.wait_for_everyone()
         save_stage(self, partial)
         if self.eval_dataset is not None:
+            self._seed(stage)  # the score does not depend on where the stage was continued from
             stage.metrics = quality_scores(evaluate_all(self))
         stage.finished, self._in_memory = True, stage.index
         following = record.stages[stage.index + 1 : stage.index + 2]
@@ -310,13 +343,14 @@ class ForgettingMixin:
             # Trainer leaves its arguments there as a pickle, with any token in clear.
             (partial / "training_args.bin").unlink(missing_ok=True)
             Checkpoint(partial).tensors  # noqa: B018 (reads and checks the headers)
+            # In this order: a stage counts once the record says so, and then its weights and moments are on the disk;
+            # until then it is continued from what led to it, which goes last.
             if following and self.args.carry_optimizer and self.optimizer is not None:
-                _optimizer(root, stage.index).save(self.optimizer)
-            partial.replace(final)
-            record.save(root)
-            for checkpoint in (root / WORK_FOLDER / f"stage-{stage.index}").glob("checkpoint-*"):
-                shutil.rmtree(checkpoint, ignore_errors=True)
-            _optimizer(root, stage.index - 1).path.unlink(missing_ok=True)
+                folder.optimizer(stage.index).save(self.optimizer)
+            remove(final)
+            publish(partial, final)
+            record.save(folder.root)
+            folder.tidy(record.stages)
         self.accelerator.wait_for_everyone()
         if self.on_stage_end:
             self.on_stage_end(replace(stage))
@@ -352,7 +386,3 @@ def evaluate_all(trainer: Trainer, *args) -> dict[str, float]:
 def quality_scores(metrics: dict[str, float]) -> dict[str, float]:
     """Keeps the numbers of an evaluation that say how well, not how fast, the model does."""
     return {k: v for k, v in metrics.items() if isinstance(v, (int, float)) and not k.endswith(_TIMINGS)}
-
-
-def _optimizer(root: Path, stage: int) -> OptimizerState:
-    return OptimizerState(root / WORK_FOLDER / f"optimizer-{stage}.safetensors")

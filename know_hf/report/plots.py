@@ -62,7 +62,10 @@ def _forgetting_curve(new_figure, trajectory: Trajectory, metrics):
     stages = [stage for stage in trajectory.record.stages if stage.metrics and stage.examples]
     if not stages:
         return None
-    names = [n for n in stages[0].metrics if n != "eval_loss"] or ["eval_loss"]
+    common = [n for n in stages[0].metrics if all(n in stage.metrics for stage in stages)]
+    if not common:
+        return None
+    names = [n for n in common if n != "eval_loss"] or common
     figure = new_figure(figsize=(6.4, 4.0))
     axes = figure.subplots()
     examples = [stage.examples for stage in stages]

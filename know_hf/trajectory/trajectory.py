@@ -64,7 +64,7 @@ class Trajectory:
         recipe = record.recipe.get("recipe", "forgetting")
         if recipe != "forgetting":
             raise TrajectoryError(f"{self.root} is a run of the control {recipe!r}, not of forgetting: {RECIPE_HINT}")
-        done = [stage.index for stage in record.stages if stage.finished]
+        done = [stage.index for stage in record.stages[: record.num_stages] if stage.finished]
         if len(done) < record.num_stages:
             raise TrajectoryError(
                 f"{self.root} has {len(done)} of {record.num_stages} stages; run the same command again to finish."
