@@ -1,6 +1,7 @@
 """The command line. Only the parser is built before a command is known, so help is quick."""
 
 import argparse
+import dis
 import os
 import signal
 import sys
@@ -9,10 +10,11 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from know_hf import __version__
 from know_hf.commands import compare, meta, other, train
-from know_hf.commands.flags import Parser, check_flags, check_positive, suggestion, with_underscores
+from know_hf.commands.flags import Parser, check_flags, one_line, speaks, suggestion, with_underscores
 from know_hf.commands.options import (
     COLLECTION,
     DATA,
@@ -23,27 +25,37 @@ from know_hf.commands.options import (
     LISTS,
     META_TRAINING,
     NOT_WHILE_TRAINING,
-    POSITIVE,
     PREDICTION,
     PROGRAM,
     PUSH,
     TRANSFER,
     TRANSFER_DATA,
 )
+from know_hf.limits import check_limits
+from know_hf.reading import check_text
 
-#: Exit codes: of an error, and of an interruption.
-FAILED, INTERRUPTED = 2, 130
-#: Errors whose text says all there is to say.
-_IN_WORDS = (ValueError, TypeError, OSError, ImportError)
+#: Exit codes: of an error that a file or flag caused, of a fault of ours (Python's own), and of an interruption.
+FAILED, FAULT, INTERRUPTED = 2, 1, 130
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command; an error ends with exit code 2, an interruption with 130, both in one line."""
+    """Runs one command.
+
+    What a user's file or flag causes ends with exit code 2, an interruption with 130, both in one line; a fault of ours
+    keeps its traceback, followed by a line on how to report it, and ends with 1.
+    """
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal that lacks a letter of a table is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     arguments = with_underscores(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
         parser.print_help()
         return
+    try:
+        for argument in arguments:
+            check_text(argument, "the argument")
+    except ValueError as error:
+        parser.error(str(error))
     commands = parser.commands.choices
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     if named is None and (stray := [a for a in arguments if a not in parser._option_string_actions]):
@@ -57,16 +69,49 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if not options.takes_training_arguments:
             check_flags(rest, [flag for action in commands[named]._actions for flag in action.option_strings])
-        check_positive(vars(options), POSITIVE)
+        check_limits(vars(options), "--")
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
         with _terminable():
             options.run(options, rest)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue.", options, INTERRUPTED)
-    except _IN_WORDS as error:
-        _fail(str(error) or type(error).__name__, options)
-    except Exception as error:  # whatever library raised it: nobody wants a page of its inside unasked
-        _fail(f"{type(error).__name__}: {error} (--traceback shows where it came from)", options)
+    except Exception as error:
+        if (message := in_words(error)) is not None:
+            _fail(message, options)
+        traceback.print_exc()
+        _fail(
+            f"{type(error).__name__}: {error}. This is a fault of know-hf, not of what it was given: please report it, "
+            "with the traceback above and what `know-hf env` prints.",
+            options, FAULT,
+        )  # fmt: skip
+
+
+def in_words(error: Exception) -> str | None:
+    """What to say about an error that a user's file, flag or machine caused.
+
+    Of errors of the operating system, and of packages that are not there, the text says all. A ``ValueError`` or
+    ``TypeError`` is one of our words where our code raises it; where a library does, its type is told too; where an
+    operation of our own code failed by itself, no one thought of it.
+
+    Returns:
+        The message, or None for a fault of ours.
+    """
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"out of memory; smaller batches, images or blocks need less. ({text or kind})"
+    if isinstance(error, ImportError) and (error.name or "").startswith("know_hf"):
+        return None
+    if isinstance(error, (OSError, ImportError)):
+        return text or kind
+    if not isinstance(error, (ValueError, TypeError)) or error.__traceback__ is None:
+        return None
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    code = last.tb_frame.f_code
+    if not code.co_filename.startswith(str(Path(__file__).parent) + os.sep):
+        return f"{kind}: {text}"
+    return text or kind if dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS" else None
 
 
 @contextmanager
@@ -86,12 +131,13 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> None:
+def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> NoReturn:
     if "know_hf.progress" in sys.modules:
         sys.modules["know_hf.progress"].close_all()
-    if options.traceback:
+    if options.traceback and code != FAULT:
         traceback.print_exc()
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    if code != FAILED or speaks() or options.traceback:
+        print(one_line(message), file=sys.stderr)
     sys.exit(code)
 
 

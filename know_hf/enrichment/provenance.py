@@ -13,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 
 from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.progress import progress_bar
+from know_hf.reading import read_fields
 from know_hf.store import hash_file
 
 
@@ -25,7 +26,7 @@ def holds(folder: Path, provenance: Mapping[str, Any]) -> bool:
     if not folder.exists():
         return False
     try:
-        content = json.loads((folder / ENRICHMENT_FILE).read_text())
+        content = read_fields(folder / ENRICHMENT_FILE, {})
     except (OSError, ValueError) as error:
         raise FileExistsError(f"{folder} exists and was not written by know-hf; choose another output_dir.") from error
     expected = json.loads(json.dumps(provenance))

@@ -1,7 +1,6 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
 import errno
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -21,10 +20,11 @@ from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder, check_space, check_targets
+from know_hf.enrichment.writer import CheckpointPatch, PartialFolder, check_space, check_targets, read_enrichment
 from know_hf.forgetting.recipe import versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
+from know_hf.limits import check_limits
 from know_hf.progress import progress_bar
 from know_hf.retrodiction import METHODS, check_method, retrodict
 from know_hf.store import locked
@@ -202,8 +202,7 @@ class Enrichment:
         notes: Mapping[str, Any] | None = None,
     ) -> dict[str, Path]:
         """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; it must be at least 1.")
+        check_limits({"steps": steps})
         names = step_names(self.trajectory, steps)
         targets = {method: [folder / name for name in names] for method, folder in folders.items()}
         self.write(targets, finish, notes)
@@ -363,7 +362,7 @@ class Enrichment:
 
     def result(self, root: Path, checkpoints: Mapping[str, Path]) -> EnrichmentResult:
         """Collects what the written folders say about themselves."""
-        described = {name: json.loads((f / ENRICHMENT_FILE).read_text()) for name, f in checkpoints.items()}
+        described = {name: read_enrichment(f) for name, f in checkpoints.items()}
         metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
         if baseline := next(iter(described.values()))["baseline"]:
             metrics = {BASELINE: baseline, **metrics}

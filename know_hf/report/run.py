@@ -68,7 +68,10 @@ def report_markdown(result: EnrichmentResult) -> str:
 def last_verdict(folder: Path) -> str:
     """The verdict at the end of a run's ``report.md``, empty where there is none."""
     path = folder / "report.md"
-    return path.read_text(encoding="utf-8").partition(_VERDICT)[2].strip() if path.exists() else ""
+    try:
+        return path.read_text(encoding="utf-8").partition(_VERDICT)[2].strip() if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:

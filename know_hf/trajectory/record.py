@@ -4,12 +4,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from know_hf.reading import LARGEST, check_form, shown
 from know_hf.store import read_json, write_json
 from know_hf.trajectory.checkpoint import TrajectoryError
 from know_hf.trajectory.kinds import Parameter
 
 FILE_NAME = "trajectory.json"
 SCHEMA_VERSION = 1
+# What cards and reports read of a model and its data.
+_TEXT = str | None
+_MODEL = {"id": _TEXT, "class": _TEXT, "auto_class": _TEXT, "task": _TEXT, "adapter": _TEXT, "local": bool | None,
+          "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
+_DATASET = {"id": _TEXT, "examples": int | None}
 
 
 @dataclass
@@ -83,8 +89,8 @@ class TrajectoryRecord:
         if self.sampling_ratio is not None and not 0 < self.sampling_ratio < 1:
             raise ValueError(f"sampling_ratio is {self.sampling_ratio!r}, not between 0 and 1")
         _expect("schema_version", self.schema_version, int)
-        for name in ("recipe", "model", "dataset", "versions"):
-            _expect(name, getattr(self, name), dict)
+        for name, form in (("recipe", dict), ("model", _MODEL), ("dataset", _DATASET), ("versions", dict[str, str])):
+            check_form(getattr(self, name), form, name)
         for position, stage in enumerate(self.stages):
             if stage.index != position or isinstance(stage.index, bool):
                 raise ValueError(f"stage {stage.index!r} is at position {position}")
@@ -114,4 +120,6 @@ def _expect(what: str, value: Any, *kinds: type | None) -> None:
     fits = value is None if None in kinds else False
     types = tuple(kind for kind in kinds if kind is not None)
     if not fits and not (isinstance(value, types) and (bool in kinds or not isinstance(value, bool))):
-        raise ValueError(f"{what} is {str(value)[:80]!r}")
+        raise ValueError(f"{what} is {shown(value)}")
+    if isinstance(value, int) and not -LARGEST < value < LARGEST:
+        raise ValueError(f"{what} is {shown(value)}, which nothing counts to")
