@@ -14,7 +14,16 @@ from typing import NoReturn
 
 from know_hf import __version__
 from know_hf.commands import compare, meta, other, train
-from know_hf.commands.flags import Parser, check_flags, one_line, speaks, suggestion, with_underscores
+from know_hf.commands.flags import (
+    Parser,
+    check_flags,
+    one_line,
+    some_path,
+    some_text,
+    speaks,
+    suggestion,
+    with_underscores,
+)
 from know_hf.commands.options import (
     COLLECTION,
     DATA,
@@ -36,6 +45,8 @@ from know_hf.reading import check_text
 
 #: Exit codes: of an error that a file or flag caused, of a fault of ours (Python's own), and of an interruption.
 FAILED, FAULT, INTERRUPTED = 2, 1, 130
+#: Errors that a file or flag may cause.
+_IN_WORDS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -96,6 +107,8 @@ def in_words(error: Exception) -> str | None:
     Returns:
         The message, or None for a fault of ours.
     """
+    while not isinstance(error, _IN_WORDS) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # a library wrapped it in one of its own
     kind, text = type(error).__name__, str(error)
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in text:
         return f"out of memory; smaller batches, images or blocks need less. ({text or kind})"
@@ -103,7 +116,7 @@ def in_words(error: Exception) -> str | None:
         return None
     if isinstance(error, (OSError, ImportError)):
         return text or kind
-    if not isinstance(error, (ValueError, TypeError)) or error.__traceback__ is None:
+    if not isinstance(error, _IN_WORDS) or error.__traceback__ is None:
         return None
     last = error.__traceback__
     while last.tb_next:
@@ -165,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         sub = command(name, function, help, epilog=training)
         sub.set_defaults(takes_training_arguments=True)
-        sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
+        sub.add_argument("--config", type=some_path, metavar="YAML", help="recipe with the same names; flags win")
         for option, text in {**DATA, **({**PREDICTION, **PUSH} if name == "enrich" else {})}.items():
             if option not in NOT_WHILE_TRAINING:
                 _add_option(sub, option, text)
@@ -175,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument(*spellings, dest="update_batch_norm", action="store_false", help=text)
 
     sub = command("predict", train.run_predict, "predict enriched checkpoints from a finished trajectory")
-    sub.add_argument("trajectory", help="folder of a forgetting run")
+    sub.add_argument("trajectory", type=some_text, help="folder of a forgetting run")
     for option, text in {
         "output_dir": "folder for x2, x4 … (default: enriched in the run's folder)",
         **PREDICTION,
@@ -184,11 +197,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("transfer", compare.run_transfer, "fine-tune from several starts under one protocol, and compare")
     sub.add_argument(
-        "recipe", nargs="?", type=Path, default=None, help="YAML recipe of a whole experiment, pre-training included"
+        "recipe",
+        nargs="?",
+        type=some_path,
+        default=None,
+        help="YAML recipe of a whole experiment, pre-training included",
     )
-    sub.add_argument("--size", help="with a recipe: which of its sizes (default: the first)")
-    sub.add_argument("--predictors", nargs="+", metavar="NAME=FOLDER", help="with a recipe: further predictors")
-    sub.add_argument("--config", type=Path, metavar="YAML", help="recipe with the same names; flags win")
+    sub.add_argument("--size", type=some_text, help="with a recipe: which of its sizes (default: the first)")
+    sub.add_argument(
+        "--predictors", nargs="+", type=some_text, metavar="NAME=FOLDER", help="with a recipe: further predictors"
+    )
+    sub.add_argument("--config", type=some_path, metavar="YAML", help="recipe with the same names; flags win")
     for option, text in {**TRANSFER, **{name: DATA[name] for name in TRANSFER_DATA}}.items():
         _add_option(sub, option, text)
 
@@ -198,24 +217,26 @@ def build_parser() -> argparse.ArgumentParser:
         _add_option(sub, option, text, **({"type": int, **pair} if pair else {}))
 
     sub = command("meta-train", meta.run_meta_train, "train a predictor on a meta-data set")
-    sub.add_argument("meta", help="folder of a meta-data set")
+    sub.add_argument("meta", type=some_text, help="folder of a meta-data set")
     for option, text in META_TRAINING.items():
         numbers = ("history_length", "epochs", "rows", "patience", "seed", "functional_epochs", "inner_steps")
         whole = {"type": int} if option in numbers else {}
         _add_option(sub, option, text, **({"type": float} if option == "learning_rate" else whole))
 
     sub = command("meta-evaluate", meta.run_meta_evaluate, "compare predictors with every method on unseen trials")
-    sub.add_argument("meta", help="folder of a meta-data set")
+    sub.add_argument("meta", type=some_text, help="folder of a meta-data set")
     for option, text in EVALUATION.items():
         _add_option(sub, option, text)
 
     sub = command("report", other.run_report, "write one HTML page about a finished run, comparison or experiment")
-    sub.add_argument("folder", type=Path, help="folder of enrich, forget or transfer")
+    sub.add_argument("folder", type=some_path, help="folder of enrich, forget or transfer")
 
     text = "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub"
     sub = command("push", other.run_push, text)
-    sub.add_argument("folder", help="a run, its enriched folder, a checkpoint, a predictor or a meta-data set")
-    sub.add_argument("repo_id", help="user/name; made if need be")
+    sub.add_argument(
+        "folder", type=some_text, help="a run, its enriched folder, a checkpoint, a predictor or a meta-data set"
+    )
+    sub.add_argument("repo_id", type=some_text, help="user/name; made if need be")
     for name, text in {
         "private": "make a new repository private",
         "create-pr": "open a pull request instead of writing (one checkpoint)",
@@ -225,16 +246,20 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument(*_spellings(name), action="store_true", default=False, help=text)
 
     sub = command("plan", other.run_plan, "show what would be predicted and copied, and what it takes")
-    sub.add_argument("source", help="folder of a forgetting run or of a model")
+    sub.add_argument("source", type=some_text, help="folder of a forgetting run or of a model")
     for option in ("predictor", "steps", "norms", "embeddings", "kinds", "trust_remote_code"):
         _add_option(sub, option, {**DATA, **PREDICTION}[option])
 
     sub = command("convert", other.run_convert, "read released weights of KNOWN, WNN or NiNo from your own copy")
-    sub.add_argument("source", help="folder with KNOWN_Conv.h5 … or NWNN_Conv_13.h5 …, or the file nino_mlp.pt")
-    sub.add_argument("out_dir", help="folder to write the predictor to")
+    sub.add_argument(
+        "source", type=some_text, help="folder with KNOWN_Conv.h5 … or NWNN_Conv_13.h5 …, or the file nino_mlp.pt"
+    )
+    sub.add_argument("out_dir", type=some_text, help="folder to write the predictor to")
 
     sub = command("quickstart", other.run_quickstart, "the whole job on scikit-learn's handwritten digits, in minutes")
-    sub.add_argument("--output-dir", "--output_dir", default="know-quickstart", help="default: know-quickstart")
+    sub.add_argument(
+        "--output-dir", "--output_dir", type=some_text, default="know-quickstart", help="default: know-quickstart"
+    )
     sub.add_argument("--seeds", type=int, default=5, help="fine-tuning repetitions (default: 5)")
 
     command("env", other.run_env, "print versions for a bug report")
@@ -246,7 +271,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str, text: str, **own) ->
     if name in FLAGS:
         parser.add_argument(*names, dest=name, action="store_true", help=text)
     else:
-        kind = int if name in INTEGERS else float if name in FLOATS else str
+        kind = int if name in INTEGERS else float if name in FLOATS else some_text
         settings = {"type": kind, "nargs": "+" if name in LISTS else None, **own}
         parser.add_argument(*names, dest=name, help=text, **settings)
 

@@ -45,7 +45,7 @@ def check_form(value: Any, form: Any, where: str) -> None:
     Args:
         value: The data.
         form: A type (``int``, ``float``, which whole numbers are too, ``str``, ``bool``, ``dict``, ``list``, None);
-            ``list[form]``, ``dict[str, form]``; alternatives with ``|``; ``{"name": form, …}`` for fields, of which
+            ``list[form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with ``|``; ``{"name": form, …}`` for fields, of which
             those that may be None may be missing, while further ones may be there.
         where: What they are, for the message.
 
@@ -79,7 +79,10 @@ def _fault(value: Any, form: Any, place: str) -> tuple[str, str] | None:
     if outer is UnionType:
         faults = [_fault(value, one, place) for one in inner if one is not NoneType or value is None]
         return None if None in faults else max(faults, key=lambda fault: len(fault[0]))  # of what nearly fits
-    if outer is list:
+    if form is Any:
+        return None
+    if outer in (list, tuple):  # of any length, and JSON and YAML know no tuples
+        value = list(value) if isinstance(value, tuple) else value
         return _wrong_type(value, list, place) or _first(
             (one, inner[0], f"{place}[{i}]") for i, one in enumerate(value)
         )

@@ -33,6 +33,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, one_line(message) + "\n" if speaks() else None)
 
 
+def some_text(text: str) -> str:
+    """An argument that has to say something: an empty path would be the folder that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty.")
+    return text
+
+
+def some_path(text: str) -> Path:
+    """The same, as a path."""
+    return Path(some_text(text))
+
+
 def one_line(message: str) -> str:
     """What is printed of an error."""
     text = " ".join(message.split())

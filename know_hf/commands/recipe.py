@@ -104,11 +104,11 @@ def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
     elif name in ("kinds", "parameters", "arms"):
         right, words = isinstance(value, dict), "name: value pairs"
     elif name in LISTS:
-        right, words = all(isinstance(one, str) for one in several), "a name or several"
+        right, words = all(isinstance(one, str) and one.strip() for one in several), "a name or several"
     elif kind == "list[str]":
         right, words = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
     else:
-        right, words = kind is not None or isinstance(value, str), "text"
+        right, words = kind is not None or bool(isinstance(value, str) and value.strip()), "text"
     if not right:
         raise ValueError(f"{where}: {name} must be {words}, found {shown(value)}.")
     if not whole:

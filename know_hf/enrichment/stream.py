@@ -108,6 +108,14 @@ def enrich(
     return run.result(trajectory.root, run.write_steps(run.folders(output_dir), steps))
 
 
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        torch.zeros(1, device=device).item()
+        return torch.device(device)
+    except Exception as error:  # torch raises many types for a device that is not there
+        raise ValueError(f"device {str(device)[:80]!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 class Enrichment:
     """One or several methods applied to one trajectory, everything checked before anything is written."""
 
@@ -135,7 +143,7 @@ class Enrichment:
         self.companions = companions(trajectory.checkpoints[0])
         options = {"norms": norms, "embeddings": embeddings, "kinds": kinds}
         self.predicted, self.copied = select(trajectory, self.state, **options)
-        self.device = torch.device(device) if device is not None else self.state.device
+        self.device = _usable(device) if device is not None else self.state.device
         self.parameters, self.predictors = method_parameters(
             self.names, parameters, predictor, len(trajectory), trajectory.record.sampling_ratio
         )
