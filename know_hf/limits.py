@@ -24,6 +24,19 @@ LIMITS: dict[str, tuple[float, float]] = {
     "gradient_accumulation_steps": (1, _COUNT),
     "learning_rate": (0, 1e9),
     "weight_decay": (0, 1e9),
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, 1e9),
+    "max_grad_norm": (0, math.inf),
+    "label_smoothing_factor": (0, 1),
+    "neftune_noise_alpha": (0, 1e9),
+    "warmup_steps": (0, _COUNT),
+    "logging_steps": (0, _COUNT),
+    "eval_steps": (0, _COUNT),
+    "save_steps": (0, _COUNT),
+    "eval_delay": (0, _COUNT),
+    "eval_accumulation_steps": (1, _COUNT),
+    "dataloader_num_workers": (0, 4096),
     "seed": _SEED,
     "data_seed": _SEED,
     "subset_seed": _SEED,
@@ -62,7 +75,7 @@ def check_limits(given: Mapping[str, Any], where: str = "") -> None:
         where: What to say before a name in messages.
 
     Raises:
-        ValueError: If one is out of its limits, infinite or no number; it is named.
+        ValueError: If one is out of its limits, which no NaN is within; it is named.
 
     Source: ours.
 
@@ -79,9 +92,7 @@ def check_limits(given: Mapping[str, Any], where: str = "") -> None:
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if low is None or isinstance(one, bool) or not isinstance(one, (int, float)):
                 continue
-            if one != one or one in (math.inf, -math.inf):
-                raise ValueError(f"{where}{name} is {one}; it must be a finite number.")
-            if one < low:
+            if not one >= low:
                 least = f"at least {low:g}" if low != _TINY else "more than 0"
                 raise ValueError(f"{where}{name} is {shown(one)}; it must be {least}.")
             if one > high:

@@ -45,8 +45,8 @@ def check_form(value: Any, form: Any, where: str) -> None:
     Args:
         value: The data.
         form: A type (``int``, ``float``, which whole numbers are too, ``str``, ``bool``, ``dict``, ``list``, None);
-            ``list[form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with ``|``; ``{"name": form, …}`` for fields, of which
-            those that may be None may be missing, while further ones may be there.
+            ``list[form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with ``|``;
+            ``{"name": form, …}`` for fields, of which those that may be None may be missing, while further ones may be there.
         where: What they are, for the message.
 
     Raises:
@@ -107,7 +107,7 @@ def _wrong_type(value: Any, kind: type, place: str) -> tuple[str, str] | None:
         fits = -LARGEST < value < LARGEST
     else:
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    return None if fits else (place, f"must be {_WORDS[kind]}, found {shown(value)}")
+    return None if fits else (place, f"must be {_WORDS.get(kind, 'name: value pairs')}, found {shown(value)}")
 
 
 def shown(value: Any) -> str:

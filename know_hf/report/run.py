@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from know_hf.enrichment.result import EnrichmentResult
+from know_hf.reading import read_fields
 from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
 from know_hf.store import write_text
@@ -63,6 +65,15 @@ def report_markdown(result: EnrichmentResult) -> str:
     if result.verdict:
         text += _VERDICT + result.verdict
     return text + "\n"
+
+
+def read_self_check(folder: Path) -> dict[str, Any]:
+    """What the self-check came to, of a run's report.
+
+    Raises:
+        ValueError: If its file is damaged.
+    """
+    return read_fields(folder / "self_check.json", {"ratios": dict[str, float]})
 
 
 def last_verdict(folder: Path) -> str:

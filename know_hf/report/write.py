@@ -4,19 +4,15 @@ from pathlib import Path
 
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
-from know_hf.reading import read_fields
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
-from know_hf.report.run import last_verdict
+from know_hf.report.run import last_verdict, read_self_check
 from know_hf.report.tables import number
 from know_hf.store import write_text
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 from know_hf.trajectory.plane import all_stages, principal_plane
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.trajectory import check_alike
-
-# What is read of self_check.json.
-_SELF_CHECK = {"ratios": dict[str, float]}
 
 
 def write_page(folder: str | Path) -> Path:
@@ -89,7 +85,7 @@ def write_run_page(trajectory: Trajectory) -> Path:
     rows += [[names[path], "", *(number(described[path]["metrics"].get(m)) for m in metrics)] for path in predicted]
     page.table(rows)
     checked = folder / "self_check.json"
-    if checked.exists() and (ratios := read_fields(checked, _SELF_CHECK)["ratios"]):
+    if checked.exists() and (ratios := read_self_check(folder)["ratios"]):
         page.heading("Self-check").text(
             "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
             "do not trust the step beyond Θ⁰."
