@@ -11,7 +11,7 @@ from typing import Any
 from know_hf.reading import LARGEST, check_text, shown
 
 #: Bytes of a recipe, values that it may come to with all its aliases written out, and how deep they may lie.
-MOST_BYTES, MOST_VALUES, DEEPEST = 1 << 20, 100_000, 50
+MOST_BYTES, MOST_VALUES, DEEPEST = 1 << 18, 20_000, 50
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -27,7 +27,7 @@ def read_yaml(path: str | Path) -> Any:
     with open(path, "rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise ValueError(f"{path} has more than {MOST_BYTES >> 20} MB: it is no recipe.")
+        raise ValueError(f"{path} has more than {MOST_BYTES >> 10} kB: it is no recipe.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,6 +88,25 @@ def _loader() -> type:
     import yaml
 
     class Loader(yaml.SafeLoader):
+        values = 0
+
+        def compose_node(self, parent, index):
+            self.values += 1
+            if self.values > MOST_VALUES:
+                raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values")
+            return super().compose_node(parent, index)
+
+        # Its time grows with the square of the depth, so that it is told to stop as it reads.
+        def fetch_flow_collection_start(self, token_class):
+            if self.flow_level > DEEPEST:
+                raise yaml.YAMLError("it is nested too deeply")
+            super().fetch_flow_collection_start(token_class)
+
+        def add_indent(self, column):
+            if len(self.indents) > DEEPEST:
+                raise yaml.YAMLError("it is nested too deeply")
+            return super().add_indent(column)
+
         def compose_mapping_node(self, anchor):
             node = super().compose_mapping_node(anchor)
             seen = set()

@@ -46,7 +46,7 @@ def check_form(value: Any, form: Any, where: str) -> None:
         value: The data.
         form: A type (``int``, ``float``, which whole numbers are too, ``str``, ``bool``, ``dict``, ``list``, None);
             ``list[form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with ``|``;
-            ``{"name": form, …}`` for fields, of which those that may be None may be missing, while further ones may be there.
+            ``{"name": form, …}`` for fields, of which those that may be None may be missing; there may be more.
         where: What they are, for the message.
 
     Raises:

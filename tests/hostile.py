@@ -53,6 +53,7 @@ def hostile_bytes(random: random.Random, template: Any, render: Callable[[Any], 
         deep: Any = value
         for _ in range(random.choice((60, 150, 400))):
             deep = random.choice(([deep], {"a": deep}))
+        render = json.dumps  # which is YAML, too, whose own writer does not go as deep
         content = changed(template, path, lambda inner: inner.__setitem__(path[-1], deep))
     else:
         raw = render(template).encode()

@@ -108,7 +108,8 @@ def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
     elif kind == "list[str]":
         right, words = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
     else:
-        right, words = kind is not None or bool(isinstance(value, str) and value.strip()), "text"
+        said = isinstance(value, str) and bool(value.strip())
+        right, words = said or (kind is not None and name not in REQUIRED), "text"
     if not right:
         raise ValueError(f"{where}: {name} must be {words}, found {shown(value)}.")
     if not whole:
