@@ -17,6 +17,7 @@ from know_hf.model_config import brief, read_config
 from know_hf.tasks import get_task
 from know_hf.tasks.labels import are_numbers, numbered, positions
 from know_hf.tasks.segmentation import BINARY
+from know_hf.trajectory import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: If the model is neither a folder nor reachable on the Hub.
-        ValueError: If a live model's head does not fit the classes.
+        ValueError: If the model is damaged, its weights are no safetensors or beyond this machine, or a live model's
+            head does not fit the classes.
 
     Source: ours.
     """
@@ -99,6 +101,8 @@ def load_model(
             labels = label_settings(names, task)
         elif trained and _masks_fit(known_classes(config), names):
             labels = {}  # not every class of a model for pixels need occur in the data
+        if os.path.isdir(model):
+            Checkpoint(model).weight_file  # noqa: B018 (weights in a pickle are not loaded)
         _check_memory(model, trust_remote_code)
         loaded, info = _by_library(
             model,
