@@ -12,7 +12,7 @@ from know_hf.cli import build_parser, main
 from know_hf.commands.flags import training_fields
 
 ABSURD = ["", " ", "0", "-1", "1e400", "nan", "inf", "-inf", "1e-320", str(2**70), "9" * 5000, "x", "é\u202e\n",
-          "a" * 5000, "/nowhere/at/all", "=", "a=b", "*=x", "a=[[[", "a=&a [*a]", "{", "\udcff", "\0"]  # fmt: skip
+          "a" * 5000, "/proc/nowhere/at/all", "=", "a=b", "*=x", "a=[[[", "a=&a [*a]", "{", "\udcff", "\0"]  # fmt: skip
 #: Numbers of Trainer's that nothing here decides by.
 UNUSED = ("local_rank", "past_index", "save_total_limit", "ddp_timeout", "ddp_bucket_cap_mb", "logging_nan_inf_filter")
 
@@ -24,14 +24,14 @@ def commands(folders: dict[str, str], out: str) -> dict[str, list[str]]:
         "enrich": ["enrich", *from_data, "--num_stages", "1"],  # what is wrong with the flag comes first, or this does
         "forget": ["forget", *from_data, "--num_stages", "1"],
         "predict": ["predict", folders["run"], "--output-dir", out, "--norms", "x"],
-        "transfer": ["transfer", "--arms", "a=/nowhere", "--dataset", folders["data"], "--output-dir", out],
-        "collect": ["collect", "--data", "/nowhere", "--output-dir", out],
-        "meta-train": ["meta-train", "/nowhere", "--output-dir", out],
-        "meta-evaluate": ["meta-evaluate", "/nowhere", "--output-dir", out],
-        "report": ["report", "/nowhere"],
-        "push": ["push", "/nowhere", "user/name"],
-        "plan": ["plan", "/nowhere"],
-        "convert": ["convert", "/nowhere", out],
+        "transfer": ["transfer", "--arms", "a=/proc/nowhere", "--dataset", folders["data"], "--output-dir", out],
+        "collect": ["collect", "--data", "/proc/nowhere", "--output-dir", out],
+        "meta-train": ["meta-train", "/proc/nowhere", "--output-dir", out],
+        "meta-evaluate": ["meta-evaluate", "/proc/nowhere", "--output-dir", out],
+        "report": ["report", "/proc/nowhere"],
+        "push": ["push", "/proc/nowhere", "user/name"],
+        "plan": ["plan", "/proc/nowhere"],
+        "convert": ["convert", "/proc/nowhere", out],
         "quickstart": ["quickstart", "--output-dir", out, "--seeds", "1"],
     }
 
