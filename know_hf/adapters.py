@@ -5,8 +5,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from know_hf.reading import read_fields
+from know_hf.store import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 # peft's names of tasks → transformers' Auto classes.
@@ -125,7 +129,7 @@ def _sort_sets(file: Path, config) -> None:
     """Gives what is a set in an adapter's config one order in its file: peft's differs from process to process."""
     sets = [name for name, value in vars(config).items() if isinstance(value, set)]
     if file.is_file() and sets:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         content |= {name: sorted(content[name]) for name in sets if isinstance(content.get(name), list)}
         file.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
@@ -154,7 +158,8 @@ def load_adapter_weights(model: nn.Module, file: Path) -> None:
 def base_of(folder: Path) -> Path | str:
     """The folder or Hub id of an adapter's base model; of any other checkpoint the folder itself."""
     file = Path(folder) / ADAPTER_CONFIG
-    return json.loads(file.read_text())["base_model_name_or_path"] if file.exists() else folder
+    form = {"base_model_name_or_path": str}
+    return read_fields(file, form)["base_model_name_or_path"] if file.exists() else folder
 
 
 def load_adapted(folder: Path, base: nn.Module) -> nn.Module:
@@ -175,10 +180,15 @@ def skeleton(folder: Path, build) -> nn.Module:
 
     Raises:
         ImportError: If peft is not installed.
+        ValueError: If the folder describes no adapter.
     """
     peft = _peft_for(folder)
-    config = peft.PeftConfig.from_pretrained(str(folder))
-    return peft.get_peft_model(build(config.base_model_name_or_path, _AUTO_CLASSES.get(config.task_type, "")), config)
+    base = build(base_of(folder), _AUTO_CLASSES.get(read_json(folder / ADAPTER_CONFIG).get("task_type"), ""))
+    try:
+        with torch.device("meta"):
+            return peft.get_peft_model(base, peft.PeftConfig.from_pretrained(str(folder)))
+    except Exception as error:  # the library raises many types for a configuration that is none
+        raise ValueError(f"{folder / ADAPTER_CONFIG} describes no adapter of its base model: {error}") from error
 
 
 def _peft_for(folder: Path):

@@ -6,15 +6,14 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 from transformers.models import auto
 
 from know_hf import adapters
+from know_hf.model_config import brief, read_config
 from know_hf.tasks import TASKS
 
-# An error of transformers may list every model that it knows.
-_LONGEST = 300
 # Of several Auto classes that load a model, the one that says least about it.
 _LAST = "AutoModelForPreTraining"
 
@@ -45,11 +44,9 @@ def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: st
     if (Path(folder) / adapters.ADAPTER_CONFIG).exists():
         return adapters.skeleton(Path(folder), lambda base, head: skeleton(base, trust_remote_code, head))
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # a configuration's fields have checks of their own
-        if not trust_remote_code and "trust_remote_code" in str(error):
-            raise ValueError(f"{folder} brings its own code; read it, then allow it (trust_remote_code).") from error
-        raise ValueError(f"{folder} is not a model that transformers knows: {_brief(error)}") from error
+        config = read_config(folder, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        raise ValueError(f"{folder} is not a model that transformers knows: {brief(error)}") from error
     name = _architecture(config)
     try:
         with torch.device("meta"), meta_device_safe_creation_ops():
@@ -62,7 +59,7 @@ def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: st
     except ImportError:
         raise
     except Exception as error:  # of every model's own code
-        raise ValueError(f"{folder}: {name or 'it'} cannot be built of its config.json: {_brief(error)}") from error
+        raise ValueError(f"{folder}: {name or 'it'} cannot be built of its config.json: {brief(error)}") from error
 
 
 def loader_of(model: nn.Module) -> str | None:
@@ -107,7 +104,7 @@ def loader_named(config: PreTrainedConfig, name: str, live: type | None = None) 
 def loader_in(folder: str | Path) -> dict[str, Any]:
     """What a folder's own configuration says about its class, for the record: as far as it can be learnt."""
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = read_config(folder)
     except Exception:  # no configuration, or one of a stranger: there is nothing to say then
         return {}
     name = _architecture(config)
@@ -154,8 +151,3 @@ def _auto_class_for(config: PreTrainedConfig, name: str) -> str:
     if config.model_type == "timm_wrapper":
         wanted.append("AutoModelForImageClassification")
     return next((loader for loader in [*wanted, *remote] if hasattr(auto, loader)), "AutoModel")
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from datasets import get_dataset_split_names
 from datasets.exceptions import DatasetNotFoundError
-from transformers import AutoConfig
 
-from know_hf.data import unreachable
+from know_hf.data import unreachable, unreadable
+from know_hf.model_config import read_config
 from know_hf.models import check_timm, raise_unreachable
 
 
@@ -24,7 +24,7 @@ def check_model(
         check_timm(str(model).removeprefix("timm/"))
         return
     try:
-        AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
+        read_config(model, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise_unreachable(str(model), error)
 
@@ -41,6 +41,8 @@ def split_names(dataset: str) -> list[str] | None:
         return get_dataset_split_names(str(dataset))
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise unreachable(str(dataset), error) from error
+    except Exception as error:
+        raise unreadable(f"Data set {str(dataset)!r} cannot be read", error) from error
 
 
 def check_splits(dataset: str, *splits: str) -> None:

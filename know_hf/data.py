@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
@@ -59,6 +58,8 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
         return load_dataset(name, split=split, revision=revision)
     except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise unreachable(name, error) from error
+    except Exception as error:
+        raise unreadable(f"Data set {name!r} cannot be read", error) from error
 
 
 def unreachable(name: str, error: Exception) -> FileNotFoundError:
@@ -69,6 +70,16 @@ def unreachable(name: str, error: Exception) -> FileNotFoundError:
         f"Data set {name!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a "
         f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
     )
+
+
+def unreadable(what: str, error: Exception) -> Exception:
+    """What to raise for data that are there and cannot be read: the libraries have many types for that."""
+    cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+    if isinstance(cause, (OSError, ImportError, MemoryError)):  # a full disk, a package that is not there
+        return cause
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
+    return ValueError(f"{what}: {first}{hint}")
 
 
 def _load_file(path: Path, split: str) -> Dataset:
@@ -84,11 +95,8 @@ def _load_file(path: Path, split: str) -> Dataset:
             options["quoting"] = csv.QUOTE_NONE
             found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
         return found
-    except (DatasetGenerationError, UnicodeError, pa.ArrowInvalid, StopIteration, csv.Error) as error:
-        cause = error.__cause__ or error
-        first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
-        raise ValueError(f"{path} cannot be read as {FILES[suffix]}: {first}{hint}") from error
+    except Exception as error:
+        raise unreadable(f"{path} cannot be read as {FILES[suffix]}", error) from error
 
 
 def _table_options(path: Path) -> dict[str, Any]:

@@ -1,18 +1,23 @@
 """Loading a model with the head that the data need."""
 
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.models import auto
 
 from know_hf.adapters import is_adapted, is_live
+from know_hf.architecture import skeleton
+from know_hf.model_config import brief, read_config
 from know_hf.tasks import get_task
 from know_hf.tasks.labels import are_numbers, numbered, positions
 from know_hf.tasks.segmentation import BINARY
+from know_hf.trajectory import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +72,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: If the model is neither a folder nor reachable on the Hub.
-        ValueError: If a live model's head does not fit the classes.
+        ValueError: If the model is damaged, its weights are no safetensors or beyond this machine, or a live model's
+            head does not fit the classes.
 
     Source: ours.
     """
@@ -81,11 +87,12 @@ def load_model(
         return LoadedModel(built, task, True, names)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(model, **options)
+        config = read_config(model, **options)
         if from_scratch:
             for name, value in label_settings(names, task).items():
                 setattr(config, name, value)
-            built = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            _check_memory(model, trust_remote_code)
+            built = _by_library(model, auto_class.from_config, config, trust_remote_code=trust_remote_code)
             return LoadedModel(built, task, True, names)
         trained, labels, other = trained_for(config, task), label_settings(names, task), False
         if trained and one_class and names:
@@ -94,7 +101,12 @@ def load_model(
             labels = label_settings(names, task)
         elif trained and _masks_fit(known_classes(config), names):
             labels = {}  # not every class of a model for pixels need occur in the data
-        loaded, info = auto_class.from_pretrained(
+        if os.path.isdir(model):
+            Checkpoint(model).weight_file  # noqa: B018 (weights in a pickle are not loaded)
+        _check_memory(model, trust_remote_code)
+        loaded, info = _by_library(
+            model,
+            auto_class.from_pretrained,
             model,
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
@@ -108,6 +120,30 @@ def load_model(
     if getattr(config, "architectures", None) and not trained:
         new_head = True  # a head of another training may fit by its shape
     return LoadedModel(loaded, task, new_head, names)
+
+
+def _by_library(model: str, call: Callable, *args, **kwargs) -> Any:
+    """What transformers makes of a model's files; it raises many types for those that are damaged."""
+    try:
+        return call(*args, **kwargs)
+    except (OSError, ImportError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"Model {model!r} cannot be loaded: {brief(error)}") from error
+
+
+def _check_memory(model: str, trust_remote_code: bool) -> None:
+    """Raises ``ValueError`` if a configuration is that of a model which is far beyond this machine."""
+    try:
+        weights = sum(parameter.numel() for parameter in skeleton(model, trust_remote_code).parameters())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ImportError, OSError, ValueError):  # loading tells better
+        return
+    if 4 * weights > 2 * memory:
+        raise ValueError(
+            f"Model {model!r} has {weights:,} weights by its configuration, {4 * weights / 1e9:,.0f} GB; this machine "
+            f"has {memory / 1e9:,.0f} GB of memory."
+        )
 
 
 def raise_unreachable(model: str, error: Exception) -> NoReturn:

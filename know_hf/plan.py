@@ -12,6 +12,7 @@ from know_hf.enrichment.methods import load_predictor, load_predictor_stages, pr
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
+from know_hf.limits import check_limits
 from know_hf.report import table
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
@@ -140,8 +141,7 @@ def make_plan(
         >>> from know_hf.plan import make_plan
         >>> print(make_plan("runs/my-model"))  # doctest: +SKIP
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it must be at least 1.")
+    check_limits({"steps": steps})
     source = Path(source)
     if (source / FILE_NAME).exists():
         trajectory = Trajectory.load(source)

@@ -22,6 +22,8 @@ from filelock import FileLock, SoftFileLock, Timeout
 LOCK_NAME = ".know-hf.lock"
 #: What an unfinished file or folder is called: ``.<final name>.partial``.
 PARTIAL = ".partial"
+# Levels of plain data that are read.
+_DEEPEST = 100
 #: What file systems answer that have no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 
@@ -131,13 +133,28 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half of a character, which nothing could be written of again
+            json.dumps(content, ensure_ascii=False).encode()
+        if _deep(content):
+            raise RecursionError
+        return content
     except FileNotFoundError:
         raise
     except RecursionError as error:
         raise ValueError(f"{path} cannot be read: it is nested too deeply.") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+
+
+def _deep(content: Any) -> bool:
+    """Whether plain data are nested deeper than what looks at them, level by level, can follow."""
+    level, depth = [[content]], 0
+    while level and depth <= _DEEPEST:
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level, depth = [one for values in inner for one in values if isinstance(one, (dict, list))], depth + 1
+    return bool(level)
 
 
 def write_tensors(path: str | Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:

@@ -293,9 +293,33 @@ def test_transfer_looks_before_it_predicts(capsys, tmp_path, trajectory, image_d
     assert not out.exists()
 
 
-def test_errors_of_any_library_are_one_line(capsys, monkeypatch, tmp_path):
-    def fail(*_, **__):
-        raise AssertionError("inside\nsome library")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("raise ValueError('said by us')", "know-hf: error: said by us"),
+        ("raise FileNotFoundError('no such\\nfile')", "know-hf: error: no such file"),
+        ("import json; json.loads('{')", "know-hf: error: JSONDecodeError: Expecting property name"),
+        ("raise MemoryError", "know-hf: error: out of memory"),
+        ("assert 1 == 2", None),
+        ("{}['name']", None),
+        ("None.name", None),
+        ("None + 1", None),  # a TypeError, but of ours
+        ("a, b = [1]", None),  # a ValueError, but of ours
+    ],
+)
+def test_faults_of_ours_keep_their_traceback(capsys, monkeypatch, tmp_path, code, words):
+    import know_hf.commands.recipe as module
 
-    monkeypatch.setattr("know_hf.commands.recipe.read_recipe", fail)
-    assert "AssertionError: inside some library" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml")
+    source = f"def fail(path):\n    {code}\n"
+    exec(compile(source, module.__file__, "exec"), vars(module) | {}, found := {})  # as if it stood in that file
+    monkeypatch.setattr("know_hf.commands.recipe.read_recipe", found["fail"])
+    with pytest.raises(SystemExit) as ended:
+        main(["enrich", "--config", str(tmp_path / "x.yaml")])
+    said = capsys.readouterr().err
+    assert ended.value.code == (1 if words is None else 2)
+    if words is None:
+        *traceback, last = said.strip().splitlines()
+        assert traceback[0].startswith("Traceback") and "in fail" in said
+        assert last.startswith("know-hf: error:") and "fault of know-hf" in last and "know-hf env" in last
+    else:
+        assert said.startswith(words) and said.count("\n") == 1

@@ -3,7 +3,9 @@
 import argparse
 import ast
 import difflib
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -13,6 +15,8 @@ from types import MappingProxyType
 from know_hf.commands.options import PROGRAM
 
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# Characters of a message.
+_LONGEST = 2000
 _TRUTH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 _LIKE_NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
 
@@ -26,7 +30,32 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Ends the program with exit code 2."""
-        self.exit(2, f"{PROGRAM}: error: {message}\n")
+        self.exit(2, one_line(message) + "\n" if speaks() else None)
+
+
+def some_text(text: str) -> str:
+    """An argument that has to say something: an empty path would be the folder that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty.")
+    return text
+
+
+def some_path(text: str) -> Path:
+    """The same, as a path."""
+    return Path(some_text(text))
+
+
+def one_line(message: str) -> str:
+    """What is printed of an error."""
+    text = " ".join(message.split())
+    return f"{PROGRAM}: error: {text[:_LONGEST]}{' …' if len(text) > _LONGEST else ''}"
+
+
+def speaks() -> bool:
+    """Whether this process says what is wrong: before those of a launch join, one of a machine does for all."""
+    torch = sys.modules.get("torch")
+    joined = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+    return joined or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def with_underscores(arguments: Iterable[str]) -> list[str]:
@@ -108,13 +137,6 @@ def with_truths(rest: Sequence[str], fields: Mapping[str, str]) -> list[str]:
         else:
             found.append(argument)
     return found
-
-
-def check_positive(given: Mapping[str, object], names: Iterable[str]) -> None:
-    """Raises ``ValueError`` for a number that has to be at least 1 and is not."""
-    for name in names:
-        if isinstance(value := given.get(name), int) and value < 1:
-            raise ValueError(f"--{name} is {value}; it must be at least 1.")
 
 
 def _check_value(name: str, kind: str, value: str) -> None:

@@ -127,4 +127,3 @@ LISTS = (
     "predictors",
 )
 REQUIRED = ("model", "dataset", "output_dir")
-POSITIVE = tuple(name for name in INTEGERS if name not in ("first_seed", "branches", "validation_examples"))

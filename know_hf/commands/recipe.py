@@ -4,7 +4,6 @@ import argparse
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ from know_hf.commands.options import (
     PUSH,
     REQUIRED,
 )
+from know_hf.limits import check_limits
+from know_hf.plain_yaml import parse_yaml, read_yaml
+from know_hf.reading import shown
 
 # What YAML's "no" means where it is not false.
 _OFF = {"eval_split": "none", "report_to": "none"}
@@ -82,7 +84,9 @@ def conform(recipe: Mapping[str, Any], training: Mapping[str, str], where: objec
     Raises:
         ValueError: Where it has text for a number, one value for a mapping, and the like.
     """
-    return {name: _conform(name, number(value), training.get(name), where) for name, value in recipe.items()}
+    meant = {name: _conform(name, number(value), training.get(name), where) for name, value in recipe.items()}
+    check_limits(meant, f"{where}: ")
+    return meant
 
 
 def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
@@ -100,13 +104,14 @@ def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
     elif name in ("kinds", "parameters", "arms"):
         right, words = isinstance(value, dict), "name: value pairs"
     elif name in LISTS:
-        right, words = all(isinstance(one, str) for one in several), "a name or several"
+        right, words = all(isinstance(one, str) and one.strip() for one in several), "a name or several"
     elif kind == "list[str]":
         right, words = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
     else:
-        right, words = kind is not None or isinstance(value, str), "text"
+        said = isinstance(value, str) and bool(value.strip())
+        right, words = said or (kind is not None and name not in REQUIRED), "text"
     if not right:
-        raise ValueError(f"{where}: {name} must be {words}, found {value!r}.")
+        raise ValueError(f"{where}: {name} must be {words}, found {shown(value)}.")
     if not whole:
         return value
     return [int(one) for one in several] if isinstance(value, list) else int(value)
@@ -129,31 +134,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is not a mapping of plain data.
     """
-    import yaml
-
-    try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not plain YAML: {error}") from error
-    if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
+    recipe = read_yaml(path)
+    if not isinstance(recipe, dict):
         raise ValueError(f"{path} must hold name: value pairs.")
     return recipe
-
-
-@cache
-def _loader() -> type:
-    """YAML's loader of plain data, which would let the last of two equal names win."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def compose_mapping_node(self, anchor):
-            node = super().compose_mapping_node(anchor)
-            names = [key.value for key, _ in node.value if isinstance(key.value, str) and "merge" not in key.tag]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise yaml.YAMLError(f"{twice!r} is there twice")
-            return node
-
-    return Loader
 
 
 def number(value: Any) -> Any:
@@ -170,13 +154,10 @@ def plain_values(given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("kinds"), list):
         given["kinds"] = pairs(given["kinds"], "kinds", "PATTERN=KIND")
     if isinstance(given.get("parameters"), list):
-        import yaml
-
         found = pairs(given["parameters"], "parameters", "NAME=VALUE")
-        try:
-            given["parameters"] = {name: number(yaml.safe_load(value)) for name, value in found.items()}
-        except yaml.YAMLError as error:
-            raise ValueError(f"parameters: a value is not plain YAML: {error}") from error
+        given["parameters"] = {
+            name: number(parse_yaml(value, f"parameters: {name[:80]}")) for name, value in found.items()
+        }
     if isinstance(given.get("arms"), list):
         given["arms"] = pairs(given["arms"], "arms", "NAME=FOLDER")
     for name in ("learning_rates", "input_columns"):

@@ -12,10 +12,12 @@ from transformers import PreTrainedConfig
 
 from know_hf.forgetting.recipe import portable_name
 from know_hf.known import KnownConfig, KnownPredictor
+from know_hf.limits import check_limits
 from know_hf.retrodiction import ALL, METHODS, check_method, get_method
 from know_hf.retrodiction.learned import NinoMLP
 from know_hf.store import inside
 from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
+from know_hf.trajectory.trajectory import growth
 
 #: What the folder of a step is called, see [`step_names`].
 STEP_NAME = re.compile(r"x\d+(\.\d+)?")
@@ -113,7 +115,9 @@ def check_prediction(
         OSError: If a predictor cannot be loaded.
         ValueError: If a name is unknown, or method, parameters, predictor, stages and steps do not fit each other.
     """
+    check_limits({"steps": steps})
     names = method_names(retrodictor)
+    _step_names(sampling_ratio, steps)
     resolve_kinds({}, norms=norms, embeddings=embeddings)
     for value in (kinds or {}).values():
         resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
@@ -194,13 +198,17 @@ def predictor_parameters(predictor: KnownPredictor, sampling_ratio: float) -> di
 
 def step_names(trajectory: Trajectory, steps: int) -> list[str]:
     """Folder names by nominal growth of the data: x2, x4, x8 at r = 0.5; x3, x9, x28 at r = 0.33."""
-    scales = [trajectory.scale(step) for step in range(1, steps + 1)]
+    return _step_names(trajectory.record.sampling_ratio, steps)
+
+
+def _step_names(sampling_ratio: float | None, steps: int) -> list[str]:
+    scales = [growth(sampling_ratio, step) for step in range(1, steps + 1)]
     for digits in range(1, 8):
         names = [f"x{scale:.0f}" if scale >= 3 and digits == 1 else f"x{scale:.{digits}f}" for scale in scales]
         names = [name.rstrip("0").rstrip(".") if "." in name else name for name in names]
         if len(set(names)) == steps:
             return names
-    raise ValueError(f"sampling_ratio {trajectory.record.sampling_ratio} is too close to 1 to tell steps apart.")
+    raise ValueError(f"sampling_ratio {sampling_ratio} is too close to 1 to tell steps apart.")
 
 
 def enriched_folder(root: Path, method: str) -> Path:

@@ -13,16 +13,13 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from know_hf.enrichment.writer import ENRICHMENT_FILE
+from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
 from know_hf.progress import progress_bar
-from know_hf.store import hash_file, read_json
+from know_hf.reading import read_fields
+from know_hf.store import hash_file
 from know_hf.trajectory import Checkpoint
 
 logger = logging.getLogger(__name__)
-
-
-#: What ``enrichment.json`` holds beside what determines the folder, and of which type.
-_FINDINGS = {"scale": (int, float), "unmoved": dict, "statistics": dict, "metrics": dict, "versions": dict}
 
 
 def holds(
@@ -43,28 +40,30 @@ def holds(
     if not os.path.lexists(folder):
         return False
     try:
-        content = read_json(folder / ENRICHMENT_FILE)
+        content = read_fields(folder / ENRICHMENT_FILE, {})
     except (OSError, ValueError) as error:
         raise FileExistsError(
             f"{folder} exists and was not written by know-hf, or its {ENRICHMENT_FILE} is damaged; delete it or choose "
             "another output_dir."
         ) from error
-    expected, found = json.loads(json.dumps(provenance)), content if isinstance(content, dict) else {}
-    different = [name for name, value in expected.items() if found.get(name) != value]
+    expected = json.loads(json.dumps(provenance))
+    different = [name for name, value in expected.items() if content.get(name) != value]
     if different:
         raise FileExistsError(
             f"{folder} holds another result (different {', '.join(different)}); delete it or choose another output_dir."
         )
-    damage = _damage(folder, found, source, files, verify)
+    damage = _damage(folder, source, files, verify)
     if damage:
         logger.warning("%s is damaged (%s); it is made again.", folder, damage)
     return damage is None
 
 
-def _damage(folder: Path, content: dict, source: Checkpoint, files: Iterable[Path], verify: bool) -> str | None:
+def _damage(folder: Path, source: Checkpoint, files: Iterable[Path], verify: bool) -> str | None:
     """The first thing that is not as it was written; None if there is none."""
-    if odd := [name for name, kind in _FINDINGS.items() if not isinstance(content.get(name), kind)]:
-        return f"{ENRICHMENT_FILE} lacks {odd[0]}"
+    try:
+        content = read_enrichment(folder)
+    except ValueError as error:
+        return str(error)
     weights = {path.relative_to(source.folder) for path in source.files}
     for file in files:
         made, given = folder / file, source.folder / file

@@ -20,13 +20,14 @@ from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import ENRICHMENT_FILE, CheckpointPatch, PartialFolder, check_targets
+from know_hf.enrichment.writer import CheckpointPatch, PartialFolder, check_targets, read_enrichment
 from know_hf.forgetting.recipe import versions
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
+from know_hf.limits import check_limits
 from know_hf.progress import progress_bar
 from know_hf.retrodiction import METHODS, check_method, retrodict
-from know_hf.store import check_space, locked, read_json
+from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 
 #: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
@@ -112,6 +113,14 @@ def enrich(
     return run.result(root, run.write_steps(run.folders(output_dir), steps))
 
 
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        torch.zeros(1, device=device).item()
+        return torch.device(device)
+    except Exception as error:  # torch raises many types for a device that is not there
+        raise ValueError(f"device {str(device)[:80]!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 class Enrichment:
     """One or several methods applied to one trajectory, everything checked before anything is written."""
 
@@ -142,7 +151,7 @@ class Enrichment:
         self.companions = companions(trajectory.checkpoints[0])
         options = {"norms": norms, "embeddings": embeddings, "kinds": kinds}
         self.predicted, self.copied = select(trajectory, self.state, **options)
-        self.device = torch.device(device) if device is not None else self.state.device
+        self.device = _usable(device) if device is not None else self.state.device
         self.parameters, self.predictors = method_parameters(
             self.names, parameters, predictor, len(trajectory), trajectory.record.sampling_ratio
         )
@@ -216,8 +225,7 @@ class Enrichment:
         notes: Mapping[str, Any] | None = None,
     ) -> dict[str, Path]:
         """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
-        if steps < 1:
-            raise ValueError(f"steps is {steps}; it must be at least 1.")
+        check_limits({"steps": steps})
         names = step_names(self.trajectory, steps)
         targets = {method: [folder / name for name in names] for method, folder in folders.items()}
         self.write(targets, finish, notes)
@@ -379,7 +387,7 @@ class Enrichment:
 
     def result(self, root: Path, checkpoints: Mapping[str, Path]) -> EnrichmentResult:
         """Collects what the written folders say about themselves."""
-        described = {name: read_json(f / ENRICHMENT_FILE) for name, f in checkpoints.items()}
+        described = {name: read_enrichment(f) for name, f in checkpoints.items()}
         metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
         if baseline := next(iter(described.values()))["baseline"]:
             metrics = {BASELINE: baseline, **metrics}

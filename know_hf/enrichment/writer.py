@@ -9,11 +9,25 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from know_hf.reading import read_fields
 from know_hf.store import partial_name, publish, remove, write_json, write_text
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.checkpoint import DTYPES
 
 ENRICHMENT_FILE = "enrichment.json"
+# What reports and pushes read of it.
+_FORM = {"method": str, "step": int, "metrics": dict[str, float], "baseline": dict[str, float] | None,
+         "statistics": dict[str, dict[str, float]]}  # fmt: skip
+
+
+def read_enrichment(folder: Path) -> dict[str, Any]:
+    """What an enriched folder says about itself.
+
+    Raises:
+        FileNotFoundError: If it says nothing.
+        ValueError: If its file is damaged or of something else.
+    """
+    return read_fields(folder / ENRICHMENT_FILE, _FORM)
 
 
 class CheckpointPatch:

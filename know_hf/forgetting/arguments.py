@@ -1,19 +1,11 @@
 """Settings of a forgetting run, next to those of any training."""
 
-import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-# Settings of Trainer's that it takes as they are, and fails on, or trains nonsense with, later.
-_LOWEST = {
-    "num_train_epochs": 0,
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 0,
-    "weight_decay": 0,
-}
+from know_hf.limits import check_limits
+
 RECIPES = ("forgetting", "incremental", "equal_compute")
 
 
@@ -70,10 +62,7 @@ class ForgettingSettings:
             raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
         if not 0 < self.sampling_ratio < 1:
             raise ValueError(f"sampling_ratio is {self.sampling_ratio}; it must lie strictly between 0 and 1.")
-        for name, lowest in _LOWEST.items():
-            value = getattr(self, name, None)
-            if isinstance(value, (int, float)) and not lowest <= value < math.inf:
-                raise ValueError(f"{name} is {value}; it must be at least {lowest}.")
+        check_limits(vars(self))
         epochs, steps = self.num_train_epochs, self.max_steps
         if not epochs > 0 or steps < -1 or steps == 0:
             raise ValueError(f"num_train_epochs is {epochs}, max_steps {steps}; a stage has to take steps.")

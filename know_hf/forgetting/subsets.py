@@ -15,7 +15,7 @@ def subset_sizes(examples: int, ratio: float, stages: int) -> list[int]:
         ``stages`` sizes, largest first.
 
     Raises:
-        ValueError: If the ratio is out of range or the smallest subset would be empty.
+        ValueError: If the ratio is out of range, the smallest subset would be empty, or two would be the same.
 
     Source: paper section 3, |D^i| = r^i·|D^0|; rounding as in the released code.
 
@@ -32,6 +32,12 @@ def subset_sizes(examples: int, ratio: float, stages: int) -> list[int]:
         raise ValueError(
             f"{examples} examples at sampling_ratio {ratio} leave stage {sizes.index(0)} without data: "
             f"use more data, a larger ratio or fewer than {stages} stages."
+        )
+    if equal := [i for i in range(1, stages) if sizes[i] == sizes[i - 1]]:
+        raise ValueError(
+            f"{examples} examples at sampling_ratio {ratio} give stages {equal[0] - 1} and {equal[0]} the same "
+            f"{sizes[equal[0]]}, so that nothing would be forgotten between them: use more data, a smaller ratio or "
+            f"fewer than {stages} stages."
         )
     return sizes
 

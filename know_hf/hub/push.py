@@ -2,7 +2,6 @@
 
 import fnmatch
 import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -20,8 +19,9 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-from know_hf.enrichment.writer import ENRICHMENT_FILE
+from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
 from know_hf.hub.cards import plain_predictor_card
+from know_hf.store import read_json
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.checkpoint import WEIGHT_FILES, check_file
 from know_hf.trajectory.record import FILE_NAME
@@ -176,7 +176,7 @@ def find_uploads(folder: Path) -> tuple[str, list[Upload]]:
         return "dataset", [_upload(folder, "main", DATA_FILES)]
     if (folder / FILE_NAME).exists():
         folder = folder / "enriched"
-    steps = {p.name: json.loads((p / ENRICHMENT_FILE).read_text())["step"]
+    steps = {p.name: read_enrichment(p)["step"]
              for p in folder.glob("[!.]*") if (p / ENRICHMENT_FILE).is_file()}  # fmt: skip
     if steps:
         names = sorted(steps, key=steps.__getitem__)
@@ -193,7 +193,7 @@ def find_uploads(folder: Path) -> tuple[str, list[Upload]]:
 
 def _upload(folder: Path, revision: str, allowed: tuple[str, ...]) -> Upload:
     if (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         if isinstance(config, dict) and config.get("auto_map"):
             allowed = (*allowed, "*.py")  # a model that brings its own code
     upload, modules = Upload(folder, revision), _modules(folder)
@@ -220,7 +220,7 @@ def _modules(folder: Path) -> list[str]:
     if (folder / ENRICHMENT_FILE).is_file():
         return ["."]
     try:
-        listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        listed = read_json(folder / "modules.json")
         return [module["path"] for module in listed if module["path"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []

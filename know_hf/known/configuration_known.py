@@ -1,8 +1,12 @@
 """Configuration of the KNOWN hyper-model."""
 
+import math
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+#: Of a predictor, whose networks have some ten thousand; a file that asks for more is refused before any is made.
+MOST_WEIGHTS = 100_000_000
 INPUTS = ("values", "differences")
 #: What a predictor of differences may be told of a tensor, beside the differences themselves.
 CONDITIONS = ("ratio", "horizon", "movement", "fan_in", "profile", "agreement")
@@ -57,6 +61,16 @@ class KnownConfig(PreTrainedConfig):
             )
         if min(self.hidden_size, self.bottleneck_size, self.output_size) < 1:
             raise ValueError("hidden_size, bottleneck_size and output_size must be at least 1.")
+        # Of either kind of network, roughly.
+        width = self.history_length + self.hidden_size + 4 * self.bottleneck_size + self.output_size
+        if 2 * len(self.kinds) * self.hidden_size * width > MOST_WEIGHTS:
+            raise ValueError(
+                f"history_length {self.history_length}, hidden_size {self.hidden_size}, bottleneck_size "
+                f"{self.bottleneck_size} and output_size {self.output_size} for {len(self.kinds)} kinds make a network "
+                f"of more than {MOST_WEIGHTS:,} weights; no predictor is as large."
+            )
+        if not math.isfinite(self.negative_slope):
+            raise ValueError(f"negative_slope is {self.negative_slope}; it must be a finite number.")
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"kinds must name each kind once, found {list(self.kinds)}.")
 

@@ -1,6 +1,5 @@
 """Reads released weights of KNOWN and its relatives from a user's own disk."""
 
-import pickle
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from safetensors.torch import save_file
 
 from know_hf.known.configuration_known import KnownConfig
 from know_hf.known.modeling_known import KnownPredictor
+from know_hf.model_config import brief
 
 # KNOWN's and the Weight Nowcasting Network's files; both are the same network.
 _PATTERNS = {
@@ -56,12 +56,14 @@ def convert_keras(keras_dir: str | Path) -> KnownPredictor:
             )
         files[kind] = keras_dir / found[0]
     states = {kind: _read_dense_layers(path) for kind, path in files.items()}
+    if any(value.ndim != (2 if name.endswith("weight") else 1) for s in states.values() for name, value in s.items()):
+        raise ValueError(f"{keras_dir} holds layers that are none of a KNOWN network.")
     stages = states["conv"]["values.expand.weight"].shape[1]
     predictor = KnownPredictor(KnownConfig(history_length=stages))
     for kind, state in states.items():
         try:
             predictor.network(kind).load_state_dict(state)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(f"{files[kind]} is not a KNOWN network: {error}") from error
     return predictor.eval()
 
@@ -91,8 +93,10 @@ def convert_nino(path: str | Path, out_dir: str | Path) -> Path:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a plain torch checkpoint: {str(error).splitlines()[0]}") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # torch raises many types for a file that is none
+        raise ValueError(f"{path} is not a plain torch checkpoint: {brief(error)}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dictionary.")
@@ -119,8 +123,8 @@ def _read_dense_layers(path: Path) -> dict[str, torch.Tensor]:
     try:
         with h5py.File(path) as file:
             file.visititems(visit)
-    except OSError as error:
-        raise ValueError(f"{path} is not a readable HDF5 file: {error}") from error
+    except Exception as error:  # h5py raises many types for a file that is damaged
+        raise ValueError(f"{path} is not a readable HDF5 file: {brief(error)}") from error
     if len(arrays) != len(_LAYERS) or any(set(layer) != {"kernel", "bias"} for layer in arrays.values()):
         raise ValueError(f"{path} holds {len(arrays)} Dense layers; a KNOWN network has {len(_LAYERS)}.")
     state = {}

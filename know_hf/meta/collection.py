@@ -1,6 +1,5 @@
 """Collecting a meta-data set: many trials, resumably, on as many processes and machines as there are."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -18,6 +17,7 @@ from know_hf.meta.branches import BranchRun, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
+from know_hf.reading import check_form, read_fields
 from know_hf.store import write_text
 from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import TrajectoryError
@@ -29,6 +29,11 @@ from know_hf.transfer.workers import Workers
 TEST_EXAMPLES, SIDE = 1000, 32
 #: Training examples, the last of a data set, that the functional objective of meta-training draws from.
 UNSEEN_EXAMPLES = 2000
+
+# What is read of the note of a trial, and of one that did not diverge.
+_NUMBERS = ("examples", "sampling_ratio", "learning_rate", "batch_size", "epochs")
+_NOTE = {"settings": {"architecture": str, "data_set": str, **dict.fromkeys(_NUMBERS, float)}}
+_FINISHED = {"scores": list[float], "parameters": int, "sha256": str}
 
 
 class MetaDataSet:
@@ -61,7 +66,13 @@ class MetaDataSet:
     def notes(self) -> list[dict[str, Any]]:
         """What became of every trial that ended, in order of their seeds."""
         paths = sorted((self.folder / "trials").glob("trial-*.json"))
-        return [{"name": path.stem, **json.loads(path.read_text())} for path in paths]
+        found = []
+        for path in paths:
+            note = read_fields(path, _NOTE)
+            if "diverged" not in note:
+                check_form(note, _FINISHED, str(path))
+            found.append({**note, "name": path.stem})
+        return found
 
     @property
     def trials(self) -> list[dict[str, Any]]:
@@ -77,7 +88,7 @@ class MetaDataSet:
     def card(self) -> str:
         """The README that describes the set."""
         times = [self.folder / "times" / f"{note['name']}.json" for note in self.trials]
-        seconds = sum(json.loads(path.read_text())["seconds"] for path in times if path.exists())
+        seconds = sum(read_fields(path, {"seconds": float})["seconds"] for path in times if path.exists())
         diverged = len(self.notes) - len(self.trials)
         return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
@@ -128,7 +139,7 @@ class MetaDataSet:
     def branches(self) -> dict[str, dict[str, Any]]:
         """Trial → what became of its branches, for the trials that have any."""
         paths = sorted((self.folder / "branches").glob("trial-*.json"))
-        notes = {path.stem: json.loads(path.read_text()) for path in paths}
+        notes = {path.stem: read_fields(path, {}) for path in paths}
         return {name: note for name, note in notes.items() if "diverged" not in note}
 
     def read_branches(self, name: str) -> dict[str, dict[tuple[int, int], np.ndarray]]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from know_hf.enrichment.result import EnrichmentResult
+from know_hf.reading import read_fields
 from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
 from know_hf.store import inside, write_text
@@ -65,10 +67,22 @@ def report_markdown(result: EnrichmentResult) -> str:
     return text + "\n"
 
 
+def read_self_check(folder: Path) -> dict[str, Any]:
+    """What the self-check came to, of a run's report.
+
+    Raises:
+        ValueError: If its file is damaged.
+    """
+    return read_fields(folder / "self_check.json", {"ratios": dict[str, float]})
+
+
 def last_verdict(folder: Path) -> str:
     """The verdict at the end of a run's ``report.md``, empty where there is none."""
     path = folder / "report.md"
-    return path.read_text(encoding="utf-8").partition(_VERDICT)[2].strip() if path.exists() else ""
+    try:
+        return path.read_text(encoding="utf-8").partition(_VERDICT)[2].strip() if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:

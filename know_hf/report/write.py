@@ -1,18 +1,18 @@
 """From a folder to its page, whatever command made it."""
 
-import json
 from pathlib import Path
 
 from know_hf.enrichment.layers import layer_statistics
-from know_hf.enrichment.writer import ENRICHMENT_FILE
+from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
-from know_hf.report.run import last_verdict
+from know_hf.report.run import last_verdict, read_self_check
 from know_hf.report.tables import number
 from know_hf.store import inside, write_text
-from know_hf.trajectory import Trajectory, TrajectoryError
-from know_hf.trajectory.plane import principal_plane
+from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
+from know_hf.trajectory.plane import all_stages, principal_plane
 from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.trajectory import check_alike
 
 
 def write_page(folder: str | Path) -> Path:
@@ -64,11 +64,11 @@ def write_run_page(trajectory: Trajectory) -> Path:
     Source: ours.
     """
     folder = inside(trajectory.root, "report")
-    predicted = sorted(
-        (path.parent for path in trajectory.root.glob(f"enriched*/*/{ENRICHMENT_FILE}")),
-        key=lambda path: (path.parent.name, json.loads((path / ENRICHMENT_FILE).read_text())["step"]),
-    )
-    described = {path: json.loads((path / ENRICHMENT_FILE).read_text()) for path in predicted}
+    found = [path.parent for path in trajectory.root.glob(f"enriched*/[!.]*/{ENRICHMENT_FILE}")]
+    described = {path: read_enrichment(path) for path in found}
+    predicted = sorted(found, key=lambda path: (path.parent.name, described[path]["step"]))
+    for checkpoint in (*all_stages(trajectory), *map(Checkpoint, predicted)):
+        check_alike(trajectory.checkpoints[0], checkpoint)
     several = len({path.parent for path in predicted}) > 1
     names = {path: f"{described[path]['method']} {path.name}" if several else path.name for path in predicted}
     record = trajectory.record
@@ -85,7 +85,7 @@ def write_run_page(trajectory: Trajectory) -> Path:
     rows += [[names[path], "", *(number(described[path]["metrics"].get(m)) for m in metrics)] for path in predicted]
     page.table(rows)
     checked = folder / "self_check.json"
-    if checked.exists() and (ratios := json.loads(checked.read_text())["ratios"]):
+    if checked.exists() and (ratios := read_self_check(folder)["ratios"]):
         page.heading("Self-check").text(
             "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
             "do not trust the step beyond Θ⁰."

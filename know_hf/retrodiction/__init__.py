@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from know_hf.limits import check_limits
 from know_hf.retrodiction.controls import mean, naive, shrink
 from know_hf.retrodiction.curve_fits import exp_fit, linear_fit, log_fit
 from know_hf.retrodiction.known import known
@@ -122,8 +123,7 @@ def retrodict(
         torch.Size([3, 10, 3])
     """
     function = get_method(method).function
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; it must be at least 1.")
+    check_limits({"steps": steps})
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])
     if not iterate:

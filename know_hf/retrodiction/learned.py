@@ -88,7 +88,7 @@ class NinoMLP(nn.Module):
             context, horizon = state["edge_proj.fc.0.weight"].shape[1], state["edge_mlp.fc.6.weight"].shape[0]
             model = cls(context, hidden, horizon, types)
             model.load_state_dict(state)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{source} is not a NiNo MLP: {str(error).splitlines()[0]}") from error
         return model.eval()
 

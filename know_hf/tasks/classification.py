@@ -8,9 +8,13 @@ from datasets import Dataset
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from know_hf.metrics import scores
+from know_hf.model_config import brief
 from know_hf.tasks.images import image_reader
 from know_hf.tasks.labels import encode, label_lookup
 from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, mapped, on_reading, stack
+
+#: By any of these a folder has a tokenizer, damaged perhaps.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
 
 
 def accuracy(prediction) -> dict[str, float]:
@@ -75,13 +79,18 @@ def load_tokenizer(model, source: str | Path | None):
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If it is damaged.
 
     Source: ours.
     """
     source = source or getattr(model.config, "_name_or_path", None)
     try:
         return AutoTokenizer.from_pretrained(source)
-    except (OSError, TypeError, ValueError) as error:
+    except ImportError:
+        raise
+    except Exception as error:  # the libraries raise many types for files that are not there or damaged
+        if source and any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
+            raise ValueError(f"The tokenizer in {str(source)!r} cannot be loaded: {brief(error)}") from error
         raise FileNotFoundError(
             f"No tokenizer beside {str(source)!r}; save one into the model's folder, pass one as processing_class, or "
             "pass preprocessed data with a data_collator."

@@ -12,6 +12,10 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
+from know_hf.model_config import brief
+
+#: The image processor beside a model.
+PROCESSOR_FILE = "preprocessor_config.json"
 # Pillow's modes by number of channels.
 _MODES = {1: "L", 3: "RGB"}
 
@@ -179,8 +183,16 @@ def saved_processor(source: str | Path | None):
     """The image processor beside a model, if there is one."""
     try:
         return AutoImageProcessor.from_pretrained(source) if source else None
-    except OSError:
+    except OSError as error:
+        if source and (file := Path(source) / PROCESSOR_FILE).exists():
+            raise ValueError(f"{file} cannot be read: {brief(error)}") from error
         return None
+    except ImportError:
+        raise
+    except Exception as error:  # the library raises many types for a file that is none of it
+        if not source or not (Path(source) / PROCESSOR_FILE).exists():
+            raise
+        raise ValueError(f"The image processor in {str(source)!r} cannot be loaded: {brief(error)}") from error
 
 
 def _resized(processor, image_size: int | None):

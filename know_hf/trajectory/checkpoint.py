@@ -1,6 +1,5 @@
 """One checkpoint folder, read from its headers: where every tensor lies, and blocks of it on demand."""
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,8 @@ import torch
 from huggingface_hub import parse_local_safetensors_file_metadata
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from know_hf.reading import read_fields
 
 #: Storage types whose values torch can hold. Tensors of the others (F4, F6_E2M3 …) are copied as the bytes they are.
 DTYPES = {
@@ -136,10 +137,10 @@ class Checkpoint:
     def _index(self) -> dict[str, str]:
         """Name → file of every tensor, as the index of a sharded checkpoint says."""
         try:
-            places = json.loads(self.weight_file.read_text(encoding="utf-8"))["weight_map"]
+            places = read_fields(self.weight_file, {"weight_map": dict[str, str]})["weight_map"]
             outside = [file for file in places.values() if Path(file).name != file]
             missing = sorted({file for file in places.values() if not (self.folder / file).is_file()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise TrajectoryError(f"{self.weight_file} is damaged: {error}") from error
         if inside := [file for file in outside if not Path(file).is_absolute() and ".." not in Path(file).parts]:
             raise TrajectoryError(

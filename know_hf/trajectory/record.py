@@ -4,22 +4,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from know_hf.reading import LARGEST, check_form, shown
 from know_hf.store import read_json, write_json
 from know_hf.trajectory.checkpoint import TrajectoryError
 from know_hf.trajectory.kinds import Parameter
 
 FILE_NAME = "trajectory.json"
 SCHEMA_VERSION = 1
-# No data set or training is larger, and larger numbers are none that a table, plot or tensor could hold.
-_LARGEST = 2**63 - 1
-# What is read of a record's descriptions elsewhere, and its types.
-_MODEL = {
-    **dict.fromkeys(("class", "auto_class", "task", "id", "adapter"), (str,)),
-    "license": (str, list),
-    "local": (bool,),
-    "parameters": (int,),
-}
-_DATASET = {"id": (str,), "fingerprint": (str,), "examples": (int,), "columns": (list,), "classes": (list,)}
+# What cards, reports and loaders read of a model and its data.
+_TEXT = str | None
+_MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter"), _TEXT), "local": bool | None,
+          "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
+_DATASET = {"id": _TEXT, "fingerprint": _TEXT, "examples": int | None, "columns": list[str] | None,
+            "classes": list[str] | None}  # fmt: skip
+_RECIPE = {"recipe": _TEXT}
 
 
 @dataclass
@@ -91,23 +89,20 @@ class TrajectoryRecord:
         _expect("num_stages", self.num_stages, int)
         _expect("sampling_ratio", self.sampling_ratio, *number, None)
         if self.sampling_ratio is not None and not 0 < self.sampling_ratio < 1:
-            raise ValueError(f"sampling_ratio is {_shown(self.sampling_ratio)}, not between 0 and 1")
+            raise ValueError(f"sampling_ratio is {shown(self.sampling_ratio)}, not between 0 and 1")
         _expect("schema_version", self.schema_version, int)
-        for name in ("recipe", "model", "dataset", "versions"):
-            _expect(name, getattr(self, name), dict)
-        _expect_fields("model", self.model, _MODEL)
-        _expect_fields("dataset", self.dataset, _DATASET)
-        _expect_fields("recipe", self.recipe, {"recipe": (str,)})
-        _expect_fields("versions", self.versions, dict.fromkeys(self.versions, (str,)))
+        forms = {"recipe": _RECIPE, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str]}
+        for name, form in forms.items():
+            check_form(getattr(self, name), form, name)
         loader = self.model.get("auto_class")
         if loader is not None and not loader.isidentifier():
-            raise ValueError(f"auto_class of model is {_shown(loader)}, no name of a class")
+            raise ValueError(f"auto_class of model is {shown(loader)}, no name of a class")
         for position, stage in enumerate(self.stages):
             self._check_stage(position, stage)
         # A control may have fewer stages than the forgetting that it stands beside.
-        most = len(self.stages) if self.recipe.get("recipe", "forgetting") == "forgetting" else _LARGEST
+        most = len(self.stages) if self.recipe.get("recipe", "forgetting") == "forgetting" else LARGEST
         if not 0 < self.num_stages <= most:
-            raise ValueError(f"num_stages is {_shown(self.num_stages)}, and there are {len(self.stages)} stages")
+            raise ValueError(f"num_stages is {shown(self.num_stages)}, and there are {len(self.stages)} stages")
         for name, parameter in self.parameters.items():
             _expect(f"kind of {name!r}", parameter.kind, str)
             _expect(f"layer of {name!r}", parameter.layer, str)
@@ -117,21 +112,21 @@ class TrajectoryRecord:
     def _check_stage(position: int, stage: StageRecord) -> None:
         number = (int, float)
         if stage.index != position or isinstance(stage.index, bool):
-            raise ValueError(f"stage {_shown(stage.index)} is at position {position}")
+            raise ValueError(f"stage {shown(stage.index)} is at position {position}")
         _expect("folder of a stage", stage.folder, str)
         if not stage.folder or "\0" in stage.folder:
             raise ValueError(f"folder of stage {position} is {stage.folder!r}")
         _expect("finished", stage.finished, bool)
         _expect("ratio of a stage", stage.ratio, *number, None)
         if stage.ratio is not None and not 0 < stage.ratio <= 1:
-            raise ValueError(f"ratio of stage {position} is {_shown(stage.ratio)}, not between 0 and 1")
+            raise ValueError(f"ratio of stage {position} is {shown(stage.ratio)}, not between 0 and 1")
         for name in ("examples", "steps"):
             _expect(f"{name} of a stage", getattr(stage, name), int, None)
         _expect("metrics of a stage", stage.metrics, dict)
         for metric, value in stage.metrics.items():  # not a number, or infinite, are scores as well
             _expect(f"metric {metric!r}", value, *number)
-            if isinstance(value, int) and abs(value) > _LARGEST:
-                raise ValueError(f"metric {metric!r} of stage {position} is {_shown(value)}, too large for a score")
+            if isinstance(value, int) and abs(value) >= LARGEST:
+                raise ValueError(f"metric {metric!r} of stage {position} is {shown(value)}, too large for a score")
 
     def save(self, folder: str | Path) -> Path:
         """Writes the record into ``folder``, whole or not at all."""
@@ -144,18 +139,6 @@ def _expect(what: str, value: Any, *kinds: type | None) -> None:
     fits = value is None if None in kinds else False
     types = tuple(kind for kind in kinds if kind is not None)
     if not fits and not (isinstance(value, types) and (bool in kinds or not isinstance(value, bool))):
-        raise ValueError(f"{what} is {_shown(value)}")
-    if isinstance(value, int) and float not in kinds and not 0 <= value <= _LARGEST:
-        raise ValueError(f"{what} is {_shown(value)}, not a count")
-
-
-def _expect_fields(section: str, found: dict, kinds: dict[str, tuple[type, ...]]) -> None:
-    """Looks at the fields that are read, where they are there; others may be what a later version adds."""
-    for name, allowed in kinds.items():
-        _expect(f"{name} of {section}", found.get(name), *allowed, None)
-        if isinstance(items := found.get(name), list) and not all(isinstance(item, str) for item in items):
-            raise ValueError(f"{name} of {section} is {_shown(items)}, not a list of names")
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:80]
+        raise ValueError(f"{what} is {shown(value)}")
+    if isinstance(value, int) and float not in kinds and not 0 <= value < LARGEST:
+        raise ValueError(f"{what} is {shown(value)}, not a count")

@@ -1,5 +1,6 @@
 """A lazy view of S checkpoints along a forgetting run, and the one place that knows their two orders."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,8 @@ from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
 
+# Powers of ten.
+_LARGEST_GROWTH = 100
 _DIVERGED = ": training diverged there. Lower the learning rate and run again in a new folder."
 _GIVEN = " ({folder}): nothing can be predicted from it. Leave the stage out, or copy the tensor (kinds={{…: 'copy'}})."
 
@@ -36,6 +39,42 @@ def to_history(stages: Tensor) -> Tensor:
     Source: the authors' released code (paper Eq. 2-3 prints the reverse order).
     """
     return stages.flip(0)
+
+
+def growth(sampling_ratio: float | None, step: int) -> float:
+    """Nominal growth of the data that ``step`` steps stand for, as [`Trajectory.scale`].
+
+    Raises:
+        TrajectoryError: If no data set could grow so much.
+    """
+    ratio = 0.5 if sampling_ratio is None else sampling_ratio
+    if -step * math.log10(ratio) > _LARGEST_GROWTH:
+        raise TrajectoryError(
+            f"At sampling_ratio {ratio:g} step {step} stands for more than 1e{_LARGEST_GROWTH} times the data: take "
+            "fewer steps."
+        )
+    return ratio**-step
+
+
+def check_alike(first: Checkpoint, other: Checkpoint) -> None:
+    """Compares the headers of two checkpoints.
+
+    Raises:
+        TrajectoryError: If one is damaged, or they differ in names, shapes or storage types.
+    """
+    expected, found = first.tensors, other.tensors
+    if odd := sorted(expected.keys() ^ found.keys()):
+        where = [name for name in odd if name in expected]
+        raise TrajectoryError(
+            f"{other.folder} and {first.folder} hold different tensors: {len(where)} only in the latter, "
+            f"{len(odd) - len(where)} only in the former, e.g. {odd[0]!r}."
+        )
+    for name, spec in expected.items():
+        if (spec.shape, spec.dtype) != (found[name].shape, found[name].dtype):
+            raise TrajectoryError(
+                f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {first.folder} but {found[name].dtype} "
+                f"{list(found[name].shape)} in {other.folder}."
+            )
 
 
 class Trajectory:
@@ -173,21 +212,8 @@ class Trajectory:
         Raises:
             TrajectoryError: If a checkpoint is damaged or differs from stage 0 in names, shapes or storage types.
         """
-        first = self.tensors
         for checkpoint in self.checkpoints[1:]:
-            other = checkpoint.tensors
-            if odd := sorted(first.keys() ^ other.keys()):
-                where = [name for name in odd if name in first]
-                raise TrajectoryError(
-                    f"{checkpoint.folder} and {self.checkpoints[0].folder} hold different tensors: "
-                    f"{len(where)} only in the latter, {len(odd) - len(where)} only in the former, e.g. {odd[0]!r}."
-                )
-            for name, spec in first.items():
-                if (spec.shape, spec.dtype) != (other[name].shape, other[name].dtype):
-                    raise TrajectoryError(
-                        f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {self.checkpoints[0].folder} but "
-                        f"{other[name].dtype} {list(other[name].shape)} in {checkpoint.folder}."
-                    )
+            check_alike(self.checkpoints[0], checkpoint)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Reads one block of one tensor from all stages.
@@ -222,8 +248,7 @@ class Trajectory:
 
     def scale(self, step: int) -> float:
         """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
-        ratio = self.record.sampling_ratio
-        return (0.5 if ratio is None else ratio) ** -step
+        return growth(self.record.sampling_ratio, step)
 
     def self_check_window(self) -> "Trajectory | None":
         """The trajectory Θ^1 … Θ^S, from which Θ^0 can be retrodicted, or None without the extra stage."""

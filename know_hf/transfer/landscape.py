@@ -1,6 +1,5 @@
 """Scores over the plane of a trajectory: the paper's Figure 3."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from know_hf.progress import progress_bar
+from know_hf.reading import read_fields
 from know_hf.store import write_json
 from know_hf.tasks import Task
 from know_hf.trajectory import Trajectory
@@ -36,8 +36,12 @@ class Landscape:
     @classmethod
     def load(cls, path: Path) -> "Landscape":
         """Reads what [`save`] wrote; files of know-hf before it drew other scores call them ``accuracy``."""
-        found = json.loads(path.read_text())
-        return cls(*(np.array(found[name]) for name in ("x", "y", "accuracy" if "accuracy" in found else "scores")))
+        rows = list[list[float]] | None
+        found = read_fields(path, {"x": list[float], "y": list[float], "accuracy": rows, "scores": rows})
+        x, y, scores = (found.get(n) for n in ("x", "y", "accuracy" if found.get("accuracy") else "scores"))
+        if not scores or not x or len(scores) != len(y) or any(len(row) != len(x) for row in scores):
+            raise ValueError(f"{path}: there is not one score for every place of its grid.")
+        return cls(np.array(x), np.array(y), np.array(scores))
 
 
 def score_landscape(

@@ -1,11 +1,11 @@
 """What came out of a recipe: its settings, their arms and fine-tunings, as its folder holds them."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from know_hf.enrichment.methods import STEP_NAME
+from know_hf.reading import read_fields
 from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
@@ -13,6 +13,11 @@ from know_hf.transfer.landscape import Landscape
 from know_hf.transfer.pretraining import read_logs
 from know_hf.transfer.recipe import Recipe, Setting
 from know_hf.transfer.result import TransferResult
+
+_PLACES = dict[str, str]
+# What is read of an experiment's files.
+_SETTING = {"runs": _PLACES, "arms": _PLACES, "retrodicted": _PLACES, "seconds": dict[str, float]}
+_RECIPE = {"name": str, "settings": list[dict]}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class SettingResult:
     def load(cls, setting: Setting, root: Path) -> "SettingResult":
         """Reads what a finished setting left."""
         folder = setting_folder(root, setting)
-        found = json.loads((folder / "setting.json").read_text())
+        found = read_fields(folder / "setting.json", _SETTING)
         paths = {part: {n: root / p for n, p in found[part].items()} for part in ("runs", "arms", "retrodicted")}
         drawn = folder / "landscape.json"
         return cls(
@@ -103,13 +108,13 @@ class LaboratoryResult:
         """
         root = Path(output_dir)
         try:
-            recipe = Recipe.from_dict(json.loads((root / "recipe.json").read_text())["recipe"])
+            recipe = Recipe.from_dict(read_fields(root / "recipe.json", {"recipe": _RECIPE})["recipe"])
             settings = [SettingResult.load(setting, root) for setting in recipe.settings]
-            wall = json.loads((root / "wall.json").read_text())["seconds"]
+            wall = read_fields(root / "wall.json", {"seconds": float})["seconds"]
         except FileNotFoundError as error:
             raise TrajectoryError(f"{root} is no finished experiment: {error.filename} is missing.") from error
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise TrajectoryError(f"{root} holds no experiment that can be read ({error!r}).") from error
+        except ValueError as error:
+            raise TrajectoryError(f"{root} holds no experiment that can be read: {error}") from error
         folders = {folder for result in settings for folder in result.runs.values()}
         training = sum(log["training"] for folder in folders for log in read_logs(folder))
         training += sum(r["training"] for s in settings if s.comparison for r in s.comparison.runs.values())

@@ -1,6 +1,5 @@
 """Θ^0, its forgetting and the trained controls: one run of the ForgettingTrainer each, on prepared examples."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import LoadedModel, label_settings, load_model, timm_from_scratch
+from know_hf.reading import read_fields
 from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.trajectory import TrajectoryRecord
@@ -28,6 +28,9 @@ from know_hf.transfer.recipe import Pretraining
 
 #: Points of the learning curve of stage 0, by which one sees whether it had converged.
 CURVE_POINTS = 10
+
+# What is read of the log of a stage.
+_LOG = {"curve": list[list[float]], "steps": int, "seconds": float, "training": float}
 
 
 def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> LoadedModel:
@@ -141,7 +144,7 @@ class ForgettingRun:
 def read_logs(folder: Path) -> list[dict[str, Any]]:
     """For each trained stage of a [`ForgettingRun`] its learning curve, its steps, and seconds in all and in steps."""
     files = sorted((folder / "curves").glob("stage-*.json"), key=lambda path: int(path.stem.split("-")[1]))
-    return [json.loads(path.read_text()) for path in files]
+    return [read_fields(path, _LOG) for path in files]
 
 
 class _StageLog(TrainerCallback):

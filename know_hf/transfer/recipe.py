@@ -1,10 +1,14 @@
 """Recipes of whole experiments: pre-training, forgetting, controls, retrodiction and transfer, in a YAML file."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from know_hf.commands.flags import check_names, training_fields
+from know_hf.commands.recipe import conform, number, read_recipe
+from know_hf.limits import check_limits
+from know_hf.reading import check_form
 from know_hf.retrodiction import ALL, get_method
 from know_hf.transfer.examples import Augmentation
 from know_hf.transfer.protocol import Protocol
@@ -49,6 +53,9 @@ class Pretraining:
     def __post_init__(self):
         if (self.model is None) == (self.architecture is None):
             raise ValueError("pretraining: give either model or architecture.")
+        if (known := training_fields()) is not None:
+            check_names(self.training, known, "pretraining.training")
+            conform(self.training, known, "pretraining.training")
         _make(Augmentation, self.augmentation or {}, "pretraining.augmentation")
 
 
@@ -84,7 +91,10 @@ class Downstream:
         given = dict(self.protocol)
         if given.get("augmentation") is not None:
             given["augmentation"] = _make(Augmentation, given["augmentation"], "protocol.augmentation")
-        given["training_arguments"] = tuple(sorted(given.get("training_arguments", {}).items()))
+        check_form(given, {"training_arguments": dict[str, Any] | None}, "transfer.protocol")
+        if (known := training_fields()) is not None:
+            check_names(given.get("training_arguments") or {}, known, "protocol.training_arguments")
+        given["training_arguments"] = tuple(sorted((given.get("training_arguments") or {}).items()))
         return _make(Protocol, given, "transfer.protocol")
 
 
@@ -201,8 +211,6 @@ def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
 
     Source: ours.
     """
-    from know_hf.commands.recipe import read_recipe
-
     path = Path(path)
     content = {name: value for name, value in _numbers(read_recipe(path)).items() if not name.startswith(".")}
     sizes = content.pop("sizes", None)
@@ -252,16 +260,14 @@ def _make(kind, values: Mapping[str, Any], where: str):
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}.")
     for name, value in values.items():
-        if known[name].type in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise ValueError(f"{where}: {name} must be a number, found {value!r}.")
-        if known[name].type is int and value != int(value):
-            raise ValueError(f"{where}: {name} must be a whole number, found {value!r}.")
+        made = is_dataclass(value) or (isinstance(value, (tuple, list)) and any(map(is_dataclass, value)))
+        if not made and not (isinstance(value, float) and value.is_integer()):  # YAML's 3.0
+            check_form({name: value}, {name: known[name].type}, where)
+    check_limits(values, f"{where}: ")
     return kind(**values)
 
 
 def _numbers(value: Any) -> Any:
-    from know_hf.commands.recipe import number
-
     if isinstance(value, dict):
         return {name: _numbers(inner) for name, inner in value.items()}
     return [_numbers(inner) for inner in value] if isinstance(value, list) else number(value)

@@ -1,6 +1,5 @@
 """Every run of a comparison, and what follows from them."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.reading import read_fields
 from know_hf.tasks import Score
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.metrics import score_of
@@ -15,6 +15,11 @@ from know_hf.transfer.statistics import Difference, paired_difference
 
 #: Arms whose names begin so are controls: a gain counts only beyond the best of them.
 CONTROLS = ("naive", "shrink", "mean", "equal_compute", "incremental")
+
+# What is read of the settings of a comparison, and of each of its runs.
+_SETTINGS = {"arms": dict[str, Any] | list[str], "protocol": {"metric": str | None}, "columns": {"task": str}}
+_RUN = {"arm": str, "rate": float, "seed": int, "test": float, "validation": float, "curve": list[list[float]],
+        "seconds": float, "training": float}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,26 @@ class TransferResult:
         """
         output_dir = Path(output_dir)
         try:
-            settings = json.loads((output_dir / "transfer.json").read_text())
+            settings = read_fields(output_dir / "transfer.json", _SETTINGS)
+            found = [read_fields(path, _RUN) for path in sorted((output_dir / "runs").glob("[!.]*.json"))]
         except OSError as error:
             raise TrajectoryError(f"{output_dir} holds no transfer.json: it is not a comparison.") from error
         except ValueError as error:
-            raise TrajectoryError(f"{output_dir}/transfer.json cannot be read: {error}") from error
-        found = [json.loads(path.read_text()) for path in sorted((output_dir / "runs").glob("*.json"))]
+            raise TrajectoryError(str(error)) from error
         runs = {(run["arm"], run["rate"], run["seed"]): run for run in found}
-        seeds = 1 + max((run["seed"] for run in found), default=-1)
+        for run in found:
+            if not run["curve"] or any(len(point) != 2 for point in run["curve"]):
+                raise TrajectoryError(f"{output_dir}: a run of arm {run['arm']!r} has no learning curve.")
+        if len({len(run["curve"]) for run in found}) > 1:
+            raise TrajectoryError(f"{output_dir}: the learning curves of its runs have different numbers of points.")
+        seeds = len({run["seed"] for run in found})
         whole = {key[:2] for key in runs if all((*key[:2], seed) in runs for seed in range(seeds))}
         if not whole:
             raise TrajectoryError(f"{output_dir} holds no arm that was run with all seeds; run the command again.")
         runs = {key: run for key, run in runs.items() if key[:2] in whole}
         arms = [arm for arm in settings["arms"] if any(arm == key[0] for key in runs)]
+        if not arms:
+            raise TrajectoryError(f"{output_dir}/transfer.json names no arm of those that were run.")
         score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
         rates = sorted({rate for _, rate in whole})
         return cls(output_dir, arms, rates, seeds, runs, score)
@@ -132,4 +144,4 @@ class TransferResult:
     @property
     def share_in_steps(self) -> float:
         """Share of the runs' time that was spent inside training steps."""
-        return sum(r["training"] for r in self.runs.values()) / sum(r["seconds"] for r in self.runs.values())
+        return sum(r["training"] for r in self.runs.values()) / max(sum(r["seconds"] for r in self.runs.values()), 1e-9)

@@ -1,0 +1,71 @@
+"""The configuration of a model that anyone may have written, read before anything is built or loaded by it."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from know_hf.reading import LARGEST, shown
+from know_hf.store import read_json
+
+CONFIG_FILE = "config.json"
+#: Of layers that are made one by one, and of classes that are named one by one, more than any model has.
+MOST_LAYERS, MOST_CLASSES = 2000, 1_000_000
+_LAYERS = re.compile(r"(^|_)(layers?|depths?|blocks|stages)$")
+_CLASSES = ("num_labels", "num_classes")
+# An error of transformers may list every model that it knows.
+_LONGEST = 300
+
+
+def read_config(
+    source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Reads the configuration of a model.
+
+    Args:
+        source: Folder or Hub id.
+        revision: Revision on the Hub.
+        trust_remote_code: Whether the repository's own code may run.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If it cannot be read, describes no model that transformers knows, or one that nothing could hold.
+
+    Source: ours.
+    """
+    file = Path(source) / CONFIG_FILE
+    if file.is_file():
+        check_config(read_json(file), str(file))
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        if not os.path.isdir(source):
+            check_config(PreTrainedConfig.get_config_dict(source, revision=revision)[0], str(source))
+        return AutoConfig.from_pretrained(source, **options)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # a configuration's fields have checks of their own
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise ValueError(f"{source} brings its own code; read it, then allow it (trust_remote_code).") from error
+        raise ValueError(f"{source} is not a model that transformers knows: {brief(error)}") from error
+
+
+def check_config(content: Any, where: str) -> None:
+    """Raises ``ValueError`` for a configuration that no model has, and whose model could not even be begun."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} must hold name: value pairs, found {shown(content)}.")
+    for name, value in content.items():
+        limit = MOST_CLASSES if name in _CLASSES else MOST_LAYERS if _LAYERS.search(name) else LARGEST
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and abs(one) > limit:
+                raise ValueError(f"{where}: {name[:80]} is {shown(value)}; no model has so many.")
+            if isinstance(one, dict):
+                check_config(one, where)
+
+
+def brief(error: Exception) -> str:
+    """The beginning of an error's text, or its type where it has none."""
+    text = " ".join(str(error).split())
+    named = text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__} {text}".strip()
+    return named if len(named) <= _LONGEST else f"{named[:_LONGEST]} …"
