@@ -143,7 +143,7 @@ class FunctionalTraining:
         settings: FunctionalSettings, seed: int, work: Path,
     ):  # fmt: skip
         self.predictor, self.settings, self.seed = predictor, settings, seed
-        images = prepare_unseen(data, meta.folder / "cache")
+        images = prepare_unseen(data, work / "cache")
 
         def live(names: Sequence[str]) -> list[LiveTrial]:
             return [LiveTrial(meta, name, open_task(images, meta, name), predictor.device) for name in names]
