@@ -140,7 +140,7 @@ def remedy(folder: Path, name: str) -> str:
 
 
 def read_state(folder: Path, name: str) -> dict[str, Any] | None:
-    """Reads the note of a training: ``epoch``, ``best`` and ``best_epoch``, ``history`` of losses and scores, ``files``.
+    """Reads the note of a training: ``epoch``, ``best``, ``best_epoch``, ``history`` (losses, scores), ``files``.
 
     Returns:
         The note, or None if no epoch was finished.

@@ -147,16 +147,35 @@ class Workers:
             ) from error
 
 
+class _Process(SpawnProcess):
+    """A process whose start is never interrupted half-way, when it would run and nobody knew of it."""
+
+    def start(self) -> None:
+        """Starts it; Ctrl-C counts afterwards."""
+        before = signal.getsignal(signal.SIGINT)
+        # Only the main thread is interrupted; what was not set in Python cannot be put back.
+        if threading.current_thread() is not threading.main_thread() or before is None:
+            return super().start()
+        pressed = []
+        signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+        try:
+            super().start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
+
+
 class _Spawn(SpawnContext):
     """Spawns a pool's processes and keeps them: the host's other children are not ours to end."""
 
     def __init__(self):
         super().__init__()
-        self.made: list[SpawnProcess] = []
+        self.made: list[_Process] = []
 
-    def Process(self, *args, **kwargs) -> SpawnProcess:
+    def Process(self, *args, **kwargs) -> _Process:
         """What the pool makes its processes with; one is kept before it starts, so that none is forgotten."""
-        self.made.append(SpawnProcess(*args, **kwargs))
+        self.made.append(_Process(*args, **kwargs))
         return self.made[-1]
 
     def terminate(self) -> None:
