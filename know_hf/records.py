@@ -78,6 +78,8 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(fits(each, inner[1]) for each in value.values())
     if outer is tuple:
         return isinstance(value, list) and len(value) == len(inner) and all(map(fits, value, inner))
+    if kind is Any:
+        return True
     if kind is float:
         return isinstance(value, float) or (fits(value, int) and abs(value) <= sys.float_info.max)
     return isinstance(value, NoneType if kind is None else kind) and (kind is bool or not isinstance(value, bool))

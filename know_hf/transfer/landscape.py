@@ -1,6 +1,5 @@
 """Scores over the plane of a trajectory: the paper's Figure 3."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from know_hf.progress import progress_bar
+from know_hf.records import check_fields, read_record
 from know_hf.store import write_json
 from know_hf.tasks import Task
-from know_hf.trajectory import Trajectory
+from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.kinds import stored_names
 from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
 from know_hf.transfer.examples import Examples
@@ -35,9 +35,19 @@ class Landscape:
 
     @classmethod
     def load(cls, path: Path) -> "Landscape":
-        """Reads what [`save`] wrote; files of know-hf before it drew other scores call them ``accuracy``."""
-        found = json.loads(path.read_text())
-        return cls(*(np.array(found[name]) for name in ("x", "y", "accuracy" if "accuracy" in found else "scores")))
+        """Reads what [`save`] wrote; files of know-hf before it drew other scores call them ``accuracy``.
+
+        Raises:
+            TrajectoryError: If it is damaged.
+        """
+        remedy = "delete it and run again, which draws it anew"
+        found = read_record(path, {"x": list[float], "y": list[float]}, remedy)
+        name = "accuracy" if "accuracy" in found else "scores"
+        scores = check_fields(path, found, {name: list[list[float]]}, remedy)[name]
+        sizes = {len(row) for row in scores}
+        if len(scores) != len(found["y"]) or sizes != {len(found["x"])}:
+            raise TrajectoryError(f"{path} is damaged: its scores are of another grid; {remedy}.")
+        return cls(*(np.array(found[part]) for part in ("x", "y", name)))
 
 
 def score_landscape(

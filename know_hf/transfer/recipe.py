@@ -1,10 +1,13 @@
 """Recipes of whole experiments: pre-training, forgetting, controls, retrodiction and transfer, in a YAML file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
+from know_hf.records import check_file_names, fits
 from know_hf.retrodiction import ALL, get_method
 from know_hf.transfer.examples import Augmentation
 from know_hf.transfer.protocol import Protocol
@@ -178,6 +181,9 @@ class Recipe:
         )
         return _make(cls, {**described, "settings": settings}, "recipe")
 
+    def __post_init__(self):
+        check_file_names([setting.name for setting in self.settings], "The settings")
+
     def data(self, dataset: str) -> str:
         """The copy of a data set in the data folder, if there is one, else its own name."""
         copy = Path(self.data_folder or ".") / dataset.split("/")[-1]
@@ -235,6 +241,8 @@ def _setting(name: str, values: Mapping[str, Any]) -> Setting:
         if several in values:
             given = values[several] if isinstance(values[several], list) else [values[several]]
             values[several] = tuple(ALL if several == "methods" and given == ["all"] else given)
+            for value in values[several]:
+                _check_kind(f"{name}: each of {several}", value, float if several == "learning_rates" else str)
     return _make(Setting, {"name": name, **values}, name)
 
 
@@ -252,11 +260,24 @@ def _make(kind, values: Mapping[str, Any], where: str):
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}.")
     for name, value in values.items():
-        if known[name].type in (int, float) and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise ValueError(f"{where}: {name} must be a number, found {value!r}.")
-        if known[name].type is int and value != int(value):
-            raise ValueError(f"{where}: {name} must be a whole number, found {value!r}.")
+        _check_kind(f"{where}: {name}", value, known[name].type)
     return kind(**values)
+
+
+def _check_kind(what: str, value: Any, kind: Any) -> None:
+    """Raises ``ValueError`` if a value of a recipe is not of its field's kind, as far as that kind is a plain one."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if not all(each in _PLAIN or get_origin(each) is dict for each in kinds):
+        return
+    if int in kinds and isinstance(value, float) and value.is_integer():  # YAML's 1e3
+        return
+    if not fits(value, kind) or (isinstance(value, float) and not math.isfinite(value)):
+        words = " or ".join(_PLAIN.get(each, "name: value pairs") for each in kinds)
+        raise ValueError(f"{what} must be {words}, found {value!r}.")
+
+
+#: Kinds of values that are looked at before anything is made of them, in words.
+_PLAIN = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 
 
 def _numbers(value: Any) -> Any:
