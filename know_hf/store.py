@@ -105,9 +105,11 @@ def writing(path: str | Path, shared: bool = False) -> Iterator[Path]:
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and str(path) not in str(error):
+            raise as_os_error(error, path) from error  # a full disk does not say of which file it speaks
         raise
     flush_folder(path.parent)
 
