@@ -1,6 +1,7 @@
 """One folder, several machines: taking turns at what two of them want to make, and sweeping up after killed ones."""
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ def done_with(path: Path) -> None:
 def sweep(folder: Path) -> None:
     """Deletes unfinished files that several machines may write (``writing(…, shared=True)``), if no one does any more.
 
-    That is those of ended processes of this machine, and of other machines those untouched for a day.
+    That is those of ended processes of this machine and of this process, which has to call it before it writes there,
+    and of other machines those untouched for a day.
 
     Args:
         folder: Where they lie; those in folders below it stay.
@@ -69,5 +71,6 @@ def sweep(folder: Path) -> None:
         with suppress(OSError):  # someone else swept it, or it is not ours to delete
             here = found["machine"].endswith(f".{this_machine()}-")
             old = time.time() - path.stat().st_mtime > FORGOTTEN
-            if old or (here and not psutil.pid_exists(int(found["process"]))):
+            process = int(found["process"])
+            if old or (here and (process == os.getpid() or not psutil.pid_exists(process))):
                 path.unlink(missing_ok=True)

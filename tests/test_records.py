@@ -199,3 +199,17 @@ def test_networks_that_do_not_fit_their_tensors_are_named(collected, tmp_path):
     pixels = Examples({"pixel_values": np.zeros((4, 1, 32, 32), np.float32), "labels": np.zeros(4)})
     with pytest.raises(TrajectoryError, match="trial-000000.parquet: tensor .* is not as the trial's network has it"):
         functional_scores(MetaDataSet(folder), ["trial-000000"], {"first": (pixels, pixels)})
+
+
+def test_a_shard_that_is_another_than_noted_is_named(collected, tmp_path):
+    """Whole, of the right format, with other weights: only its bytes tell."""
+    folder = shutil.copytree(collected.folder, tmp_path / "meta")
+    path = folder / "data" / "trial-000000.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["stages"][0][0] += 1e-3
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    with pytest.raises(TrajectoryError, match="trial-000000.parquet is damaged: it is not the file that its note"):
+        list(MetaDataSet(folder).read("trial-000000"))
+    path.unlink()
+    with pytest.raises(TrajectoryError, match="trial-000000.parquet is missing"):
+        MetaDataSet(folder)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import pytest
 from conftest import FAST_TRIALS
+from deaths import Death, dying, tree
 from test_meta import content
 
 from know_hf import sharing
-from know_hf.meta.collection import MetaDataSet, prepare_images
+from know_hf.meta.collection import MetaDataSet, collect, prepare_images
 from know_hf.meta.trials import TrialRun, draw_trial
 from know_hf.sharing import done_with, sweep, turn
 from know_hf.store import this_machine, writing
@@ -69,9 +70,9 @@ def test_a_trial_in_other_hands_is_waited_for(collected, data, tmp_path, monkeyp
         holder.communicate()
 
     monkeypatch.setattr(sharing.time, "sleep", wait)
-    monkeypatch.setattr(TrialRun, "_run", lambda self, work: pytest.fail("made twice"))
+    monkeypatch.setattr(TrialRun, "make", lambda self, work: pytest.fail("made twice"))
     run.run()
-    assert theirs.exists() and run.done
+    assert run.done and not theirs.exists()
     run.shard.unlink()
     assert not run.done  # what was lost is made again
     note = json.loads(run.note.read_text())
@@ -86,16 +87,17 @@ def test_litter_is_swept_when_no_one_writes_it_any_more(tmp_path):
         mine = beside.name
         raise KeyboardInterrupt
     dead = mine.replace(f"-{os.getpid()}-", "-4194400-")
+    theirs = mine.replace(f"-{os.getpid()}-", f"-{os.getppid()}-")
     other = mine.replace(this_machine(), "elsewhere.example")
-    for name in (mine, dead, other, ".a.json.partial", "a-1-0123abcd.partial", "-1-0123abcd.partial"):
+    for name in (mine, dead, theirs, other, ".a.json.partial", "a-1-0123abcd.partial", "-1-0123abcd.partial"):
         (tmp_path / name).write_text("")
     sweep(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} >= {mine, other} and not (tmp_path / dead).exists()
-    assert len(list(tmp_path.iterdir())) == 5
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {theirs, other, ".a.json.partial", "a-1-0123abcd.partial", "-1-0123abcd.partial"}
     old = time.time() - sharing.FORGOTTEN - 60
     os.utime(tmp_path / other, (old, old))
     sweep(tmp_path)
-    assert not (tmp_path / other).exists() and (tmp_path / mine).exists()
+    assert not (tmp_path / other).exists() and (tmp_path / theirs).exists()
     with turn(tmp_path / "x.lock"), turn(tmp_path / "x.lock"):  # within one process it is one turn
         done_with(tmp_path / "x.lock")
     assert not (tmp_path / "x.lock").exists()
@@ -171,3 +173,25 @@ def test_an_interruption_ends_processes_that_are_just_starting(tmp_path, other, 
     with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
         workers.run([Failing(str(tmp_path / "begun"))] * 2, "Sleeping")
     assert gone(workers) and other.is_alive() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_collection_that_dies_anywhere_is_the_same_afterwards(collected, data, tmp_path, monkeypatch):
+    """Killed between any two things done to files; nothing unfinished stays."""
+
+    def go(folder):
+        collect(folder, data, trials=1, **FAST_TRIALS)
+
+    with dying(monkeypatch, tmp_path) as deaths:
+        go(tmp_path / "whole")
+    whole = tree(tmp_path / "whole")
+    every = range(1, deaths.count + 1)
+    for at in (*every[9 :: deaths.count // 3], deaths.count - 3, deaths.count):
+        with pytest.raises(Death), dying(monkeypatch, tmp_path / str(at), at):
+            go(tmp_path / str(at))
+        go(tmp_path / str(at))
+        again = tree(tmp_path / str(at))
+        timed = ("times/trial-000000.json", "README.md")  # which say how long it took
+        assert {name: again[name] for name in again if name not in timed} == {
+            name: whole[name] for name in whole if name not in timed
+        }, at
+    assert whole["data/trial-000000.parquet"] == (collected.folder / "data" / "trial-000000.parquet").read_bytes()

@@ -61,6 +61,7 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.meta.collection import MetaDataSet, prepare_images
     from know_hf.meta.evaluation import evaluate_predictors
     from know_hf.meta.samples import split_trials
+    from know_hf.store import locked
     from know_hf.transfer.prepared import open_examples
 
     meta = MetaDataSet(options.meta)
@@ -69,9 +70,10 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     folders = pairs(given.get("predictors", []), "predictors", "NAME=FOLDER")
     check_output(given["output_dir"], meta.folder, *folders.values(), *given.get("data", []))
     predictors = {name: load_predictor(path, load_predictor_stages(path)) for name, path in folders.items()}
-    images = None
-    if "data" in given:
-        prepared = prepare_images(given["data"], Path(given["output_dir"]) / "cache", 1000)
-        images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
-    predictors = predictors or {"known": KnownPredictor.default()}
-    print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())
+    with locked(given["output_dir"]):
+        images = None
+        if "data" in given:
+            prepared = prepare_images(given["data"], Path(given["output_dir"]) / "cache", 1000)
+            images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
+        predictors = predictors or {"known": KnownPredictor.default()}
+        print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())

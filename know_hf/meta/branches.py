@@ -23,10 +23,9 @@ from transformers.trainer_callback import PrinterCallback
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
 from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, read_shard, write_table
-from know_hf.meta.trials import TrialRun, read_note
+from know_hf.meta.trials import TrialRun, make_in_turn, read_note
 from know_hf.records import check_fields, read_record
-from know_hf.sharing import done_with, turn
-from know_hf.store import remove, write_json
+from know_hf.store import write_json
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS
 from know_hf.transfer.examples import as_it_is
@@ -103,15 +102,15 @@ class BranchRun:
 
     def run(self) -> None:
         """Trains them; branches that diverge are noted and left out together; see [`TrialRun.run`]."""
-        work = self.trial_run.folder / "work" / f"{self.trial_run.trial.name}-branches"
-        lock = work.with_name(f"{work.name}.lock")
-        with turn(lock):
-            self.check()
-            if not self.done:
-                self._run(work)
-            done_with(lock)
+        make_in_turn(self, self.work)
 
-    def _run(self, work: Path) -> None:
+    @property
+    def work(self) -> Path:
+        """The folder that they run in."""
+        return self.trial_run.folder / "work" / f"{self.trial_run.trial.name}-branches"
+
+    def make(self, work: Path) -> None:
+        """Trains them in a folder that no one else uses now."""
         trial = self.trial_run.trial
         model, train, _ = self.trial_run.parts()
         args = self.trial_run.arguments(work)
@@ -141,7 +140,6 @@ class BranchRun:
         if "diverged" not in content:
             content["sha256"] = write_table(self.shard, pa.Table.from_pylist(rows, schema=SCHEMA))
         write_json(self.note, content, shared=True)
-        remove(work)
 
 
 _REMEDY = "delete it and run `know-hf collect --branches` again, which makes it anew"

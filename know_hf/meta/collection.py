@@ -17,10 +17,10 @@ from know_hf.hub.cards import meta_card
 from know_hf.meta.branches import BranchRun, read_branch_note, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
-from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial, read_note
+from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, clear, draw_trial, read_note
 from know_hf.records import read_record
 from know_hf.sharing import sweep
-from know_hf.store import write_text
+from know_hf.store import hash_file, write_text
 from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.examples import Examples
@@ -117,7 +117,8 @@ class MetaDataSet:
             Each tensor with all its stages.
 
         Raises:
-            TrajectoryError: As [`read_shard`], or if the trial has another number of stages than its set.
+            TrajectoryError: As [`read_shard`], or if the trial has another number of stages than its set, or the file
+                is not the one that its note describes.
         """
         for tensor in read_shard(self.path(name)):
             if len(tensor.values) != STAGES:
@@ -126,6 +127,12 @@ class MetaDataSet:
                 )
             if kinds is None or tensor.kind in kinds:
                 yield tensor
+        self._check(self.path(name), next((note for note in self.trials if note["name"] == name), {}))
+
+    def _check(self, path: Path, note: Mapping[str, Any]) -> None:
+        """Raises if a file is whole, but another than was noted: of its bytes nothing else would tell."""
+        if hash_file(path) != note.get("sha256"):
+            raise TrajectoryError(f"{path} is damaged: it is not the file that its note describes; collect it again.")
 
     @cached_property
     def branches(self) -> dict[str, dict[str, Any]]:
@@ -149,8 +156,10 @@ class MetaDataSet:
         if name not in self.branches:
             raise TrajectoryError(f"{self.folder}: {name} has no branches; `know-hf collect --branches 1` makes them.")
         found: dict[str, dict[tuple[int, int], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-        for tensor, stage, data, values in read_branches(self.folder / "branches" / f"{name}.parquet"):
+        path = self.folder / "branches" / f"{name}.parquet"
+        for tensor, stage, data, values in read_branches(path):
             found[tensor][stage, data].append(values)
+        self._check(path, self.branches[name])
         return {tensor: {key: np.stack(rows) for key, rows in own.items()} for tensor, own in found.items()}
 
 
@@ -221,6 +230,8 @@ def collect(
     branching = [BranchRun(run, branches) for run in runs] if branches else []
     for run in [*runs, *branching]:
         run.check()
+        if run.done and state.is_main_process:  # a process that was killed after its last file left them
+            clear(run.work)
     launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
     with Workers(processes, launched) as workers:
         share = slice(state.process_index, None, state.num_processes)

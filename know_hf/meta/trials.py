@@ -1,6 +1,7 @@
 """One trial: a small network trained, then forgetting through seven stages, with settings drawn from a seed."""
 
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -21,7 +22,7 @@ from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import write_shard
 from know_hf.records import check_fields, read_record
 from know_hf.sharing import done_with, turn
-from know_hf.store import remove, write_json
+from know_hf.store import write_json
 from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.transfer.examples import Examples, as_it_is
@@ -168,6 +169,11 @@ class TrialRun:
         r = self.trial.sampling_ratio
         return self.trial.examples * self.trial.epochs * (1 - r**STAGES) / (1 - r)
 
+    @property
+    def work(self) -> Path:
+        """The folder that it runs in."""
+        return self.folder / "work" / self.trial.name
+
     def parts(self) -> tuple[nn.Module, Examples, Examples]:
         """The network with its initial values, its training data D^0, and the test data.
 
@@ -202,14 +208,10 @@ class TrialRun:
 
         Where another machine has the same trial in hand, it is waited for, not done twice.
         """
-        lock = self.folder / "work" / f"{self.trial.name}.lock"
-        with turn(lock):
-            self.check()
-            if not self.done:
-                self._run(self.folder / "work" / self.trial.name)
-            done_with(lock)
+        make_in_turn(self, self.work)
 
-    def _run(self, work: Path) -> None:
+    def make(self, work: Path) -> None:
+        """Runs it in a folder that no one else uses now."""
         trial = self.trial
         begun = time.perf_counter()
         model, train, test = self.parts()
@@ -235,7 +237,27 @@ class TrialRun:
         seconds = {"seconds": time.perf_counter() - begun}
         write_json(self.folder / "times" / f"{trial.name}.json", seconds, indent=None, shared=True)
         write_json(self.note, content, shared=True)
-        remove(work)
+
+
+def make_in_turn(run, work: Path) -> None:
+    """Makes what no other machine has in hand, or waits and looks whether that made it; its work folder goes.
+
+    Args:
+        run: A [`TrialRun`], or anything else with its ``check``, ``done`` and ``make``.
+        work: Its work folder.
+    """
+    lock = work.with_name(f"{work.name}.lock")
+    with turn(lock):
+        run.check()
+        if not run.done:
+            run.make(work)
+        clear(work)
+
+
+def clear(work: Path) -> None:
+    """Deletes the work folder of something that is made, and the lock file beside it."""
+    shutil.rmtree(work, ignore_errors=True)  # who made it may be deleting it as well
+    done_with(work.with_name(f"{work.name}.lock"))
 
 
 _REMEDY = "delete it and run `know-hf collect` again, which makes it anew"
