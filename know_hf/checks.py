@@ -57,3 +57,16 @@ def check_splits(dataset: str, *splits: str) -> None:
         name = part.partition("[")[0].strip()
         if there is not None and name not in (*there, "all"):
             raise ValueError(f"Data set {dataset!r} has no split {name!r}; it has {', '.join(there)}.")
+
+
+def check_output(output_dir: str | Path, *inputs: str | Path) -> None:
+    """Refuses a folder to write to that is, or lies in, one that is read from: inputs are never written to.
+
+    Raises:
+        FileExistsError: If it does.
+    """
+    place = Path(output_dir).resolve()
+    for source in inputs:
+        folder = Path(source)
+        if folder.is_dir() and (folder.resolve() == place or folder.resolve() in place.parents):
+            raise FileExistsError(f"{output_dir} is, or lies in, the input {source}; choose another output_dir.")

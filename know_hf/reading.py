@@ -45,8 +45,8 @@ def check_form(value: Any, form: Any, where: str) -> None:
     Args:
         value: The data.
         form: A type (``int``, ``float``, which whole numbers are too, ``str``, ``bool``, ``dict``, ``list``, None);
-            ``list[form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with ``|``;
-            ``{"name": form, …}`` for fields, of which those that may be None may be missing; there may be more.
+            ``list[form]``, ``tuple[form, ...]``, ``tuple[form, form]``, ``dict[str, form]``, ``Any``; alternatives with
+            ``|``; ``{"name": form, …}`` for fields, of which those that may be None may be missing; there may be more.
         where: What they are, for the message.
 
     Raises:
@@ -81,6 +81,13 @@ def _fault(value: Any, form: Any, place: str) -> tuple[str, str] | None:
         return None if None in faults else max(faults, key=lambda fault: len(fault[0]))  # of what nearly fits
     if form is Any:
         return None
+    if outer is tuple and Ellipsis not in inner:
+        value = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, list) and len(value) != len(inner):
+            return place, f"must be a list of {len(inner)}, found {shown(value)}"
+        return _wrong_type(value, list, place) or _first(
+            (one, form, f"{place}[{i}]") for i, (one, form) in enumerate(zip(value, inner, strict=True))
+        )
     if outer in (list, tuple):  # of any length, and JSON and YAML know no tuples
         value = list(value) if isinstance(value, tuple) else value
         return _wrong_type(value, list, place) or _first(

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -99,18 +100,28 @@ def writing(path: str | Path, shared: bool = False) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = partial_name(path)
     if shared:
-        beside = beside.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}{PARTIAL}")
+        beside = beside.with_name(f".{path.name}.{this_machine()}-{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     beside.unlink(missing_ok=True)  # of a killed process, or a link of someone else's
     try:
         yield beside
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None and str(path) not in str(error):
+            raise as_os_error(error, path) from error  # a full disk does not say of which file it speaks
         raise
     flush_folder(path.parent)
+
+
+@cache
+def this_machine() -> str:
+    """A name for where process numbers count: the host and, on Linux, the container."""
+    with suppress(OSError):
+        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino:x}"
+    return socket.gethostname()
 
 
 def write_text(path: str | Path, text: str, shared: bool = False) -> None:
@@ -119,9 +130,9 @@ def write_text(path: str | Path, text: str, shared: bool = False) -> None:
         beside.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: str | Path, content: Any, indent: int | None = 1) -> None:
-    """Writes plain data as JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, content: Any, indent: int | None = 1, shared: bool = False) -> None:
+    """Writes plain data as JSON, whole or not at all; see [`writing`]."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n", shared)
 
 
 def read_json(path: str | Path) -> Any:
@@ -157,8 +168,10 @@ def _deep(content: Any) -> bool:
     return bool(level)
 
 
-def write_tensors(path: str | Path, tensors: Mapping, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as safetensors, whole or not at all.
+def write_tensors(
+    path: str | Path, tensors: Mapping, metadata: Mapping[str, str] | None = None, shared: bool = False
+) -> None:
+    """Writes tensors as safetensors, whole or not at all; see [`writing`].
 
     Raises:
         OSError: If it cannot be written, for example because the disk is full.
@@ -166,7 +179,7 @@ def write_tensors(path: str | Path, tensors: Mapping, metadata: Mapping[str, str
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with writing(path) as beside:
+    with writing(path, shared) as beside:
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
         except SafetensorError as error:
@@ -268,7 +281,7 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
         raise FileExistsError(f"{folder} is a file; output_dir must be a folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder.resolve() / LOCK_NAME)
+        lock = acquire(folder.resolve() / LOCK_NAME)
     except Timeout as error:
         raise BlockingIOError(
             f"{folder} is in use by another run; wait for it or choose another output_dir."
@@ -281,7 +294,8 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
         yield
 
 
-def _acquire(path: Path):
+def acquire(path: Path):
+    """Takes a lock file, or raises filelock's ``Timeout`` at once; to be held in a ``with`` statement."""
     kind: Callable = FileLock
     try:
         return kind(path, timeout=0, is_singleton=True).acquire()
@@ -289,4 +303,4 @@ def _acquire(path: Path):
         if isinstance(error, Timeout) or getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
             raise
     # Some network file systems have no locks: a file that names its owner stands for one.
-    return SoftFileLock(path.with_name(f"{LOCK_NAME}.owner"), timeout=0, is_singleton=True).acquire()
+    return SoftFileLock(path.with_name(f"{path.name}.owner"), timeout=0, is_singleton=True).acquire()

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import tiny_image_model
+from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
 from know_hf.cli import main
@@ -95,7 +96,10 @@ def recipe_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(recipe_file, tmp_path_factory) -> LaboratoryResult:
-    return run_recipe(load_recipe(recipe_file), tmp_path_factory.mktemp("laboratory"))
+    before = stamps(recipe_file.parent)
+    made = run_recipe(load_recipe(recipe_file), tmp_path_factory.mktemp("laboratory"))
+    assert stamps(recipe_file.parent) == before  # what is given is not written to
+    return made
 
 
 def test_arms_and_controls(result):

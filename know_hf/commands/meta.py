@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 from know_hf.commands.options import COLLECTION, EVALUATION, META_TRAINING
 from know_hf.commands.recipe import check_given, pairs
@@ -54,21 +55,25 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     given = {name: value for name, value in vars(options).items() if name in EVALUATION}
     check_given(given, ("output_dir",))
     quiet()
+    from know_hf.checks import check_output
     from know_hf.enrichment.methods import load_predictor, load_predictor_stages
     from know_hf.known import KnownPredictor
     from know_hf.meta.collection import MetaDataSet, prepare_images
     from know_hf.meta.evaluation import evaluate_predictors
     from know_hf.meta.samples import split_trials
+    from know_hf.store import locked
     from know_hf.transfer.prepared import open_examples
 
     meta = MetaDataSet(options.meta)
     held_out = given.get("held_out_architectures", ["densenet"]), given.get("held_out_data", ["fashion_mnist"])
     names = split_trials(meta, *held_out).report
     folders = pairs(given.get("predictors", []), "predictors", "NAME=FOLDER")
+    check_output(given["output_dir"], meta.folder, *folders.values(), *given.get("data", []))
     predictors = {name: load_predictor(path, load_predictor_stages(path)) for name, path in folders.items()}
-    images = None
-    if "data" in given:
-        prepared = prepare_images(given["data"], meta.folder / "cache", 1000)
-        images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
-    predictors = predictors or {"known": KnownPredictor.default()}
-    print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())
+    with locked(given["output_dir"]):
+        images = None
+        if "data" in given:
+            prepared = prepare_images(given["data"], Path(given["output_dir"]) / "cache", 1000)
+            images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
+        predictors = predictors or {"known": KnownPredictor.default()}
+        print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())

@@ -7,11 +7,10 @@ their difference is the data's alone.
 
 import copy
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +22,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
-from know_hf.meta.shards import VERSION, check_format, read_shard
-from know_hf.meta.trials import TrialRun
-from know_hf.store import hash_file, write_json
+from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, read_shard, write_table
+from know_hf.meta.trials import TrialRun, make_in_turn, read_note
+from know_hf.records import check_fields, read_record
+from know_hf.store import write_json
 from know_hf.trajectory import TrajectoryError
-from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
+from know_hf.trajectory.kinds import PREDICTED_KINDS
 from know_hf.transfer.examples import as_it_is
 from know_hf.transfer.protocol import Advance
 
@@ -67,8 +67,14 @@ class BranchRun:
     @property
     def done(self) -> bool:
         """Whether they are there, or have nothing to start from."""
-        diverged = self.trial_run.done and "diverged" in json.loads(self.trial_run.note.read_text())
-        return diverged or self.note.exists()
+        if self.trial_run.done and "diverged" in read_note(self.trial_run.note):
+            return True
+        return self.note.exists() and ("diverged" in read_branch_note(self.note) or self.shard.exists())
+
+    @property
+    def shard(self) -> Path:
+        """The file of the branches' tensors."""
+        return self.folder / f"{self.trial_run.trial.name}.parquet"
 
     @property
     def ready(self) -> bool:
@@ -86,22 +92,31 @@ class BranchRun:
         """Raises if the branches that are there have another number of repetitions.
 
         Raises:
-            TrajectoryError: If they have.
+            TrajectoryError: If they have, or what is there is damaged.
         """
-        if self.note.exists() and (found := json.loads(self.note.read_text())["repetitions"]) != self.repetitions:
+        if self.note.exists() and (found := read_branch_note(self.note)["repetitions"]) != self.repetitions:
             raise TrajectoryError(
                 f"{self.note} was made with {found} repetitions, not {self.repetitions}: repeat that number, or take "
                 "another folder."
             )
 
     def run(self) -> None:
-        """Trains them; branches that diverge are noted and left out together."""
-        trial, work = self.trial_run.trial, self.trial_run.folder / "work" / f"{self.trial_run.trial.name}-branches"
+        """Trains them; branches that diverge are noted and left out together; see [`TrialRun.run`]."""
+        make_in_turn(self, self.work)
+
+    @property
+    def work(self) -> Path:
+        """The folder that they run in."""
+        return self.trial_run.folder / "work" / f"{self.trial_run.trial.name}-branches"
+
+    def make(self, work: Path) -> None:
+        """Trains them in a folder that no one else uses now."""
+        trial = self.trial_run.trial
         model, train, _ = self.trial_run.parts()
         args = self.trial_run.arguments(work)
         subsets = stage_subsets(train, args)
-        stages = list(read_shard(self.trial_run.folder / "data" / f"{trial.name}.parquet"))
-        own, live = copy.deepcopy(model.state_dict()), stored_names(model)
+        stages = list(read_shard(self.trial_run.shard))
+        own, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
         predicted = [tensor.tensor for tensor in stages if tensor.kind in PREDICTED_KINDS]
         rows, content = [], {"repetitions": self.repetitions}
         for stage, data in BRANCHES:
@@ -123,14 +138,21 @@ class BranchRun:
                     for name, values in state.items()
                 ]  # fmt: skip
         if "diverged" not in content:
-            path = self.folder / f"{trial.name}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".partial")
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd")
-            content["sha256"] = hash_file(temporary)
-            os.replace(temporary, path)
-        write_json(self.note, content)
-        shutil.rmtree(work, ignore_errors=True)
+            content["sha256"] = write_table(self.shard, pa.Table.from_pylist(rows, schema=SCHEMA))
+        write_json(self.note, content, shared=True)
+
+
+_REMEDY = "delete it and run `know-hf collect --branches` again, which makes it anew"
+
+
+def read_branch_note(path: Path) -> dict[str, Any]:
+    """Reads what became of a trial's branches: ``repetitions``, and either ``diverged`` or ``sha256`` of the file.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    note = read_record(path, {"repetitions": int}, _REMEDY)
+    return check_fields(path, note, {"diverged" if "diverged" in note else "sha256": str}, _REMEDY)
 
 
 def _train(model: nn.Module, args, subset) -> None:
@@ -149,7 +171,7 @@ def read_branches(path: Path) -> Iterator[tuple[str, int, int, np.ndarray]]:
     """
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise TrajectoryError(f"{path} is damaged: {error}") from error
     check_format(path, table.schema, SCHEMA)
     for name, stage, data, values in zip(

@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from know_hf.checks import check_output
 from know_hf.data import load_split
 from know_hf.hub.cards import meta_card
-from know_hf.meta.branches import BranchRun, read_branches
+from know_hf.meta.branches import BranchRun, read_branch_note, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
-from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, draw_trial
-from know_hf.reading import check_form, read_fields
-from know_hf.store import write_text
+from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, clear, draw_trial, read_note
+from know_hf.records import read_record
+from know_hf.sharing import sweep
+from know_hf.store import hash_file, write_text
 from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.examples import Examples
@@ -66,13 +68,7 @@ class MetaDataSet:
     def notes(self) -> list[dict[str, Any]]:
         """What became of every trial that ended, in order of their seeds."""
         paths = sorted((self.folder / "trials").glob("trial-*.json"))
-        found = []
-        for path in paths:
-            note = read_fields(path, _NOTE)
-            if "diverged" not in note:
-                check_form(note, _FINISHED, str(path))
-            found.append({**note, "name": path.stem})
-        return found
+        return [{**read_note(path), "name": path.stem} for path in paths]
 
     @property
     def trials(self) -> list[dict[str, Any]]:
@@ -88,7 +84,8 @@ class MetaDataSet:
     def card(self) -> str:
         """The README that describes the set."""
         times = [self.folder / "times" / f"{note['name']}.json" for note in self.trials]
-        seconds = sum(read_fields(path, {"seconds": float})["seconds"] for path in times if path.exists())
+        timed = [read_record(path, {"seconds": float}, "delete it") for path in times if path.exists()]
+        seconds = sum(note["seconds"] for note in timed)
         diverged = len(self.notes) - len(self.trials)
         return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
@@ -125,7 +122,8 @@ class MetaDataSet:
             Each tensor with all its stages.
 
         Raises:
-            TrajectoryError: As [`read_shard`], or if the trial has another number of stages than its set.
+            TrajectoryError: As [`read_shard`], or if the trial has another number of stages than its set, or the file
+                is not the one that its note describes.
         """
         for tensor in read_shard(self.path(name)):
             if len(tensor.values) != STAGES:
@@ -134,12 +132,18 @@ class MetaDataSet:
                 )
             if kinds is None or tensor.kind in kinds:
                 yield tensor
+        self._check(self.path(name), next((note for note in self.trials if note["name"] == name), {}))
+
+    def _check(self, path: Path, note: Mapping[str, Any]) -> None:
+        """Raises if a file is whole, but another than was noted: of its bytes nothing else would tell."""
+        if hash_file(path) != note.get("sha256"):
+            raise TrajectoryError(f"{path} is damaged: it is not the file that its note describes; collect it again.")
 
     @cached_property
     def branches(self) -> dict[str, dict[str, Any]]:
         """Trial → what became of its branches, for the trials that have any."""
         paths = sorted((self.folder / "branches").glob("trial-*.json"))
-        notes = {path.stem: read_fields(path, {}) for path in paths}
+        notes = {path.stem: read_branch_note(path) for path in paths}
         return {name: note for name, note in notes.items() if "diverged" not in note}
 
     def read_branches(self, name: str) -> dict[str, dict[tuple[int, int], np.ndarray]]:
@@ -157,8 +161,10 @@ class MetaDataSet:
         if name not in self.branches:
             raise TrajectoryError(f"{self.folder}: {name} has no branches; `know-hf collect --branches 1` makes them.")
         found: dict[str, dict[tuple[int, int], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
-        for tensor, stage, data, values in read_branches(self.folder / "branches" / f"{name}.parquet"):
+        path = self.folder / "branches" / f"{name}.parquet"
+        for tensor, stage, data, values in read_branches(path):
             found[tensor][stage, data].append(values)
+        self._check(path, self.branches[name])
         return {tensor: {key: np.stack(rows) for key, rows in own.items()} for tensor, own in found.items()}
 
 
@@ -177,7 +183,8 @@ def collect(
     """Runs trials of progressive forgetting and keeps all their stages.
 
     Each trial is decided by its seed alone. What is done is not done again, so a stopped collection continues, and
-    several machines may fill one folder, or folders to be merged, with different seeds. Under ``accelerate launch``
+    several machines may fill one folder, or folders to be merged, with different seeds; a trial that two of them are to
+    make is made by one, and the other waits for it. Under ``accelerate launch``
     every process takes its share of the trials.
 
     Args:
@@ -196,8 +203,10 @@ def collect(
         The [`MetaDataSet`], once all processes are through.
 
     Raises:
+        FileExistsError: If the folder is, or lies in, one of the data sets.
         FileNotFoundError: If a data set cannot be found.
-        TrajectoryError: If the folder holds trials or branches of the same seeds that were made otherwise.
+        TrajectoryError: If the folder holds trials or branches of the same seeds that were made otherwise, or a note
+            is damaged.
         ValueError: If a name is unknown, or a data set is too small or has other than ten classes.
 
     Source: paper section 5.1; true progressive fine-tuning by the ForgettingTrainer.
@@ -210,10 +219,14 @@ def collect(
         raise ValueError(f"Unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}.")
     if trials < 1 or not data:
         raise ValueError(f"Nothing to collect: {trials} trials on {len(data)} data sets.")
+    check_output(output_dir, *data)
     output_dir = Path(output_dir)
     state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
     with state.main_process_first():
-        images = prepare_images(data, output_dir / "cache", examples[1])
+        if state.is_main_process:
+            for part in ("", "cache", "trials", "times", "data", "branches"):
+                sweep(output_dir / part)
+        images = prepare_images(data, output_dir / "cache", examples[1], shared=True)
     seeds = range(first_seed, first_seed + trials)
     drawn = [draw_trial(seed, list(images), architectures, examples, epochs) for seed in seeds]
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
@@ -222,6 +235,8 @@ def collect(
     branching = [BranchRun(run, branches) for run in runs] if branches else []
     for run in [*runs, *branching]:
         run.check()
+        if run.done and state.is_main_process:  # a process that was killed after its last file left them
+            clear(run.work)
     launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
     with Workers(processes, launched) as workers:
         share = slice(state.process_index, None, state.num_processes)
@@ -229,17 +244,28 @@ def collect(
     state.wait_for_everyone()
     found = MetaDataSet(output_dir)
     if state.is_main_process:
-        write_text(output_dir / "README.md", found.card())
+        _write_card(found)
     return found
 
 
-def prepare_images(data: Sequence[str], cache_dir: Path, largest: int) -> dict[str, tuple[Path, Path]]:
+def _write_card(meta: MetaDataSet) -> None:
+    """Writes the README; again where another machine finished a trial meanwhile, whose README this one replaced."""
+    text, written = meta.card(), None
+    while text != written:
+        write_text(meta.folder / "README.md", text, shared=True)
+        text, written = MetaDataSet(meta.folder).card(), text
+
+
+def prepare_images(
+    data: Sequence[str], cache_dir: Path, largest: int, shared: bool = False
+) -> dict[str, tuple[Path, Path]]:
     """Prepares the images of every data set once.
 
     Args:
         data: Hub ids or folders of image data sets with ten classes.
         cache_dir: Folder for the prepared images.
         largest: Training examples that a trial may need.
+        shared: Whether other machines may be preparing the same.
 
     Returns:
         Last part of each name → files of training and test examples, for [`open_examples`].
@@ -253,7 +279,7 @@ def prepare_images(data: Sequence[str], cache_dir: Path, largest: int) -> dict[s
         train, test = (load_split(source, part) for part in ("train", "test"))
         columns = _columns(source, train, largest)
         parts = (train.select(range(largest)), test.select(range(min(TEST_EXAMPLES, len(test)))))
-        found[name] = tuple(_prepare(part, columns, cache_dir, name) for part in parts)
+        found[name] = tuple(_prepare(part, columns, cache_dir, name, shared) for part in parts)
     return found
 
 
@@ -296,10 +322,10 @@ def _columns(source: str, train, needed: int) -> Columns:
     return columns
 
 
-def _prepare(part, columns: Columns, cache_dir: Path, name: str) -> Path:
+def _prepare(part, columns: Columns, cache_dir: Path, name: str, shared: bool = False) -> Path:
     colour = part[0][columns.inputs[0]].mode not in ("L", "1")
     like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
-    return prepare(part, cache_dir, like, None, columns, image_size=SIDE, name=f"images of {name}")
+    return prepare(part, cache_dir, like, None, columns, image_size=SIDE, name=f"images of {name}", shared=shared)
 
 
 def open_task(images: Mapping[str, Path], meta: MetaDataSet, name: str) -> Examples:

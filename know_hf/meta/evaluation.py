@@ -10,11 +10,12 @@ from know_hf.enrichment.methods import predictor_parameters
 from know_hf.known import KnownPredictor
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.networks import NETWORKS
+from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
 from know_hf.report.tables import number, table
 from know_hf.retrodiction import METHODS, retrodict
 from know_hf.store import write_json, write_text
-from know_hf.trajectory.kinds import PREDICTED_KINDS, stored_names
+from know_hf.trajectory.kinds import PREDICTED_KINDS
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.metrics import network_score
 
@@ -147,7 +148,8 @@ def functional_scores(
         train, test = images[settings[trial]["data_set"]]
         channels = train.inputs["pixel_values"].shape[1]
         model = NETWORKS[settings[trial]["architecture"]](channels, settings[trial]["width"])
-        live, tensors = stored_names(model), list(meta.read(trial, None))
+        tensors = list(meta.read(trial, None))
+        live = check_tensors(meta.path(trial), tensors, model)
         states = {f"stage-{i}": {t.tensor: torch.from_numpy(t.values[i]) for t in tensors} for i in (0, 1)}
         for name, reader in readers.items():
             state = dict(states["stage-1"])

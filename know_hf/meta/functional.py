@@ -22,10 +22,10 @@ from know_hf.meta.collection import MetaDataSet, open_task, prepare_unseen
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.progress import Progress
 from know_hf.meta.samples import Split
+from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
 from know_hf.trajectory import to_history
-from know_hf.trajectory.kinds import stored_names
 from know_hf.transfer.examples import Examples
 
 #: Trials that an epoch is judged by, at most.
@@ -62,10 +62,9 @@ class LiveTrial:
         self.sign = settings["optimizer"] != "sgd"
         channels = images.inputs["pixel_values"].shape[1]
         self.model: nn.Module = NETWORKS[settings["architecture"]](channels, settings["width"]).to(device).train()
-        live, self.device = stored_names(self.model), device
-        self.tensors = [
-            (live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values).to(device)) for t in meta.read(name, None)
-        ]
+        stored, self.device = list(meta.read(name, None)), device
+        live = check_tensors(meta.path(name), stored, self.model)
+        self.tensors = [(live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values).to(device)) for t in stored]
 
     def state(self, stage: int) -> dict[str, Tensor]:
         """Every floating-point tensor of a stage."""
@@ -143,7 +142,7 @@ class FunctionalTraining:
         settings: FunctionalSettings, seed: int, work: Path,
     ):  # fmt: skip
         self.predictor, self.settings, self.seed = predictor, settings, seed
-        images = prepare_unseen(data, meta.folder / "cache")
+        images = prepare_unseen(data, work / "cache")
 
         def live(names: Sequence[str]) -> list[LiveTrial]:
             return [LiveTrial(meta, name, open_task(images, meta, name), predictor.device) for name in names]

@@ -6,8 +6,8 @@ first of them is Θ^0, trained on all the data.
 """
 
 import json
-import os
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import nn
 
-from know_hf.store import hash_file
+from know_hf.store import hash_file, writing
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.checkpoint import PREDICTABLE
+from know_hf.trajectory.kinds import stored_names
 
+#: What pyarrow raises of files that are damaged or none.
+DAMAGES = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
 #: Of the format; readers refuse what is newer.
 VERSION = 1
 
@@ -88,12 +92,18 @@ def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
                     "shape": list(trajectory.tensors[name].shape), "stages": list(trajectory.read(name).numpy()),
                 }
             )  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary, compression="zstd", row_group_size=16)
-    digest = hash_file(temporary)
-    os.replace(temporary, path)
-    return digest
+    return write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=16)
+
+
+def write_table(path: Path, table: pa.Table, **options) -> str:
+    """Writes a Parquet file, whole or not at all, also where other machines write it too; returns its SHA-256.
+
+    Raises:
+        OSError: If it cannot be written, for example because the disk is full.
+    """
+    with writing(path, shared=True) as beside:
+        pq.write_table(table, beside, compression="zstd", **options)
+        return hash_file(beside)
 
 
 def read_shard(path: Path) -> Iterator[TensorStages]:
@@ -108,24 +118,51 @@ def read_shard(path: Path) -> Iterator[TensorStages]:
             for batch in file.iter_batches(batch_size=16):
                 for row in range(batch.num_rows):
                     yield _tensor(path, batch, row)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGES as error:
         raise TrajectoryError(f"{path} is damaged: {error}") from error
 
 
 def check_format(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
     """Raises if a Parquet file of a meta-data set is none, or of a format that this version does not read."""
-    version = json.loads((found.metadata or {}).get(b"know_hf", b"{}")).get("version")
+    try:
+        own = json.loads((found.metadata or {}).get(b"know_hf", b"{}"))
+    except (ValueError, RecursionError):
+        own = None
+    version = own.get("version") if isinstance(own, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise TrajectoryError(f"{path} has format version {version}, this know-hf reads {VERSION}: upgrade know-hf.")
-    if version is None or found.names != expected.names:
+    if version is None or found.names != expected.names or found.types != expected.types:
         raise TrajectoryError(f"{path} is no shard of a meta-data set, or of another kind.")
+
+
+def check_tensors(path: Path, tensors: Sequence[TensorStages], model: nn.Module) -> dict[str, str]:
+    """Raises if tensors of a shard are not those of the network that its trial was run on.
+
+    Returns:
+        Name of every stored tensor → its name in the live model.
+
+    Raises:
+        TrajectoryError: If one is missing, unknown or of another shape.
+    """
+    live, own = stored_names(model), model.state_dict()
+    wanted = {name: tuple(own[key].shape) for name, key in live.items() if own[key].is_floating_point()}
+    found = {tensor.tensor: tensor.shape for tensor in tensors}
+    if other := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
+        raise TrajectoryError(f"{path}: tensor {other[0][:80]!r} is not as the trial's network has it.")
+    return live
 
 
 def _tensor(path: Path, batch: pa.RecordBatch, row: int) -> TensorStages:
     plain = {name: batch.column(name)[row].as_py() for name in SCHEMA.names if name != "stages"}
     listed = batch.column("stages")[row].values
+    if listed is None or listed.null_count or None in (*plain.values(), *(plain["shape"] or ())):
+        raise TrajectoryError(f"{path} is damaged: a tensor lacks its name, shape, settings or stages.")
     stages = [listed[i].values.to_numpy() for i in range(len(listed))]
     if len({len(stage) for stage in stages}) != 1:
         raise TrajectoryError(f"{path}: tensor {plain['tensor']!r} has stages of unequal lengths.")
+    if min(plain["shape"], default=1) < 0 or math.prod(plain["shape"]) != len(stages[0]):
+        raise TrajectoryError(f"{path}: tensor {plain['tensor']!r} has {len(stages[0])} values, not {plain['shape']}.")
+    if not 0 < plain["sampling_ratio"] < 1:
+        raise TrajectoryError(f"{path}: sampling_ratio is {plain['sampling_ratio']!r}, not between 0 and 1.")
     own = {name: plain.pop(name) for name in ("tensor", "layer", "kind", "shape")}
     return TensorStages(plain, own["tensor"], own["layer"], own["kind"], tuple(own["shape"]), np.stack(stages))

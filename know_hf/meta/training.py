@@ -2,15 +2,18 @@
 
 import json
 import math
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from know_hf.checks import check_splits
+from know_hf.checks import check_output, check_splits
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
@@ -19,9 +22,10 @@ from know_hf.known.threads import one_thread
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_table
 from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
-from know_hf.meta.progress import Progress
+from know_hf.meta.progress import Progress, has_ended, read_state
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
-from know_hf.store import hash_file, locked, write_json, write_text
+from know_hf.records import read_record
+from know_hf.store import as_os_error, hash_file, locked, partial_name, remove, write_json, write_text, writing
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.workers import Workers, advance
 
@@ -108,7 +112,8 @@ def meta_train(
         trials, of the predictor and of all methods (see [`retrodiction_errors`]).
 
     Raises:
-        TrajectoryError: If the meta-data are damaged, or the folder holds another training.
+        FileExistsError: If the folder is another model's, or is or lies in one of the inputs.
+        TrajectoryError: If the meta-data or the progress are damaged, or the folder holds another training.
         ValueError: If nothing is left to train on, choose by or report on, or too little.
 
     Source: paper section 5.1.
@@ -135,8 +140,11 @@ def meta_train(
     }
     if settings.target != "stage":
         described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in trained_on}
+    check_output(output_dir, meta.folder, *data)
+    work = output_dir / "training"
+    if (output_dir / "config.json").exists() and not (work / "settings.json").exists():
+        raise FileExistsError(f"{output_dir} is another model's folder; choose another output_dir.")
     with locked(output_dir):
-        work = output_dir / "training"
         _same_training(work / "settings.json", described)
         jobs = [KindTraining(kind, meta.folder, split, config, settings, work) for kind in config.kinds]
         with Workers(min(processes, len(jobs))) as workers:
@@ -148,17 +156,34 @@ def meta_train(
             predictor.to(training_device())
             with one_thread():
                 FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
-        predictor.cpu().save_pretrained(output_dir)
-        result = {
-            **described,
-            "weights": hash_file(output_dir / "model.safetensors"),
-            "epochs": {job.kind: job.state for job in jobs},
-            "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
-        }
-        write_json(output_dir / RESULT, result)
-        size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
-        write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
+        with _stored(predictor.cpu(), work / "predictor") as files:
+            result = {
+                **described,
+                "weights": hash_file(files["model.safetensors"]),
+                "epochs": {job.kind: job.state for job in jobs},
+                "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
+            }
+            size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
+            write_json(output_dir / RESULT, result)
+            write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
+            # The configuration last: without it the folder is no predictor.
+            for name in sorted(files, key=lambda name: name == "config.json"):
+                with writing(output_dir / name) as beside:
+                    shutil.copyfile(files[name], beside)
     return result
+
+
+@contextmanager
+def _stored(predictor: KnownPredictor, folder: Path) -> Iterator[dict[str, Path]]:
+    """Stores a predictor beside a folder's name, for the time of the block: name → file."""
+    beside = partial_name(folder)
+    remove(beside)
+    try:
+        predictor.save_pretrained(beside)
+    except SafetensorError as error:
+        raise as_os_error(error, beside) from error
+    yield {path.name: path for path in sorted(beside.iterdir())}
+    remove(beside)
 
 
 _SIZES = (
@@ -189,16 +214,14 @@ class KindTraining:
     @property
     def done(self) -> bool:
         """Whether it was trained to its end."""
-        return self._end.exists()
+        state = read_state(self.work, self.kind)
+        return state is not None and has_ended(state, self.settings.epochs, self.settings.patience)
 
     @property
     def state(self) -> dict[str, Any]:
         """What came of every epoch: ``history`` of training loss and choice score, ``best_epoch``, and ``best``."""
-        return json.loads((self.work / f"{self.kind}.json").read_text())
-
-    @property
-    def _end(self) -> Path:
-        return self.work / f"{self.kind}-done"
+        state = read_state(self.work, self.kind)
+        return {name: value for name, value in state.items() if name != "files"}
 
     def load_best(self, network: nn.Module) -> None:
         """Puts the best epoch's weights into a network of this kind."""
@@ -209,22 +232,19 @@ class KindTraining:
         with one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
             device = training_device()
             network = _initial(self.config, self.settings.seed).network(self.kind).to(device)
-            progress = self._progress(network)
-            if not progress.ended:
-                meta = MetaDataSet(self.meta)
-                train, choice = (
-                    Samples(meta, names, self.kind, self.config, self.settings.target, device)
-                    for names in (self.split.train, self.split.choice)
+            progress, meta = self._progress(network), MetaDataSet(self.meta)
+            train, choice = (
+                Samples(meta, names, self.kind, self.config, self.settings.target, device)
+                for names in (self.split.train, self.split.choice)
+            )
+            if (found := len(train.values)) < FEWEST_VALUES:
+                raise ValueError(
+                    f"The {len(self.split.train)} trials to train on hold {found} values of kind {self.kind}; at "
+                    f"least {FEWEST_VALUES} are needed: collect more trials."
                 )
-                if (found := len(train.values)) < FEWEST_VALUES:
-                    raise ValueError(
-                        f"The {len(self.split.train)} trials to train on hold {found} values of kind {self.kind}; at "
-                        f"least {FEWEST_VALUES} are needed: collect more trials."
-                    )
-                judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
-                while not progress.ended:
-                    progress.finish_epoch(self._epoch(network, progress, train), self._score(network, judged))
-            write_text(self._end, "")
+            judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
+            while not progress.ended:
+                progress.finish_epoch(self._epoch(network, progress, train), self._score(network, judged))
 
     def _progress(self, network: nn.Module) -> Progress:
         settings = self.settings
@@ -297,7 +317,7 @@ def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
 def _same_training(path: Path, described: dict[str, Any]) -> None:
     described = json.loads(json.dumps(described))
     if path.exists():
-        found = json.loads(path.read_text())
+        found = read_record(path, {}, "choose another output_dir")
         if different := [name for name in described if found.get(name) != described[name]]:
             raise TrajectoryError(
                 f"{path.parent.parent} holds another training (different {', '.join(different)}); choose another "

@@ -1,11 +1,10 @@
 """One trial: a small network trained, then forgetting through seven stages, with settings drawn from a seed."""
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import write_shard
+from know_hf.records import check_fields, read_record
+from know_hf.sharing import done_with, turn
 from know_hf.store import write_json
 from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.trajectory import Trajectory, TrajectoryError
@@ -70,7 +71,11 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of the trial's files."""
-        return f"trial-{self.seed:06d}"
+        return _name(self.seed)
+
+
+def _name(seed: int) -> str:
+    return f"trial-{seed:06d}"
 
 
 def draw_trial(
@@ -134,16 +139,21 @@ class TrialRun:
 
     @property
     def done(self) -> bool:
-        """Whether the trial ended, well or diverged."""
-        return self.note.exists()
+        """Whether the trial ended, well or diverged, and what it made is there."""
+        return self.note.exists() and ("diverged" in read_note(self.note) or self.shard.exists())
+
+    @property
+    def shard(self) -> Path:
+        """The file of the trial's tensors."""
+        return self.folder / "data" / f"{self.trial.name}.parquet"
 
     def check(self) -> None:
         """Raises if a trial of that seed is there that was drawn otherwise.
 
         Raises:
-            TrajectoryError: If it is.
+            TrajectoryError: If it is, or what is there is damaged.
         """
-        if self.done and (found := json.loads(self.note.read_text())["settings"]) != asdict(self.trial):
+        if self.note.exists() and (found := read_note(self.note)["settings"]) != asdict(self.trial):
             different = [name for name, value in asdict(self.trial).items() if found.get(name) != value]
             raise TrajectoryError(
                 f"{self.folder} holds another {self.trial.name} (different {', '.join(different)}): take the same "
@@ -158,6 +168,11 @@ class TrialRun:
         """Examples to train on, in all."""
         r = self.trial.sampling_ratio
         return self.trial.examples * self.trial.epochs * (1 - r**STAGES) / (1 - r)
+
+    @property
+    def work(self) -> Path:
+        """The folder that it runs in."""
+        return self.folder / "work" / self.trial.name
 
     def parts(self) -> tuple[nn.Module, Examples, Examples]:
         """The network with its initial values, its training data D^0, and the test data.
@@ -189,8 +204,15 @@ class TrialRun:
         return ForgettingArguments(str(work), **{**own, **changed})
 
     def run(self) -> None:
-        """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out."""
-        trial, work = self.trial, self.folder / "work" / self.trial.name
+        """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out.
+
+        Where another machine has the same trial in hand, it is waited for, not done twice.
+        """
+        make_in_turn(self, self.work)
+
+    def make(self, work: Path) -> None:
+        """Runs it in a folder that no one else uses now."""
+        trial = self.trial
         begun = time.perf_counter()
         model, train, test = self.parts()
         trainer = ForgettingTrainer(
@@ -210,9 +232,58 @@ class TrialRun:
             trajectory = Trajectory.load(work)
             content["scores"] = [stage.metrics["eval_score"] for stage in trajectory.record.stages]
             content["parameters"] = trajectory.record.model["parameters"]
-            content["sha256"] = write_shard(self.folder / "data" / f"{trial.name}.parquet", trial, trajectory)
+            content["sha256"] = write_shard(self.shard, trial, trajectory)
         # Beside the note, so that two runs with one seed give the same bytes.
         seconds = {"seconds": time.perf_counter() - begun}
-        write_json(self.folder / "times" / f"{trial.name}.json", seconds, indent=None)
-        write_json(self.note, content)
-        shutil.rmtree(work)
+        write_json(self.folder / "times" / f"{trial.name}.json", seconds, indent=None, shared=True)
+        write_json(self.note, content, shared=True)
+
+
+def make_in_turn(run, work: Path) -> None:
+    """Makes what no other machine has in hand, or waits and looks whether that made it; its work folder goes.
+
+    Args:
+        run: A [`TrialRun`], or anything else with its ``check``, ``done`` and ``make``.
+        work: Its work folder.
+    """
+    lock = work.with_name(f"{work.name}.lock")
+    with turn(lock):
+        run.check()
+        if not run.done:
+            run.make(work)
+        clear(work)
+
+
+def clear(work: Path) -> None:
+    """Deletes the work folder of something that is made, and the lock file beside it."""
+    shutil.rmtree(work, ignore_errors=True)  # who made it may be deleting it as well
+    done_with(work.with_name(f"{work.name}.lock"))
+
+
+_REMEDY = "delete it and run `know-hf collect` again, which makes it anew"
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Reads what became of a trial.
+
+    Returns:
+        ``settings``, and either ``diverged`` or ``scores``, ``parameters`` and ``sha256`` of the file.
+
+    Raises:
+        TrajectoryError: If it is damaged, or of a trial that cannot be.
+    """
+    note = read_record(path, {"settings": dict}, _REMEDY)
+    settings = check_fields(path, note["settings"], {f.name: f.type for f in fields(Trial)}, _REMEDY)
+    ended = {"diverged": str} if "diverged" in note else {"scores": list[float], "parameters": int, "sha256": str}
+    check_fields(path, note, ended, _REMEDY)
+    network = settings["architecture"]
+    if network not in NETWORKS:
+        raise TrajectoryError(
+            f"{path}: network {network[:60]!r} is not known; upgrade know-hf, or leave the trial out."
+        )
+    # Wider ones were never drawn; what is built here must not fill the memory.
+    sound = 1 <= settings["width"] <= 256 and 0 < settings["sampling_ratio"] < 1 and settings["seed"] >= 0
+    sound = sound and 0 < settings["learning_rate"] < math.inf and _name(settings["seed"]) == path.stem
+    if not sound or len(note.get("scores", range(STAGES))) != STAGES:
+        raise TrajectoryError(f"{path} is damaged: there is no such trial; {_REMEDY}.")
+    return note

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.models import check_timm
+from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import METHODS, check_method
 from know_hf.store import write_json
 from know_hf.tasks import get_task
@@ -48,6 +48,10 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
         check_method(method, stages, ["fc"], setting.steps, own)
     for further in predictors.values():
         load_predictor(further, stages)
+    arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
+    if twice := [name for name in predictors if arms.count(name) > 1 or name == "naive"]:
+        raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
+    check_file_names(arms, f"{setting.name}: the methods, controls and predictors")
     if source.model is not None:
         check_model(source.model)
     elif "timm" in source.architecture:
@@ -152,12 +156,12 @@ class Bench:
 
     def _predict(self, arm: str, method: str, steps: int | None = None, **options) -> None:
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
-        folder = self.folder / "arms" / re.sub(r"[^\w.-]+", "_", arm)
+        folder = self.folder / "arms" / file_name(arm)
         begun, timing = time.perf_counter(), folder / "seconds.json"
         made = enrich(self.trajectory, folder, retrodictor=method, steps=steps, **options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
-        self.seconds[arm] = json.loads(timing.read_text())["seconds"]
+        self.seconds[arm] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
         self.arms |= {arm if steps == 1 else f"{arm} {step}": path for step, path in made.items()}
         window = self.trajectory.self_check_window()
         if window is not None and "parameters" not in options:
@@ -188,7 +192,7 @@ class Bench:
             "retrodicted": self.retrodicted,
         }
         content = {
-            part: {name: str(path.relative_to(self.root)) for name, path in paths.items()}
+            part: {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
             for part, paths in parts.items()
         }
         write_json(self.folder / "setting.json", {**content, "seconds": self.seconds})

@@ -4,14 +4,17 @@ import json
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from know_hf.checks import check_output
 from know_hf.forgetting.recipe import versions
+from know_hf.records import read_record
 from know_hf.store import locked, write_json
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.bench import Bench, check_names
-from know_hf.transfer.outcome import LaboratoryResult
+from know_hf.transfer.outcome import LaboratoryResult, read_wall
 from know_hf.transfer.recipe import Recipe
 from know_hf.transfer.workers import Workers
 
@@ -35,6 +38,7 @@ def run_recipe(
         What came out; ``know_hf.report`` renders it.
 
     Raises:
+        FileExistsError: If the folder is, or lies in, an input.
         FileNotFoundError: If data, a model or a predictor cannot be found.
         TrajectoryError: If the folder holds another experiment.
         ValueError: If the recipe does not fit its data.
@@ -46,7 +50,10 @@ def run_recipe(
         >>> from know_hf.transfer.recipe import load_recipe
         >>> run_recipe(load_recipe("examples/recipes/table1.yaml", "cpu"), "runs/table1")  # doctest: +SKIP
     """
-    output_dir = Path(output_dir)
+    output_dir, given = Path(output_dir), [setting.pretraining.model for setting in recipe.settings]
+    data = [part.dataset for s in recipe.settings for part in (s.pretraining, s.transfer) if part is not None]
+    named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
+    check_output(output_dir, *(source for source in named if isinstance(source, (str, Path))))
     with locked(output_dir), _Clock(output_dir / "wall.json"), Workers(recipe.processes) as workers:
         _same_recipe(output_dir / "recipe.json", recipe)
         for setting in recipe.settings:  # all of them, before anything is loaded
@@ -72,7 +79,8 @@ def run_recipe(
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         return
-    described, found = json.loads(json.dumps(asdict(recipe))), json.loads(path.read_text())["recipe"]
+    described = json.loads(json.dumps(asdict(recipe)))
+    found = read_record(path, {"recipe": dict}, "choose another output_dir")["recipe"]
     different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
     if different:
         raise TrajectoryError(
@@ -91,21 +99,23 @@ class _Clock:
 
     def __init__(self, path: Path):
         self.path, self.stopped = path, threading.Event()
-        self.before = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
+        self.before = read_wall(path) if path.exists() else 0.0
         self.thread = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self):
         self.begun = time.perf_counter()
         self.thread.start()
 
-    def __exit__(self, *error):
+    def __exit__(self, error, *_):
         self.stopped.set()
         self.thread.join()
-        self._write()
+        with suppress(*([OSError] if error else [])):  # what ended the run is what has to be said
+            self._write()
 
     def _tick(self):
         while not self.stopped.wait(5.0):
-            self._write()
+            with suppress(OSError):  # of a full disk others speak, whose files count
+                self._write()
 
     def _write(self):
         seconds = self.before + time.perf_counter() - self.begun

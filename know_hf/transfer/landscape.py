@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from know_hf.progress import progress_bar
-from know_hf.reading import read_fields
+from know_hf.records import check_fields, read_record
 from know_hf.store import write_json
 from know_hf.tasks import Task
-from know_hf.trajectory import Trajectory
+from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.kinds import stored_names
 from know_hf.trajectory.plane import Plane, all_stages, plane_parameters
 from know_hf.transfer.examples import Examples
@@ -35,13 +35,19 @@ class Landscape:
 
     @classmethod
     def load(cls, path: Path) -> "Landscape":
-        """Reads what [`save`] wrote; files of know-hf before it drew other scores call them ``accuracy``."""
-        rows = list[list[float]] | None
-        found = read_fields(path, {"x": list[float], "y": list[float], "accuracy": rows, "scores": rows})
-        x, y, scores = (found.get(n) for n in ("x", "y", "accuracy" if found.get("accuracy") else "scores"))
-        if not scores or not x or len(scores) != len(y) or any(len(row) != len(x) for row in scores):
-            raise ValueError(f"{path}: there is not one score for every place of its grid.")
-        return cls(np.array(x), np.array(y), np.array(scores))
+        """Reads what [`save`] wrote; files of know-hf before it drew other scores call them ``accuracy``.
+
+        Raises:
+            TrajectoryError: If it is damaged.
+        """
+        remedy = "delete it and run again, which draws it anew"
+        found = read_record(path, {"x": list[float], "y": list[float]}, remedy)
+        name = "accuracy" if "accuracy" in found else "scores"
+        scores = check_fields(path, found, {name: list[list[float]]}, remedy)[name]
+        sizes = {len(row) for row in scores}
+        if len(scores) != len(found["y"]) or sizes != {len(found["x"])}:
+            raise TrajectoryError(f"{path} is damaged: its scores are of another grid; {remedy}.")
+        return cls(*(np.array(found[part]) for part in ("x", "y", name)))
 
 
 def score_landscape(

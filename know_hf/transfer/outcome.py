@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from know_hf.enrichment.methods import STEP_NAME
-from know_hf.reading import read_fields
+from know_hf.records import file_name, read_record
+from know_hf.store import inside
 from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
@@ -13,11 +14,6 @@ from know_hf.transfer.landscape import Landscape
 from know_hf.transfer.pretraining import read_logs
 from know_hf.transfer.recipe import Recipe, Setting
 from know_hf.transfer.result import TransferResult
-
-_PLACES = dict[str, str]
-# What is read of an experiment's files.
-_SETTING = {"runs": _PLACES, "arms": _PLACES, "retrodicted": _PLACES, "seconds": dict[str, float]}
-_RECIPE = {"name": str, "settings": list[dict]}
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,18 @@ class SettingResult:
 
     @classmethod
     def load(cls, setting: Setting, root: Path) -> "SettingResult":
-        """Reads what a finished setting left."""
+        """Reads what a finished setting left.
+
+        Raises:
+            TrajectoryError: If it is not finished, or damaged.
+            ValueError: If it names folders outside of the experiment's.
+        """
         folder = setting_folder(root, setting)
-        found = read_fields(folder / "setting.json", _SETTING)
-        paths = {part: {n: root / p for n, p in found[part].items()} for part in ("runs", "arms", "retrodicted")}
+        kinds = {part: dict[str, str] for part in ("runs", "arms", "retrodicted")}
+        found = read_record(folder / "setting.json", {**kinds, "seconds": dict[str, float]}, _REMEDY)
+        paths = {part: {n: inside(root, p) for n, p in found[part].items()} for part in kinds}
+        if "forgetting" not in paths["runs"] or "naive" not in paths["arms"]:
+            raise TrajectoryError(f"{folder / 'setting.json'} is damaged: it names no forgetting; {_REMEDY}.")
         drawn = folder / "landscape.json"
         return cls(
             setting=setting,
@@ -104,17 +108,16 @@ class LaboratoryResult:
         """Reads a finished experiment.
 
         Raises:
-            TrajectoryError: If the folder is not one, or not finished.
+            TrajectoryError: If the folder is not one, not finished, or damaged.
+            ValueError: If it names folders outside of it.
         """
         root = Path(output_dir)
-        try:
-            recipe = Recipe.from_dict(read_fields(root / "recipe.json", {"recipe": _RECIPE})["recipe"])
-            settings = [SettingResult.load(setting, root) for setting in recipe.settings]
-            wall = read_fields(root / "wall.json", {"seconds": float})["seconds"]
-        except FileNotFoundError as error:
-            raise TrajectoryError(f"{root} is no finished experiment: {error.filename} is missing.") from error
-        except ValueError as error:
-            raise TrajectoryError(f"{root} holds no experiment that can be read: {error}") from error
+        for name in ("recipe.json", "wall.json"):
+            if not (root / name).exists():
+                raise TrajectoryError(f"{root} is no finished experiment: {root / name} is missing.")
+        recipe = read_recipe_record(root / "recipe.json")
+        settings = [SettingResult.load(setting, root) for setting in recipe.settings]
+        wall = read_wall(root / "wall.json")
         folders = {folder for result in settings for folder in result.runs.values()}
         training = sum(log["training"] for folder in folders for log in read_logs(folder))
         training += sum(r["training"] for s in settings if s.comparison for r in s.comparison.runs.values())
@@ -128,7 +131,35 @@ class LaboratoryResult:
 
 def setting_folder(root: Path, setting: Setting) -> Path:
     """Where a setting keeps its arms and fine-tunings."""
-    return root / "settings" / re.sub(r"[^\w.-]+", "_", setting.name)
+    return root / "settings" / file_name(setting.name)
+
+
+_REMEDY = "run the recipe again, which writes it anew"
+
+
+def read_recipe_record(path: Path) -> Recipe:
+    """Reads what an experiment is.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    found = read_record(path, {"recipe": dict}, "choose another output_dir")["recipe"]
+    try:
+        return Recipe.from_dict(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TrajectoryError(f"{path} is damaged: it holds no recipe ({error}); choose another output_dir.") from error
+
+
+def read_wall(path: Path) -> float:
+    """Reads how many seconds an experiment has taken.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    seconds = read_record(path, {"seconds": float}, "delete it; the time so far is then not counted")["seconds"]
+    if not 0 <= seconds < float("inf"):
+        raise TrajectoryError(f"{path} is damaged: seconds is {seconds}; delete it, the time so far is not counted.")
+    return seconds
 
 
 def stages_read(folder: Path, setting: Setting) -> Trajectory:

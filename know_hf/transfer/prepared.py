@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from know_hf.data import make_preprocessing
@@ -16,11 +17,21 @@ from know_hf.progress import progress_bar
 from know_hf.store import write_tensors
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import label_lookup
+from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.examples import Examples
 
 
 def prepare(
-    dataset, cache_dir: Path, model, source, columns: Columns, *, image_size=None, max_length=None, name: str = "data"
+    dataset,
+    cache_dir: Path,
+    model,
+    source,
+    columns: Columns,
+    *,
+    image_size=None,
+    max_length=None,
+    name: str = "data",
+    shared: bool = False,
 ) -> Path:
     """Preprocesses a data set as a model wants it, unless that was done before.
 
@@ -33,6 +44,7 @@ def prepare(
         image_size: As for [`enrich_pretrained`].
         max_length: As for [`enrich_pretrained`].
         name: For the progress bar.
+        shared: Whether other machines may be preparing the same.
 
     Returns:
         A safetensors file for [`open_examples`].
@@ -55,14 +67,26 @@ def prepare(
     digest = hashlib.sha256(json.dumps([describe_dataset(dataset), asdict(columns)]).encode())
     if get_task(columns.task).one_class and (lookup := label_lookup(dataset, columns)):
         digest.update(repr(lookup).encode())  # what the labels mean is not in the rows
-    for key, values in sorted(tensors([slice(0, 8)]).items()):
+    first = tensors([slice(0, 8)])
+    for key, values in sorted(first.items()):
         digest.update(repr((key, values.shape, values.dtype)).encode() + values.numpy().tobytes())
     path = cache_dir / f"{digest.hexdigest()[:20]}.safetensors"
-    if not path.exists():
+    if not _is_whole(path, first):
         starts = progress_bar(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
         made = tensors(slice(start, start + 512) for start in starts)
-        write_tensors(path, made)
+        write_tensors(path, made, shared=shared)
     return path
+
+
+def _is_whole(path: Path, first: dict[str, torch.Tensor]) -> bool:
+    """Whether a file is there, undamaged as far as its header tells, with the same tensors as the first rows."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            same = {n: part[:1].dtype for n, part in parts.items()} == {n: values.dtype for n, values in first.items()}
+            return same and len({part.get_shape()[0] for part in parts.values()}) == 1
+    except (OSError, SafetensorError):
+        return False
 
 
 def _as_rows(batch: dict[str, list]) -> list[dict]:
@@ -71,5 +95,12 @@ def _as_rows(batch: dict[str, list]) -> list[dict]:
 
 @lru_cache(maxsize=16)
 def open_examples(path: Path) -> Examples:
-    """Maps what [`prepare`] made."""
-    return Examples(load_file(path))
+    """Maps what [`prepare`] made.
+
+    Raises:
+        TrajectoryError: If the file is missing or damaged.
+    """
+    try:
+        return Examples(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise TrajectoryError(f"{path} is missing or damaged ({error}); run again, which makes it anew.") from error

@@ -1,5 +1,7 @@
 """Θ^0, its forgetting and the trained controls: one run of the ForgettingTrainer each, on prepared examples."""
 
+import math
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,10 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import LoadedModel, label_settings, load_model, timm_from_scratch
-from know_hf.reading import read_fields
+from know_hf.records import read_record
 from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
-from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.transfer.examples import Augmentation, as_it_is
 from know_hf.transfer.metrics import load_metric
@@ -28,9 +30,6 @@ from know_hf.transfer.recipe import Pretraining
 
 #: Points of the learning curve of stage 0, by which one sees whether it had converged.
 CURVE_POINTS = 10
-
-# What is read of the log of a stage.
-_LOG = {"curve": list[list[float]], "steps": int, "seconds": float, "training": float}
 
 
 def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> LoadedModel:
@@ -142,9 +141,22 @@ class ForgettingRun:
 
 
 def read_logs(folder: Path) -> list[dict[str, Any]]:
-    """For each trained stage of a [`ForgettingRun`] its learning curve, its steps, and seconds in all and in steps."""
-    files = sorted((folder / "curves").glob("stage-*.json"), key=lambda path: int(path.stem.split("-")[1]))
-    return [read_fields(path, _LOG) for path in files]
+    """For each trained stage of a [`ForgettingRun`] its learning curve, its steps, and seconds in all and in steps.
+
+    Raises:
+        TrajectoryError: If there are none, or one is damaged.
+    """
+    kinds = {"stage": int, "curve": list[tuple[float, float]], "steps": int, "seconds": float, "training": float}
+    remedy = f"delete {folder} and run again, which trains it anew"
+    found = {}
+    for path in (folder / "curves").glob("stage-*.json"):
+        if number := re.fullmatch(r"stage-(\d{1,9})", path.stem):
+            found[int(number[1])] = log = read_record(path, kinds, remedy)
+            if not (0 < log["seconds"] < math.inf and 0 <= log["training"] < math.inf):
+                raise TrajectoryError(f"{path} is damaged: no stage takes {log['seconds']} seconds; {remedy}.")
+    if not found:
+        raise TrajectoryError(f"{folder / 'curves'} holds no log of a stage; {remedy}.")
+    return [found[stage] for stage in sorted(found)]
 
 
 class _StageLog(TrainerCallback):

@@ -9,6 +9,7 @@ from know_hf.commands.flags import check_names, training_fields
 from know_hf.commands.recipe import conform, number, read_recipe
 from know_hf.limits import check_limits
 from know_hf.reading import check_form
+from know_hf.records import check_file_names
 from know_hf.retrodiction import ALL, get_method
 from know_hf.transfer.examples import Augmentation
 from know_hf.transfer.protocol import Protocol
@@ -188,6 +189,9 @@ class Recipe:
         )
         return _make(cls, {**described, "settings": settings}, "recipe")
 
+    def __post_init__(self):
+        check_file_names([setting.name for setting in self.settings], "The settings")
+
     def data(self, dataset: str) -> str:
         """The copy of a data set in the data folder, if there is one, else its own name."""
         copy = Path(self.data_folder or ".") / dataset.split("/")[-1]
@@ -243,6 +247,8 @@ def _setting(name: str, values: Mapping[str, Any]) -> Setting:
         if several in values:
             given = values[several] if isinstance(values[several], list) else [values[several]]
             values[several] = tuple(ALL if several == "methods" and given == ["all"] else given)
+            form = float if several == "learning_rates" else str
+            check_form({several: list(values[several])}, {several: list[form]}, name)
     return _make(Setting, {"name": name, **values}, name)
 
 

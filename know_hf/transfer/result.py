@@ -1,5 +1,6 @@
 """Every run of a comparison, and what follows from them."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,19 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from know_hf.reading import read_fields
-from know_hf.tasks import Score
+from know_hf.records import check_fields, read_record
+from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.metrics import score_of
 from know_hf.transfer.statistics import Difference, paired_difference
 
 #: Arms whose names begin so are controls: a gain counts only beyond the best of them.
 CONTROLS = ("naive", "shrink", "mean", "equal_compute", "incremental")
-
-# What is read of the settings of a comparison, and of each of its runs.
-_SETTINGS = {"arms": dict[str, Any] | list[str], "protocol": {"metric": str | None}, "columns": {"task": str}}
-_RUN = {"arm": str, "rate": float, "seed": int, "test": float, "validation": float, "curve": list[list[float]],
-        "seconds": float, "training": float}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,27 +55,19 @@ class TransferResult:
             TrajectoryError: If it is not one, or holds no complete run.
         """
         output_dir = Path(output_dir)
-        try:
-            settings = read_fields(output_dir / "transfer.json", _SETTINGS)
-            found = [read_fields(path, _RUN) for path in sorted((output_dir / "runs").glob("[!.]*.json"))]
-        except OSError as error:
-            raise TrajectoryError(f"{output_dir} holds no transfer.json: it is not a comparison.") from error
-        except ValueError as error:
-            raise TrajectoryError(str(error)) from error
+        if not (output_dir / "transfer.json").exists():
+            raise TrajectoryError(f"{output_dir} holds no transfer.json: it is not a comparison.")
+        settings = read_settings(output_dir / "transfer.json")
+        found = [read_run(path) for path in sorted((output_dir / "runs").glob("*.json"))]
         runs = {(run["arm"], run["rate"], run["seed"]): run for run in found}
-        for run in found:
-            if not run["curve"] or any(len(point) != 2 for point in run["curve"]):
-                raise TrajectoryError(f"{output_dir}: a run of arm {run['arm']!r} has no learning curve.")
-        if len({len(run["curve"]) for run in found}) > 1:
-            raise TrajectoryError(f"{output_dir}: the learning curves of its runs have different numbers of points.")
-        seeds = len({run["seed"] for run in found})
+        seeds = 1 + max((run["seed"] for run in found), default=-1)
         whole = {key[:2] for key in runs if all((*key[:2], seed) in runs for seed in range(seeds))}
         if not whole:
             raise TrajectoryError(f"{output_dir} holds no arm that was run with all seeds; run the command again.")
         runs = {key: run for key, run in runs.items() if key[:2] in whole}
         arms = [arm for arm in settings["arms"] if any(arm == key[0] for key in runs)]
-        if not arms:
-            raise TrajectoryError(f"{output_dir}/transfer.json names no arm of those that were run.")
+        if not arms or len({len(runs[key]["curve"]) for key in runs}) > 1:
+            raise TrajectoryError(f"{output_dir} is damaged: its runs are not of this comparison; run it elsewhere.")
         score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
         rates = sorted({rate for _, rate in whole})
         return cls(output_dir, arms, rates, seeds, runs, score)
@@ -144,4 +132,47 @@ class TransferResult:
     @property
     def share_in_steps(self) -> float:
         """Share of the runs' time that was spent inside training steps."""
-        return sum(r["training"] for r in self.runs.values()) / max(sum(r["seconds"] for r in self.runs.values()), 1e-9)
+        return sum(r["training"] for r in self.runs.values()) / sum(r["seconds"] for r in self.runs.values())
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads what a comparison is of.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    remedy = "choose another output_dir"
+    found = read_record(path, {"arms": dict[str, list[str]], "columns": dict, "protocol": dict}, remedy)
+    check_fields(path, found["columns"], {"task": str}, remedy)
+    metric = found["protocol"].get("metric")
+    if found["columns"]["task"] not in TASKS or not isinstance(metric, str | None):
+        raise TrajectoryError(f"{path} is damaged: its task or metric is none; {remedy}.")
+    return found
+
+
+#: What the result of one fine-tuning holds.
+_RUN = {
+    "arm": str, "rate": float, "seed": int, "test": float, "validation": float, "curve": list[tuple[float, float]],
+    "seconds": float, "training": float,
+}  # fmt: skip
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Reads the result of one fine-tuning.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    remedy = "delete it and run the comparison again, which makes it anew"
+    run = read_record(path, _RUN, remedy)
+    numbers = [
+        run["rate"],
+        run["test"],
+        run["validation"],
+        run["training"],
+        *(v for pair in run["curve"] for v in pair),
+    ]
+    sound = all(map(math.isfinite, numbers)) and run["rate"] > 0 and run["seed"] >= 0 and run["curve"]
+    if not sound or not 0 < run["seconds"] < math.inf:
+        raise TrajectoryError(f"{path} is damaged: no fine-tuning gives such numbers; {remedy}.")
+    return run

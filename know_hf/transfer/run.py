@@ -1,10 +1,8 @@
 """Runs every arm at every learning rate with every seed, resumably."""
 
 import json
-import os
-import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,18 +11,21 @@ from datasets import Dataset
 from transformers import AutoConfig
 
 from know_hf.adapters import base_of
+from know_hf.checks import check_output
 from know_hf.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.forgetting.recipe import describe_dataset
-from know_hf.store import hash_file, locked, write_json
+from know_hf.records import check_file_names
+from know_hf.store import hash_file, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.record import FILE_NAME
+from know_hf.transfer.fine_tuning import FineTuning
 from know_hf.transfer.heads import classes_of_kept_heads
 from know_hf.transfer.metrics import load_metric, score_of
-from know_hf.transfer.prepared import open_examples, prepare
-from know_hf.transfer.protocol import Protocol, fine_tune
-from know_hf.transfer.result import TransferResult
+from know_hf.transfer.prepared import prepare
+from know_hf.transfer.protocol import Protocol
+from know_hf.transfer.result import TransferResult, read_settings
 from know_hf.transfer.workers import Workers
 
 #: Peak learning rates and number of seeds of a comparison, unless it says otherwise.
@@ -84,6 +85,7 @@ def transfer(
         A [`TransferResult`].
 
     Raises:
+        FileExistsError: If the folder is, or lies in, an arm or the data.
         FileNotFoundError: If an arm, the data or a metric module cannot be found.
         TrajectoryError: If the folder holds another comparison, or an arm is damaged.
         ValueError: If there are too few arms, seeds or examples.
@@ -107,6 +109,7 @@ def transfer(
     )  # fmt: skip
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
+    check_output(output_dir, *arms.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     comparison = Comparison(
         arms, Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate,
         seeds,
@@ -129,7 +132,7 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
     Raises:
         FileNotFoundError: If an arm is neither a folder nor reachable on the Hub.
         TrajectoryError: If an arm holds no weights, or damaged ones.
-        ValueError: If there are too few arms, seeds or learning rates.
+        ValueError: If there are too few arms, seeds or learning rates, or two arms' files would have the same name.
 
     Source: ours.
     """
@@ -137,6 +140,7 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
         raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
     if not learning_rates or min(learning_rates) <= 0:
         raise ValueError(f"learning_rates is {list(learning_rates)}; give at least one, each above 0.")
+    check_file_names(list(arms), "The arms")
     for name, arm in arms.items():
         folder = resolve_arm(arm, name)
         if not (folder / FILE_NAME).exists():
@@ -254,6 +258,7 @@ class Comparison:
         parts = {part: data for part, data in self.data.items() if data is not None}
         for part, data in parts.items():
             check_part(data, columns, len(columns.class_names), f"{part} data")
+        remove(self.output_dir / "scratch")  # of killed runs; the folder is ours alone
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             **{part: describe_dataset(data) for part, data in parts.items()},
@@ -273,11 +278,11 @@ class Comparison:
                 name=f"{part} data",
             )  # fmt: skip
 
-    def grid(self) -> list["FineTuning"]:
+    def grid(self) -> list[FineTuning]:
         """The runs over the grid of learning rates."""
         return self._jobs({arm: self.learning_rates for arm in self.folders if arm not in self.one_rate})
 
-    def rest(self) -> list["FineTuning"]:
+    def rest(self) -> list[FineTuning]:
         """The runs at the rate that the reference chose; those of the grid must be done."""
         if not self.one_rate:
             return []
@@ -286,12 +291,12 @@ class Comparison:
     def result(self) -> TransferResult:
         """Reads what is done of these arms, rates and seeds: arms without any run are left out."""
         jobs = self._jobs(dict.fromkeys(self.folders, self.learning_rates))
-        found = {(job.arm, job.rate, job.seed): json.loads(job.path.read_text()) for job in jobs if job.done}
+        found = {(job.arm, job.rate, job.seed): job.read() for job in jobs if job.done}
         arms = [name for name in self.folders if any(key[0] == name for key in found)]
         score = score_of(self.protocol.metric, self.columns.task)
         return TransferResult(self.output_dir, arms, self.learning_rates, self.seeds, found, score)
 
-    def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list["FineTuning"]:
+    def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [
             FineTuning(self.output_dir, name, str(self.folders[name]), rate, seed, self.protocol, self.columns,
                        self.prepared)
@@ -320,58 +325,14 @@ def resolve_arm(arm: str | Path, name: str) -> Path:
         ) from error
 
 
-@dataclass(frozen=True)
-class FineTuning:
-    """One arm at one learning rate with one seed, for [`Workers`]."""
-
-    output_dir: Path
-    arm: str
-    folder: str
-    rate: float
-    seed: int
-    protocol: Protocol
-    columns: Columns
-    data: dict[str, Path]
-
-    @property
-    def path(self) -> Path:
-        """The file of the result."""
-        name = re.sub(r"[^\w.-]+", "_", self.arm)
-        return self.output_dir / "runs" / f"{name}--{self.rate:g}--{self.seed}.json"
-
-    @property
-    def done(self) -> bool:
-        """Whether the result is there."""
-        return self.path.exists()
-
-    #: Its arm is there before any fine-tuning begins.
-    ready = True
-
-    @property
-    def cost(self) -> float:
-        """Examples to train on."""
-        examples = self.protocol.examples or len(open_examples(self.data["train"]))
-        return examples * (self.protocol.head_epochs + self.protocol.epochs)
-
-    def run(self) -> None:
-        """Fine-tunes and writes the result; whole or not at all."""
-        data = {part: open_examples(path) for part, path in self.data.items()}
-        scratch = self.output_dir / "scratch" / str(os.getpid())
-        result = fine_tune(
-            Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,
-            data.get("validation"),
-        )  # fmt: skip
-        content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
-        write_json(self.path, content, indent=None)
-
-
 def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
     """Records the settings, or checks that the folder holds this comparison; more arms, rates and seeds may join."""
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         write_json(path, settings)
         return
-    found = json.loads(path.read_text())
+    found = read_settings(path)
+    check_file_names([*found["arms"], *settings["arms"]], f"{path.parent}: the arms")
     different = [name for name in settings if name != "arms" and found.get(name) != settings[name]]
     different += [f"arm {a}" for a, hashes in settings["arms"].items() if found["arms"].get(a, hashes) != hashes]
     if different:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Protocol as Interface
 
 import torch
@@ -81,6 +82,7 @@ class Workers:
         if processes < 1:
             raise ValueError(f"processes is {processes}; it must be at least 1.")
         self.processes, self.launched, self._pool = 1 if launched else processes, launched, None
+        self._started = _Spawn()
 
     def __enter__(self) -> "Workers":
         return self
@@ -88,8 +90,7 @@ class Workers:
     def __exit__(self, error, *_) -> None:
         if self._pool is not None:
             if error is not None:  # whatever still runs would be waited for, minutes perhaps
-                for process in multiprocessing.active_children():
-                    process.terminate()
+                self._started.terminate()
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
@@ -120,10 +121,9 @@ class Workers:
         if self._pool is None:
             place, shares = self.launched or (None, self.processes)
             threads = max(1, (os.cpu_count() or 1) // shares)
-            spawn = multiprocessing.get_context("spawn")
             # One number a running job, how far it has come; plain memory, which no dying process can leave locked.
-            self._places = spawn.RawArray("d", self.processes)
-            self._pool = ProcessPoolExecutor(self.processes, spawn, _set_up, (threads, place, self._places))
+            self._places = self._started.RawArray("d", self.processes)
+            self._pool = ProcessPoolExecutor(self.processes, self._started, _set_up, (threads, place, self._places))
         running: dict[Future, _Running] = {}
         try:
             while todo or running:
@@ -145,6 +145,44 @@ class Workers:
                 "a worker process died, perhaps for want of memory; run the same command again to continue, with "
                 "fewer processes if need be"
             ) from error
+
+
+class _Process(SpawnProcess):
+    """A process whose start is never interrupted half-way, when it would run and nobody knew of it."""
+
+    def start(self) -> None:
+        """Starts it; Ctrl-C counts afterwards."""
+        before = signal.getsignal(signal.SIGINT)
+        # Only the main thread is interrupted; what was not set in Python cannot be put back.
+        if threading.current_thread() is not threading.main_thread() or before is None:
+            return super().start()
+        pressed = []
+        signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+        try:
+            super().start()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
+
+
+class _Spawn(SpawnContext):
+    """Spawns a pool's processes and keeps them: the host's other children are not ours to end."""
+
+    def __init__(self):
+        super().__init__()
+        self.made: list[_Process] = []
+
+    def Process(self, *args, **kwargs) -> _Process:
+        """What the pool makes its processes with; one is kept before it starts, so that none is forgotten."""
+        self.made.append(_Process(*args, **kwargs))
+        return self.made[-1]
+
+    def terminate(self) -> None:
+        """Ends what was started."""
+        for process in self.made:
+            if process.pid is not None:
+                process.terminate()
 
 
 def _next_ready(todo: list[Job]) -> Job:

@@ -1,0 +1,67 @@
+"""Records on disk, read with their types looked at: what is damaged or of someone else's ends in words."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from know_hf.reading import check_form
+from know_hf.store import read_json
+from know_hf.trajectory.checkpoint import TrajectoryError
+
+
+def read_record(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: The file.
+        fields: Those that it must have → their kind, as for [`check_form`](know_hf.reading); others may be there too.
+        remedy: What to do if it cannot be used, for the message.
+
+    Returns:
+        The object.
+
+    Raises:
+        TrajectoryError: If it is missing, no JSON object, or lacks a field or has one of another kind.
+
+    Source: ours.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from know_hf.records import read_record
+        >>> read_record(Path("wall.json"), {"seconds": float}, "delete it")  # doctest: +SKIP
+    """
+    try:
+        found = read_json(path)
+    except FileNotFoundError as error:
+        raise TrajectoryError(f"{path} is missing; {remedy}.") from error
+    except ValueError as error:
+        raise TrajectoryError(f"{error}; {remedy}.") from error
+    return check_fields(path, found, fields, remedy)
+
+
+def check_fields(path: Path, found: Any, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
+    """Raises if what was read from a file is no object with these fields; see [`read_record`]."""
+    try:
+        check_form(found, fields, f"{path} is damaged")
+    except ValueError as error:
+        raise TrajectoryError(f"{str(error).rstrip('.')}; {remedy}.") from error
+    return found
+
+
+def file_name(name: str) -> str:
+    """What a thing's file or folder is called, whatever signs are in its name; several names may share one."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def check_file_names(names: Sequence[str], what: str) -> None:
+    """Refuses names whose files would be the same, also where upper and lower case are.
+
+    Raises:
+        ValueError: If two are.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(file_name(name).casefold(), name)
+        if other != name:
+            raise ValueError(f"{what} {other!r} and {name!r} would share the file {file_name(name)!r}; rename one.")
