@@ -186,6 +186,8 @@ class Bench:
 
     def finish(self) -> None:
         """Draws the landscape, and notes where everything is."""
+        if self.comparison:
+            self.comparison.clear()
         parts = {
             "runs": {name: run.folder for name, run in self.runs.items()},
             "arms": self.arms,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.records import file_name
-from know_hf.store import remove, write_json
+from know_hf.store import write_json
 from know_hf.tasks import Columns
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.prepared import open_examples
@@ -72,4 +72,3 @@ class FineTuning:
         )  # fmt: skip
         content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
         write_json(self.path, content, indent=None)
-        remove(scratch)

@@ -118,6 +118,7 @@ def transfer(
         comparison.prepare(Path(output_dir) / "cache", columns, image_size=image_size, max_length=max_length)
         workers.run(comparison.grid(), "Fine-tuning")
         workers.run(comparison.rest(), "Fine-tuning the rest")
+        comparison.clear()
     return comparison.result()
 
 
@@ -258,7 +259,7 @@ class Comparison:
         parts = {part: data for part, data in self.data.items() if data is not None}
         for part, data in parts.items():
             check_part(data, columns, len(columns.class_names), f"{part} data")
-        remove(self.output_dir / "scratch")  # of killed runs; the folder is ours alone
+        self.clear()  # what killed runs left; the folder is this run's alone
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             **{part: describe_dataset(data) for part, data in parts.items()},
@@ -287,6 +288,10 @@ class Comparison:
         if not self.one_rate:
             return []
         return self._jobs(dict.fromkeys(self.one_rate, [self.result().chosen_rates[self.reference]]))
+
+    def clear(self) -> None:
+        """Deletes what Trainer wrote while runs lasted."""
+        remove(self.output_dir / "scratch")
 
     def result(self) -> TransferResult:
         """Reads what is done of these arms, rates and seeds: arms without any run are left out."""
