@@ -11,6 +11,7 @@ from transformers.initialization import meta_device_safe_creation_ops
 from transformers.models import auto
 
 from know_hf import adapters
+from know_hf.hub.client import bounded
 from know_hf.model_config import brief, read_config
 from know_hf.tasks import TASKS
 
@@ -18,6 +19,7 @@ from know_hf.tasks import TASKS
 _LAST = "AutoModelForPreTraining"
 
 
+@bounded()
 def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: str = "") -> nn.Module:
     """Builds the model that a folder's configuration names, on the meta device.
 

@@ -42,6 +42,7 @@ from know_hf.commands.options import (
 )
 from know_hf.limits import check_limits
 from know_hf.reading import check_text
+from know_hf.text import without_secrets
 
 #: Exit codes: of an error that a file or flag caused, of a fault of ours (Python's own), and of an interruption.
 FAILED, FAULT, INTERRUPTED = 2, 1, 130
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
             check_flags(rest, [flag for action in commands[named]._actions for flag in action.option_strings])
         check_limits(vars(options), "--")
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
-        with _terminable():
+        with _terminable(), _bounded():
             options.run(options, rest)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue.", options, INTERRUPTED)
@@ -128,6 +129,15 @@ def in_words(error: Exception) -> str | None:
 
 
 @contextmanager
+def _bounded() -> Iterator[None]:
+    """Never waits for the Hub without end."""
+    from know_hf.hub.client import bounded
+
+    with bounded():
+        yield
+
+
+@contextmanager
 def _terminable() -> Iterator[None]:
     """Treats SIGTERM as Ctrl-C, so that locks are given back and half-written folders removed."""
 
@@ -150,7 +160,7 @@ def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> NoRe
     if options.traceback and code != FAULT:
         traceback.print_exc()
     if code != FAILED or speaks() or options.traceback:
-        print(one_line(message), file=sys.stderr)
+        print(without_secrets(one_line(message)), file=sys.stderr)
     sys.exit(code)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
+from know_hf.hub.client import bounded
 from know_hf.model_config import brief
 
 #: The image processor beside a model.
@@ -179,6 +180,7 @@ def own_processor(given: Any):
     return given if isinstance(given, BaseImageProcessor) else None
 
 
+@bounded()
 def saved_processor(source: str | Path | None):
     """The image processor beside a model, if there is one."""
     try:

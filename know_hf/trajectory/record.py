@@ -94,9 +94,10 @@ class TrajectoryRecord:
         forms = {"recipe": _RECIPE, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str]}
         for name, form in forms.items():
             check_form(getattr(self, name), form, name)
-        loader = self.model.get("auto_class")
-        if loader is not None and not loader.isidentifier():
-            raise ValueError(f"auto_class of model is {shown(loader)}, no name of a class")
+        for name in ("class", "auto_class"):  # which cards and loaders take for names in Python
+            value = self.model.get(name)
+            if value and not value.isidentifier():
+                raise ValueError(f"{name} of the model is {shown(value)}, which is no name of a class")
         for position, stage in enumerate(self.stages):
             self._check_stage(position, stage)
         # A control may have fewer stages than the forgetting that it stands beside.
