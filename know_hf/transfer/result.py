@@ -80,7 +80,10 @@ class TransferResult:
         arms = [arm for arm in settings["arms"] if any(arm == key[0] for key in runs)]
         if not arms:
             raise TrajectoryError(f"{output_dir}/transfer.json names no arm of those that were run.")
-        score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
+        try:
+            score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
+        except ValueError as error:
+            raise TrajectoryError(f"{output_dir}/transfer.json: {error}") from error
         rates = sorted({rate for _, rate in whole})
         return cls(output_dir, arms, rates, seeds, runs, score)
 
