@@ -17,7 +17,8 @@ from know_hf.transfer.result import TransferResult
 _PLACES = dict[str, str]
 # What is read of an experiment's files.
 _SETTING = {"runs": _PLACES, "arms": _PLACES, "retrodicted": _PLACES, "seconds": dict[str, float]}
-_RECIPE = {"name": str, "settings": list[{"name": str}]}
+_NAMED = {"name": str}
+_RECIPE = {**_NAMED, "settings": list[_NAMED]}
 
 
 @dataclass(frozen=True)
