@@ -9,8 +9,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
-from know_hf.store import read_json
-
 #: Whole numbers beyond this are none that anything here counts; all below are floating-point numbers, too.
 LARGEST = 2**63
 
@@ -34,6 +32,8 @@ def read_fields(path: str | Path, form: Mapping[str, Any]) -> dict[str, Any]:
 
     Source: ours.
     """
+    from know_hf.store import read_json  # which imports more than help has time for
+
     content = read_json(path)
     check_form(content, form, str(path))
     return content

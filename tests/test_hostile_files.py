@@ -157,9 +157,8 @@ def try_all(cases: int, seed: int, image_run, root: Path) -> dict[str, int]:
                     faults.append((name, repr(error)[:300], content[:300]))
             if time.perf_counter() - begun > 10:
                 faults.append((name, "took long", content[:300]))
-    assert not faults, f"{len(faults)} of {sum(tried.values())}: " + "\n".join(
-        sorted({str(fault) for fault in faults})[:20]
-    )
+    shown = "\n".join(sorted({str(fault) for fault in faults})[:20])
+    assert not faults, f"{len(faults)} of {sum(tried.values())}: {shown}"
     return tried
 
 
