@@ -12,6 +12,7 @@ import torch
 import yaml
 from hostile import hostile_bytes, raised_by_us
 from safetensors.torch import save_file
+from transformers.utils import logging
 
 from know_hf import KnownConfig, Trajectory, TrajectoryError
 from know_hf.adapters import base_of
@@ -160,6 +161,15 @@ def try_all(cases: int, seed: int, image_run, root: Path) -> dict[str, int]:
     shown = "\n".join(sorted({str(fault) for fault in faults})[:20])
     assert not faults, f"{len(faults)} of {sum(tried.values())}: {shown}"
     return tried
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """As the command line has it: transformers says much about configurations like these."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    yield
+    logging.set_verbosity(before)
 
 
 def test_any_file_is_read_or_refused(image_run, tmp_path):

@@ -22,7 +22,7 @@ from know_hf.commands.options import (
 )
 from know_hf.limits import check_limits
 from know_hf.plain_yaml import parse_yaml, read_yaml
-from know_hf.reading import shown
+from know_hf.reading import LARGEST, shown
 
 # What YAML's "no" means where it is not false.
 _OFF = {"eval_split": "none", "report_to": "none"}
@@ -97,7 +97,7 @@ def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
     if whole:
         right, words = all(_is_whole(one) for one in several), "a whole number"
     elif name in FLOATS or kind == "float":
-        right = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in several)
+        right = all(map(_is_number, several))
         words = "a number" if name not in LISTS else "numbers"
     elif name in FLAGS or name == "update_batch_norm" or kind == "bool":
         right, words = isinstance(value, bool), "true or false"
@@ -118,8 +118,12 @@ def _conform(name: str, value: Any, kind: str | None, where: object) -> Any:
 
 
 def _is_whole(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value == int(value)
+    return _is_number(value) and math.isfinite(value) and value == int(value)
+
+
+def _is_number(value: Any) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+    return whole or isinstance(value, float)
 
 
 def check_given(settings: Mapping[str, Any], required: Sequence[str]) -> None:

@@ -267,7 +267,8 @@ def _make(kind, values: Mapping[str, Any], where: str):
         raise ValueError(f"{where}: missing {', '.join(missing)}.")
     for name, value in values.items():
         made = is_dataclass(value) or (isinstance(value, (tuple, list)) and any(map(is_dataclass, value)))
-        if not made and not (isinstance(value, float) and value.is_integer()):  # YAML's 3.0
+        whole = known[name].type in (int, int | None) and isinstance(value, float) and value.is_integer()  # 3.0
+        if not made and not whole:
             check_form({name: value}, {name: known[name].type}, where)
     check_limits(values, f"{where}: ")
     return kind(**values)
