@@ -104,6 +104,14 @@ def test_cards_show_what_records_say(made, hostile, adapter):
     assert all(len(re.findall(r"(?<!\\)\|", row)) in (3, 4, 5) for row in rows)
 
 
+def test_lists_and_sentences_of_ordinary_cards(made):
+    trajectory, enrichment = made
+    card = enriched_card(trajectory, {**enrichment, "unmoved": {"not trained": ["a.b", "c"], "same": ["d"]}}, "x2")
+    versions = ", ".join(f"{package} {version}" for package, version in enrichment["versions"].items())
+    assert f"| versions | {versions} |" in card
+    assert "Of these, 2 could have been predicted but were not trained (`a.b` …).\nLikewise, 1 could" in card
+
+
 def test_names_of_classes_are_those_that_there_are():
     assert loader({"auto_class": "ViTMAEForPreTraining"}) == "ViTMAEForPreTraining"
     assert loader({"auto_class": "AutoModelForCausalLM", "adapter": "LORA"}) == "AutoPeftModelForCausalLM"
