@@ -1,14 +1,34 @@
-"""Cards of what goes to the Hub, rendered offline from templates."""
+"""Cards of what goes to the Hub, rendered offline from templates.
 
+What records say is text in them: every value is escaped where it is rendered, and only what is known to be one becomes
+an identifier of Python or of the Hub.
+"""
+
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import numpy as np
-from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment
+from markupsafe import Markup
 
+from know_hf.text import as_code, as_markdown, one_line
 from know_hf.trajectory import Trajectory
+
+# Names that the Hub takes; of `user/name` both parts have to be there.
+_REPOSITORY = re.compile(
+    r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<!\.git)(?<![.-])", re.ASCII
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
+_CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
+# What peft has an Auto class for; every adapter loads with the general one.
+_PEFT_HEADS = (
+    "ForCausalLM", "ForSeq2SeqLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
+    "ForFeatureExtraction",
+)  # fmt: skip
 
 
 def enriched_card(
@@ -31,43 +51,84 @@ def enriched_card(
     Source: ours.
     """
     record = trajectory.record
-    model_id = record.model.get("id", "")
-    base_model = None if record.model.get("local") else model_id or None
-    dataset, adapter = record.dataset.get("id"), record.model.get("adapter")
+    model_id = one_line(record.model.get("id") or "", 120)
+    base_model = None if record.model.get("local") else repository(model_id)
+    dataset, adapter = one_line(record.dataset.get("id") or "", 120), record.model.get("adapter")
+    task, metrics = hub_name(record.model.get("task")), enrichment.get("metrics", {})
     results = [
         EvalResult(
-            task_type=record.model.get("task") or "other",
-            dataset_type=dataset or "unknown",
+            task_type=task or "other",
+            dataset_type=repository(dataset) or "unknown",
             dataset_name=dataset or "evaluation set",
-            metric_type=metric.removeprefix("eval_"),
+            metric_type=one_line(metric, 60).removeprefix("eval_"),
             metric_value=round(value, 4),
         )
-        for metric, value in enrichment.get("metrics", {}).items()
+        for metric, value in metrics.items()
+        if is_number(value)
     ]
-    method = "KNOW" if enrichment["method"] == "known" else enrichment["method"]
-    title = f"{(model_id or record.model.get('class', 'model')).rstrip('/').split('/')[-1]} {method} {name}"
+    method = "KNOW" if enrichment["method"] == "known" else one_line(enrichment["method"], 60)
+    whose = model_id or one_line(record.model.get("class") or "model", 60)
+    title = f"{whose.rstrip('/').split('/')[-1]} {method} {name}"
     data = ModelCardData(
         base_model=base_model,
         base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
-        license=record.model.get("license"),
+        license=hub_name(record.model.get("license")),
         library_name="peft" if adapter else "transformers",
-        pipeline_tag=record.model.get("task"),
+        pipeline_tag=task,
         tags=["know-hf", "know-prediction", "weight-prediction"],
-        datasets=[dataset] if dataset else None,
+        datasets=[dataset] if repository(dataset) else None,
         model_name=title,
         eval_results=results or None,
     )
-    card = ModelCard.from_template(
-        data,
-        template_str=_template("enriched"),
-        title=title,
-        name=name,
-        record=record,
-        enrichment=enrichment,
-        self_check=self_check,
-        metric_names=sorted({m for stage in record.stages for m in stage.metrics} | set(enrichment.get("metrics", {}))),
+    names = sorted({m for stage in record.stages for m in stage.metrics} | set(metrics))
+    return _render(
+        ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
+        self_check=self_check, metric_names=names, loader=loader(record.model),
+    )  # fmt: skip
+
+
+def loader(model: Mapping[str, Any]) -> str:
+    """Names the class that a card loads a model with: one that there is, whatever a record says.
+
+    Args:
+        model: The section ``model`` of a trajectory's record.
+
+    Returns:
+        A class of ``transformers``, or of ``peft`` for an adapter.
+
+    Source: ours.
+
+    Example:
+        >>> from know_hf.hub.cards import loader
+        >>> loader({"auto_class": "AutoModelForCausalLM"}), loader({"auto_class": "AutoModel; import os"})
+        ('AutoModelForCausalLM', 'AutoModel')
+    """
+    import transformers
+
+    name = model.get("auto_class")
+    if model.get("adapter"):
+        head = str(name).removeprefix("AutoModel")
+        return f"AutoPeftModel{head if head in _PEFT_HEADS else ''}"
+    known = (
+        isinstance(name, str)
+        and _CLASS.fullmatch(name)
+        and hasattr(getattr(transformers, name, None), "from_pretrained")
     )
-    return str(card).rstrip() + "\n"
+    return name if known else "AutoModel"
+
+
+def repository(name: Any) -> str | None:
+    """A name that a repository on the Hub may have, or None."""
+    return name if isinstance(name, str) and _REPOSITORY.fullmatch(name) else None
+
+
+def hub_name(value: Any) -> str | None:
+    """A licence, task or the like by the Hub's name for it, or None for what cannot be one."""
+    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def meta_card(
@@ -99,9 +160,8 @@ def meta_card(
         pretty_name="Forgetting trajectories of small networks",
         configs=[{"config_name": "default", "data_files": "data/*.parquet"}],
     )
-    card = DatasetCard.from_template(
-        data,
-        template_str=_template("meta"),
+    return _render(
+        DatasetCard, data, "meta",
         title="Forgetting trajectories of small networks",
         notes=notes,
         diverged=diverged,
@@ -117,8 +177,7 @@ def meta_card(
         megabytes=size / 1e6,
         hours=seconds / 3600,
         scores=np.mean([note["scores"] for note in notes], axis=0).tolist(),
-    )
-    return str(card).rstrip() + "\n"
+    )  # fmt: skip
 
 
 def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
@@ -135,9 +194,8 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
-    card = ModelCard.from_template(
-        data,
-        template_str=_template("predictor"),
+    return _render(
+        ModelCard, data, "predictor",
         title=f"KNOWN, reading {result['config']['history_length']} stages",
         size=size,
         config=result["config"],
@@ -146,9 +204,8 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
         settings={name: value for name, value in result["settings"].items() if name != "functional"},
         functional=result["settings"]["functional"],
         epochs=result["epochs"],
-        errors=errors,
-    )
-    return str(card).rstrip() + "\n"
+        errors=Markup(errors),  # a table of ours
+    )  # fmt: skip
 
 
 def plain_predictor_card(config) -> str:
@@ -163,9 +220,21 @@ def plain_predictor_card(config) -> str:
     Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
-    card = ModelCard.from_template(data, template_str=_template("plain-predictor"), config=config)
-    return str(card).rstrip() + "\n"
+    return _render(ModelCard, data, "plain-predictor", config=config)
 
 
-def _template(name: str) -> str:
-    return resources.files("know_hf.hub").joinpath(f"templates/{name}.md").read_text(encoding="utf-8")
+def _render(kind: type, data: CardData, template: str, **values: Any) -> str:
+    """Renders a card in which every value is text, and of which the Hub's library has read the metadata."""
+    environment = Environment(finalize=lambda value: value if isinstance(value, Markup) else as_markdown(value))
+    environment.filters |= {"count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value))}
+    source = resources.files("know_hf.hub").joinpath(f"templates/{template}.md").read_text(encoding="utf-8")
+    text = environment.from_string(source).render(card_data=Markup(data.to_yaml()), **values)
+    return str(kind(text)).rstrip() + "\n"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else as_markdown(value)
+
+
+def _figure(value: Any, form: str = ".4f") -> str:
+    return format(value, form) if is_number(value) else "–"

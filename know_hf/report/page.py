@@ -10,6 +10,10 @@ from jinja2 import Environment
 
 from know_hf.report.tables import html_table, table
 from know_hf.store import write_text
+from know_hf.text import as_markdown
+
+# In characters.
+LONGEST_PARAGRAPH = 5000
 
 
 class Page:
@@ -77,16 +81,16 @@ class Page:
 
     def markdown(self) -> str:
         """The same as Markdown, images as links to the files beside it."""
-        lines = [f"# {self.title}"]
+        lines = [f"# {as_markdown(self.title)}"]
         for kind, content in self.blocks:
             if kind in ("section", "heading"):
-                lines.append(f"{'##' if kind == 'section' else '###'} {content}")
+                lines.append(f"{'##' if kind == 'section' else '###'} {as_markdown(content)}")
             elif kind == "text":
-                lines.append(content)
+                lines.append(as_markdown(content, LONGEST_PARAGRAPH))
             elif kind == "table":
                 lines.append(table(content))
             else:
-                lines.append(f"![{content[1]}]({content[0].name})")
+                lines.append(f"![{as_markdown(content[1])}]({content[0].name})")
         return "\n\n".join(lines) + "\n"
 
     def write(self, folder: Path, name: str) -> Path:

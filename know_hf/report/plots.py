@@ -24,15 +24,17 @@ def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
     @functools.wraps(function)
     def write(path: Path, *args, **kwargs) -> Path | None:
         try:
+            from matplotlib import rc_context
             from matplotlib.figure import Figure
         except ImportError:
             logger.info('Plots need matplotlib: pip install "know-hf[plots]".')
             return None
-        figure = function(functools.partial(Figure, dpi=150, layout="constrained"), *args, **kwargs)
-        if figure is None:
-            return None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        with rc_context({"text.parse_math": False}):  # names are no formulas, whatever signs they have
+            figure = function(functools.partial(Figure, dpi=150, layout="constrained"), *args, **kwargs)
+            if figure is None:
+                return None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path)
         return path
 
     return write

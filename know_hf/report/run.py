@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from know_hf.enrichment.result import EnrichmentResult
+from know_hf.report.page import LONGEST_PARAGRAPH
 from know_hf.report.plots import plot_forgetting_curve
 from know_hf.report.tables import number, table
 from know_hf.store import write_text
+from know_hf.text import as_markdown
 
 _VERDICT = "\n\n## Verdict\n\n"
 
@@ -61,7 +63,7 @@ def report_markdown(result: EnrichmentResult) -> str:
         ]
         text += "\n\n" + table(scores) if len(scores) > 1 else ""
     if result.verdict:
-        text += _VERDICT + result.verdict
+        text += _VERDICT + as_markdown(result.verdict, LONGEST_PARAGRAPH)
     return text + "\n"
 
 

@@ -3,10 +3,12 @@
 from html import escape
 
 from know_hf.tasks import Score
+from know_hf.text import as_markdown
 
 
 def table(rows: list[list[str]]) -> str:
-    """Aligns rows, the first a heading, as a Markdown table."""
+    """Aligns rows, the first a heading, as a Markdown table; cells are text, but ``**bold**`` ones stay bold."""
+    rows = [[as_markdown(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])

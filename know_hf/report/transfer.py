@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from know_hf.report.page import Page
+from know_hf.report.page import LONGEST_PARAGRAPH, Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.report.tables import table
 from know_hf.store import write_text
+from know_hf.text import as_markdown
 from know_hf.transfer.result import TransferResult
 
 #: Learning curves of more arms than this could not be told apart.
@@ -38,9 +39,9 @@ def transfer_markdown(result: TransferResult) -> str:
     Source: ours.
     """
     return (
-        f"# Transfer\n\nTest {result.metric}{result.score.unit}, mean ± standard deviation over {result.seeds} "
-        "seeds.\n\n"
-        f"{table(rate_rows(result))}\n\n{explanation(result)}\n\n"
+        f"# Transfer\n\nTest {as_markdown(result.metric)}{result.score.unit}, mean ± standard deviation over "
+        f"{result.seeds} seeds.\n\n"
+        f"{table(rate_rows(result))}\n\n{as_markdown(explanation(result), LONGEST_PARAGRAPH)}\n\n"
         f"{table(verdict_rows(result))}\n\n"
         f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.\n"
     )

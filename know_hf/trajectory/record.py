@@ -85,6 +85,15 @@ class TrajectoryRecord:
         _expect("schema_version", self.schema_version, int)
         for name in ("recipe", "model", "dataset", "versions"):
             _expect(name, getattr(self, name), dict)
+        for name in ("class", "auto_class"):  # which cards and loaders take for names in Python
+            value = self.model.get(name)
+            if value and not (isinstance(value, str) and value.isidentifier()):
+                raise ValueError(f"{name} of the model is {str(value)[:80]!r}, which is no name of a class")
+        for where, names in ((self.model, ("id", "task", "adapter")), (self.dataset, ("id",))):
+            for name in names:
+                _expect(name, where.get(name), str, None)
+        for where, name in ((self.model, "parameters"), (self.dataset, "examples")):
+            _expect(name, where.get(name), int, None)
         for position, stage in enumerate(self.stages):
             if stage.index != position or isinstance(stage.index, bool):
                 raise ValueError(f"stage {stage.index!r} is at position {position}")
