@@ -11,6 +11,7 @@ from transformers.initialization import meta_device_safe_creation_ops
 from transformers.models import auto
 
 from know_hf import adapters
+from know_hf.hub.client import bounded
 from know_hf.tasks import TASKS
 
 # An error of transformers may list every model that it knows.
@@ -19,6 +20,7 @@ _LONGEST = 300
 _LAST = "AutoModelForPreTraining"
 
 
+@bounded()
 def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: str = "") -> nn.Module:
     """Builds the model that a folder's configuration names, on the meta device.
 

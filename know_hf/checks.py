@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from datasets import get_dataset_split_names
-from datasets.exceptions import DatasetNotFoundError
 from transformers import AutoConfig
 
-from know_hf.data import unreachable
+from know_hf.data import NOT_THERE, unreachable
+from know_hf.hub.client import NONSENSE, bounded
 from know_hf.models import check_timm, raise_unreachable
 
 
+@bounded()
 def check_model(
     model: str, *, from_scratch: bool = False, revision: str | None = None, trust_remote_code: bool = False
 ) -> None:
@@ -25,10 +26,11 @@ def check_model(
         return
     try:
         AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *NONSENSE) as error:
         raise_unreachable(str(model), error)
 
 
+@bounded()
 def split_names(dataset: str) -> list[str] | None:
     """Names of a data set's splits; None where only loading it would tell, as with a file.
 
@@ -39,7 +41,7 @@ def split_names(dataset: str) -> list[str] | None:
         return None
     try:
         return get_dataset_split_names(str(dataset))
-    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
+    except NOT_THERE as error:
         raise unreachable(str(dataset), error) from error
 
 

@@ -30,6 +30,7 @@ from know_hf.commands.options import (
     TRANSFER,
     TRANSFER_DATA,
 )
+from know_hf.text import without_secrets
 
 #: Exit codes: of an error, and of an interruption.
 FAILED, INTERRUPTED = 2, 130
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             check_flags(rest, [flag for action in commands[named]._actions for flag in action.option_strings])
         check_positive(vars(options), POSITIVE)
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
-        with _terminable():
+        with _terminable(), _bounded():
             options.run(options, rest)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue.", options, INTERRUPTED)
@@ -67,6 +68,15 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error) or type(error).__name__, options)
     except Exception as error:  # whatever library raised it: nobody wants a page of its inside unasked
         _fail(f"{type(error).__name__}: {error} (--traceback shows where it came from)", options)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Never waits for the Hub without end."""
+    from know_hf.hub.client import bounded
+
+    with bounded():
+        yield
 
 
 @contextmanager
@@ -91,7 +101,7 @@ def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> None
         sys.modules["know_hf.progress"].close_all()
     if options.traceback:
         traceback.print_exc()
-    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{PROGRAM}: error: {without_secrets(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -13,18 +13,23 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, get_da
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers import PreTrainedModel
 
+from know_hf.hub.client import NONSENSE, bounded, public
 from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import check_masks
+from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
 
 #: Endings of files that are a data set by themselves → the reader of `datasets` for them.
 FILES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+#: What is raised for data that are not to be had, by name or at the moment.
+NOT_THERE = (DatasetNotFoundError, OSError, *NONSENSE)
 # What separates the columns of a table in text: whichever its first line has most of.
 _SEPARATORS = ",;\t|"
 
 
+@bounded()
 def load_split(dataset: str | Path | Dataset, split: str = "train", revision: str | None = None) -> Dataset:
     """Loads one split of a data set.
 
@@ -57,17 +62,20 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
         return _load_file(Path(name), split)
     try:
         return load_dataset(name, split=split, revision=revision)
-    except (DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
+    except NOT_THERE as error:
         raise unreachable(name, error) from error
 
 
-def unreachable(name: str, error: Exception) -> FileNotFoundError:
-    """What to raise for data that are not to be had."""
+def unreachable(name: str, error: Exception) -> Exception:
+    """What to raise for data that are not to be had; of a folder, which is there, the error itself."""
+    if Path(name).is_dir() and not isinstance(error, DatasetNotFoundError | FileNotFoundError):
+        return error
     if Path(name).suffix in FILES:
         return FileNotFoundError(f"Data file {name} does not exist.")
+    shown = without_secrets(name)
     return FileNotFoundError(
-        f"Data set {name!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a "
-        f"folder of parquet, csv or image files. ({str(error).splitlines()[0]})"
+        f"Data set {shown!r} is neither a local folder nor reachable on the Hub. Offline, pass the path "
+        f"of a folder of parquet, csv or image files. ({public(error)})"
     )
 
 

@@ -10,9 +10,11 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
 from know_hf.adapters import is_adapted, is_live
+from know_hf.hub.client import NONSENSE, bounded, public
 from know_hf.tasks import get_task
 from know_hf.tasks.labels import are_numbers, numbered, positions
 from know_hf.tasks.segmentation import BINARY
+from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class LoadedModel:
     class_names: list[str]
 
 
+@bounded()
 def load_model(
     model: str | Path | PreTrainedModel,
     task: str,
@@ -102,7 +105,7 @@ def load_model(
             **labels,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *NONSENSE) as error:
         raise_unreachable(model, error)
     new_head = other or bool(info["missing_keys"] or info["mismatched_keys"])
     if getattr(config, "architectures", None) and not trained:
@@ -114,9 +117,10 @@ def raise_unreachable(model: str, error: Exception) -> NoReturn:
     """Raises what kept a model from being loaded, as ``FileNotFoundError`` where it was not to be had at all."""
     if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
         raise error
+    shown = without_secrets(model)
     raise FileNotFoundError(
-        f"Model {model!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of a folder "
-        f"saved with save_pretrained. ({str(error).splitlines()[0]})"
+        f"Model {shown!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of "
+        f"a folder saved with save_pretrained. ({public(error)})"
     ) from error
 
 

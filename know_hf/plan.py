@@ -10,9 +10,11 @@ import torch
 from know_hf.architecture import skeleton
 from know_hf.enrichment.methods import load_predictor, load_predictor_stages, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
+from know_hf.hub.client import bounded, public
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
 from know_hf.report import table
+from know_hf.text import without_secrets
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
 from know_hf.trajectory.given import report_unmatched
@@ -169,18 +171,20 @@ def make_plan(
     return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole)
 
 
+@bounded()
 def _remote_tensors(repo_id: str) -> dict[str, TensorSpec]:
     """Reads the headers of a model on the Hub, without downloading its weights."""
     from huggingface_hub import get_safetensors_metadata
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, NotASafetensorsRepoError, OfflineModeIsEnabled
+    from huggingface_hub.errors import NotASafetensorsRepoError
 
     try:
         metadata = get_safetensors_metadata(repo_id)
     except NotASafetensorsRepoError as error:
         raise TrajectoryError(f"{repo_id} on the Hub holds no safetensors weights.") from error
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # the client raises many types for one thing: it could not be had
         raise FileNotFoundError(
-            f"{repo_id!r} is neither a local folder nor a model reachable on the Hub. ({str(error).splitlines()[0]})"
+            f"{without_secrets(repo_id)!r} is neither a local folder nor a model reachable on the Hub. "
+            f"({public(error)})"
         ) from error
     return {
         name: TensorSpec(Path(file), info.dtype, tuple(info.shape), first, last - first)

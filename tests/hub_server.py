@@ -40,7 +40,11 @@ class HttpError(Exception):
 
 @dataclass
 class Fault:
-    """What happens instead to the next requests that match: a status, or ``"cut"``: the connection ends."""
+    """What happens instead to the next requests that match.
+
+    A status; ``"cut"``: the connection ends; ``"silent"``: no answer; ``"drip"``: a byte of a header now and then, and
+    ``"drip body"`` of the body; ``"nonsense"``: an answer that is none; ``"deaf"``: what is sent is not taken.
+    """
 
     method: str
     path: str
@@ -56,6 +60,9 @@ class HubServer:
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.verified: set[str] = set()
+        self.part_size, self.verifies = 0, False
         self._lock = threading.RLock()
         hub = self
 
@@ -86,8 +93,9 @@ class HubServer:
 
     def reset(self) -> None:
         """Forgets everything."""
-        for kept in (self.repositories, self.blobs, self.requests, self.faults):
+        for kept in (self.repositories, self.blobs, self.requests, self.faults, self.parts, self.verified):
             kept.clear()
+        self.part_size, self.verifies = 0, False
 
     def model(self, name: str) -> Repository:
         return self.repositories["models", name]
@@ -112,11 +120,17 @@ class HubServer:
             request.rfile.read(int(request.headers.get("Content-Length") or 0) // 2)
             request.close_connection = True
             return request.connection.close()
+        if answer in ("silent", "drip", "drip body", "deaf"):
+            return self._dawdle(request, answer)
         body = self._body(request)
+        if answer == "nonsense":
+            return self._send(request, 200, b"<html>Please log in to this network</html>", {})
         try:
             if answer:
                 raise HttpError(answer, "Injected", "injected by the test")
-            writes = request.command in ("POST", "PUT", "DELETE") and not path.startswith("/blobs/")
+            writes = request.command in ("POST", "PUT", "DELETE") and not path.startswith(
+                ("/blobs/", "/parts/", "/complete/")
+            )
             if writes and request.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise HttpError(401, "Unauthorized", "Invalid credentials")
             with self._lock:
@@ -127,6 +141,21 @@ class HubServer:
             headers = {"X-Error-Code": error.code, "X-Error-Message": error.message, **(fault.headers if fault else {})}
             return self._send(request, error.status, {"error": error.message, "url": error.url}, headers)
         self._send(request, 200, content, headers)
+
+    def _dawdle(self, request, how: str) -> None:
+        """Keeps a connection open until the client gives up, or for four seconds."""
+        if how != "deaf":
+            self._body(request)
+        begin = {"drip": b"HTTP/1.1 200 OK\r\nX: ", "drip body": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"}
+        try:
+            request.connection.sendall(begin.get(how, b""))
+            for _ in range(80):
+                threading.Event().wait(0.05)
+                if how.startswith("drip"):
+                    request.connection.sendall(b"x")
+        except OSError:
+            pass
+        request.close_connection = True
 
     @staticmethod
     def _body(request) -> bytes:
@@ -161,6 +190,16 @@ class HubServer:
                 raise HttpError(400, "BadOid", "content does not match its hash")
             self.blobs[match[1]] = body
             return b"", {}
+        if match := re.fullmatch(r"/parts/(\w+)/(\d+)", path):
+            self.parts[match[1], int(match[2])] = body
+            return b"", {"ETag": f"part-{match[2]}"}
+        if match := re.fullmatch(r"/complete/(\w+)", path):
+            found = sorted(part for part in self.parts if part[0] == match[1])
+            self.blobs[match[1]] = b"".join(self.parts[part] for part in found)
+            return {}, {}
+        if match := re.fullmatch(r"/verify/(\w+)", path):
+            self.verified.add(match[1])
+            return {"found": len(self.blobs[match[1]])}, {}
         if match := re.fullmatch(r"/(datasets/)?([\w.-]+/[\w.-]+)\.git/info/lfs/objects/batch", path):
             return {"transfer": "basic", "objects": [self._large(o) for o in json.loads(body)["objects"]]}, {}
         if match := re.fullmatch(r"/api/(models|datasets)/([\w.-]+/[\w.-]+)(?:/(.*))?", path):
@@ -182,9 +221,17 @@ class HubServer:
         return {"url": url, "name": name}
 
     def _large(self, wanted: dict) -> dict:
-        done = wanted["oid"] in self.blobs
-        upload = {} if done else {"actions": {"upload": {"href": f"{self.url}/blobs/{wanted['oid']}", "header": {}}}}
-        return {**wanted, **upload}
+        done = wanted["oid"] in (self.verified if self.verifies else self.blobs)
+        address, header = f"{self.url}/blobs/{wanted['oid']}", {}
+        if self.part_size:
+            parts = -(-wanted["size"] // self.part_size)
+            header = {"chunk_size": str(self.part_size)}
+            header |= {str(i + 1): f"{self.url}/parts/{wanted['oid']}/{i}?X-Signature=secret" for i in range(parts)}
+            address = f"{self.url}/complete/{wanted['oid']}"
+        actions = {"upload": {"href": f"{address}?X-Signature=secret", "header": header}}
+        if self.verifies:
+            actions["verify"] = {"href": f"{self.url}/verify/{wanted['oid']}", "header": {}}
+        return {**wanted, **({} if done else {"actions": actions})}
 
     def _api(self, repository: Repository, name: str, rest: str, query: dict, body: bytes) -> tuple[object, dict]:
         if match := re.fullmatch(r"branch/(.+)", rest):

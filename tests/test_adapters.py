@@ -1,6 +1,7 @@
 """PEFT models: the adapter alone is trained, stored, predicted and loaded; the base model stays what it is."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_continuing_a_run_gives_the_same(run, text_model_folder, sentences, tmp_
         assert (folder / file).read_bytes() == (run.checkpoints[name] / file).read_bytes()
 
 
-def test_scores_plan_card_and_push(run):
+def test_scores_plan_card_and_push(run, tmp_path):
     assert {"stage-0", "x2", "x4"} <= set(run.metrics) and run.self_check["ratios"]
     plan = make_plan(run.trajectory.checkpoints[0].folder)
     assert plan.predicted.keys() | plan.copied.keys() == run.trajectory.tensors.keys()
@@ -104,7 +105,13 @@ def test_scores_plan_card_and_push(run):
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= set(uploads[0].files)
     record = json.loads((run.output_dir / "trajectory.json").read_text())
     assert record["model"]["adapter"] == "LORA"
-    check_files(uploads[0])
+    # A base model in a folder of this machine is none for others.
+    with pytest.raises(ValueError, match="adapter_config.json holds .*; put the base model's Hub id in its place"):
+        check_files(uploads[0])
+    shutil.copytree(run.checkpoints["x2"], tmp_path / "x2")
+    config = json.loads((tmp_path / "x2" / "adapter_config.json").read_text())
+    (tmp_path / "x2" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "me/base"}))
+    check_files(find_uploads(tmp_path / "x2")[1][0])
 
 
 def test_kinds_of_an_adapter_are_those_of_its_layers(text_model_folder):

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,8 +184,9 @@ def test_tokenizers_of_all_forms_are_pushed(stages):
     names = {"source.spm", "target.spm", "dict.txt", "bpe.codes", "normalizer.json", "emoji.json", "entity_vocab.json",
              "vocab-src.json", "qwen.tiktoken", "prophetnet.tokenizer", "byte_maps.json"}  # fmt: skip
     for name in names:
-        (stages[0] / name).write_text("x")
-        (stages[0] / "qformer_tokenizer" / name).write_text("x")
+        content = {".json": b"{}", ".spm": b"\x0a\x03\x0a\x01x", ".tiktoken": b"eA== 0\n"}.get(Path(name).suffix, b"x")
+        (stages[0] / name).write_bytes(content)
+        (stages[0] / "qformer_tokenizer" / name).write_bytes(content)
     upload = find_uploads(stages[0])[1][0]
     assert names | {f"qformer_tokenizer/{name}" for name in names} <= set(upload.files)
     check_files(upload)

@@ -34,7 +34,8 @@ def save_recipe(settings: dict[str, Any], output_dir: str) -> None:
     import yaml
 
     from know_hf.store import write_text
+    from know_hf.text import without_secrets
 
-    secret = {name for name in settings if name.endswith("token")}
-    plain = {name: value for name, value in sorted(settings.items()) if name not in secret and value is not None}
-    write_text(Path(output_dir) / "run.yaml", yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False))
+    plain = {name: value for name, value in sorted(settings.items()) if value is not None}
+    kept = without_secrets(json.loads(json.dumps(plain)))
+    write_text(Path(output_dir) / "run.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))

@@ -11,9 +11,11 @@ import torch
 from transformers import PreTrainedConfig
 
 from know_hf.forgetting.recipe import portable_name
+from know_hf.hub.client import bounded, public
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.retrodiction import ALL, METHODS, check_method, get_method
 from know_hf.retrodiction.learned import NinoMLP
+from know_hf.text import without_secrets
 from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
 
 #: What the folder of a step is called, see [`step_names`].
@@ -154,16 +156,17 @@ def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
     return (predictor.config if live else _read(predictor, KnownConfig.from_pretrained)).history_length
 
 
+@bounded()
 def _read(predictor: str | Path, load: Callable[[str], Any]) -> Any:
     """What a loader makes of a predictor's folder or Hub id; what fails is said in one sentence that names it."""
     source = str(predictor)
-    what = f"Predictor {source!r}"
+    what = f"Predictor {without_secrets(source)!r}"
     try:
         found = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
         if found == KnownConfig.model_type:
             return load(source)
     except Exception as error:  # the libraries raise many types for a file that is not there or damaged
-        why = shorten(str(error) or type(error).__name__, 250, placeholder=" …")
+        why = shorten(public(error), 250, placeholder=" …")
         if not os.path.isdir(source):  # of an empty name Path would make the current folder
             raise FileNotFoundError(f"{what} is neither a folder nor reachable on the Hub. ({why})") from error
         kind = OSError if isinstance(error, OSError) else ValueError

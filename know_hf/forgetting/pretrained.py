@@ -28,6 +28,7 @@ from know_hf.models import load_model
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import without_background
+from know_hf.text import without_secrets
 from know_hf.trajectory import TrajectoryRecord
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def make_trainer(
         model = plain_model(model)
     check_output_dir(args.output_dir, model)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
+    dataset_id = without_secrets(dataset_id)
 
     def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
         made = trainer_class(

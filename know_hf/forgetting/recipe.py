@@ -13,6 +13,7 @@ from torch import nn
 from know_hf.adapters import is_adapted
 from know_hf.architecture import loader_of
 from know_hf.tasks import TASKS
+from know_hf.text import without_secrets
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 
@@ -130,19 +131,23 @@ def base_license(name: str) -> str | None:
     """Licence of a model's folder or repository, as its README states it; None if it cannot be learnt."""
     from huggingface_hub import ModelCard
 
+    from know_hf.hub.cards import hub_name
+    from know_hf.hub.client import bounded
+
     if not name:
         return None
     try:
         path = os.path.join(name, "README.md")
-        card = ModelCard.load(path if os.path.isdir(name) else name)
+        with bounded():
+            card = ModelCard.load(path if os.path.isdir(name) else name)
     except Exception:  # no README, no network, no metadata: whatever stands in the way, the card then says nothing
         return None
-    return card.data.get("license")
+    return hub_name(card.data.get("license"))
 
 
 def portable_name(name: str) -> str:
     """A Hub id as it is; of a local path only the last part, which says nothing about the machine."""
-    return os.path.basename(os.path.abspath(name)) if name and os.path.exists(name) else name
+    return os.path.basename(os.path.abspath(name)) if name and os.path.exists(name) else without_secrets(name)
 
 
 def describe_dataset(dataset) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import importlib
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 
@@ -105,6 +105,16 @@ class KnownPredictor(PreTrainedModel):
             init.zeros_(module.bias)
 
     @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As of any model; within know-hf without waiting for the Hub for longer than it is worth."""
+        try:
+            bounded = importlib.import_module("know_hf.hub.client").bounded
+        except ImportError:  # this file also runs where know-hf is not installed
+            bounded = nullcontext
+        with bounded():
+            return super().from_pretrained(*args, **kwargs)
+
+    @classmethod
     def default(cls, history_length: int = 5, **kwargs) -> "KnownPredictor":
         """Loads a predictor that comes with the package; needs no network.
 
@@ -155,10 +165,10 @@ class KnownPredictor(PreTrainedModel):
             'https://huggingface.co/me/known'
         """
         # By name: this file also runs where know-hf is not installed.
-        hub = importlib.import_module("know_hf.hub.push")
+        hub, readme = (importlib.import_module(f"know_hf.hub.{name}") for name in ("push", "readme"))
         with tempfile.TemporaryDirectory(prefix="know-hf-") as folder:
             self.save_pretrained(folder)
-            hub.add_predictor_card(self, Path(folder))
+            readme.add_predictor_card(self, Path(folder))
             return hub.push(folder, repo_id, **options)
 
     @property

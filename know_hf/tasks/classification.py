@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
+from know_hf.hub.client import bounded
 from know_hf.metrics import scores
 from know_hf.tasks.images import image_reader
 from know_hf.tasks.labels import encode, label_lookup
@@ -70,6 +71,7 @@ def text_preprocessing(
     return Preprocessing(apply, DataCollatorWithPadding(tokenizer), tokenizer)
 
 
+@bounded()
 def load_tokenizer(model, source: str | Path | None):
     """The tokenizer beside a model.
 

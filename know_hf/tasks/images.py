@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
+from know_hf.hub.client import bounded
+
 # Pillow's modes by number of channels.
 _MODES = {1: "L", 3: "RGB"}
 
@@ -175,6 +177,7 @@ def own_processor(given: Any):
     return given if isinstance(given, BaseImageProcessor) else None
 
 
+@bounded()
 def saved_processor(source: str | Path | None):
     """The image processor beside a model, if there is one."""
     try:

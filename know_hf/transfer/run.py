@@ -15,9 +15,11 @@ from transformers import AutoConfig
 from know_hf.adapters import base_of
 from know_hf.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.forgetting.recipe import describe_dataset
+from know_hf.hub.client import bounded, public
 from know_hf.store import hash_file, locked, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
+from know_hf.text import without_secrets
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.transfer.heads import classes_of_kept_heads
@@ -301,6 +303,7 @@ class Comparison:
         ]  # fmt: skip
 
 
+@bounded()
 def resolve_arm(arm: str | Path, name: str) -> Path:
     """Finds the checkpoint folder of the arm of that name, downloading it when it is a Hub id.
 
@@ -314,9 +317,9 @@ def resolve_arm(arm: str | Path, name: str) -> Path:
     try:
         return Path(snapshot_download(str(arm), allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
     except Exception as error:  # the client raises many types for one thing: it could not be had
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = public(error)
         raise FileNotFoundError(
-            f"Arm {str(arm)!r}, called {name!r}, is neither a folder nor reachable on the Hub. ({why})"
+            f"Arm {without_secrets(str(arm))!r}, called {name!r}, is neither a folder nor reachable on the Hub. ({why})"
         ) from error
 
 
