@@ -45,8 +45,8 @@ def check_form(value: Any, form: Any, where: str) -> None:
     Args:
         value: The data.
         form: A type (``int``, ``float``, which whole numbers are too, ``str``, ``bool``, ``dict``, ``list``, None);
-            ``list[form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with ``|``;
-            ``{"name": form, …}`` for fields, of which those that may be None may be missing; there may be more.
+            ``list[form]``, ``tuple[form, form]``, ``tuple[form, ...]``, ``dict[str, form]``, ``Any``; alternatives with
+            ``|``; ``{"name": form, …}`` for fields, of which those that may be None may be missing; there may be more.
         where: What they are, for the message.
 
     Raises:
@@ -81,11 +81,14 @@ def _fault(value: Any, form: Any, place: str) -> tuple[str, str] | None:
         return None if None in faults else max(faults, key=lambda fault: len(fault[0]))  # of what nearly fits
     if form is Any:
         return None
-    if outer in (list, tuple):  # of any length, and JSON and YAML know no tuples
+    if outer in (list, tuple):  # JSON and YAML know no tuples
         value = list(value) if isinstance(value, tuple) else value
-        return _wrong_type(value, list, place) or _first(
-            (one, inner[0], f"{place}[{i}]") for i, one in enumerate(value)
-        )
+        if fault := _wrong_type(value, list, place):
+            return fault
+        forms = inner if outer is tuple and inner[-1] is not ... else inner[:1] * len(value)
+        if len(forms) != len(value):
+            return place, f"must be a list of {len(forms)}, found {shown(value)}"
+        return _first((one, forms[i], f"{place}[{i}]") for i, one in enumerate(value))
     if outer is dict:
         return _wrong_type(value, dict, place) or _first(
             (one, inner[1], _join(place, name)) for name, one in value.items()
