@@ -129,7 +129,7 @@ def test_records_with_classes_that_are_none_are_refused(image_run, tmp_path, hos
         Trajectory.load(tmp_path)
     content["model"] |= {"auto_class": "AutoModel", "parameters": hostile}
     (tmp_path / "trajectory.json").write_text(json.dumps(content))
-    with pytest.raises(TrajectoryError, match="parameters is"):
+    with pytest.raises(TrajectoryError, match="parameters must be a whole number"):
         Trajectory.load(tmp_path)
 
 
