@@ -9,8 +9,8 @@ from know_hf.reading import shown
 #: Seeds of NumPy, which knows no others.
 _SEED = (0, 2**32 - 1)
 _COUNT = 2**40
-#: The least positive number of normal float32: below, a rate or ratio is nothing.
-_TINY = 1.2e-38
+#: The least and the largest number of float32: below, a rate is nothing, and beyond, infinite.
+_TINY, _HUGE = 1.2e-38, 3.4e38
 #: Name of a setting → smallest and largest value, both allowed.
 LIMITS: dict[str, tuple[float, float]] = {
     # prediction
@@ -22,7 +22,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "per_device_train_batch_size": (1, _COUNT),
     "per_device_eval_batch_size": (1, _COUNT),
     "gradient_accumulation_steps": (1, _COUNT),
-    "learning_rate": (0, 1e9),
+    "learning_rate": (0, _HUGE),
     "weight_decay": (0, 1e9),
     "adam_beta1": (0, 1),
     "adam_beta2": (0, 1),
@@ -44,7 +44,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "image_size": (1, 1 << 16),
     "max_length": (1, 1 << 30),
     # comparisons and experiments
-    "learning_rates": (_TINY, 1e9),
+    "learning_rates": (_TINY, _HUGE),
     "seeds": (1, 100_000),
     "head_epochs": (0, 1e9),
     "batch_size": (1, _COUNT),
