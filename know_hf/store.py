@@ -25,6 +25,8 @@ LOCK_NAME = ".know-hf.lock"
 PARTIAL = ".partial"
 # Levels of plain data that are read.
 _DEEPEST = 100
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 #: What file systems answer that have no locks.
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 
@@ -184,6 +186,7 @@ def write_tensors(
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
         except SafetensorError as error:
             raise as_os_error(error, Path(path)) from error
+        os.chmod(beside, 0o666 & ~_UMASK)  # the library lets nobody else read what it writes
 
 
 def as_os_error(error: Exception, path: Path) -> OSError:

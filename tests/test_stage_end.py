@@ -9,7 +9,7 @@ from conftest import QUICK, tiny_image_model
 from datasets import Dataset
 from test_best import adapted
 from test_best import make as make_scored
-from test_trainer import KillAt, Killed, make
+from test_trainer import KillAt, Killed, Pixels, make
 from test_weights import bert
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -93,6 +93,23 @@ def test_killed_after_the_last_step_of_a_stage(tmp_path, whole, name, stage):
     assert steps.taken[stage] == 0  # it was at its end
     assert tree(tmp_path) == whole(name)
     assert output.global_step == again.trajectory.record.stages[-1].steps
+
+
+class Noisy(Pixels):
+    """Images that come with other noise whenever they are read."""
+
+    def __getitem__(self, index):
+        row = super().__getitem__(index)
+        return {**row, "pixel_values": row["pixel_values"] + 0.1 * torch.randn(1, 16, 16)}
+
+
+def test_random_data_hold_by_epochs(tmp_path):
+    settings = {"num_stages": 2, "num_train_epochs": 2, "save_strategy": "epoch", "data": Noisy()}
+    make(tmp_path / "whole", **settings).train()
+    with pytest.raises(Killed):
+        make(tmp_path / "killed", [KillAt(1, 3)], **settings).train()
+    make(tmp_path / "killed", model=tiny_image_model(5), **settings).train()
+    assert tree(tmp_path / "killed") == tree(tmp_path / "whole")
 
 
 def dying_in(module, name: str, when):
