@@ -197,6 +197,25 @@ def as_os_error(error: Exception, path: Path) -> OSError:
     return OSError(errno.EIO, f"{path} cannot be written: {error}")
 
 
+@contextmanager
+def making(final: Path) -> Iterator[Path]:
+    """Lets a folder be made beside its place, which is free or an empty folder; at the end of the block it moves there.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    beside = partial_name(final)
+    remove(beside)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        publish(beside, final)
+    except BaseException:
+        with suppress(OSError):
+            remove(beside)
+        raise
+
+
 def publish(folder: Path, final: Path) -> None:
     """Gives a finished folder its final name, once everything in it is on the disk.
 

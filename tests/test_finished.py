@@ -228,3 +228,16 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         pass
     holding.communicate()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    final = tmp_path / "made"
+    with pytest.raises(RuntimeError), know_hf.store.making(final) as beside:
+        (beside / "half").touch()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".made.partial").mkdir()
+    (tmp_path / ".made.partial" / "of a killed process").touch()
+    with know_hf.store.making(final) as beside:
+        (beside / "whole").touch()
+    assert [path.name for path in final.iterdir()] == ["whole"] and len(list(tmp_path.iterdir())) == 1

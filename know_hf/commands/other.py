@@ -41,11 +41,14 @@ def run_convert(options: argparse.Namespace, rest: list[str]) -> None:
         raise FileExistsError(f"{out_dir} exists and is not an empty folder; choose another.")
     quiet()
     from know_hf.known.conversion import convert_keras, convert_nino
+    from know_hf.store import making
 
     if Path(options.source).is_file():
         print(f"{convert_nino(options.source, out_dir)}: pass the folder as --predictor with --method nino.")
         return
-    convert_keras(options.source).save_pretrained(out_dir)
+    predictor = convert_keras(options.source)
+    with making(out_dir) as beside:
+        predictor.save_pretrained(beside)
     print(f"{out_dir}: pass it as --predictor. The authors state no licence: keep it to yourself.")
 
 

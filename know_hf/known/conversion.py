@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from know_hf.known.configuration_known import KnownConfig
 from know_hf.known.modeling_known import KnownPredictor
 from know_hf.model_config import brief
+from know_hf.store import write_tensors
 
 # KNOWN's and the Weight Nowcasting Network's files; both are the same network.
 _PATTERNS = {
@@ -102,8 +102,7 @@ def convert_nino(path: str | Path, out_dir: str | Path) -> Path:
         raise ValueError(f"{path} holds no state dictionary.")
     model = NinoMLP.from_state({name: value.float() for name, value in state.items()}, str(path))
     target = Path(out_dir) / "model.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, target)
+    write_tensors(target, model.state_dict())
     return target
 
 
