@@ -136,5 +136,5 @@ def test_other_folders_are_left_alone(train, collected, data, tmp_path):
     train(tmp_path / "out", BOTH)
     assert stamps(tmp_path / "model", collected.folder, *data) == before
     (tmp_path / "out" / "training" / "settings.json").write_text("[]")
-    with pytest.raises(TrajectoryError, match="settings.json is damaged: it holds \\[\\], no object"):
+    with pytest.raises(TrajectoryError, match="settings.json is damaged: its content must be name: value pairs"):
         train(tmp_path / "out", BOTH)
