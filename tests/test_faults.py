@@ -45,7 +45,9 @@ def commands(tmp_path_factory, image_model_folder, image_data_folder, data, coll
     }  # fmt: skip
     plans = {name: Campaign([str(argument) for argument in command]) for name, command in jobs.items()}
     plans["predict"].begin = str(begun)
-    plans["collect"].ignored = ["README.md"]  # how long it took
+    # They tell how long it took.
+    plans["collect"].ignored = ["README.md"]
+    plans["transfer"].ignored = ["report/index.html", "report/transfer.md"]
     return plans
 
 

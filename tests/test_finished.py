@@ -59,7 +59,7 @@ def without_statistics(path: Path) -> None:
         ("model.safetensors", another_header, "model.safetensors has"),
         ("config.json", lambda path: os.truncate(path, 0), "config.json is empty"),
         ("config.json", Path.unlink, "config.json is missing"),
-        ("enrichment.json", without_statistics, "enrichment.json lacks statistics"),
+        ("enrichment.json", without_statistics, "statistics must be name: value pairs"),
     ],
 )
 def test_a_damaged_result_is_named_and_made_again(run, caplog, name, damage, said):
