@@ -14,6 +14,9 @@ CONFIG_FILE = "config.json"
 #: Of layers that are made one by one, and of classes that are named one by one, more than any model has.
 MOST_LAYERS, MOST_CLASSES = 2000, 1_000_000
 _LAYERS = re.compile(r"(^|_)(layers?|depths?|blocks|stages)$")
+_DEPTHS = {"depths", "layers", "num_layers", "blocks", "num_blocks"}  # how many layers each of several parts has
+# Names of classes are no settings; depths in metres and longest texts count nothing that is built.
+_NO_COUNTS = {"label2id", "id2label", "min_depth", "max_depth", "max_length", "model_max_length"}
 _CLASSES = ("num_labels", "num_classes")
 # An error of transformers may list every model that it knows.
 _LONGEST = 300
@@ -56,12 +59,22 @@ def check_config(content: Any, where: str) -> None:
     if not isinstance(content, dict):
         raise ValueError(f"{where} must hold name: value pairs, found {shown(content)}.")
     for name, value in content.items():
-        limit = MOST_CLASSES if name in _CLASSES else MOST_LAYERS if _LAYERS.search(name) else LARGEST
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, int) and abs(one) > limit:
+        if name in _NO_COUNTS:
+            continue
+        parts = value if isinstance(value, list) else [value]
+        if _LAYERS.search(name) and isinstance(value, list):  # a number for each of several layers
+            limit, parts = MOST_LAYERS, [len(value), *(sum(n for n in value if _count(n)) for _ in _DEPTHS & {name})]
+        else:
+            limit = MOST_CLASSES if name in _CLASSES else MOST_LAYERS if _LAYERS.search(name) else LARGEST
+        for one in parts:
+            if _count(one) and abs(one) > limit:
                 raise ValueError(f"{where}: {name[:80]} is {shown(value)}; no model has so many.")
             if isinstance(one, dict):
                 check_config(one, where)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def brief(error: Exception) -> str:

@@ -25,7 +25,7 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     settings = plain_values({**recipe, **given})
     check_given(settings, ("dataset", "output_dir"))
     quiet()
-    from know_hf.checks import check_splits
+    from know_hf.checks import check_output, check_splits
     from know_hf.data import load_split
     from know_hf.report.transfer import transfer_markdown, write_transfer_report
     from know_hf.transfer.arms import PredictedArms
@@ -44,6 +44,7 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     starts = {"naive": trajectory, "predicted": trajectory} if trajectory else {}
     check_arms({**starts, **arms}, **{name: job[name] for name in ("seeds", "learning_rates") if name in job})
     splits = job.pop("train_split", "train"), job.pop("test_split", "test")
+    check_output(output_dir, dataset, *arms.values())
     check_splits(dataset, *splits)
     train, test = (load_split(dataset, split) for split in splits)
     about = ("task", "input_columns", "label_column", "drop_incomplete")

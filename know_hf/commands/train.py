@@ -22,7 +22,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     import torch
     from accelerate import PartialState
 
-    from know_hf.checks import check_model, check_splits
+    from know_hf.checks import check_model, check_output, check_splits
     from know_hf.commands.watching import WatchedTrainer
     from know_hf.data import load_evaluation, load_split
     from know_hf.forgetting.arguments import ForgettingArguments
@@ -41,6 +41,8 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
         defaults["use_cpu"] = True  # without it a launched CPU process would not join its group
     args = ForgettingArguments(**{"output_dir": settings["output_dir"], **defaults, **training})
     check_output_dir(args.output_dir, settings["model"])
+    inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
+    check_output(args.output_dir, *(source for source in inputs if source))
     job = {
         name: settings[name] for name in settings if name not in ("dataset", "output_dir", "train_split", "eval_split")
     }

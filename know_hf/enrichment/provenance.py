@@ -16,10 +16,12 @@ from huggingface_hub.errors import HFValidationError
 from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
 from know_hf.progress import progress_bar
 from know_hf.reading import read_fields
-from know_hf.store import hash_file
+from know_hf.store import hash_file, read_json
 from know_hf.trajectory import Checkpoint
 
 logger = logging.getLogger(__name__)
+# What only who has model and data can do again.
+_FINISHED = ("batch_norm",)
 
 
 def holds(
@@ -53,6 +55,11 @@ def holds(
             f"{folder} holds another result (different {', '.join(different)}); delete it or choose another output_dir."
         )
     damage = _damage(folder, source, files, verify)
+    if damage and (finished := [name for name in _FINISHED if name in content and name not in expected]):
+        raise FileExistsError(
+            f"{folder} is damaged ({damage}), and was finished with data ({', '.join(finished)}), which are not here: "
+            "run the command again that made it (know-hf enrich), or delete it."
+        )
     if damage:
         logger.warning("%s is damaged (%s); it is made again.", folder, damage)
     return damage is None
@@ -64,7 +71,13 @@ def _damage(folder: Path, source: Checkpoint, files: Iterable[Path], verify: boo
         content = read_enrichment(folder)
     except ValueError as error:
         return str(error)
-    weights = {path.relative_to(source.folder) for path in source.files}
+    statistics = content["statistics"]
+    if content.get("predicted") and (not statistics or not all(statistics.values())):
+        return f"{ENRICHMENT_FILE} lacks statistics of what was predicted"
+    weights = {path.relative_to(source.folder) for path in (*source.files, source.weight_file)}  # with the index
+    hashes = content.get("sha256")
+    if verify and not hashes:
+        logger.warning("%s cannot be verified: it was written before hashes were kept.", folder)
     for file in files:
         made, given = folder / file, source.folder / file
         if not made.is_file():
@@ -76,9 +89,21 @@ def _damage(folder: Path, source: Checkpoint, files: Iterable[Path], verify: boo
             return f"{file.as_posix()} has another header than stage 0"
         if size == 0 < expected:
             return f"{file.as_posix()} is empty"
-        if file in weights and verify and content.get("sha256", {}).get(file.as_posix()) != hash_file(made):
+        if verify and hashes and file.as_posix() in hashes and hashes[file.as_posix()] != hash_file(made):
             return f"{file.as_posix()} has another hash than it was written with"
+        if file.suffix == ".json" and not _is_json(made) and _is_json(given):
+            return f"{file.as_posix()} is no JSON any more"
+        if verify and file not in weights and hash_file(made) != hash_file(given):
+            logger.warning("%s differs from stage 0's; it is left as it is, in case you edited it.", made)
     return None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        read_json(path)
+    except ValueError:
+        return False
+    return True
 
 
 def _header(path: Path) -> bytes:

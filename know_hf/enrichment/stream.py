@@ -389,7 +389,7 @@ class Enrichment:
         """Collects what the written folders say about themselves."""
         described = {name: read_enrichment(f) for name, f in checkpoints.items()}
         metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
-        if baseline := next(iter(described.values()))["baseline"]:
+        if baseline := next(iter(described.values())).get("baseline"):
             metrics = {BASELINE: baseline, **metrics}
         if first := self.trajectory.record.stages[0].metrics:
             metrics = {"stage-0": first, **metrics}

@@ -17,7 +17,8 @@ from know_hf.trajectory.checkpoint import DTYPES
 ENRICHMENT_FILE = "enrichment.json"
 # What reports and pushes read of it.
 _FORM = {"method": str, "step": int, "metrics": dict[str, float], "baseline": dict[str, float] | None,
-         "statistics": dict[str, dict[str, float]]}  # fmt: skip
+         "statistics": dict[str, dict[str, float]], "predicted": dict[str, int] | None,
+         "sha256": dict[str, str] | None}  # fmt: skip
 
 
 def read_enrichment(folder: Path) -> dict[str, Any]:

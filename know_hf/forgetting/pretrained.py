@@ -12,6 +12,7 @@ from torch import nn
 from transformers import set_seed
 
 from know_hf.adapters import is_live
+from know_hf.checks import check_output
 from know_hf.data import (
     check_part,
     label_values,
@@ -94,6 +95,7 @@ def make_trainer(
     if isinstance(model, nn.Module):
         model = plain_model(model)
     check_output_dir(args.output_dir, model)
+    check_output(args.output_dir, *(x for x in (model, train_dataset, eval_dataset) if isinstance(x, (str, Path))))
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
 

@@ -61,12 +61,13 @@ def plot_forgetting_curve(
 
 @plot
 def _forgetting_curve(new_figure, trajectory: Trajectory, metrics):
-    scored = [stage for stage in trajectory.record.stages if stage.metrics and (stage.examples or 0) > 0]
-    if not scored:
+    stages = [stage for stage in trajectory.record.stages if stage.metrics and (stage.examples or 0) > 0]
+    if not stages:
         return None
-    common = [n for n in scored[0].metrics if all(n in stage.metrics for stage in scored)]
-    names = [n for n in common or scored[0].metrics if n != "eval_loss"] or ["eval_loss"]
-    stages = [stage for stage in scored if names[0] in stage.metrics]
+    common = [n for n in stages[0].metrics if all(n in stage.metrics for stage in stages)]
+    if not common:
+        return None
+    names = [n for n in common if n != "eval_loss"] or common
     figure = new_figure(figsize=(6.4, 4.0))
     axes = figure.subplots()
     examples = [stage.examples for stage in stages]

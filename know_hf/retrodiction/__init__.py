@@ -8,12 +8,14 @@ describes them all.
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 import torch
 from torch import Tensor
 
 from know_hf.limits import check_limits
+from know_hf.reading import check_form
 from know_hf.retrodiction.controls import mean, naive, shrink
 from know_hf.retrodiction.curve_fits import exp_fit, linear_fit, log_fit
 from know_hf.retrodiction.known import known
@@ -90,8 +92,22 @@ def check_method(
     unknown = [parameter for parameter in parameters if parameter not in own]
     if unknown:
         raise ValueError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(own) or 'none'}.")
+    for parameter, value in parameters.items():
+        _check_type(name, parameter, value, parameters)
     for kind in kinds:
         retrodict(torch.zeros(stages, 2, 2), kind, steps, name, iterate=iterate, **parameters)
+
+
+def _check_type(name: str, parameter: str, value: Any, parameters: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` if a plain parameter is of another type than the method's signature says."""
+    owner = name if parameter in get_method(name).parameters else parameters.get("to", "known")
+    kind = inspect.signature(get_method(owner).function).parameters[parameter].annotation
+    plain = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if any(get_origin(one) is Mapping for one in plain):
+        kind = dict[str, float] | None
+    elif not set(plain) <= {int, float, str, bool, NoneType}:
+        return
+    check_form({parameter: dict(value) if isinstance(value, Mapping) else value}, {parameter: kind}, name)
 
 
 def retrodict(

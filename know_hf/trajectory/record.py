@@ -94,6 +94,8 @@ class TrajectoryRecord:
         forms = {"recipe": _RECIPE, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str]}
         for name, form in forms.items():
             check_form(getattr(self, name), form, name)
+        _expect("parameters of the model", self.model.get("parameters"), int, None)
+        _expect("examples of the dataset", self.dataset.get("examples"), int, None)
         for name in ("class", "auto_class"):  # which cards and loaders take for names in Python
             value = self.model.get(name)
             if value and not value.isidentifier():
