@@ -53,13 +53,14 @@ def test_a_page_of_a_whole_run(run):
         ("report/self_check.json", '{"ratios": {"\\ud800": 1}}', "self_check.json cannot be read"),
         ("report/report.md", b"\xff\xfe", "report.md cannot be read"),
         ("trajectory.json", "{", "trajectory.json cannot be read"),
-        ("transfer.json", "[]", "transfer.json: its content must be name: value pairs"),
-        ("transfer.json", "{}", "transfer.json: arms must be name: value pairs"),
-        ("recipe.json", '{"recipe": 3}', "recipe.json: recipe must be name: value pairs"),
+        ("transfer.json", "[]", "transfer.json is damaged: its content must be name: value pairs"),
+        ("transfer.json", "{}", "transfer.json is damaged: arms must be name: value pairs"),
+        ("recipe.json", '{"recipe": 3}', "recipe.json is damaged: recipe must be name: value pairs"),
     ],
 )
 def test_reports_of_damaged_runs(run, capsys, file, content, said):
     path = run / file
+    (run / "wall.json").write_text('{"seconds": 1.0}')  # which an experiment has as well
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     assert said in fails(capsys, "report", run)
     assert not (run / "report" / "index.html").exists()
@@ -70,14 +71,15 @@ def test_reports_of_odd_runs(run, capsys):
     mixed = [{**stage, "metrics": {f"eval_{i % 2}": 0.5}} for i, stage in enumerate(stages)]
     in_record(run, stages=mixed)
     main(["report", str(run)])
-    in_record(run, stages=[{**stage, "examples": -3, "metrics": {"eval_a": float("nan")}} for stage in stages])
+    in_record(run, stages=[{**stage, "metrics": {"eval_a": float("nan")}} for stage in stages])
     main(["report", str(run)])
     capsys.readouterr()
     for changes, said in (
         ({"model": {"id": ["a"]}}, "model: id must be text"),
         ({"model": {"parameters": 10**400}}, "model: parameters must be a whole number"),
         ({"stages": [{**stage, "metrics": {"eval_a": 10**400}} for stage in stages]}, "metric 'eval_a'"),
-        ({"stages": stages[:2]}, "run the same command again to finish"),
+        ({"stages": [{**stage, "examples": -3} for stage in stages]}, "examples of a stage is -3, not a count"),
+        ({"stages": stages[:2]}, "and there are 2 stages"),
         ({"sampling_ratio": 1e-300}, "take fewer steps"),
     ):
         (run / "trajectory.json").write_text(
