@@ -14,6 +14,7 @@ from know_hf.forgetting.pretrained import make_trainer
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.models import timm_from_scratch
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
+from know_hf.store import inside
 from know_hf.transfer.protocol import Protocol
 from know_hf.transfer.result import TransferResult
 from know_hf.transfer.run import transfer
@@ -57,6 +58,7 @@ def quickstart(
     if seeds < 2:
         raise ValueError(f"seeds is {seeds}; a spread needs at least 2.")
     output_dir = Path(output_dir)
+    compared_in = inside(output_dir, "transfer")
     known_digits = digits(PRETRAINING_CLASSES).train_test_split(test_size=0.25, seed=0)
     new_digits = digits(NEW_CLASSES).train_test_split(test_size=0.5, seed=0)
     set_seed(0)
@@ -96,7 +98,7 @@ def quickstart(
     compared = transfer(
         arms,
         new_digits["train"],
-        output_dir / "transfer",
+        compared_in,
         test_dataset=new_digits["test"],
         protocol=PROTOCOL,
         learning_rates=LEARNING_RATES,

@@ -317,7 +317,12 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
 
 
 def acquire(path: Path):
-    """Takes a lock file, or raises filelock's ``Timeout`` at once; to be held in a ``with`` statement."""
+    """Takes a lock file, or raises filelock's ``Timeout`` at once; to be held in a ``with`` statement.
+
+    Raises:
+        ValueError: If it is a link: opening it would empty what it leads to.
+    """
+    inside(path.parent, path.name)
     kind: Callable = FileLock
     try:
         return kind(path, timeout=0, is_singleton=True).acquire()

@@ -315,3 +315,19 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["transfer", "--size", "cpu", "--dataset", "d", "--output-dir", "o"])
     assert "--size belongs to a recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cache", "pretraining", "pretraining/0123456789ab", "pretraining/0123456789ab/forgetting", "settings",
+     "settings/new_task", "settings/new_task/runs", "settings/new_task/scratch", "settings/new_task/arms/known",
+     "settings/new_task/retrodicted"],
+)  # fmt: skip
+def test_nothing_goes_through_a_link_in_an_experiment(recipe_file, tmp_path, name):
+    (tmp_path / "precious").mkdir()
+    link = tmp_path / "out" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=f"{link} is a link, through which nothing is written"):
+        run_recipe(load_recipe(recipe_file), tmp_path / "out")
+    assert not os.listdir(tmp_path / "precious") and not (tmp_path / "out" / "recipe.json").exists()

@@ -138,3 +138,14 @@ def test_other_folders_are_left_alone(train, collected, data, tmp_path):
     (tmp_path / "out" / "training" / "settings.json").write_text("[]")
     with pytest.raises(TrajectoryError, match="settings.json is damaged: its content must be name: value pairs"):
         train(tmp_path / "out", BOTH)
+
+
+@pytest.mark.parametrize("name", ["training", "training/cache", "training/predictor"])
+def test_nothing_goes_through_a_link_in_a_training(train, tmp_path, name):
+    (tmp_path / "precious").mkdir()
+    link = tmp_path / "out" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=f"{name} is a link, through which nothing is written"):
+        train(tmp_path / "out")
+    assert not list((tmp_path / "precious").iterdir())

@@ -28,9 +28,10 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.checks import check_output, check_splits
     from know_hf.data import load_split
     from know_hf.report.transfer import transfer_markdown, write_transfer_report
+    from know_hf.store import inside
     from know_hf.transfer.arms import PredictedArms
     from know_hf.transfer.protocol import Protocol
-    from know_hf.transfer.run import check_arms, check_data, check_sizes, transfer
+    from know_hf.transfer.run import COMPARISON_FOLDERS, check_arms, check_data, check_sizes, transfer
 
     job = dict(settings)
     arms, dataset, output_dir = dict(job.pop("arms", {})), job.pop("dataset"), Path(job.pop("output_dir"))
@@ -53,7 +54,9 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     if predicted is not None:  # without one nothing is lost where the comparison itself says so
         check_sizes(columns, len(train), False, protocol, "The comparison")
     if predicted is not None:
-        made = predicted.write(output_dir / "arms")
+        for part in ("cache", *COMPARISON_FOLDERS):  # before hours of predicting
+            inside(output_dir, part)
+        made = predicted.write(inside(output_dir, "arms"))
         arms = {"naive": made.pop("naive"), **arms, **made}
     result = transfer(arms, train, output_dir, test_dataset=test, protocol=protocol, **job)
     save_recipe(settings, result.output_dir)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from pathlib import Path
 
 from know_hf.commands.options import COLLECTION, EVALUATION, META_TRAINING
 from know_hf.commands.recipe import check_given, pairs
@@ -61,7 +60,7 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.meta.collection import MetaDataSet, prepare_images
     from know_hf.meta.evaluation import evaluate_predictors
     from know_hf.meta.samples import split_trials
-    from know_hf.store import locked
+    from know_hf.store import inside, locked
     from know_hf.transfer.prepared import open_examples
 
     meta = MetaDataSet(options.meta)
@@ -69,11 +68,12 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     names = split_trials(meta, *held_out).report
     folders = pairs(given.get("predictors", []), "predictors", "NAME=FOLDER")
     check_output(given["output_dir"], meta.folder, *folders.values(), *given.get("data", []))
+    cache = inside(given["output_dir"], "cache")
     predictors = {name: load_predictor(path, load_predictor_stages(path)) for name, path in folders.items()}
     with locked(given["output_dir"]):
         images = None
         if "data" in given:
-            prepared = prepare_images(given["data"], Path(given["output_dir"]) / "cache", 1000)
+            prepared = prepare_images(given["data"], cache, 1000)
             images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
         predictors = predictors or {"known": KnownPredictor.default()}
         print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())

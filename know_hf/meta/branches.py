@@ -22,10 +22,10 @@ from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
-from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, read_shard, write_table
+from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, is_noted, read_shard, write_table
 from know_hf.meta.trials import TrialRun, make_in_turn, read_note
 from know_hf.records import check_fields, read_record
-from know_hf.store import write_json
+from know_hf.store import inside, write_json
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS
 from know_hf.transfer.examples import as_it_is
@@ -66,10 +66,10 @@ class BranchRun:
 
     @property
     def done(self) -> bool:
-        """Whether they are there, or have nothing to start from."""
+        """Whether they are there, undamaged, or have nothing to start from."""
         if self.trial_run.done and "diverged" in read_note(self.trial_run.note):
             return True
-        return self.note.exists() and ("diverged" in read_branch_note(self.note) or self.shard.exists())
+        return self.note.exists() and is_noted(self.shard, read_branch_note(self.note))
 
     @property
     def shard(self) -> Path:
@@ -92,8 +92,10 @@ class BranchRun:
         """Raises if the branches that are there have another number of repetitions.
 
         Raises:
-            TrajectoryError: If they have, or what is there is damaged.
+            TrajectoryError: If they have, or their note is damaged.
+            ValueError: If their work folder is a link.
         """
+        inside(self.trial_run.folder, self.work.relative_to(self.trial_run.folder))
         if self.note.exists() and (found := read_branch_note(self.note)["repetitions"]) != self.repetitions:
             raise TrajectoryError(
                 f"{self.note} was made with {found} repetitions, not {self.repetitions}: repeat that number, or take "

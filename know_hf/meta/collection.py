@@ -1,5 +1,6 @@
 """Collecting a meta-data set: many trials, resumably, on as many processes and machines as there are."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,25 +14,29 @@ from accelerate import PartialState
 
 from know_hf.checks import check_output
 from know_hf.data import load_split
+from know_hf.forgetting.subsets import subset_sizes
 from know_hf.hub.cards import meta_card
 from know_hf.meta.branches import BranchRun, read_branch_note, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
 from know_hf.meta.shards import TensorStages, read_shard
-from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, TrialRun, clear, draw_trial, read_note
+from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, Trial, TrialRun, clear, draw_trial, read_note
 from know_hf.records import read_record
 from know_hf.sharing import sweep
-from know_hf.store import hash_file, write_text
+from know_hf.store import hash_file, inside, write_text
 from know_hf.tasks import Columns, find_columns
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.examples import Examples
 from know_hf.transfer.prepared import open_examples, prepare
 from know_hf.transfer.workers import Workers
 
+logger = logging.getLogger(__name__)
 #: Test examples that scores are measured on, and the side of the images in pixels.
 TEST_EXAMPLES, SIDE = 1000, 32
 #: Training examples, the last of a data set, that the functional objective of meta-training draws from.
 UNSEEN_EXAMPLES = 2000
 
+# The folders of a meta-data set that are written to.
+_PARTS = ("cache", "trials", "times", "data", "branches", "work")
 # What is read of the note of a trial, and of one that did not diverge.
 _NUMBERS = ("examples", "sampling_ratio", "learning_rate", "batch_size", "epochs")
 _NOTE = {"settings": {"architecture": str, "data_set": str, **dict.fromkeys(_NUMBERS, float)}}
@@ -207,7 +212,8 @@ def collect(
         FileNotFoundError: If a data set cannot be found.
         TrajectoryError: If the folder holds trials or branches of the same seeds that were made otherwise, or a note
             is damaged.
-        ValueError: If a name is unknown, or a data set is too small or has other than ten classes.
+        ValueError: If a name is unknown, a data set is too small or has other than ten classes, a trial has too few
+            examples for its stages, or a folder of the meta-data set is a link.
 
     Source: paper section 5.1; true progressive fine-tuning by the ForgettingTrainer.
 
@@ -219,24 +225,29 @@ def collect(
         raise ValueError(f"Unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}.")
     if trials < 1 or not data:
         raise ValueError(f"Nothing to collect: {trials} trials on {len(data)} data sets.")
+    if not 0 <= branches <= 10:
+        raise ValueError(f"branches is {branches}; it must lie between 0 and 10.")
     check_output(output_dir, *data)
     output_dir = Path(output_dir)
+    seeds = range(first_seed, first_seed + trials)
+    drawn = [draw_trial(seed, list(_named(data)), architectures, examples, epochs) for seed in seeds]
+    _check_sizes(drawn, examples)
+    for part in _PARTS:
+        inside(output_dir, part)
     state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
     with state.main_process_first():
         if state.is_main_process:
-            for part in ("", "cache", "trials", "times", "data", "branches"):
+            for part in ("", *_PARTS):
                 sweep(output_dir / part)
         images = prepare_images(data, output_dir / "cache", examples[1], shared=True)
-    seeds = range(first_seed, first_seed + trials)
-    drawn = [draw_trial(seed, list(images), architectures, examples, epochs) for seed in seeds]
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
-    if not 0 <= branches <= 10:
-        raise ValueError(f"branches is {branches}; it must lie between 0 and 10.")
     branching = [BranchRun(run, branches) for run in runs] if branches else []
     for run in [*runs, *branching]:
         run.check()
         if run.done and state.is_main_process:  # a process that was killed after its last file left them
             clear(run.work)
+        elif not run.done and run.note.exists() and run.shard.exists() and state.is_main_process:
+            logger.warning("%s is damaged: it is not the file that its note describes; it is made again.", run.shard)
     launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
     with Workers(processes, launched) as workers:
         share = slice(state.process_index, None, state.num_processes)
@@ -246,6 +257,19 @@ def collect(
     if state.is_main_process:
         _write_card(found)
     return found
+
+
+def _check_sizes(trials: Sequence[Trial], examples: tuple[int, int]) -> None:
+    """Raises if a trial that was drawn has too few examples for its stages, before anything is prepared."""
+    for trial in trials:
+        try:
+            subset_sizes(trial.examples, trial.sampling_ratio, STAGES)
+        except ValueError as error:
+            why = str(error).partition(":")[0]
+            raise ValueError(
+                f"The trial of seed {trial.seed} cannot be run: {why}. Raise the range of examples, which is "
+                f"{examples[0]} to {examples[1]}, or take other seeds."
+            ) from error
 
 
 def _write_card(meta: MetaDataSet) -> None:
@@ -274,13 +298,15 @@ def prepare_images(
         FileNotFoundError: If a data set cannot be found.
         ValueError: If two share a name, or one is too small or has other than ten classes.
     """
-    found = {}
-    for name, source in _named(data).items():
+    loaded = {}
+    for name, source in _named(data).items():  # all of them, before the first is prepared
         train, test = (load_split(source, part) for part in ("train", "test"))
         columns = _columns(source, train, largest)
-        parts = (train.select(range(largest)), test.select(range(min(TEST_EXAMPLES, len(test)))))
-        found[name] = tuple(_prepare(part, columns, cache_dir, name, shared) for part in parts)
-    return found
+        loaded[name] = columns, (train.select(range(largest)), test.select(range(min(TEST_EXAMPLES, len(test)))))
+    return {
+        name: tuple(_prepare(part, columns, cache_dir, name, shared) for part in parts)
+        for name, (columns, parts) in loaded.items()
+    }
 
 
 def prepare_unseen(data: Sequence[str], cache_dir: Path) -> dict[str, Path]:

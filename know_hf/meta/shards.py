@@ -7,7 +7,7 @@ first of them is Θ^0, trained on all the data.
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,11 @@ def write_table(path: Path, table: pa.Table, **options) -> str:
     with writing(path, shared=True) as beside:
         pq.write_table(table, beside, compression="zstd", **options)
         return hash_file(beside)
+
+
+def is_noted(path: Path, note: Mapping[str, Any]) -> bool:
+    """Whether a note's file is there, the very one that it describes, or the note says that there is none."""
+    return "diverged" in note or (path.exists() and hash_file(path) == note["sha256"])
 
 
 def read_shard(path: Path) -> Iterator[TensorStages]:

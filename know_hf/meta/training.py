@@ -25,7 +25,7 @@ from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
 from know_hf.meta.progress import Progress, has_ended, read_state
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
 from know_hf.records import read_record
-from know_hf.store import as_os_error, hash_file, locked, partial_name, remove, write_json, write_text, writing
+from know_hf.store import as_os_error, hash_file, inside, locked, partial_name, remove, write_json, write_text, writing
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.workers import Workers, advance
 
@@ -114,7 +114,8 @@ def meta_train(
     Raises:
         FileExistsError: If the folder is another model's, or is or lies in one of the inputs.
         TrajectoryError: If the meta-data or the progress are damaged, or the folder holds another training.
-        ValueError: If nothing is left to train on, choose by or report on, or too little.
+        ValueError: If nothing is left to train on, choose by or report on, or too little, or a folder of the training
+            is a link.
 
     Source: paper section 5.1.
 
@@ -141,7 +142,9 @@ def meta_train(
     if settings.target != "stage":
         described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in trained_on}
     check_output(output_dir, meta.folder, *data)
-    work = output_dir / "training"
+    work = inside(output_dir, "training")
+    for part in ("cache", "predictor"):
+        inside(work, part)
     if (output_dir / "config.json").exists() and not (work / "settings.json").exists():
         raise FileExistsError(f"{output_dir} is another model's folder; choose another output_dir.")
     with locked(output_dir):

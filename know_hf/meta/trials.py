@@ -19,10 +19,10 @@ from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
 from know_hf.meta.networks import NETWORKS
-from know_hf.meta.shards import write_shard
+from know_hf.meta.shards import is_noted, write_shard
 from know_hf.records import check_fields, read_record
 from know_hf.sharing import done_with, turn
-from know_hf.store import write_json
+from know_hf.store import inside, write_json
 from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.transfer.examples import Examples, as_it_is
@@ -139,8 +139,8 @@ class TrialRun:
 
     @property
     def done(self) -> bool:
-        """Whether the trial ended, well or diverged, and what it made is there."""
-        return self.note.exists() and ("diverged" in read_note(self.note) or self.shard.exists())
+        """Whether the trial ended, well or diverged, and what it made is there, undamaged."""
+        return self.note.exists() and is_noted(self.shard, read_note(self.note))
 
     @property
     def shard(self) -> Path:
@@ -151,8 +151,10 @@ class TrialRun:
         """Raises if a trial of that seed is there that was drawn otherwise.
 
         Raises:
-            TrajectoryError: If it is, or what is there is damaged.
+            TrajectoryError: If it is, or its note is damaged.
+            ValueError: If its work folder is a link.
         """
+        inside(self.folder, self.work.relative_to(self.folder))
         if self.note.exists() and (found := read_note(self.note)["settings"]) != asdict(self.trial):
             different = [name for name, value in asdict(self.trial).items() if found.get(name) != value]
             raise TrajectoryError(

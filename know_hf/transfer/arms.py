@@ -6,6 +6,7 @@ from pathlib import Path
 from know_hf.enrichment.methods import method_names, step_names
 from know_hf.enrichment.stream import Enrichment
 from know_hf.retrodiction import METHODS
+from know_hf.store import inside
 from know_hf.trajectory import Trajectory
 
 
@@ -36,11 +37,15 @@ class PredictedArms:
         self.names = step_names(self.run.trajectory, steps)
 
     def write(self, folder: str | Path) -> dict[str, Path]:
-        """Predicts into a folder, in one pass over the trajectory; returns name → start, ``naive`` first."""
+        """Predicts into a folder, in one pass over the trajectory; returns name → start, ``naive`` first.
+
+        Raises:
+            ValueError: If a folder in it that is written to is a link.
+        """
         targets, arms = {}, {}
         for method in self.run.names:
             names = self.names[:1] if METHODS[method].same_every_step else self.names
-            targets[method] = [Path(folder) / method / name for name in names]
+            targets[method] = [inside(folder, Path(method) / name) for name in names]
             arms |= {"naive" if method == "naive" else f"{method}/{p.name}": p for p in targets[method]}
         self.run.write(targets)
         return arms

@@ -17,7 +17,7 @@ from know_hf.forgetting.subsets import subset_sizes
 from know_hf.models import check_timm
 from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import METHODS, check_method
-from know_hf.store import write_json
+from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.trajectory import Trajectory
@@ -130,7 +130,8 @@ class Bench:
         folder = self.root / "pretraining" / hashlib.sha256(described.encode()).hexdigest()[:12]
         for recipe in ("forgetting", *(c for c in self.setting.controls if Setting.factor(c) is None)):
             start = folder / "forgetting" / "stage-0" if recipe == "equal_compute" else None
-            self.runs[recipe] = ForgettingRun(folder / recipe, recipe, source, self.columns, data, start)
+            own = inside(self.root, (folder / recipe).relative_to(self.root))
+            self.runs[recipe] = ForgettingRun(own, recipe, source, self.columns, data, start)
 
     def make_arms(self) -> None:
         """Retrodicts, and collects every start to compare."""
@@ -156,7 +157,7 @@ class Bench:
 
     def _predict(self, arm: str, method: str, steps: int | None = None, **options) -> None:
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
-        folder = self.folder / "arms" / file_name(arm)
+        folder = inside(self.folder, Path("arms") / file_name(arm))
         begun, timing = time.perf_counter(), folder / "seconds.json"
         made = enrich(self.trajectory, folder, retrodictor=method, steps=steps, **options).checkpoints
         if not timing.exists():
@@ -165,7 +166,7 @@ class Bench:
         self.arms |= {arm if steps == 1 else f"{arm} {step}": path for step, path in made.items()}
         window = self.trajectory.self_check_window()
         if window is not None and "parameters" not in options:
-            folder = self.folder / "retrodicted" / folder.name
+            folder = inside(self.folder, Path("retrodicted") / folder.name)
             self.retrodicted[arm] = next(
                 iter(enrich(window, folder, retrodictor=method, steps=1, **options).checkpoints.values())
             )

@@ -11,11 +11,12 @@ from pathlib import Path
 from know_hf.checks import check_output
 from know_hf.forgetting.recipe import versions
 from know_hf.records import read_record
-from know_hf.store import locked, write_json
+from know_hf.store import inside, locked, write_json
 from know_hf.trajectory import TrajectoryError
 from know_hf.transfer.bench import Bench, check_names
-from know_hf.transfer.outcome import LaboratoryResult, read_wall
+from know_hf.transfer.outcome import LaboratoryResult, read_wall, setting_folder
 from know_hf.transfer.recipe import Recipe
+from know_hf.transfer.run import COMPARISON_FOLDERS
 from know_hf.transfer.workers import Workers
 
 
@@ -41,7 +42,7 @@ def run_recipe(
         FileExistsError: If the folder is, or lies in, an input.
         FileNotFoundError: If data, a model or a predictor cannot be found.
         TrajectoryError: If the folder holds another experiment.
-        ValueError: If the recipe does not fit its data.
+        ValueError: If the recipe does not fit its data, or a folder of the experiment is a link.
 
     Source: paper section 5; pairing and controls are ours.
 
@@ -54,6 +55,7 @@ def run_recipe(
     data = [part.dataset for s in recipe.settings for part in (s.pretraining, s.transfer) if part is not None]
     named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
     check_output(output_dir, *(source for source in named if isinstance(source, (str, Path))))
+    _check_folders(output_dir, recipe)
     with locked(output_dir), _Clock(output_dir / "wall.json"), Workers(recipe.processes) as workers:
         _same_recipe(output_dir / "recipe.json", recipe)
         for setting in recipe.settings:  # all of them, before anything is loaded
@@ -74,6 +76,17 @@ def run_recipe(
         for bench in benches:
             bench.finish()
     return LaboratoryResult.load(output_dir)
+
+
+def _check_folders(root: Path, recipe: Recipe) -> None:
+    """Raises if a folder of the experiment that is written to is a link, before anything is made."""
+    settings = [setting_folder(Path(), setting) for setting in recipe.settings]
+    parts = [folder / part for folder in settings for part in ("arms", "retrodicted", *COMPARISON_FOLDERS)]
+    for part in ("cache", "pretraining", *parts):
+        inside(root, part)
+    for pattern in ("pretraining/*", "pretraining/*/*", "settings/*/arms/*", "settings/*/retrodicted/*"):
+        for path in root.glob(pattern):
+            inside(root, path.relative_to(root))
 
 
 def _same_recipe(path: Path, recipe: Recipe) -> None:

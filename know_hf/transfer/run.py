@@ -16,7 +16,7 @@ from know_hf.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.forgetting.recipe import describe_dataset
 from know_hf.hub.client import bounded, public
 from know_hf.records import check_file_names
-from know_hf.store import hash_file, locked, remove, write_json
+from know_hf.store import hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
@@ -34,6 +34,8 @@ from know_hf.transfer.workers import Workers
 RATES, SEEDS = (4e-4, 1e-3, 2.5e-3), 5
 #: What a comparison's folder keeps its settings in.
 SETTINGS_FILE = "transfer.json"
+#: The folders in it that are written to, and deleted.
+COMPARISON_FOLDERS = ("runs", "scratch")
 
 
 def transfer(
@@ -90,7 +92,7 @@ def transfer(
         FileExistsError: If the folder is, or lies in, an arm or the data.
         FileNotFoundError: If an arm, the data or a metric module cannot be found.
         TrajectoryError: If the folder holds another comparison, or an arm is damaged.
-        ValueError: If there are too few arms, seeds or examples.
+        ValueError: If there are too few arms, seeds or examples, or a folder of the comparison is a link.
 
     Source: paper section 5; pairing, grid and controls are ours.
 
@@ -112,6 +114,7 @@ def transfer(
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
     check_output(output_dir, *arms.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
+    inside(output_dir, "cache")
     comparison = Comparison(
         arms, Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate,
         seeds,
@@ -223,7 +226,7 @@ class Comparison:
 
     Raises:
         FileNotFoundError: If an arm cannot be found.
-        ValueError: If there are too few arms or seeds.
+        ValueError: If there are too few arms or seeds, or a folder of the comparison is a link.
 
     Source: ours.
     """
@@ -231,6 +234,8 @@ class Comparison:
     def __init__(self, arms, output_dir: Path, train, test, validation, protocol: Protocol, learning_rates: list[float],
                  one_rate: Collection[str], seeds: int):  # fmt: skip
         check_arms(arms, seeds, learning_rates)
+        for part in COMPARISON_FOLDERS:
+            inside(output_dir, part)
         self.folders = {name: resolve_arm(folder, name) for name, folder in arms.items()}
         self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
         self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
