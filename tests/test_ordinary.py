@@ -79,3 +79,24 @@ def test_variables_that_hold_no_secret(model, monkeypatch):
         with pytest.raises(ValueError, match=f"what the environment variable {name} holds"):
             look(model)
         monkeypatch.delenv(name)
+
+
+def test_code_and_settings_of_sentence_transformers(model):
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "custom_st.Transformer"},
+               {"idx": 1, "name": "1", "path": "1_Own", "type": "1_Own.own.Own"},
+               {"idx": 2, "name": "2", "path": "2_P", "type": "sentence_transformers.models.Pooling"},
+               {"idx": 3, "name": "3", "path": "", "type": "me/other--else.Module"}]  # fmt: skip
+    (model / "modules.json").write_text(json.dumps(modules))
+    (model / "router_config.json").write_text(json.dumps({"types": {"query_0_R": "routed.R"}, "structure": {}}))
+    for folder in ("1_Own", "sentence_transformers"):
+        (model / folder).mkdir()
+    code = {"custom_st.py", "helper_st.py", "1_Own/own.py", "routed.py"}
+    for name in (*code, "sentence_transformers/models.py", "else.py", "stray.py"):
+        (model / name).write_text("from .helper_st import x\n" if name == "custom_st.py" else "x = 1\n")
+    (model / "sentence_xlm-roberta_config.json").write_text('{"max_seq_length": 512}')
+    files = set(look(model))
+    assert {name for name in files if name.endswith(".py")} == code
+    assert "sentence_xlm-roberta_config.json" in files
+    for broken in ("{", "[1, null]", '[{"type": 3}]', '"x"'):
+        (model / "modules.json").write_text(broken)
+        assert find_uploads(model)
