@@ -15,6 +15,7 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pyarrow as pa
@@ -217,7 +218,7 @@ def test_secrets_in_notes_and_columns(model, tmp_path):
     assert look(folder) == ["data/a.parquet"]
 
 
-def test_secrets_and_places_of_this_machine(model, tmp_path, monkeypatch):
+def test_secrets_and_places_of_this_machine(model, tmp_path, monkeypatch, request):
     monkeypatch.setenv("OUR_SERVICE_API_KEY", "plain-word-of-ours")
     monkeypatch.setenv("HF_HOME", "/mnt/somewhere/cache")
     monkeypatch.setenv("NETRC", "")
@@ -227,8 +228,10 @@ def test_secrets_and_places_of_this_machine(model, tmp_path, monkeypatch):
     (home / ".netrc").write_text("machine api.example login me password netrc-pass-word\n")
     (home / ".netrc").chmod(0o600)
     monkeypatch.chdir(tmp_path)
+    held = Path(mkdtemp(dir=os.environ.get("TMPDIR", "/tmp")))
+    request.addfinalizer(held.rmdir)
     for secret in ("plain-word-of-ours", "netrc-pass-word", "/mnt/somewhere/cache/x", str(home), f"{tmp_path}/run",
-                   str(tmp_path), str(model.parent), f"{Path(os.environ.get('TMPDIR', '/tmp'))}/tmpabc",
+                   str(tmp_path), str(model.parent), str(held),
                    str(Path.home() / ".cache")):  # fmt: skip
         refuses(model, "README.md", f"See `{secret}` there.", hidden="" if secret.startswith("/") else secret)
     save_file({"w": torch.tensor(list(b"plain-word-of-ours"), dtype=torch.uint8)}, model / "model.safetensors")

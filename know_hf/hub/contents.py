@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow as pa
@@ -34,8 +35,10 @@ _ARCHIVES = {
     "a tar archive": rb".{257}ustar[\x00 ]",
 }
 _KINDS = {what: re.compile(begin, re.DOTALL) for what, begin in _ARCHIVES.items()}
-# Control characters that no text has; form feeds and the like are in some.
+# Control characters that no text has; form feeds and the like are in some. A vocabulary has them as words, and JSON has
+# rules of its own.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_VOCABULARIES = ("vocab.txt", "dict.txt", "dict.*.txt")
 _TIKTOKEN = re.compile(rb"(?:[A-Za-z0-9+/]+={0,2} \d+\r?\n?)+")
 # Fields of a sentencepiece model: pieces, settings of training and normalisation, samples.
 _SENTENCEPIECE = (1, 2, 3, 4, 5)
@@ -114,7 +117,8 @@ def _text(path: Path, content: bytes) -> str:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _other(path, f"is not text in UTF-8 ({error.reason} at byte {error.start})") from error
-    if control := _CONTROL.search(text):
+    listed = any(fnmatchcase(path.name, name) for name in _VOCABULARIES) and "\0" not in text
+    if path.suffix != ".json" and not listed and (control := _CONTROL.search(text)):
         raise _other(path, f"is not a text: it has the character {control[0]!r}")
     try:
         if path.suffix == ".json":

@@ -25,7 +25,7 @@ _LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "*processor_config.json", "audio_tokenizer_config.json", *_TOKENIZERS, "chat_template.jinja", "chat_template.json",
-    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "router_config.json",
+    "modules.json", "sentence_*_config.json", "config_sentence_transformers.json", "router_config.json",
     "labels.txt", ENRICHMENT_FILE, "meta_training.json", "README.md", *_LICENSES,
 )  # fmt: skip
 #: What any sub-folder may hold: a processor's tokenizers and templates. Modules' may hold the same as a model's.
@@ -156,7 +156,8 @@ def _upload(folder: Path, revision: str, allowed: tuple[str, ...]) -> Upload:
 
 def _code(folder: Path) -> Iterable[str]:
     """Files of code that a model brings: those that its settings declare, and what they import beside themselves."""
-    waiting = []
+    waiting = [name for name in _module_types(folder) if not name.startswith("sentence_transformers.")]
+    waiting = [name.rpartition(".")[0] for name in waiting if "--" not in name]
     for path in (folder / "config.json", *folder.glob("*_config.json")):
         if path.is_file() and not path.is_symlink() and any(fnmatchcase(path.name, name) for name in MODEL_FILES):
             declared = _settings(path).get("auto_map")
@@ -179,6 +180,20 @@ def _code(folder: Path) -> Iterable[str]:
                 names = [node.module] if node.module else [alias.name for alias in node.names]
                 waiting += [".".join([*base, module]) for module in names]
     return found
+
+
+def _module_types(folder: Path) -> list[str]:
+    """Classes of the modules that sentence-transformers' lists name: of packages, or of the folder's own code."""
+    types: list[str] = []
+    for name, key in (("modules.json", "type"), ("router_config.json", "types")):
+        path = folder / name
+        try:
+            listed = [] if path.is_symlink() or not path.is_file() else read_json(path)
+        except ValueError:
+            continue  # which is said when it is looked into
+        for entry in listed if isinstance(listed, list) else [listed]:
+            types += _words(entry.get(key)) if isinstance(entry, dict) else ()
+    return types
 
 
 def _words(declared: Any) -> Iterator[str]:

@@ -21,6 +21,8 @@ from urllib.parse import unquote
 from huggingface_hub import constants, get_token
 from huggingface_hub.utils import get_stored_tokens
 
+from know_hf.hub.placeholders import is_ordinary, is_placeholder
+
 # What it is called in messages → words that begin it (lower case: written in any case), and its whole form.
 _RULES = {
     "a Hub token": (
@@ -56,23 +58,24 @@ _RULES = {
     ),
     "a password in a URL": (
         ["://"],
-        r"\b[a-z][a-z0-9+.-]{1,15}://[^\s/:@\"'<>{}\[\],$]{0,100}:[^\s/@\"'<>{}\[\],$]{3,200}@[\w.-]+",
+        r"\b[a-z][a-z0-9+.-]{1,15}://(?P<user>[^\s/:@\"'<>{}\[\],$]{0,100})"
+        r":(?P<value>[^\s/@\"'<>{}\[\],$]{3,200})@(?P<host>[\w.-]+)",
     ),
     "a password": (
         ["passw", "pwd", "key", "secret", "token"],
         r"(?i)(?:passw(?:or)?d|pwd|api[_-]?key|secret[_-]?(?:access[_-]?)?key|client[_-]?secret"
         r"|(?:access|auth|hub|hf|bearer)[_-]?token)\\*[\"']?\s{0,4}[:=]\s{0,4}(?P<quote>\\*[\"'])"
-        r"(?=[^\"'\s]{0,60}\d)[A-Za-z0-9_+/=.~!@#%^&*-]{12,}(?P=quote)",
+        r"(?P<value>(?=[^\"'\s]{0,60}\d)[A-Za-z0-9_+/=.~!@#%^&*-]{12,})(?P=quote)",
     ),
     "a bearer token": (
         ["authorization"],
         r"(?i)authorization[\"']?\s{0,4}[:=]\s{0,4}[\"']?(?:bearer|basic|token)\s+(?=\S{0,60}\d)"
-        r"[A-Za-z0-9_+/=.~-]{20,}",
+        r"(?P<value>[A-Za-z0-9_+/=.~-]{20,})",
     ),
     "the path of somebody's home folder": (
         ["/home", "Users"],
-        r"(?:(?<![\w/.~-])|(?<=file://))/(?:home|Users)/+[A-Za-z_][\w.-]*"
-        r"|(?<![A-Za-z0-9])[A-Za-z]:(?:\\+|/+)Users(?:\\+|/+)[^\\/:*?\"<>|\r\n]{1,64}",
+        r"(?:(?<![\w/.~-])|(?<=file://))/(?:home|Users)/+(?P<owner>[A-Za-z_][\w.-]*)"
+        r"|(?<![A-Za-z0-9])[A-Za-z]:(?:\\+|/+)Users(?:\\+|/+)(?P<person>[^\\/:*?\"<>|\r\n]{1,64})",
     ),
 }
 # detect-secrets' rules: file, class, and words that what they find has (none: they read all of a text). Those that look
@@ -98,7 +101,12 @@ _COMPILED = {what: (words, re.compile(rule)) for what, (words, rule) in _RULES.i
 _BEFORE, _AFTER = 300, 4096  # characters around a word that are looked at
 _ESCAPED = re.compile(r"\\+(?:u00|x)([2-7][0-9a-fA-F])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{32,}")
-_ENVIRONMENT = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|KEY|APIKEY|CREDENTIALS?)(?:_|$)", re.IGNORECASE)
+# What a variable holds is what its name ends with: TOKEN_CLASSIFICATION_MODEL holds a model.
+_ENVIRONMENT = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|KEY|APIKEY|CREDENTIALS?)(?:_?\d+)?$", re.IGNORECASE)
+_SETTING = re.compile(r"[A-Za-z_]+|\d+|<.*>|\[.*\]")  # words, numbers, special tokens of tokenizers
+_HOME = "the home directory"
+# Folders that most machines have, of more than one part.
+_SHARED = ("/var/tmp", "/usr/tmp", "/private/tmp", "/var/folders")
 # Characters of what is taken for a secret of this machine, and for one of its environment, which holds words, too.
 _SHORTEST, _SHORTEST_SETTING = 8, 12
 
@@ -124,7 +132,7 @@ def known_here(folder: Path) -> Known:
     for token in (get_token(), *_quietly(lambda: get_stored_tokens().values())):
         words[token] = "this machine's token"
     for name, value in os.environ.items():
-        plain = len(value) < _SHORTEST_SETTING or re.fullmatch(r"[A-Za-z_]+|\d+", value)
+        plain = len(value) < _SHORTEST_SETTING or _SETTING.fullmatch(value) or is_placeholder(value)
         if _ENVIRONMENT.search(name) and not plain and not os.path.exists(value):
             words.setdefault(value, f"what the environment variable {name} holds")
     for host in _quietly(lambda: netrc.netrc().hosts.values()):
@@ -132,14 +140,14 @@ def known_here(folder: Path) -> Known:
     cache_names = ("HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_DATASETS_CACHE", "XDG_CACHE_HOME", "TORCH_HOME")
     caches = [where for name in cache_names for where in (getattr(constants, name, None), os.environ.get(name))]
     places = {
-        "the home directory": [Path.home()],
+        _HOME: [Path.home()],
         "the folder's path on this machine": [p for way in (folder.absolute(), folder.resolve())
                                               for p in (way, *way.parents)],
         "the path of this machine's cache": [Path(where).expanduser() for where in caches if where],
         "this machine's working folder": [Path.cwd()],
         "the path of this machine's temporary folder": [Path(tempfile.gettempdir())],
     }  # fmt: skip
-    paths = {what: rule for what, found in places.items() if (rule := _as_rule(found))}
+    paths = {what: rule for what, found in places.items() if (rule := _as_rule(found, whole=what == _HOME))}
     return Known({word: what for word, what in words.items() if word and len(word) >= _SHORTEST}, paths)
 
 
@@ -151,15 +159,20 @@ def _quietly(read: Callable[[], Iterable]) -> list:
         return []
 
 
-def _as_rule(places: Iterable[Path]) -> tuple[list[str], re.Pattern] | None:
+def _as_rule(places: Iterable[Path], whole: bool) -> tuple[list[str], re.Pattern] | None:
     words, forms = [], []
     for place in dict.fromkeys(places):
         parts = place.parts[1:]
         if not parts:
             continue
-        # The name of a single folder, such as /tmp or /data, is in many texts; what lies in it is somebody's.
-        end = r"(?![\w-])" if len(parts) > 1 else r"[/\\]+[\w.-]"
-        forms.append(re.escape(place.drive) + "".join(r"[/\\]+" + re.escape(part) for part in parts) + end)
+        form = re.escape(place.drive) + "".join(r"[/\\]+" + re.escape(part) for part in parts)
+        if len(parts) > 1 and place.as_posix() not in _SHARED:
+            forms.append(form + r"(?![\w-])")
+        elif whole:
+            forms.append(form + r"[/\\]+[\w.-]")
+        else:
+            # Such a folder is in many texts, and so is what might lie in it; what does lie there is this machine's.
+            forms.append(rf"(?P<shared{len(forms)}>{form}[/\\]+[\w.-]+)")
         words.append(max(parts, key=len))
     if not forms:
         return None
@@ -211,11 +224,13 @@ def _find(text: str, known: Known) -> str | None:
             return what
     lower = text.replace("\u0130", "I").lower()  # the one letter whose lower case is longer
     for what, (words, pattern) in (*known.paths.items(), *_COMPILED.items()):
-        if any(map(pattern.search, _around(text, lower, words))):
+        if any(
+            not is_ordinary(found, words) for part in _around(text, lower, words) for found in pattern.finditer(part)
+        ):
             return what
     for detector, words in _detectors():
         parts = _around(text, lower, words) if words else [text]
-        if any(True for part in parts for _ in detector.analyze_string(part)):
+        if any(not is_placeholder(found) for part in parts for found in detector.analyze_string(part)):
             return f"what looks like a secret ({detector.secret_type})"
     return None
 
