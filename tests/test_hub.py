@@ -91,7 +91,7 @@ def test_only_what_is_allowed_travels(hub, enriched):
     ("name", "content", "message"),
     [
         ("config.json", '{"key": "%s"}' % TOKEN, "holds this machine's token"),  # noqa: UP031
-        ("config.json", '{"key": "hf_%s"}' % ("a" * 34), "holds a Hub token"),  # noqa: UP031
+        ("config.json", '{"key": "hf_%s"}' % ("aBcDeFgHiJ" * 4)[:34], "holds a Hub token"),  # noqa: UP031
         ("README.md", f"Made in {Path.home()}/runs", "holds the home directory"),
         ("tokenizer.model", b"\x80\x04\x95pickled", "looks like a pickle"),
         ("vocab.json", b"PK\x03\x04zipped", "looks like a pickle or an archive"),

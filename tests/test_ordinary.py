@@ -1,6 +1,7 @@
 """What is pushed although it looks like a secret or a path at first sight: placeholders, controls, code of modules."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,13 @@ def test_what_only_resembles_placeholders_is_found(model, text):
     (model / "README.md").write_text(f"# A model\n\n```\n{text}\n```\nor {ORDINARY[0]}\n")
     with pytest.raises(ValueError, match="Nothing was sent"):
         look(model)
+
+
+def test_many_placeholders_pass_quickly(model):
+    (model / "README.md").write_text("\n".join(ORDINARY) * 300)
+    began = time.process_time()
+    assert "README.md" in look(model)
+    assert time.process_time() - began < 8  # half a megabyte, a fraction of a second
 
 
 def test_control_characters_of_vocabularies(model):

@@ -236,13 +236,23 @@ def _find(text: str, known: Known) -> str | None:
 
 
 def _around(text: str, lower: str, words: list[str]) -> Iterator[str]:
-    """The places of a text where one of the words is: looking there alone is many times faster."""
+    """The parts of a text where one of the words is: looking there alone, and once, is many times faster."""
+    found = []
     for word in words:
         searched = lower if word.islower() else text
         at = searched.find(word)
         while at >= 0:
-            yield text[max(0, at - _BEFORE) : at + _AFTER]
+            found.append(at)
             at = searched.find(word, at + 1)
+    start = end = 0
+    for at in sorted(found):
+        if at - _BEFORE > end:
+            if end:
+                yield text[start:end]
+            start = at - _BEFORE
+        end = at + _AFTER
+    if end:
+        yield text[start:end]
 
 
 @cache
