@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from filelock import Timeout
 
-from know_hf.store import PARTIAL, acquire, this_machine
+from know_hf.store import PARTIAL, acquire, remove, this_machine
 
 logger = logging.getLogger(__name__)
 #: Seconds between two looks at whether another process is done.
@@ -73,4 +73,4 @@ def sweep(folder: Path) -> None:
             old = time.time() - path.stat().st_mtime > FORGOTTEN
             process = int(found["process"])
             if old or (here and (process == os.getpid() or not psutil.pid_exists(process))):
-                path.unlink(missing_ok=True)
+                remove(path)

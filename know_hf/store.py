@@ -182,11 +182,20 @@ def write_tensors(
     from safetensors.torch import save_file
 
     with writing(path, shared) as beside:
+        # The library writes beside, too, under a name that nobody would find again: within a folder of one name.
+        room = beside.with_name(f".tensors{beside.name}")
+        remove(room)
+        room.mkdir()
         try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside, metadata=metadata)
+            made = room / "made"
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, made, metadata=metadata)
+            os.chmod(made, 0o666 & ~_UMASK)  # it lets nobody else read what it writes
+            os.replace(made, beside)
         except SafetensorError as error:
             raise as_os_error(error, Path(path)) from error
-        os.chmod(beside, 0o666 & ~_UMASK)  # the library lets nobody else read what it writes
+        finally:
+            with suppress(OSError):
+                remove(room)
 
 
 def as_os_error(error: Exception, path: Path) -> OSError:

@@ -196,7 +196,8 @@ def test_everything_is_flushed_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append(f"{b} named"), replace(a, b)))
     write_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(3)})
     beside, final = tmp_path / ".weights.safetensors.partial", tmp_path / "weights.safetensors"
-    assert done == [str(beside), f"{final} named", str(tmp_path)]
+    assert done == [f"{beside} named", str(beside), f"{final} named", str(tmp_path)]
+    assert list(tmp_path.iterdir()) == [final]
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"a": ' * 100_000, "\ufffe", "1" * 5000])

@@ -109,7 +109,7 @@ class Progress:
 
     def _sweep(self) -> None:
         """Deletes files of epochs that no longer count, or were never noted."""
-        own = re.compile(rf"\.?{re.escape(self.name)}-\d+(-optimizer)?\.safetensors(\.partial)?")
+        own = re.compile(rf"(\.tensors)?\.?{re.escape(self.name)}-\d+(-optimizer)?\.safetensors(\.partial)?")
         for path in self.folder.glob("*") if self.folder.is_dir() else ():
             if own.fullmatch(path.name) and path.name not in self.state.get("files", ()):
                 remove(path)

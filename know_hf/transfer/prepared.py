@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from know_hf.data import make_preprocessing
 from know_hf.forgetting.recipe import describe_dataset
 from know_hf.progress import progress_bar
+from know_hf.sharing import sweep
 from know_hf.store import write_tensors
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import label_lookup
@@ -74,6 +75,7 @@ def prepare(
     if not _is_whole(path, first):
         starts = progress_bar(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
         made = tensors(slice(start, start + 512) for start in starts)
+        sweep(cache_dir)
         write_tensors(path, made, shared=shared)
     return path
 
