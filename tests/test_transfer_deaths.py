@@ -93,11 +93,11 @@ def test_recipes_with_names_alike_are_refused(tmp_path):
     for settings, match in (
         ({"a b": {}, "a_b": {}}, "settings 'a b' and 'a_b' would share the file 'a_b'"),
         ({"one": {"steps": float("inf")}}, "one: steps must be a whole number, found inf"),
-        ({"one": {"read_stages": "two"}}, "one: read_stages must be a whole number or null, found 'two'"),
-        ({"one": {"controls": [3]}}, "one: each of controls must be text, found 3"),
-        ({"one": {"learning_rates": ["fast"]}}, "one: each of learning_rates must be a number, found 'fast'"),
+        ({"one": {"read_stages": "two"}}, "one: read_stages must be a whole number, found 'two'"),
+        ({"one": {"controls": [3]}}, r"one: controls\[0\] must be text, found 3"),
+        ({"one": {"learning_rates": ["fast"]}}, r"one: learning_rates\[0\] must be a number, found 'fast'"),
         ({"one": {"pretraining": {**pretraining, "training": 3}}}, "training must be name: value pairs, found 3"),
-        ({7: {}}, "name must be text, found 7"),
+        ({7: {}}, "the name 7 is not text"),
     ):
         content = {name: {"pretraining": pretraining, **values} for name, values in settings.items()}
         path = tmp_path / "recipe.yaml"
