@@ -170,9 +170,13 @@ def test_an_interruption_ends_processes_that_are_just_starting(tmp_path, other, 
         return started[-1]
 
     monkeypatch.setattr(_Process, "_Popen", staticmethod(interrupted))
-    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
-        workers.run([Failing(str(tmp_path / "begun"))] * 2, "Sleeping")
-    assert gone(workers) and other.is_alive() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+            workers.run([Failing(str(tmp_path / "begun"))] * 2, "Sleeping")
+        assert gone(workers) and other.is_alive() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_collection_that_dies_anywhere_is_the_same_afterwards(collected, data, tmp_path, monkeypatch):
