@@ -37,6 +37,7 @@ def litter(folder) -> list[str]:
     return [p.name for p in folder.rglob("*") if p.suffix in (".partial", ".lock")] + os.listdir(folder / "work")
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_folder(collected, data, tmp_path):
     """Trials 0 and 1, and 1 and 2, at the same time: each is made once, the README counts all of them."""
     command = [sys.executable, "-c", COLLECT, str(tmp_path)]
@@ -179,6 +180,7 @@ def test_an_interruption_ends_processes_that_are_just_starting(tmp_path, other, 
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_collection_that_dies_anywhere_is_the_same_afterwards(collected, data, tmp_path, monkeypatch):
     """Killed between any two things done to files; nothing unfinished stays."""
 
