@@ -128,7 +128,7 @@ def test_records_from_before_are_read(run, tmp_path):
     assert any(is_frozen(name) for name in unmoved["equal in all stages"]) and "not trained" not in unmoved
     content["parameters"]["classifier.bias"]["trained"] = "yes"
     (tmp_path / "trajectory.json").write_text(json.dumps(content))
-    with pytest.raises(TrajectoryError, match="trained of 'classifier.bias' is 'yes'"):
+    with pytest.raises(TrajectoryError, match="parameters: classifier.bias.trained must be true or false, found 'yes'"):
         Trajectory.load(tmp_path)
 
 

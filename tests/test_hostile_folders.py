@@ -77,8 +77,11 @@ def test_reports_of_odd_runs(run, capsys):
     for changes, said in (
         ({"model": {"id": ["a"]}}, "model: id must be text"),
         ({"model": {"parameters": 10**400}}, "model: parameters must be a whole number"),
-        ({"stages": [{**stage, "metrics": {"eval_a": 10**400}} for stage in stages]}, "metric 'eval_a'"),
-        ({"stages": [{**stage, "examples": -3} for stage in stages]}, "examples of a stage is -3, not a count"),
+        (
+            {"stages": [{**stage, "metrics": {"eval_a": 10**400}} for stage in stages]},
+            "metrics.eval_a must be",
+        ),
+        ({"stages": [{**stage, "examples": -3} for stage in stages]}, "examples of stage 0 is -3, not a count"),
         ({"stages": stages[:2]}, "and there are 2 stages"),
         ({"sampling_ratio": 1e-300}, "take fewer steps"),
     ):

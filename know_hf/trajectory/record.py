@@ -1,5 +1,6 @@
 """``trajectory.json``: what a forgetting run did, written atomically after every stage."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ _MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter"), _TEX
           "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
 _DATASET = {"id": _TEXT, "fingerprint": _TEXT, "examples": int | None, "columns": list[str] | None,
             "classes": list[str] | None}  # fmt: skip
-_RECIPE = {"recipe": _TEXT}
+_PARAMETER = {"kind": str, "layer": str, "trained": bool}
+_SECTIONS = {"recipe": {"recipe": _TEXT}, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str],
+             "parameters": dict[str, _PARAMETER]}  # fmt: skip
+_STAGE = {"index": int, "folder": str, "finished": bool, "ratio": float | None, "examples": int | None,
+          "steps": int | None, "metrics": dict[str, float]}  # fmt: skip
+_TOP = {"num_stages": int, "sampling_ratio": float | None, "schema_version": int}
 
 
 @dataclass
@@ -85,51 +91,25 @@ class TrajectoryRecord:
 
     def check(self) -> None:
         """Raises ``ValueError`` if a field holds something of another kind or size than it is declared to."""
-        number = (int, float)
-        _expect("num_stages", self.num_stages, int)
-        _expect("sampling_ratio", self.sampling_ratio, *number, None)
-        if self.sampling_ratio is not None and not 0 < self.sampling_ratio < 1:
-            raise ValueError(f"sampling_ratio is {shown(self.sampling_ratio)}, not between 0 and 1")
-        _expect("schema_version", self.schema_version, int)
-        forms = {"recipe": _RECIPE, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str]}
-        for name, form in forms.items():
-            check_form(getattr(self, name), form, name)
-        _expect("parameters of the model", self.model.get("parameters"), int, None)
-        _expect("examples of the dataset", self.dataset.get("examples"), int, None)
+        content = asdict(self)
+        for name, form in _SECTIONS.items():
+            check_form(content[name], form, name)
+        check_form(content, _TOP, "the record")
+        ratio = self.sampling_ratio
+        if ratio is not None and not 0 < ratio < 1:
+            raise ValueError(f"sampling_ratio is {shown(ratio)}, not between 0 and 1")
         for name in ("class", "auto_class"):  # which cards and loaders take for names in Python
             value = self.model.get(name)
             if value and not value.isidentifier():
                 raise ValueError(f"{name} of the model is {shown(value)}, which is no name of a class")
         for position, stage in enumerate(self.stages):
-            self._check_stage(position, stage)
+            _check_stage(position, stage)
+        _check_counts("the model", self.model, "parameters")
+        _check_counts("the dataset", self.dataset, "examples")
         # A control may have fewer stages than the forgetting that it stands beside.
         most = len(self.stages) if self.recipe.get("recipe", "forgetting") == "forgetting" else LARGEST
         if not 0 < self.num_stages <= most:
             raise ValueError(f"num_stages is {shown(self.num_stages)}, and there are {len(self.stages)} stages")
-        for name, parameter in self.parameters.items():
-            _expect(f"kind of {name!r}", parameter.kind, str)
-            _expect(f"layer of {name!r}", parameter.layer, str)
-            _expect(f"trained of {name!r}", parameter.trained, bool)
-
-    @staticmethod
-    def _check_stage(position: int, stage: StageRecord) -> None:
-        number = (int, float)
-        if stage.index != position or isinstance(stage.index, bool):
-            raise ValueError(f"stage {shown(stage.index)} is at position {position}")
-        _expect("folder of a stage", stage.folder, str)
-        if not stage.folder or "\0" in stage.folder:
-            raise ValueError(f"folder of stage {position} is {stage.folder!r}")
-        _expect("finished", stage.finished, bool)
-        _expect("ratio of a stage", stage.ratio, *number, None)
-        if stage.ratio is not None and not 0 < stage.ratio <= 1:
-            raise ValueError(f"ratio of stage {position} is {shown(stage.ratio)}, not between 0 and 1")
-        for name in ("examples", "steps"):
-            _expect(f"{name} of a stage", getattr(stage, name), int, None)
-        _expect("metrics of a stage", stage.metrics, dict)
-        for metric, value in stage.metrics.items():  # not a number, or infinite, are scores as well
-            _expect(f"metric {metric!r}", value, *number)
-            if isinstance(value, int) and abs(value) >= LARGEST:
-                raise ValueError(f"metric {metric!r} of stage {position} is {shown(value)}, too large for a score")
 
     def save(self, folder: str | Path) -> Path:
         """Writes the record into ``folder``, whole or not at all."""
@@ -138,10 +118,18 @@ class TrajectoryRecord:
         return path
 
 
-def _expect(what: str, value: Any, *kinds: type | None) -> None:
-    fits = value is None if None in kinds else False
-    types = tuple(kind for kind in kinds if kind is not None)
-    if not fits and not (isinstance(value, types) and (bool in kinds or not isinstance(value, bool))):
-        raise ValueError(f"{what} is {shown(value)}")
-    if isinstance(value, int) and float not in kinds and not 0 <= value < LARGEST:
-        raise ValueError(f"{what} is {shown(value)}, not a count")
+def _check_stage(position: int, stage: StageRecord) -> None:
+    check_form(asdict(stage), _STAGE, f"stage {position}")  # scores that are not a number, or infinite, are scores, too
+    if stage.index != position:
+        raise ValueError(f"stage {shown(stage.index)} is at position {position}")
+    if not stage.folder or "\0" in stage.folder:
+        raise ValueError(f"folder of stage {position} is {stage.folder!r}")
+    if stage.ratio is not None and not 0 < stage.ratio <= 1:
+        raise ValueError(f"ratio of stage {position} is {shown(stage.ratio)}, not between 0 and 1")
+    _check_counts(f"stage {position}", vars(stage), "examples", "steps")
+
+
+def _check_counts(what: str, content: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if (content.get(name) or 0) < 0:
+            raise ValueError(f"{name} of {what} is {shown(content[name])}, not a count")
