@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 from transformers.utils import logging
 
@@ -167,6 +168,31 @@ def hub(tmp_path, monkeypatch) -> HubServer:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return HUB
+
+
+@pytest.fixture
+def precious(tmp_path):
+    """A folder of someone else's, in which nothing may have changed in the end."""
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    yield folder
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"] and (folder / "mine.txt").read_text() == "mine"
+
+
+def link(place: Path, target: Path) -> Path:
+    """Puts a link where a folder would be."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target)
+    return place
+
+
+def bare_model(folder: Path, values: int = 3) -> Path:
+    """A model's folder of a configuration and one tensor."""
+    folder.mkdir()
+    save_file({"w": torch.arange(float(values))}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    return folder
 
 
 #: Ranges that make trials of meta-data quick.

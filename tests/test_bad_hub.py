@@ -5,9 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
+from conftest import bare_model
 from hub_server import TOKEN
-from safetensors.torch import save_file
 
 from know_hf import KnownPredictor
 from know_hf.hub import client
@@ -19,11 +18,7 @@ LIMIT = 0.3
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    save_file({"w": torch.arange(200_000.0)}, folder / "model.safetensors")
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    return folder
+    return bare_model(tmp_path / "model", 200_000)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import tiny_image_model
+from conftest import link, tiny_image_model
 from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
@@ -323,11 +323,8 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
      "settings/new_task", "settings/new_task/runs", "settings/new_task/scratch", "settings/new_task/arms/known",
      "settings/new_task/retrodicted"],
 )  # fmt: skip
-def test_nothing_goes_through_a_link_in_an_experiment(recipe_file, tmp_path, name):
-    (tmp_path / "precious").mkdir()
-    link = tmp_path / "out" / name
-    link.parent.mkdir(parents=True)
-    link.symlink_to(tmp_path / "precious")
-    with pytest.raises(ValueError, match=f"{link} is a link, through which nothing is written"):
+def test_nothing_goes_through_a_link_in_an_experiment(recipe_file, tmp_path, precious, name):
+    place = link(tmp_path / "out" / name, precious)
+    with pytest.raises(ValueError, match=f"{place} is a link, through which nothing is written"):
         run_recipe(load_recipe(recipe_file), tmp_path / "out")
-    assert not os.listdir(tmp_path / "precious") and not (tmp_path / "out" / "recipe.json").exists()
+    assert not (tmp_path / "out" / "recipe.json").exists()

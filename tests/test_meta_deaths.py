@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from conftest import link
 from deaths import Death, dying, stamps, tree
 
 from know_hf import KnownPredictor
@@ -141,11 +142,7 @@ def test_other_folders_are_left_alone(train, collected, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["training", "training/cache", "training/predictor"])
-def test_nothing_goes_through_a_link_in_a_training(train, tmp_path, name):
-    (tmp_path / "precious").mkdir()
-    link = tmp_path / "out" / name
-    link.parent.mkdir(parents=True)
-    link.symlink_to(tmp_path / "precious")
+def test_nothing_goes_through_a_link_in_a_training(train, tmp_path, precious, name):
+    link(tmp_path / "out" / name, precious)
     with pytest.raises(ValueError, match=f"{name} is a link, through which nothing is written"):
         train(tmp_path / "out")
-    assert not list((tmp_path / "precious").iterdir())

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
+from conftest import bare_model
 
 from know_hf.hub.contents import check_files
 from know_hf.hub.files import find_uploads
@@ -14,11 +13,7 @@ from know_hf.hub.files import find_uploads
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    save_file({"w": torch.zeros(3)}, folder / "model.safetensors")
-    (folder / "config.json").write_text('{"model_type": "bert"}')
-    return folder
+    return bare_model(tmp_path / "model")
 
 
 def look(folder: Path) -> list[str]:

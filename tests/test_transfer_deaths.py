@@ -6,6 +6,7 @@ import resource
 
 import pyarrow as pa
 import pytest
+from conftest import link
 from deaths import Death, dying, stamps, tree
 
 from know_hf.meta.shards import write_table
@@ -143,23 +144,15 @@ def test_full_disks_are_said_and_nothing_stays(compare, tmp_path, full_disk):
 
 
 @pytest.mark.parametrize("name", ["runs", "scratch", "cache", ".know-hf.lock"])
-def test_nothing_goes_through_a_link_in_a_comparison(compare, tmp_path, name):
-    (tmp_path / "precious").mkdir()
-    mine = tmp_path / "precious" / "mine.txt"
-    mine.write_text("mine")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).symlink_to(mine if name.endswith("lock") else mine.parent)
+def test_nothing_goes_through_a_link_in_a_comparison(compare, tmp_path, precious, name):
+    link(tmp_path / "out" / name, precious / "mine.txt" if name.endswith("lock") else precious)
     with pytest.raises(ValueError, match=f"{name} is a link, through which nothing is written"):
         compare(tmp_path / "out")
-    assert os.listdir(tmp_path / "precious") == ["mine.txt"] and mine.read_text() == "mine"
     assert os.listdir(tmp_path / "out") == [name]
     (tmp_path / "out" / name).unlink()
 
 
-def test_starts_are_not_predicted_through_a_link(image_run, tmp_path):
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "arms").mkdir()
-    (tmp_path / "arms" / "known").symlink_to(tmp_path / "precious")
+def test_starts_are_not_predicted_through_a_link(image_run, tmp_path, precious):
+    link(tmp_path / "arms" / "known", precious)
     with pytest.raises(ValueError, match="known is a link"):
         PredictedArms(image_run.trajectory.root, ["known"], 1).write(tmp_path / "arms")
-    assert not os.listdir(tmp_path / "precious")
