@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PureWindowsPath
@@ -332,11 +332,10 @@ def acquire(path: Path):
         ValueError: If it is a link: opening it would empty what it leads to.
     """
     inside(path.parent, path.name)
-    kind: Callable = FileLock
     try:
-        return kind(path, timeout=0, is_singleton=True).acquire()
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, Timeout) or getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
+        return FileLock(path, timeout=0, is_singleton=True).acquire()
+    except OSError as error:  # a time that is up is one, too, of no number
+        if error.errno not in _NO_LOCKS:
             raise
     # Some network file systems have no locks: a file that names its owner stands for one.
     return SoftFileLock(path.with_name(f"{path.name}.owner"), timeout=0, is_singleton=True).acquire()
