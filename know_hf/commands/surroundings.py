@@ -31,6 +31,7 @@ class _BesideBars(logging.Handler):
 
 
 def save_recipe(settings: dict[str, Any], output_dir: str) -> None:
+    """Writes ``run.yaml``, the resolved recipe of a run, without tokens and passwords."""
     import yaml
 
     from know_hf.store import write_text

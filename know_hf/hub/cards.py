@@ -128,6 +128,7 @@ def hub_name(value: Any) -> str | None:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a score that a card can show: finite, and no truth."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
