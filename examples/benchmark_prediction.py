@@ -29,10 +29,10 @@ from benchmark_retrodiction import write_trajectory
 
 from know_hf import KnownPredictor
 from know_hf.known import native
-from know_hf.known.conversion import convert_keras
 from know_hf.known.inference import FoldedNetwork
 from know_hf.known.threads import run_side_by_side
 from know_hf.report import table
+from know_hf.retrodiction.conversion import convert_keras
 
 #: Operations per weight and step: 7,368 multiply-adds of the folded network.
 FLOP = 2 * 7368

@@ -20,9 +20,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is slower on two, and 
 from transformers import Trainer, TrainingArguments
 
 from know_hf import ForgettingArguments, ForgettingMixin
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.stages import stage_plan
-from know_hf.models import timm_from_scratch
+from know_hf.models.loading import timm_from_scratch
 from know_hf.quickstart import digits
 from know_hf.report import table
 

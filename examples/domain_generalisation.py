@@ -17,11 +17,11 @@ from datasets import Dataset
 from PIL import Image
 from transformers import HfArgumentParser
 
-from know_hf.data import load_split
+from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.protocol import Protocol
 from know_hf.quickstart import digits
 from know_hf.report import table
-from know_hf.transfer.protocol import Protocol
-from know_hf.transfer.run import transfer
+from know_hf.training.data import load_split
 
 
 @dataclass

@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from know_hf import ForgettingArguments, enrich_pretrained
-from know_hf.data import load_split
 from know_hf.report import report_markdown
+from know_hf.training.data import load_split
 
 
 @dataclass

@@ -14,9 +14,9 @@ from accelerate import PartialState
 from transformers import HfArgumentParser
 
 from know_hf import ForgettingArguments, enrich_pretrained
-from know_hf.data import load_split
 from know_hf.report import report_markdown
 from know_hf.tasks import find_columns
+from know_hf.training.data import load_split
 
 
 @dataclass

@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from know_hf import ForgettingArguments, enrich_pretrained
-from know_hf.data import load_split, make_preprocessing
 from know_hf.report import report_markdown
 from know_hf.tasks import find_columns
 from know_hf.tasks.segmentation import class_maps
+from know_hf.training.data import load_split, make_preprocessing
 
 
 @dataclass

@@ -20,9 +20,9 @@ from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 from transformers import HfArgumentParser
 
-from know_hf.data import load_split
 from know_hf.quickstart import digits
 from know_hf.tasks import find_columns
+from know_hf.training.data import load_split
 
 PATTERNS = ("a {} and a {}", "a {} beside a {}", "there is a {} left of a {}")
 

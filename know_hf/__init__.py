@@ -36,18 +36,18 @@ _HOME = {
     "Trajectory": "know_hf.trajectory",
     "TrajectoryError": "know_hf.trajectory",
     "enrich": "know_hf.enrichment.stream",
-    "enrich_pretrained": "know_hf.enrichment.pretrained",
+    "enrich_pretrained": "know_hf.pretrained",
     "kinds_of": "know_hf.trajectory",
     "retrodict": "know_hf.retrodiction",
 }
 
 if TYPE_CHECKING:
-    from know_hf.enrichment.pretrained import enrich_pretrained
     from know_hf.enrichment.result import EnrichmentResult
     from know_hf.enrichment.stream import enrich
     from know_hf.forgetting.arguments import ForgettingArguments, ForgettingSettings
     from know_hf.forgetting.trainer import ForgettingMixin, ForgettingTrainer
     from know_hf.known import KnownConfig, KnownPredictor
+    from know_hf.pretrained import enrich_pretrained
     from know_hf.retrodiction import retrodict
     from know_hf.trajectory import Trajectory, TrajectoryError, kinds_of
 

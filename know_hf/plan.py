@@ -7,17 +7,18 @@ from pathlib import Path
 
 import torch
 
-from know_hf.architecture import skeleton
+from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
 from know_hf.enrichment.methods import load_predictor, load_predictor_stages, predictor_parameters
 from know_hf.enrichment.stream import BLOCK
-from know_hf.hub.client import bounded, public
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
 from know_hf.limits import check_limits
+from know_hf.models.skeleton import skeleton
+from know_hf.records import TrajectoryError
+from know_hf.remote import bounded, public
 from know_hf.report import table
 from know_hf.text import without_secrets
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
-from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
 from know_hf.trajectory.given import report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
 from know_hf.trajectory.record import FILE_NAME

@@ -8,16 +8,16 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
 from transformers import set_seed
 
-from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.trainer import ForgettingTrainer
-from know_hf.models import timm_from_scratch
+from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.protocol import Protocol
+from know_hf.laboratory.result import TransferResult
+from know_hf.models.loading import timm_from_scratch
+from know_hf.pretrained import enrich_trained
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
 from know_hf.store import inside
-from know_hf.transfer.protocol import Protocol
-from know_hf.transfer.result import TransferResult
-from know_hf.transfer.run import transfer
 
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
 EPOCHS = 15  # of pre-training and of each stage

@@ -7,7 +7,16 @@ from typing import Any
 
 from know_hf.reading import check_form
 from know_hf.store import read_json
-from know_hf.trajectory.checkpoint import TrajectoryError
+
+#: What an enriched folder says about itself.
+ENRICHMENT_FILE = "enrichment.json"
+
+
+class TrajectoryError(ValueError):
+    """A trajectory or one of its checkpoints is missing, damaged or does not fit the others.
+
+    Source: ours.
+    """
 
 
 def read_record(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:

@@ -339,3 +339,16 @@ def acquire(path: Path):
             raise
     # Some network file systems have no locks: a file that names its owner stands for one.
     return SoftFileLock(path.with_name(f"{path.name}.owner"), timeout=0, is_singleton=True).acquire()
+
+
+def check_output(output_dir: str | Path, *inputs: str | Path) -> None:
+    """Refuses a folder to write to that is, or lies in, one that is read from: inputs are never written to.
+
+    Raises:
+        FileExistsError: If it does.
+    """
+    place = Path(output_dir).resolve()
+    for source in inputs:
+        folder = Path(source)
+        if folder.is_dir() and (folder.resolve() == place or folder.resolve() in place.parents):
+            raise FileExistsError(f"{output_dir} is, or lies in, the input {source}; choose another output_dir.")

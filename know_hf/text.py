@@ -16,6 +16,7 @@ _MARKUP = {
     "://": r":\//",
     "www.": r"www\.",
 }
+_HUB_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 _NO_NAME = re.compile(r"[^\w./ +-]")
 _FOUND = re.compile("|".join(map(re.escape, _MARKUP)), re.IGNORECASE)
 
@@ -92,3 +93,8 @@ def without_secrets(value: Any) -> Any:
         return value
     text = _QUERY.sub(lambda found: f"{found['mark']}…", _PASSWORD.sub(r"\1", value))
     return _TOKEN.sub("…", text)
+
+
+def hub_name(value: Any) -> str | None:
+    """A licence, task or the like by the Hub's name for it, or None for what cannot be one."""
+    return value if isinstance(value, str) and _HUB_NAME.fullmatch(value) else None

@@ -79,7 +79,7 @@ def main(told: Path) -> None:
     """The program: imports, forks, compares."""
     content = json.loads(told.read_text())
     plan, scratch = Campaign(**content["plan"]), Path(content["scratch"])
-    _import(["know_hf.cli", "torch"])
+    _import(["know_hf.cli.main", "torch"])
     begun = time.perf_counter()
     reference, folder = scratch / "reference", scratch / "run"
     # All runs are of one and the same path, as some of it shows in what they write.
@@ -147,7 +147,7 @@ def _run(plan: Campaign, folder: Path, mode: str = "count", point: int = 0) -> t
 def _child(plan: Campaign, folder: Path, mode: str, point: int, log: Path) -> None:
     import ctypes
 
-    from know_hf.cli import main as command_line
+    from know_hf.cli.main import main as command_line
 
     output = os.open(folder.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1), os.dup2(output, 2)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2LMHeadModel, default_data_collator
 
 from know_hf import Trajectory, enrich, enrich_pretrained, kinds_of
-from know_hf.adapters import check_adapter
 from know_hf.hub.push import check_files, find_uploads
+from know_hf.models.adapters import check_adapter
 from know_hf.plan import make_plan
 from know_hf.trajectory import Checkpoint
 

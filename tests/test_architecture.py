@@ -30,7 +30,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from know_hf.architecture import loader_in, loader_of, skeleton
+from know_hf.models.skeleton import loader_in, loader_of, skeleton
 from know_hf.plan import make_plan
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.kinds import described_by

@@ -9,9 +9,9 @@ from conftest import bare_model
 from hub_server import TOKEN
 
 from know_hf import KnownPredictor
-from know_hf.hub import client
-from know_hf.hub.client import bounded, persistently, public, tame
+from know_hf import remote as client
 from know_hf.hub.push import ensure_repository, push
+from know_hf.remote import bounded, persistently, public, tame
 
 LIMIT = 0.3
 
@@ -56,7 +56,7 @@ def test_lasting_faults_of_large_files(hub, model, method, path, answer):
 
 
 def test_it_ends_in_one_line_with_code_2(hub, model, capsys):
-    from know_hf.cli import main
+    from know_hf.cli.main import main
 
     for answer in (403, 503, "cut"):
         hub.fail("PUT", "/blobs/", *[answer] * 200)
@@ -169,12 +169,12 @@ def test_names_that_no_repository_has(hub, model, name):
 
 @pytest.mark.parametrize("answer", ["silent", "drip", "drip body", 401, 403, 429, 500, "cut", "nonsense"])
 def test_what_cannot_be_downloaded_is_said(hub, impatient, answer, tmp_path):
-    from know_hf.checks import check_model, check_splits
-    from know_hf.data import load_split
     from know_hf.enrichment.methods import load_predictor
-    from know_hf.models import load_model
+    from know_hf.laboratory.comparison import resolve_arm
+    from know_hf.models.loading import load_model
     from know_hf.plan import make_plan
-    from know_hf.transfer.run import resolve_arm
+    from know_hf.training.checks import check_model, check_splits
+    from know_hf.training.data import load_split
 
     for method in ("GET", "HEAD", "POST"):
         hub.fail(method, ".", *[answer] * 999)
@@ -223,8 +223,8 @@ def test_messages_hold_no_secrets():
 
 def test_no_token_is_written(hub, model, tmp_path, capsys):
     """Neither into records and recipes of a run nor into messages, whatever the settings and addresses say."""
-    from know_hf.cli import main
-    from know_hf.commands.surroundings import save_recipe
+    from know_hf.cli.main import main
+    from know_hf.cli.surroundings import save_recipe
 
     secrets = ("s3cret-word", "hf_" + "q" * 34)
     address = f"https://me:{secrets[0]}@example.org"

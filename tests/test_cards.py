@@ -10,12 +10,12 @@ import yaml
 from huggingface_hub import ModelCard
 
 from know_hf import enrich
-from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.hub.cards import enriched_card, loader, meta_card, plain_predictor_card, predictor_card
+from know_hf.records import ENRICHMENT_FILE
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve
-from know_hf.report.tables import table
 from know_hf.report.write import write_page
+from know_hf.tables import table
 from know_hf.text import as_code, as_markdown
 from know_hf.trajectory import Trajectory, TrajectoryError
 

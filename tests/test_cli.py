@@ -9,8 +9,9 @@ import pytest
 import yaml
 from conftest import run_cli
 
-from know_hf.cli import build_parser, main
-from know_hf.commands.recipe import read_recipe, resolve_recipe
+from know_hf.cli.main import build_parser, main
+from know_hf.cli.recipe import resolve_recipe
+from know_hf.settings import read_recipe
 
 FAST = ["--num_train_epochs", 1, "--per_device_train_batch_size", 16, "--learning_rate", 1e-3, "--disable_tqdm", "True"]
 
@@ -173,7 +174,7 @@ def test_interruption_is_one_line(capsys, monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("know_hf.commands.recipe.read_recipe", stop)
+    monkeypatch.setattr("know_hf.cli.recipe.read_recipe", stop)
     assert "run the same command again" in fails(capsys, "enrich", "--config", tmp_path / "x.yaml", code=130)
 
 
@@ -250,7 +251,7 @@ def test_unknown_names_are_said_at_once(capsys, arguments, said):
 
 def test_refusing_imports_nothing_heavy():
     code = (
-        "import sys\nfrom know_hf.cli import main\n"
+        "import sys\nfrom know_hf.cli.main import main\n"
         "try:\n    main('enrich --model x --dataset y --output-dir z --num_epochs 3'.split())\n"
         "except SystemExit:\n    sys.exit(len({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
@@ -267,7 +268,7 @@ def test_all_training_arguments_are_known_without_importing_them():
     from dataclasses import fields
 
     from know_hf import ForgettingArguments
-    from know_hf.commands.flags import training_fields
+    from know_hf.settings import training_fields
 
     assert set(training_fields()) == {field.name for field in fields(ForgettingArguments) if field.init}
 
@@ -308,11 +309,11 @@ def test_transfer_looks_before_it_predicts(capsys, tmp_path, trajectory, image_d
     ],
 )
 def test_faults_of_ours_keep_their_traceback(capsys, monkeypatch, tmp_path, code, words):
-    import know_hf.commands.recipe as module
+    import know_hf.cli.recipe as module
 
     source = f"def fail(path):\n    {code}\n"
     exec(compile(source, module.__file__, "exec"), vars(module) | {}, found := {})  # as if it stood in that file
-    monkeypatch.setattr("know_hf.commands.recipe.read_recipe", found["fail"])
+    monkeypatch.setattr("know_hf.cli.recipe.read_recipe", found["fail"])
     with pytest.raises(SystemExit) as ended:
         main(["enrich", "--config", str(tmp_path / "x.yaml")])
     said = capsys.readouterr().err

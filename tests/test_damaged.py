@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hostile import anything, bounded, changed, places
 
+from know_hf.laboratory.landscape import Landscape
+from know_hf.laboratory.outcome import SettingResult, read_recipe_record, read_wall, setting_folder
+from know_hf.laboratory.pretraining import read_logs
+from know_hf.laboratory.recipe import load_recipe
+from know_hf.laboratory.result import TransferResult
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.evaluation import functional_scores
 from know_hf.meta.progress import read_state
 from know_hf.meta.shards import SCHEMA, read_shard
 from know_hf.report.transfer import transfer_markdown
+from know_hf.training.examples import Examples
 from know_hf.trajectory import TrajectoryError
-from know_hf.transfer.examples import Examples
-from know_hf.transfer.landscape import Landscape
-from know_hf.transfer.outcome import SettingResult, read_recipe_record, read_wall, setting_folder
-from know_hf.transfer.pretraining import read_logs
-from know_hf.transfer.recipe import load_recipe
-from know_hf.transfer.result import TransferResult
 
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "table1.yaml"
 NUMBERS = {"seconds": 3.0}

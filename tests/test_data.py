@@ -7,9 +7,9 @@ import torch
 from conftest import tiny_image_model
 from datasets import ClassLabel, Dataset, Features, Value
 
-from know_hf.data import load_split, make_preprocessing
 from know_hf.tasks import find_columns
 from know_hf.tasks.classification import accuracy
+from know_hf.training.data import load_split, make_preprocessing
 
 
 def texts(**columns) -> Dataset:

@@ -12,7 +12,7 @@ from conftest import QUICK, tiny_image_model
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, AutoTokenizer
 
 from know_hf import KnownConfig, KnownPredictor, enrich_pretrained
-from know_hf.enrichment.pretrained import enrich_trained
+from know_hf.pretrained import enrich_trained
 from know_hf.report.write import write_page
 from know_hf.trajectory import Checkpoint, TrajectoryError
 
@@ -45,8 +45,8 @@ def test_every_candidate_is_scored(enriched):
 
 
 def test_scores_are_of_the_folders(enriched, images):
-    from know_hf.data import make_preprocessing
     from know_hf.tasks import find_columns
+    from know_hf.training.data import make_preprocessing
 
     data = images.select(range(128, 160))
     model = AutoModelForImageClassification.from_pretrained(enriched.checkpoints["x4"]).eval()

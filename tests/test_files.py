@@ -9,9 +9,9 @@ from datasets import Dataset, Features, Image, Value, load_dataset
 from PIL import Image as Pillow
 
 from know_hf import enrich_pretrained
-from know_hf.data import complete_rows, load_evaluation, load_split, open_parts
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.making import make_trainer
 from know_hf.tasks import find_columns
+from know_hf.training.data import complete_rows, load_evaluation, load_split, open_parts
 
 ROWS = [{"text": f"{mood} film, very", "label": mood} for mood in ("good", "bad")] * 8
 RUN = {**QUICK, "num_stages": 2, "per_device_train_batch_size": 8}

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import know_hf.store
 from know_hf import Trajectory, TrajectoryError, enrich
-from know_hf.cli import main
-from know_hf.forgetting.pretrained import forget_pretrained
+from know_hf.cli.main import main
+from know_hf.pretrained import forget_pretrained
 from know_hf.store import inside, locked, read_json, write_tensors, write_text, writing
 
 

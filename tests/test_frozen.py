@@ -13,8 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification, default_data
 
 from know_hf import ForgettingArguments, ForgettingTrainer, Trajectory, enrich, enrich_pretrained, kinds_of
 from know_hf.enrichment import selection
-from know_hf.enrichment.pretrained import enrich_trained
 from know_hf.plan import make_plan
+from know_hf.pretrained import enrich_trained
 from know_hf.report.run import report_markdown
 from know_hf.retrodiction import ALL, retrodict
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord, resolve_kinds

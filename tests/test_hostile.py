@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from know_hf import Trajectory, TrajectoryError, enrich, enrich_pretrained
-from know_hf.cli import main
+from know_hf.cli.main import main
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.record import FILE_NAME, TrajectoryRecord
 

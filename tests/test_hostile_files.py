@@ -15,21 +15,20 @@ from safetensors.torch import save_file
 from transformers.utils import logging
 
 from know_hf import KnownConfig, Trajectory, TrajectoryError
-from know_hf.adapters import base_of
-from know_hf.architecture import skeleton
-from know_hf.checks import check_model
-from know_hf.commands.flags import training_fields
-from know_hf.commands.recipe import conform, read_recipe
 from know_hf.enrichment.methods import load_predictor_stages, step_names
 from know_hf.enrichment.writer import read_enrichment
 from know_hf.hub.push import find_uploads
+from know_hf.laboratory.landscape import Landscape
+from know_hf.laboratory.outcome import LaboratoryResult
+from know_hf.laboratory.recipe import load_recipe
+from know_hf.laboratory.result import TransferResult
 from know_hf.meta.collection import MetaDataSet
+from know_hf.models.adapters import base_of
+from know_hf.models.skeleton import skeleton
 from know_hf.report.run import read_self_check
+from know_hf.settings import conform, read_recipe, training_fields
+from know_hf.training.checks import check_model
 from know_hf.trajectory import Checkpoint
-from know_hf.transfer.landscape import Landscape
-from know_hf.transfer.outcome import LaboratoryResult
-from know_hf.transfer.recipe import load_recipe
-from know_hf.transfer.result import TransferResult
 
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 STATISTICS = {"fc": {"relative_change": 0.1, "norm_ratio": 1.0, "weights": 12}}

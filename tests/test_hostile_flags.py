@@ -7,9 +7,9 @@ import time
 import pytest
 import yaml
 
-import know_hf.transfer.run  # noqa: F401 (so that no test waits for it)
-from know_hf.cli import build_parser, main
-from know_hf.commands.flags import training_fields
+import know_hf.laboratory.comparison  # noqa: F401 (so that no test waits for it)
+from know_hf.cli.main import build_parser, main
+from know_hf.settings import training_fields
 
 ABSURD = ["", " ", "0", "-1", "1e400", "nan", "inf", "-inf", "1e-320", str(2**70), "9" * 5000, "x", "é\u202e\n",
           "a" * 5000, "/proc/nowhere/at/all", "=", "a=b", "*=x", "a=[[[", "a=&a [*a]", "{", "\udcff", "\0"]  # fmt: skip
@@ -144,7 +144,7 @@ def test_recipes_that_are_none(tmp_path, capsys, text, said):
 
 
 def test_recipes_with_aliases_are_read(tmp_path):
-    from know_hf.commands.recipe import read_recipe
+    from know_hf.settings import read_recipe
 
     (tmp_path / "run.yaml").write_text("a: &a {x: 1e-3, y: [1, 2]}\nb: {<<: *a, x: 2}\nc: [*a, *a]\n")
     assert read_recipe(tmp_path / "run.yaml")["b"] == {"x": 2, "y": [1, 2]}

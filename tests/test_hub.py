@@ -17,8 +17,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel, AutoModelForImageClassification
 
 from know_hf import KnownPredictor, enrich, enrich_pretrained
-from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.hub.push import check_files, find_uploads, push
+from know_hf.records import ENRICHMENT_FILE
 
 HISTORY = torch.linspace(-0.1, 0.1, 5 * 40).reshape(5, 40)
 
@@ -118,7 +118,7 @@ def test_everything_that_a_run_leaves_can_be_pushed(image_run, trajectory, tmp_p
 
 def test_a_finished_run_holds_no_secret_path_or_pickle(image_run, tmp_path, image_model_folder, image_data_folder):
     """Nothing saved, pushed or not; only the recipe of the command line keeps the paths that it was given."""
-    from know_hf.cli import main
+    from know_hf.cli.main import main
 
     quick = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--disable_tqdm", "True", "--hub_token", TOKEN]
     main(["enrich", "--model", str(image_model_folder), "--dataset", str(image_data_folder), *quick, "--self_check",
@@ -176,7 +176,7 @@ def test_old_shards_go(hub, enriched):
 
 
 def test_dry_run_and_command(hub, enriched, capsys):
-    from know_hf.cli import main
+    from know_hf.cli.main import main
 
     main(["push", str(enriched), "tester/dry", "--dry-run"])
     text = capsys.readouterr().out
@@ -322,7 +322,7 @@ def test_full_disk_while_downloading(hub, trajectory, tmp_path, monkeypatch):
 
 def test_predictor_runs_without_know_hf(shared, tmp_path):
     """In a process that cannot import the package: with the code beside the weights, and the golden values."""
-    from know_hf.known.conversion import convert_keras
+    from know_hf.retrodiction.conversion import convert_keras
 
     convert_keras(shared / "reference" / "known_keras").save_pretrained(tmp_path / "known")
     script = (
@@ -356,7 +356,7 @@ def test_code_beside_the_weights_needs_permission(tmp_path):
 
 
 def test_push_from_the_command_line_explains_itself(hub, enriched, capsys):
-    from know_hf.cli import main
+    from know_hf.cli.main import main
 
     hub.fail("POST", "/api/repos/create", 401)
     with pytest.raises(SystemExit):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments, default_data_collator
 
 from know_hf import ForgettingArguments, ForgettingTrainer, enrich_pretrained
-from know_hf.forgetting.pretrained import forget_pretrained
+from know_hf.pretrained import forget_pretrained
 
 ROWS = Dataset.from_dict({"input_ids": [[i % 50, i % 7] for i in range(32)], "labels": [i % 2 for i in range(32)]})
 RAW = Dataset.from_dict({"sentence": ["good", "bad"] * 16, "label": [1, 0] * 16})

@@ -7,12 +7,12 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from know_hf import enrich_pretrained
-from know_hf.data import check_part, make_preprocessing
-from know_hf.forgetting.pretrained import make_trainer
-from know_hf.models import load_model
+from know_hf.forgetting.making import make_trainer
+from know_hf.laboratory.heads import classes_of_kept_heads
+from know_hf.models.loading import load_model
 from know_hf.tasks import Columns, find_columns
 from know_hf.tasks.labels import label_lookup
-from know_hf.transfer.heads import classes_of_kept_heads
+from know_hf.training.data import check_part, make_preprocessing
 
 RUN = {**QUICK, "num_stages": 2, "per_device_train_batch_size": 8}
 
@@ -203,7 +203,7 @@ def test_a_base_model_has_no_head_to_keep(text_model_folder):
 
 def test_prepared_labels_follow_the_names(text_model_folder, tmp_path):
     """The same rows with other names are other data, also in the cache."""
-    from know_hf.transfer.prepared import open_examples, prepare
+    from know_hf.training.prepared import open_examples, prepare
 
     model = AutoModelForSequenceClassification.from_pretrained(text_model_folder)
     order = columns(["a", "b", "c"])

@@ -18,16 +18,16 @@ from conftest import link, tiny_image_model
 from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
-from know_hf.cli import main
+from know_hf.cli.main import main
+from know_hf.laboratory.experiment import LaboratoryResult, run_recipe
+from know_hf.laboratory.landscape import score_landscape
+from know_hf.laboratory.recipe import load_recipe
 from know_hf.quickstart import digits
 from know_hf.report.laboratory import write_laboratory_report
 from know_hf.tasks import get_task
+from know_hf.training.examples import Augmentation, Examples
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.plane import principal_plane
-from know_hf.transfer.examples import Augmentation, Examples
-from know_hf.transfer.laboratory import LaboratoryResult, run_recipe
-from know_hf.transfer.landscape import score_landscape
-from know_hf.transfer.recipe import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "examples" / "recipes").glob("*.yaml"))
 ARMS = (

@@ -24,10 +24,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from know_hf.enrichment.writer import ENRICHMENT_FILE
 from know_hf.hub.contents import check_files
 from know_hf.hub.files import find_uploads
 from know_hf.known.configuration_known import KnownConfig
+from know_hf.records import ENRICHMENT_FILE
 
 
 class _Runs:

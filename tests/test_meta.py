@@ -18,7 +18,7 @@ from conftest import FAST_TRIALS as FAST
 from huggingface_hub import DatasetCard
 
 from know_hf import KnownConfig, KnownPredictor
-from know_hf.cli import main
+from know_hf.cli.main import main
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.hub.push import find_uploads
 from know_hf.meta import collection
@@ -31,8 +31,8 @@ from know_hf.meta.shards import SCHEMA
 from know_hf.meta.training import KindTraining, MetaTrainingSettings, meta_train
 from know_hf.meta.trials import draw_trial
 from know_hf.retrodiction import linear_fit
+from know_hf.training.prepared import open_examples
 from know_hf.trajectory import TrajectoryError, kinds_of
-from know_hf.transfer.prepared import open_examples
 
 COUNT = 3
 

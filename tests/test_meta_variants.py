@@ -10,7 +10,7 @@ import torch
 from conftest import FAST_TRIALS
 
 from know_hf import KnownConfig, KnownPredictor, enrich, retrodict
-from know_hf.cli import main
+from know_hf.cli.main import main
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.hub.push import find_uploads
 from know_hf.known.differences import tensor_statistics
@@ -21,8 +21,8 @@ from know_hf.meta.functional import FunctionalSettings, FunctionalTraining, Live
 from know_hf.meta.samples import Samples, Window, find_target, windows_of
 from know_hf.meta.training import MetaTrainingSettings, meta_train
 from know_hf.meta.trials import TrialRun, draw_trial
+from know_hf.training.prepared import open_examples
 from know_hf.trajectory import Checkpoint, TrajectoryError, to_history
-from know_hf.transfer.prepared import open_examples
 
 CONDITIONS = ["ratio", "fan_in", "profile", "agreement"]
 HELD_OUT = {"held_out_architectures": ["vit", "mobilenet", "densenet"], "held_out_data": ["second"]}

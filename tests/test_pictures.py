@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from know_hf import enrich_pretrained
-from know_hf.data import check_part, make_preprocessing
-from know_hf.forgetting.pretrained import make_trainer
-from know_hf.models import load_model, timm_from_scratch
+from know_hf.forgetting.making import make_trainer
+from know_hf.models.loading import load_model, timm_from_scratch
 from know_hf.tasks import Columns, find_columns
+from know_hf.training.data import check_part, make_preprocessing
 
 random = np.random.default_rng(0)
 PICTURES = Columns("image-classification", ["image"], "label", [])

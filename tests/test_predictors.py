@@ -7,9 +7,9 @@ from safetensors.torch import load_file, save_file
 
 from know_hf import KnownPredictor
 from know_hf.enrichment.methods import load_predictor, load_predictor_stages
+from know_hf.laboratory.comparison import check_arms
 from know_hf.retrodiction.learned import NinoMLP
 from know_hf.trajectory import TrajectoryError
-from know_hf.transfer.run import check_arms
 
 
 def refused(given, *said: str) -> None:

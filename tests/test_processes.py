@@ -15,7 +15,7 @@ from conftest import run_cli
 from transformers import AutoModelForImageClassification
 
 from know_hf import Trajectory
-from know_hf.cli import main
+from know_hf.cli.main import main
 from know_hf.enrichment.ranges import share_of
 from know_hf.store import LOCK_NAME
 from know_hf.trajectory import Checkpoint, resolve_kinds

@@ -11,15 +11,15 @@ from conftest import QUICK, tiny_image_model
 from matplotlib.figure import Figure
 
 from know_hf import ForgettingArguments, progress
-from know_hf.commands.watching import WatchedTrainer
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.cli.watching import WatchedTrainer
+from know_hf.forgetting.making import make_trainer
+from know_hf.laboratory.arms import PredictedArms
+from know_hf.laboratory.outcome import SettingResult
+from know_hf.laboratory.result import TransferResult
 from know_hf.report.plots import plot_bars, plot_differences, score_limits
 from know_hf.tasks import Score, get_task
+from know_hf.training import workers
 from know_hf.trajectory import Checkpoint
-from know_hf.transfer import workers
-from know_hf.transfer.arms import PredictedArms
-from know_hf.transfer.outcome import SettingResult
-from know_hf.transfer.result import TransferResult
 
 PERPLEXITY = Score("perplexity", percent=False, higher_is_better=False)
 
@@ -77,7 +77,7 @@ def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr("know_hf.commands.watching.progress_bar", Bar)
+    monkeypatch.setattr("know_hf.cli.watching.progress_bar", Bar)
 
     def run(**changed):
         args = ForgettingArguments(

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import know_hf
-from know_hf.cli import build_parser, main
+from know_hf.cli.main import build_parser, main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

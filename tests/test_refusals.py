@@ -9,9 +9,9 @@ from conftest import QUICK
 from test_finished import listing, run  # noqa: F401 (a fixture)
 
 from know_hf import enrich
-from know_hf.cli import main
-from know_hf.forgetting.pretrained import forget_pretrained
+from know_hf.cli.main import main
 from know_hf.model_config import check_config
+from know_hf.pretrained import forget_pretrained
 from know_hf.retrodiction import check_method
 
 

@@ -9,10 +9,11 @@ import pytest
 from conftest import QUICK
 
 from know_hf import ForgettingArguments, enrich
-from know_hf.cli import main
-from know_hf.commands.flags import training_fields, with_truths
-from know_hf.commands.recipe import conform, pairs, read_recipe
-from know_hf.transfer.protocol import Protocol
+from know_hf.cli.flags import with_truths
+from know_hf.cli.main import main
+from know_hf.cli.recipe import pairs
+from know_hf.laboratory.protocol import Protocol
+from know_hf.settings import conform, read_recipe, training_fields
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from conftest import QUICK, tiny_image_model
 from know_hf import ForgettingArguments
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.making import make_trainer
 from know_hf.quickstart import digits
 from transformers import TrainerCallback
 

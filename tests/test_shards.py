@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from know_hf import Trajectory, TrajectoryError, enrich
+from know_hf.checkpoints.checkpoint import DTYPES
 from know_hf.plan import make_plan
 from know_hf.trajectory import Checkpoint
-from know_hf.trajectory.checkpoint import DTYPES
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from know_hf.meta.collection import MetaDataSet, collect, prepare_images
 from know_hf.meta.trials import TrialRun, draw_trial
 from know_hf.sharing import done_with, sweep, turn
 from know_hf.store import this_machine, writing
-from know_hf.transfer.prepared import open_examples
-from know_hf.transfer.workers import Workers, _Process
+from know_hf.training.prepared import open_examples
+from know_hf.training.workers import Workers, _Process
 
 COLLECT = """
 import sys, torch

@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from know_hf import ForgettingArguments, ForgettingTrainer
 from know_hf.forgetting import trainer as trainer_module
 from know_hf.forgetting.folder import RunFolder
-from know_hf.forgetting.pretrained import make_trainer
+from know_hf.forgetting.making import make_trainer
 from know_hf.trajectory import TrajectoryRecord
 
 SLOW = pytest.mark.slow

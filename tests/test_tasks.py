@@ -23,18 +23,18 @@ from transformers import (
     set_seed,
 )
 
-from know_hf.commands.options import DATA
-from know_hf.data import make_preprocessing
-from know_hf.forgetting.recipe import describe_model
-from know_hf.models import load_model
+from know_hf.cli.options import DATA
+from know_hf.laboratory import protocol as protocol_module
+from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head
+from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.statistics import paired_difference
+from know_hf.models.loading import load_model
 from know_hf.report.transfer import transfer_markdown
 from know_hf.tasks import TASKS, Score, find_columns, get_task
-from know_hf.transfer import protocol as protocol_module
-from know_hf.transfer.examples import Examples
-from know_hf.transfer.protocol import Protocol, fine_tune, load_with_new_head
-from know_hf.transfer.result import TransferResult
-from know_hf.transfer.run import transfer
-from know_hf.transfer.statistics import paired_difference
+from know_hf.training.data import make_preprocessing
+from know_hf.training.examples import Examples
+from know_hf.trajectory.identity import describe_model
 
 SHORT = Protocol(head_epochs=1, epochs=1, batch_size=4, examples=8, validation_examples=4, evaluations=1)
 random = np.random.default_rng(0)

@@ -12,18 +12,18 @@ import torch
 from conftest import QUICK, tiny_image_model
 from transformers import Trainer, TrainingArguments
 
-from know_hf.cli import main
-from know_hf.data import make_preprocessing
+from know_hf.cli.main import main
+from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head, split_pool
+from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.statistics import paired_difference
 from know_hf.quickstart import digits
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
 from know_hf.tasks import Columns, find_columns
+from know_hf.training.data import make_preprocessing
+from know_hf.training.examples import Examples
+from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError, kinds_of
-from know_hf.transfer.examples import Examples
-from know_hf.transfer.protocol import Protocol, fine_tune, load_with_new_head, split_pool
-from know_hf.transfer.result import TransferResult
-from know_hf.transfer.run import transfer
-from know_hf.transfer.statistics import paired_difference
-from know_hf.transfer.workers import Workers
 
 FEW = Protocol(head_epochs=20, epochs=3, batch_size=16, examples=48, validation_examples=40, evaluations=3)
 
@@ -158,7 +158,7 @@ def test_a_head_that_would_fit_is_new_all_the_same(starts):
 
 
 def test_only_head_and_norms_move_first(tmp_path, starts, downstream, monkeypatch):
-    from know_hf.transfer import protocol as module
+    from know_hf.laboratory import protocol as module
 
     seen = []
     train = module._train

@@ -9,14 +9,14 @@ import pytest
 from conftest import link
 from deaths import Death, dying, stamps, tree
 
+from know_hf.laboratory.arms import PredictedArms
+from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.protocol import Protocol
+from know_hf.laboratory.recipe import load_recipe
+from know_hf.laboratory.result import TransferResult
 from know_hf.meta.shards import write_table
 from know_hf.report.transfer import write_transfer_report
 from know_hf.trajectory import TrajectoryError
-from know_hf.transfer.arms import PredictedArms
-from know_hf.transfer.protocol import Protocol
-from know_hf.transfer.recipe import load_recipe
-from know_hf.transfer.result import TransferResult
-from know_hf.transfer.run import transfer
 
 QUICK = Protocol(head_epochs=0, epochs=1, batch_size=32, examples=48, validation_examples=16, evaluations=1)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from know_hf.adapters import ADAPTER_CONFIG
+from know_hf.models.adapters import ADAPTER_CONFIG
 from know_hf.trajectory import Checkpoint, TrajectoryError
 
 logger = logging.getLogger(__name__)

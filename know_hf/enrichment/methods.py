@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from know_hf.forgetting.recipe import portable_name
-from know_hf.hub.client import bounded, public
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.limits import check_limits
+from know_hf.remote import bounded, public
 from know_hf.retrodiction import ALL, METHODS, check_method, get_method
 from know_hf.retrodiction.learned import NinoMLP
 from know_hf.store import inside
 from know_hf.text import without_secrets
 from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
+from know_hf.trajectory.identity import portable_name
 from know_hf.trajectory.trajectory import growth
 
 #: What the folder of a step is called, see [`step_names`].

@@ -13,9 +13,10 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
+from know_hf.enrichment.writer import read_enrichment
 from know_hf.progress import progress_bar
 from know_hf.reading import read_fields
+from know_hf.records import ENRICHMENT_FILE
 from know_hf.store import hash_file, read_json
 from know_hf.trajectory import Checkpoint
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from know_hf.trajectory.checkpoint import TensorSpec
+from know_hf.checkpoints.checkpoint import TensorSpec
 
 # Cuts lie at multiples of this within a tensor, so that no vector or matrix of the arithmetic is cut.
 _GRAIN = 2048

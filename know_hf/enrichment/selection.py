@@ -7,8 +7,8 @@ from dataclasses import replace
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from know_hf.checkpoints.checkpoint import DTYPES
 from know_hf.trajectory import Parameter, Trajectory, TrajectoryError, resolve_kinds
-from know_hf.trajectory.checkpoint import DTYPES
 from know_hf.trajectory.given import listed
 from know_hf.trajectory.kinds import NOT_TRAINED
 

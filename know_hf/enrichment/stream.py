@@ -12,6 +12,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
 from know_hf.enrichment.pipeline import overlapped
@@ -20,8 +21,7 @@ from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import CheckpointPatch, PartialFolder, check_targets, read_enrichment
-from know_hf.forgetting.recipe import versions
+from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.limits import check_limits
@@ -29,6 +29,7 @@ from know_hf.progress import progress_bar
 from know_hf.retrodiction import METHODS, check_method, retrodict
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
+from know_hf.trajectory.identity import versions
 
 #: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
 BLOCK = 1 << 20

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 
-from know_hf.adapters import check_adapter, is_adapted
 from know_hf.forgetting.arguments import ForgettingSettings
 from know_hf.forgetting.stages import check_train_dataset
 from know_hf.forgetting.weights import plain_model
+from know_hf.models.adapters import check_adapter, is_adapted
 from know_hf.trajectory import kinds_of
 from know_hf.trajectory.given import listed
 from know_hf.trajectory.kinds import PREDICTED_KINDS

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from torch import nn
 
-from know_hf.adapters import adapter_names, is_adapted
 from know_hf.forgetting.resume import OptimizerState
+from know_hf.models.adapters import adapter_names, is_adapted
 from know_hf.store import as_os_error, check_space, inside, partial_name, remove
 from know_hf.trajectory.record import FILE_NAME, StageRecord
 

@@ -15,8 +15,9 @@ from transformers import PreTrainedConfig, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME as STATE
 from transformers.utils import CONFIG_NAME
 
+from know_hf.checkpoints.checkpoint import Checkpoint
+from know_hf.records import TrajectoryError
 from know_hf.store import read_json, write_tensors
-from know_hf.trajectory.checkpoint import Checkpoint, TrajectoryError
 
 logger = logging.getLogger(__name__)
 

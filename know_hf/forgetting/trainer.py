@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
-from know_hf.adapters import is_adapted, make_plain
 from know_hf.forgetting.checks import (
     check_batches,
     check_construction,
@@ -25,10 +24,10 @@ from know_hf.forgetting.course import SameCourse
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.optimization import Optimization
 from know_hf.forgetting.preemption import SaveWhenTerminated
-from know_hf.forgetting.recipe import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
+from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
 from know_hf.trajectory import (
     Checkpoint,
@@ -38,6 +37,7 @@ from know_hf.trajectory import (
     TrajectoryRecord,
     kinds_of,
 )
+from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from know_hf.adapters import is_adapted, load_adapter_weights
+from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE
+from know_hf.models.adapters import is_adapted, load_adapter_weights
 from know_hf.trajectory import Checkpoint
-from know_hf.trajectory.checkpoint import DTYPES, PREDICTABLE
 from know_hf.trajectory.names import as_saved
 
 

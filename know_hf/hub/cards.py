@@ -15,14 +15,13 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from know_hf.text import as_code, as_markdown, one_line
+from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
 
 # Names that the Hub takes; of `user/name` both parts have to be there.
 _REPOSITORY = re.compile(
     r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<!\.git)(?<![.-])", re.ASCII
 )
-_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,60}")
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
 # What peft has an Auto class for; every adapter loads with the general one.
 _PEFT_HEADS = (
@@ -120,11 +119,6 @@ def loader(model: Mapping[str, Any]) -> str:
 def repository(name: Any) -> str | None:
     """A name that a repository on the Hub may have, or None."""
     return name if isinstance(name, str) and _REPOSITORY.fullmatch(name) else None
-
-
-def hub_name(value: Any) -> str | None:
-    """A licence, task or the like by the Hub's name for it, or None for what cannot be one."""
-    return value if isinstance(value, str) and _NAME.fullmatch(value) else None
 
 
 def is_number(value: Any) -> bool:

@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from know_hf.adapters import ADAPTER_CONFIG
+from know_hf.checkpoints.checkpoint import check_file
 from know_hf.hub.files import Upload
 from know_hf.hub.pickles import holds_pickle, is_pickle
 from know_hf.hub.secrets import Known, find_secret, known_here
+from know_hf.models.adapters import ADAPTER_CONFIG
 from know_hf.trajectory import Checkpoint
-from know_hf.trajectory.checkpoint import check_file
 
 #: No text that a model needs is longer, in bytes.
 LONGEST_TEXT = 256 << 20

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from know_hf.enrichment.writer import ENRICHMENT_FILE
+from know_hf.records import ENRICHMENT_FILE
 from know_hf.store import read_json
 from know_hf.trajectory.record import FILE_NAME
 

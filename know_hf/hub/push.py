@@ -8,10 +8,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
-from know_hf.hub.client import bounded, explained, persistently
 from know_hf.hub.contents import check_files
 from know_hf.hub.files import Upload, find_uploads
 from know_hf.hub.readme import addressed, untouched
+from know_hf.remote import bounded, explained, persistently
 
 logger = logging.get_logger(__name__)
 # Shards of another size, and their index, go when new weights come.

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from know_hf.checkpoints.checkpoint import WEIGHT_FILES
 from know_hf.hub.cards import plain_predictor_card
 from know_hf.store import write_text
-from know_hf.trajectory.checkpoint import WEIGHT_FILES
 
 _WITHOUT_US = (
     "Where know-hf is not installed, transformers alone loads it with the code in this repository:\n"

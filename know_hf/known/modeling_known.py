@@ -108,7 +108,7 @@ class KnownPredictor(PreTrainedModel):
     def from_pretrained(cls, *args, **kwargs):
         """As of any model; within know-hf without waiting for the Hub for longer than it is worth."""
         try:
-            bounded = importlib.import_module("know_hf.hub.client").bounded
+            bounded = importlib.import_module("know_hf.remote").bounded
         except ImportError:  # this file also runs where know-hf is not installed
             bounded = nullcontext
         with bounded():

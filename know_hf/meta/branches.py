@@ -22,14 +22,14 @@ from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
+from know_hf.laboratory.protocol import Advance
 from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, is_noted, read_shard, write_table
 from know_hf.meta.trials import TrialRun, make_in_turn, read_note
 from know_hf.records import check_fields, read_record
 from know_hf.store import inside, write_json
+from know_hf.training.examples import as_it_is
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS
-from know_hf.transfer.examples import as_it_is
-from know_hf.transfer.protocol import Advance
 
 #: The branches of a trial: stage whose start and steps they share, and stage whose data they see.
 BRANCHES = ((1, 1), (1, 0), (2, 2), (2, 1))
@@ -49,7 +49,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class BranchRun:
-    """All branches of one trial, for [`Workers`](know_hf.transfer.workers); the trial has to be done."""
+    """All branches of one trial, for [`Workers`](know_hf.training.workers); the trial has to be done."""
 
     trial_run: TrialRun
     repetitions: int

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from know_hf.checks import check_output
-from know_hf.data import load_split
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.hub.cards import meta_card
 from know_hf.meta.branches import BranchRun, read_branch_note, read_branches
@@ -22,12 +20,13 @@ from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, Trial, TrialRun, clear, draw_trial, read_note
 from know_hf.records import read_record
 from know_hf.sharing import sweep
-from know_hf.store import hash_file, inside, write_text
+from know_hf.store import check_output, hash_file, inside, write_text
 from know_hf.tasks import Columns, find_columns
+from know_hf.training.data import load_split
+from know_hf.training.examples import Examples
+from know_hf.training.prepared import open_examples, prepare
+from know_hf.training.workers import Workers
 from know_hf.trajectory import TrajectoryError
-from know_hf.transfer.examples import Examples
-from know_hf.transfer.prepared import open_examples, prepare
-from know_hf.transfer.workers import Workers
 
 logger = logging.getLogger(__name__)
 #: Test examples that scores are measured on, and the side of the images in pixels.

@@ -12,12 +12,12 @@ from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
-from know_hf.report.tables import number, table
 from know_hf.retrodiction import METHODS, retrodict
 from know_hf.store import write_json, write_text
+from know_hf.tables import number, table
+from know_hf.training.examples import Examples
+from know_hf.training.scoring import network_score
 from know_hf.trajectory.kinds import PREDICTED_KINDS
-from know_hf.transfer.examples import Examples
-from know_hf.transfer.metrics import network_score
 
 #: Name → kind → step → ``mean``, ``pooled``, ``trials``.
 Errors = dict[str, dict[str, dict[str, dict[str, float]]]]

@@ -25,8 +25,8 @@ from know_hf.meta.samples import Split
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
+from know_hf.training.examples import Examples
 from know_hf.trajectory import to_history
-from know_hf.transfer.examples import Examples
 
 #: Trials that an epoch is judged by, at most.
 JUDGES = 24

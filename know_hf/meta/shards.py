@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import nn
 
+from know_hf.checkpoints.checkpoint import PREDICTABLE
 from know_hf.store import hash_file, writing
 from know_hf.trajectory import Trajectory, TrajectoryError
-from know_hf.trajectory.checkpoint import PREDICTABLE
 from know_hf.trajectory.kinds import stored_names
 
 #: What pyarrow raises of files that are damaged or none.

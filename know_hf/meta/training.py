@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from know_hf.checks import check_output, check_splits
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
@@ -25,9 +24,21 @@ from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
 from know_hf.meta.progress import Progress, has_ended, read_state
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
 from know_hf.records import read_record
-from know_hf.store import as_os_error, hash_file, inside, locked, partial_name, remove, write_json, write_text, writing
+from know_hf.store import (
+    as_os_error,
+    check_output,
+    hash_file,
+    inside,
+    locked,
+    partial_name,
+    remove,
+    write_json,
+    write_text,
+    writing,
+)
+from know_hf.training.checks import check_splits
+from know_hf.training.workers import Workers, advance
 from know_hf.trajectory import TrajectoryError
-from know_hf.transfer.workers import Workers, advance
 
 RESULT = "meta_training.json"
 OBJECTIVES = ("absolute", "relative")
@@ -197,7 +208,7 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class KindTraining:
-    """The training of one kind's network, for [`Workers`](know_hf.transfer.workers)."""
+    """The training of one kind's network, for [`Workers`](know_hf.training.workers)."""
 
     kind: str
     meta: Path

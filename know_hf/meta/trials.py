@@ -15,20 +15,20 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.recipe import versions
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
+from know_hf.laboratory.protocol import Advance
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import is_noted, write_shard
 from know_hf.records import check_fields, read_record
 from know_hf.sharing import done_with, turn
 from know_hf.store import inside, write_json
 from know_hf.tasks.classification import IMAGE_CLASSIFICATION
+from know_hf.training.examples import Examples, as_it_is
+from know_hf.training.prepared import open_examples
+from know_hf.training.scoring import load_metric
 from know_hf.trajectory import Trajectory, TrajectoryError
-from know_hf.transfer.examples import Examples, as_it_is
-from know_hf.transfer.metrics import load_metric
-from know_hf.transfer.prepared import open_examples
-from know_hf.transfer.protocol import Advance
+from know_hf.trajectory.identity import versions
 
 #: Stages of a trial: five to read and one further step to each side.
 STAGES = 7
@@ -125,7 +125,7 @@ def draw_trial(
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A trial to run into a folder of meta-data, for [`Workers`](know_hf.transfer.workers)."""
+    """A trial to run into a folder of meta-data, for [`Workers`](know_hf.training.workers)."""
 
     trial: Trial
     folder: Path

@@ -7,16 +7,16 @@ import numpy as np
 
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
+from know_hf.laboratory.outcome import LaboratoryResult, SettingResult
+from know_hf.laboratory.pretraining import read_logs
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
-from know_hf.report.tables import duration, number, point
 from know_hf.report.transfer import add_transfer, spread
 from know_hf.store import inside
+from know_hf.tables import duration, number
 from know_hf.trajectory import TrajectoryRecord
-from know_hf.transfer.outcome import LaboratoryResult, SettingResult
-from know_hf.transfer.pretraining import read_logs
 
-#: A pre-training whose last quarter gained no more than this many points ([`point`]) is called converged.
+#: A pre-training whose last quarter gained no more than this many points ([`Score.point`]) is called converged.
 STILL = 1.0
 
 
@@ -127,7 +127,7 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
         gain = sign * score.shown(curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
         scores = _own_scores(setting)
         more = sign * (scores["equal_compute"] - scores["stage-0"]) if "equal_compute" in scores else None
-        still = STILL * point(score, scores["stage-0"])
+        still = STILL * score.point(scores["stage-0"])
         converged = "not shown" if gain is None or more is None else "yes" if max(gain, more) <= still else "no"
         rows.append(
             [

@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from know_hf.report.tables import html_table, table
 from know_hf.store import write_text
+from know_hf.tables import html_table, table
 from know_hf.text import as_markdown
 
 # In characters.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from know_hf.report.tables import point as one_point
 from know_hf.store import writing
 from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
@@ -161,7 +160,7 @@ def plot_differences(new_figure, result):
     sign = 1 if result.score.higher_is_better else -1
     ends = [sorted((sign * d.low, sign * d.high)) for d in found]
     near = sorted(sign * d.mean for d in found)[len(found) // 4]
-    unit = one_point(result.score, float(np.mean(result.best(reference))))
+    unit = result.score.point(float(np.mean(result.best(reference))))
     low = max(min(end[0] for end in ends), min(near, 0) - 6 * unit)
     high = max(0.5 * unit, max(end[1] for end in ends))
     left, right = sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit)))

@@ -8,8 +8,8 @@ from know_hf.enrichment.result import EnrichmentResult
 from know_hf.reading import read_fields
 from know_hf.report.page import LONGEST_PARAGRAPH
 from know_hf.report.plots import plot_forgetting_curve
-from know_hf.report.tables import number, table
 from know_hf.store import inside, write_text
+from know_hf.tables import number, table
 from know_hf.text import as_markdown
 
 _VERDICT = "\n\n## Verdict\n\n"

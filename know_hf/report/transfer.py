@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from know_hf.laboratory.result import TransferResult
 from know_hf.report.page import LONGEST_PARAGRAPH, Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
-from know_hf.report.tables import table
 from know_hf.store import inside, write_text
+from know_hf.tables import table
 from know_hf.text import as_markdown
-from know_hf.transfer.result import TransferResult
 
 #: Learning curves of more arms than this could not be told apart.
 MOST_CURVES = 9

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from know_hf.enrichment.layers import layer_statistics
-from know_hf.enrichment.writer import ENRICHMENT_FILE, read_enrichment
+from know_hf.enrichment.writer import read_enrichment
+from know_hf.records import ENRICHMENT_FILE
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.report.run import last_verdict, read_self_check
-from know_hf.report.tables import number
 from know_hf.store import inside, write_text
+from know_hf.tables import number
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 from know_hf.trajectory.plane import all_stages, principal_plane
 from know_hf.trajectory.record import FILE_NAME
@@ -36,13 +37,13 @@ def write_page(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     if (folder / "recipe.json").exists():
+        from know_hf.laboratory.outcome import LaboratoryResult
         from know_hf.report.laboratory import write_laboratory_report
-        from know_hf.transfer.outcome import LaboratoryResult
 
         return write_laboratory_report(LaboratoryResult.load(folder))
     if (folder / "transfer.json").exists():
+        from know_hf.laboratory.result import TransferResult
         from know_hf.report.transfer import write_transfer_report
-        from know_hf.transfer.result import TransferResult
 
         return write_transfer_report(TransferResult.load(folder)) / "index.html"
     if (folder / FILE_NAME).exists():

@@ -7,9 +7,9 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
-from know_hf.hub.client import bounded
 from know_hf.metrics import scores
 from know_hf.model_config import brief
+from know_hf.remote import bounded
 from know_hf.tasks.images import image_reader
 from know_hf.tasks.labels import encode, label_lookup
 from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, mapped, on_reading, stack

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 from transformers.image_processing_utils import BaseImageProcessor
 
-from know_hf.hub.client import bounded
 from know_hf.model_config import brief
+from know_hf.remote import bounded
 
 #: The image processor beside a model.
 PROCESSOR_FILE = "preprocessor_config.json"

@@ -78,6 +78,10 @@ class Score:
         """For headings: ``" in percent"`` or nothing."""
         return " in percent" if self.percent else ""
 
+    def point(self, typical: float) -> float:
+        """A small difference between scores as they are shown: a point of shares, of others 1 % of a typical one."""
+        return 1.0 if self.percent else abs(typical) / 100 or 1.0
+
     @property
     def best(self) -> Callable:
         """``max`` or ``min``."""

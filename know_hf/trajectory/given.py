@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec, TrajectoryError
+from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
+from know_hf.records import TrajectoryError
 from know_hf.trajectory.kinds import KINDS, Parameter
 from know_hf.trajectory.names import match_names
 

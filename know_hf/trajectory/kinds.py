@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 from transformers.pytorch_utils import Conv1D
 
-from know_hf.adapters import is_adapted
-from know_hf.trajectory.checkpoint import PREDICTABLE, TensorSpec
+from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
+from know_hf.models.adapters import is_adapted
 from know_hf.trajectory.names import match_names, stored_names, stored_shapes
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.

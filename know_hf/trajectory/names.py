@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from know_hf.adapters import adapter_names, is_adapted
+from know_hf.models.adapters import adapter_names, is_adapted
 
 logger = logging.getLogger(__name__)
 

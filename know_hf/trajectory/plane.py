@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from know_hf.trajectory.checkpoint import Checkpoint
+from know_hf.checkpoints.checkpoint import Checkpoint
 from know_hf.trajectory.trajectory import Trajectory
 
 #: Values read at a time from every checkpoint.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.reading import LARGEST, check_form, shown
+from know_hf.records import TrajectoryError
 from know_hf.store import read_json, write_json
-from know_hf.trajectory.checkpoint import TrajectoryError
 from know_hf.trajectory.kinds import Parameter
 
 FILE_NAME = "trajectory.json"

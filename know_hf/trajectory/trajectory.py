@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from know_hf.architecture import loader_in
-from know_hf.trajectory.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec, TrajectoryError
+from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec
+from know_hf.models.skeleton import loader_in
+from know_hf.records import TrajectoryError
 from know_hf.trajectory.given import check_given_model, given_folders, given_kinds, given_ratio, report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord

@@ -1,0 +1,128 @@
+"""Flags and names, looked at before anything heavy is imported: which there are, and what was perhaps meant."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from know_hf.cli.options import PROGRAM
+from know_hf.settings import suggestion
+
+_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# Characters of a message.
+_LONGEST = 2000
+_TRUTH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
+_LIKE_NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, and reads ``-1e-3`` as a number."""
+
+    def __init__(self, **options):
+        super().__init__(**{"allow_abbrev": False, **options})
+        self._negative_number_matcher = re.compile(f"^{_NUMBER.pattern}$")
+
+    def error(self, message: str) -> None:
+        """Ends the program with exit code 2."""
+        self.exit(2, one_line(message) + "\n" if speaks() else None)
+
+
+def some_text(text: str) -> str:
+    """An argument that has to say something: an empty path would be the folder that one is in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty.")
+    return text
+
+
+def some_path(text: str) -> Path:
+    """The same, as a path."""
+    return Path(some_text(text))
+
+
+def one_line(message: str) -> str:
+    """What is printed of an error."""
+    text = " ".join(message.split())
+    return f"{PROGRAM}: error: {text[:_LONGEST]}{' …' if len(text) > _LONGEST else ''}"
+
+
+def speaks() -> bool:
+    """Whether this process says what is wrong: before those of a launch join, one of a machine does for all."""
+    torch = sys.modules.get("torch")
+    joined = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+    return joined or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def with_underscores(arguments: Iterable[str]) -> list[str]:
+    """Spells the names of flags alike: ``--output-dir`` and ``--output_dir`` are the same."""
+
+    def spelled(argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else argument
+
+    return [spelled(argument) for argument in arguments]
+
+
+def check_flags(rest: Sequence[str], own: Iterable[str], fields: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raises if what a command's own parser left over is no training argument either, or has a wrong value.
+
+    Args:
+        rest: What is left over.
+        own: Names of the command's own flags, to suggest.
+        fields: From [`training_fields`]; nothing is a training argument without.
+
+    Raises:
+        ValueError: In one line, with what was perhaps meant.
+    """
+    known = {name.lstrip("-").replace("-", "_") for name in own} | {"help"} | set(fields)
+    taker, needy = None, False  # the flag that a value would go to, and whether it has to come
+    for argument in with_underscores(rest):
+        if argument.startswith("--"):
+            if needy:
+                raise ValueError(f"--{taker} needs a value.")
+            name, equals, value = argument[2:].partition("=")
+            negated = name not in fields and fields.get(name.removeprefix("no_")) == "bool"
+            if name not in fields and not negated:
+                raise ValueError(f"unknown flag --{name}{suggestion(name, known, '--') or '.'}")
+            if equals:
+                _check_value(name, fields.get(name, "none"), value)
+            taker = None if equals or negated else name
+            needy = taker is not None and "bool" not in fields[name]
+        elif argument.startswith("-") and len(argument) > 1 and not _NUMBER.fullmatch(argument):
+            raise ValueError(f"unknown flag {argument}; flags begin with two dashes.")
+        elif taker is None:
+            raise ValueError(f"{argument!r} belongs to no flag.")
+        else:
+            _check_value(taker, fields[taker], argument)
+            taker, needy = taker if "list" in fields[taker] else None, False
+    if needy:
+        raise ValueError(f"--{taker} needs a value.")
+
+
+def with_truths(rest: Sequence[str], fields: Mapping[str, str]) -> list[str]:
+    """Says ``true`` and ``false`` where a flag alone, or ``--no_…``, means it: Trainer's parser knows only some so."""
+    found, rest = [], with_underscores(rest)
+    for argument, following in zip(rest, [*rest[1:], ""], strict=False):
+        name = argument.removeprefix("--")
+        if argument.startswith("--no_") and name not in fields and fields.get(name.removeprefix("no_")) == "bool":
+            found += [f"--{name.removeprefix('no_')}", "false"]
+        elif argument.startswith("--") and fields.get(name) == "bool" and following.lower() not in _TRUTH:
+            found += [argument, "true"]
+        else:
+            found.append(argument)
+    return found
+
+
+def _check_value(name: str, kind: str, value: str) -> None:
+    if kind in _LIKE_NUMBERS:
+        like, words = _LIKE_NUMBERS[kind]
+        try:
+            like(value)
+        except ValueError:
+            raise ValueError(f"--{name}: expected {words}, found {value!r}.") from None
+    if kind == "none":
+        raise ValueError(f"--{name} takes no value, found {value!r}.")
+    if kind == "bool" and value.lower() not in _TRUTH:
+        raise ValueError(f"--{name}: expected true or false, found {value!r}.")

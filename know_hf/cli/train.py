@@ -1,0 +1,127 @@
+"""``know-hf enrich``, ``forget`` and ``predict``."""
+
+import argparse
+import os
+from typing import Any
+
+from know_hf.cli.options import PREDICTION
+from know_hf.cli.recipe import plain_values, resolve_recipe
+from know_hf.cli.surroundings import quiet, save_recipe
+
+#: How often a stage's loss is noted unless --logging_steps says otherwise, as a share of the stage.
+LOGGED = 0.05
+
+
+def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Resolves recipe and data; returns settings, arguments for the job and ``ForgettingArguments``.
+
+    What is only named is looked for first, and loaded when all of it is there.
+    """
+    settings, training = resolve_recipe(options, rest)
+    quiet()
+    import torch
+    from accelerate import PartialState
+
+    from know_hf.cli.watching import WatchedTrainer
+    from know_hf.forgetting.arguments import ForgettingArguments
+    from know_hf.forgetting.making import check_output_dir
+    from know_hf.store import check_output
+    from know_hf.tasks import get_task
+    from know_hf.training.checks import check_model, check_splits
+    from know_hf.training.data import load_evaluation, load_split
+
+    cpu_only = not torch.accelerator.is_available()
+    defaults = {
+        "save_total_limit": 1,
+        "dataloader_pin_memory": not cpu_only,
+        "ddp_find_unused_parameters": False,
+        "logging_steps": LOGGED,
+        "disable_tqdm": False,  # by default it would follow the verbosity that is turned down here
+    }
+    if cpu_only:
+        defaults["use_cpu"] = True  # without it a launched CPU process would not join its group
+    args = ForgettingArguments(**{"output_dir": settings["output_dir"], **defaults, **training})
+    check_output_dir(args.output_dir, settings["model"])
+    inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
+    check_output(args.output_dir, *(source for source in inputs if source))
+    job = {
+        name: settings[name] for name in settings if name not in ("dataset", "output_dir", "train_split", "eval_split")
+    }
+    if "method" in job:
+        job["retrodictor"] = job.pop("method")
+    if options.command == "enrich":
+        from know_hf.pretrained import check_enrichment
+
+        check_enrichment(args, **{name: job[name] for name in (*PREDICTION, "retrodictor") if name in job})
+    if "task" in job:
+        get_task(job["task"])
+    how = ("from_scratch", "revision", "trust_remote_code")
+    with PartialState().main_process_first():
+        check_model(settings["model"], **{name: settings[name] for name in how if name in settings})
+        dataset, train = settings["dataset"], settings.get("train_split", "train")
+        own, evaluation = settings.get("eval_dataset"), _evaluation_split(settings)
+        check_splits(dataset, train, *([evaluation] if evaluation and not own else []))
+        if own:
+            job["eval_dataset"] = load_evaluation(own, evaluation)
+        else:
+            job["eval_dataset"] = load_split(dataset, evaluation) if evaluation else None
+        job["train_dataset"] = load_split(dataset, train)
+    job |= {"args": args, "trainer_class": WatchedTrainer}
+    return {**settings, **training}, job, args
+
+
+def _evaluation_split(settings: dict[str, Any]) -> str | None:
+    from know_hf.training.checks import split_names
+
+    split = settings.get("eval_split")
+    if split is None and "eval_dataset" not in settings:
+        names = split_names(settings["dataset"]) or []
+        return next((name for name in ("validation", "test") if name in names), None)
+    return None if split == "none" else split
+
+
+def run_enrich(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf enrich``."""
+    settings, job, args = _prepare(options, rest)
+    from know_hf.pretrained import enrich_pretrained
+    from know_hf.report import report_markdown
+
+    job["push_to_hub"] = job.pop("push", None)
+    result = enrich_pretrained(**job)
+    if args.process_index == 0:
+        save_recipe(settings, args.output_dir)
+        for name, folder in result.checkpoints.items():
+            print(f"{name}: {folder}")
+        print(f"\n{report_markdown(result)}", end="")
+
+
+def run_forget(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf forget``."""
+    settings, job, args = _prepare(options, rest)
+    from know_hf.pretrained import forget_pretrained
+
+    record = forget_pretrained(**job)
+    if args.process_index == 0:
+        save_recipe(settings, args.output_dir)
+        for stage in record.stages:
+            scores = ", ".join(f"{name} {value:.4f}" for name, value in stage.metrics.items())
+            print(f"stage {stage.index}: {stage.examples} examples  {scores}")
+
+
+def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
+    """``know-hf predict``."""
+    quiet()
+    from know_hf.enrichment.stream import enrich
+    from know_hf.report import comparison
+    from know_hf.store import inside, write_text
+
+    given = plain_values({k: v for k, v in vars(options).items() if k in (*PREDICTION, "output_dir", "verify")})
+    if "method" in given:
+        given["retrodictor"] = given.pop("method")
+    result = enrich(options.trajectory, **given)
+    if int(os.environ.get("RANK", 0)) == 0:
+        text = comparison(result.statistics) or "No tensor was predicted: all are copies."
+        write_text(inside(result.output_dir, "report") / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
+        print(text)
+        for name, folder in result.checkpoints.items():
+            print(f"{name}: {folder}")

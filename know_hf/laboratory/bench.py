@@ -1,0 +1,212 @@
+"""One setting of a recipe on its way: checked, prepared, pre-trained, retrodicted, compared."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from know_hf.enrichment.methods import load_predictor, predictor_parameters
+from know_hf.enrichment.stream import enrich
+from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.subsets import subset_sizes
+from know_hf.laboratory.comparison import Comparison, check_sizes
+from know_hf.laboratory.landscape import score_landscape
+from know_hf.laboratory.outcome import SettingResult, setting_folder, stages_read
+from know_hf.laboratory.pretraining import ForgettingRun, build_model
+from know_hf.laboratory.recipe import Recipe, Setting
+from know_hf.models.loading import check_timm
+from know_hf.records import check_file_names, file_name, read_record
+from know_hf.retrodiction import METHODS, check_method
+from know_hf.store import inside, write_json
+from know_hf.tasks import get_task
+from know_hf.tasks.segmentation import without_background
+from know_hf.training.checks import check_model, check_splits
+from know_hf.training.data import check_part, load_split, open_parts
+from know_hf.training.prepared import open_examples, prepare
+from know_hf.training.scoring import ROWS, load_metric
+from know_hf.trajectory import Trajectory
+
+
+def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping[str, Any]) -> None:
+    """Raises what a setting would raise after hours of training, as far as names and numbers alone can tell.
+
+    Raises:
+        FileNotFoundError: If a model or data cannot be found.
+        ValueError: If methods, steps, predictors and stages do not fit each other, or there is no such split.
+    """
+    source, target = setting.pretraining, setting.transfer
+    fields = ForgettingArguments(str(setting_folder(Path(), setting)), **source.training)
+    stages = setting.read_stages or fields.num_stages
+    if stages > fields.num_stages:
+        raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
+    for method in setting.methods:
+        learned = load_predictor(predictor, stages) if METHODS[method].predictor else None
+        own = {} if learned is None else predictor_parameters(learned, fields.sampling_ratio)
+        check_method(method, stages, ["fc"], setting.steps, own)
+    for further in predictors.values():
+        load_predictor(further, stages)
+    arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
+    if twice := [name for name in predictors if arms.count(name) > 1 or name == "naive"]:
+        raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
+    check_file_names(arms, f"{setting.name}: the methods, controls and predictors")
+    if source.model is not None:
+        check_model(source.model)
+    elif "timm" in source.architecture:
+        check_timm(source.architecture["timm"])
+    check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
+    if target is not None:
+        splits = (target.train_split, target.test_split, target.validation_split)
+        check_splits(recipe.data(target.dataset), *(split for split in splits if split is not None))
+
+
+class Bench:
+    """One setting on its way."""
+
+    def __init__(self, recipe: Recipe, setting: Setting, root: Path, predictor, predictors: Mapping[str, Any]):
+        self.setting, self.root = setting, root
+        self.folder = setting_folder(root, setting)
+        self.predictor, self.predictors = predictor, predictors
+        source, target = setting.pretraining, setting.transfer
+        self.pretraining_data = {
+            "train": load_split(recipe.data(source.dataset), source.train_split),
+            "eval": load_split(recipe.data(source.dataset), source.eval_split),
+        }
+        self.pretraining_data, self.columns = open_parts(
+            self.pretraining_data, task=source.task, label=source.label_column
+        )
+        self.transfer_data: dict[str, Any] = {}
+        if target is not None:
+            splits = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
+            self.transfer_data = {
+                part: None if split is None else load_split(recipe.data(target.dataset), split)
+                for part, split in splits.items()
+            }
+            self.transfer_data, self.transfer_columns = open_parts(
+                self.transfer_data, task=target.task, label=target.label_column
+            )
+        self.runs: dict[str, ForgettingRun] = {}
+        self.arms: dict[str, Path] = {}
+        self.retrodicted: dict[str, Path] = {}
+        self.seconds: dict[str, float] = {}
+        self.comparison: Comparison | None = None
+
+    def check(self) -> None:
+        """Raises what would be raised after hours of training, once the data are there: their columns and sizes."""
+        setting, source = self.setting, self.setting.pretraining
+        fields = ForgettingRun(self.folder, "forgetting", source, self.columns, {}).arguments()
+        # How many examples the rows of a text make shows when they are prepared.
+        if get_task(self.columns.task).rows_are_examples:
+            sampled = fields.num_stages + bool(fields.self_check)
+            subset_sizes(len(self.pretraining_data["train"]), fields.sampling_ratio, sampled)
+        if setting.transfer is None:
+            return
+        protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
+        load_metric(protocol.metric, columns.task, len(columns.class_names))
+        validated = self.transfer_data["validation"] is not None
+        check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
+
+    def prepare(self) -> None:
+        """Prepares the data of pre-training and says what is to be trained."""
+        source = self.setting.pretraining
+        if get_task(self.columns.task).answers == "mask":
+            self.columns = without_background(self.columns, source.model)
+        loaded = build_model(source, self.columns, source.training.get("seed", 42))
+        self.columns = replace(self.columns, class_names=loaded.class_names)
+        for part, dataset in self.pretraining_data.items():
+            check_part(dataset, self.columns, getattr(loaded.model.config, "num_labels", 0), f"{part} data")
+        data = {
+            part: prepare(
+                dataset, self.root / "cache", loaded.model, source.model, self.columns, image_size=source.image_size,
+                max_length=source.max_length, name=f"{part} data of {self.setting.name}",
+            )
+            for part, dataset in self.pretraining_data.items()
+        }  # fmt: skip
+        # Settings with the same pre-training share it.
+        told = {name: value for name, value in asdict(source).items() if value is not None}
+        described = json.dumps([told, sorted(path.name for path in data.values())], sort_keys=True)
+        folder = self.root / "pretraining" / hashlib.sha256(described.encode()).hexdigest()[:12]
+        for recipe in ("forgetting", *(c for c in self.setting.controls if Setting.factor(c) is None)):
+            start = folder / "forgetting" / "stage-0" if recipe == "equal_compute" else None
+            own = inside(self.root, (folder / recipe).relative_to(self.root))
+            self.runs[recipe] = ForgettingRun(own, recipe, source, self.columns, data, start)
+
+    def make_arms(self) -> None:
+        """Retrodicts, and collects every start to compare."""
+        self.trajectory = stages_read(self.runs["forgetting"].folder, self.setting)
+        self.arms["naive"] = self.trajectory.checkpoints[0].folder
+        for method in self.setting.methods:
+            if method != "naive":
+                predictor = {"predictor": self.predictor} if method in ("known", "shrink") else {}
+                self._predict(method, method, **predictor)
+        for name, predictor in self.predictors.items():
+            self._predict(name, "known", predictor=predictor)
+        for control in self.setting.controls:
+            factor = Setting.factor(control)
+            if factor is None:
+                record = Trajectory.load(self.runs["forgetting"].folder).record
+                last = record.num_stages - 1 if control == "incremental" else 0
+                self.arms[control] = self.runs[control].folder / f"stage-{last}"
+            else:
+                factors = dict.fromkeys(("conv", "fc", "bias"), factor)
+                self._predict(control, "shrink", steps=1, parameters={"factors": factors})
+        if self.setting.transfer is not None:
+            self._compare()
+
+    def _predict(self, arm: str, method: str, steps: int | None = None, **options) -> None:
+        steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
+        folder = inside(self.folder, Path("arms") / file_name(arm))
+        begun, timing = time.perf_counter(), folder / "seconds.json"
+        made = enrich(self.trajectory, folder, retrodictor=method, steps=steps, **options).checkpoints
+        if not timing.exists():
+            write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
+        self.seconds[arm] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
+        self.arms |= {arm if steps == 1 else f"{arm} {step}": path for step, path in made.items()}
+        window = self.trajectory.self_check_window()
+        if window is not None and "parameters" not in options:
+            folder = inside(self.folder, Path("retrodicted") / folder.name)
+            self.retrodicted[arm] = next(
+                iter(enrich(window, folder, retrodictor=method, steps=1, **options).checkpoints.values())
+            )
+
+    def _compare(self) -> None:
+        setting, target = self.setting, self.setting.transfer
+        full = setting.full_grid
+        one_rate = [arm for arm in self.arms if "all" not in full and not arm.startswith(("naive", *full))]
+        data = self.transfer_data
+        self.comparison = Comparison(
+            self.arms, self.folder, data["train"], data["test"], data["validation"], target.make_protocol(),
+            list(setting.learning_rates), one_rate, setting.seeds,
+        )  # fmt: skip
+        source = setting.pretraining
+        self.comparison.prepare(
+            self.root / "cache", self.transfer_columns, image_size=source.image_size, max_length=source.max_length
+        )
+
+    def finish(self) -> None:
+        """Draws the landscape, and notes where everything is."""
+        if self.comparison:
+            self.comparison.clear()
+        parts = {
+            "runs": {name: run.folder for name, run in self.runs.items()},
+            "arms": self.arms,
+            "retrodicted": self.retrodicted,
+        }
+        content = {
+            part: {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
+            for part, paths in parts.items()
+        }
+        write_json(self.folder / "setting.json", {**content, "seconds": self.seconds})
+        drawn = self.folder / "landscape.json"
+        if self.setting.landscape and not drawn.exists():
+            result = SettingResult.load(self.setting, self.root)
+            run = self.runs["forgetting"]
+            model = build_model(self.setting.pretraining, self.columns, 0).model
+            test, train = (open_examples(run.data[part]) for part in ("eval", "train"))
+            found = score_landscape(
+                self.trajectory, result.plane, model, test, train, task=get_task(self.columns.task),
+                rows=min(ROWS, run.arguments().per_device_eval_batch_size), resolution=self.setting.landscape,
+            )  # fmt: skip
+            found.save(drawn)

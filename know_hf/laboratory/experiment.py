@@ -1,0 +1,134 @@
+"""Runs a recipe from nothing to its report: pre-training, forgetting, controls, retrodiction, fine-tuning."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from know_hf.laboratory.bench import Bench, check_names
+from know_hf.laboratory.comparison import COMPARISON_FOLDERS
+from know_hf.laboratory.outcome import LaboratoryResult, read_wall, setting_folder
+from know_hf.laboratory.recipe import Recipe
+from know_hf.records import read_record
+from know_hf.store import check_output, inside, locked, write_json
+from know_hf.training.workers import Workers
+from know_hf.trajectory import TrajectoryError
+from know_hf.trajectory.identity import versions
+
+
+def run_recipe(
+    recipe: Recipe,
+    output_dir: str | Path,
+    *,
+    predictor=None,
+    predictors: Mapping[str, str | Path] | None = None,
+) -> LaboratoryResult:
+    """Runs everything that a recipe asks for and is not done yet.
+
+    Args:
+        recipe: From [`load_recipe`].
+        output_dir: Folder for everything; killed and called again with the same recipe, the run continues.
+        predictor: Predictor of the arms ``known``; the bundled one by default.
+        predictors: Further predictors: name for their arms → folder or Hub id.
+
+    Returns:
+        What came out; ``know_hf.report`` renders it.
+
+    Raises:
+        FileExistsError: If the folder is, or lies in, an input.
+        FileNotFoundError: If data, a model or a predictor cannot be found.
+        TrajectoryError: If the folder holds another experiment.
+        ValueError: If the recipe does not fit its data, or a folder of the experiment is a link.
+
+    Source: paper section 5; pairing and controls are ours.
+
+    Example:
+        >>> from know_hf.laboratory.experiment import run_recipe
+        >>> from know_hf.laboratory.recipe import load_recipe
+        >>> run_recipe(load_recipe("examples/recipes/table1.yaml", "cpu"), "runs/table1")  # doctest: +SKIP
+    """
+    output_dir, given = Path(output_dir), [setting.pretraining.model for setting in recipe.settings]
+    data = [part.dataset for s in recipe.settings for part in (s.pretraining, s.transfer) if part is not None]
+    named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
+    check_output(output_dir, *(source for source in named if isinstance(source, (str, Path))))
+    _check_folders(output_dir, recipe)
+    with locked(output_dir), _Clock(output_dir / "wall.json"), Workers(recipe.processes) as workers:
+        _same_recipe(output_dir / "recipe.json", recipe)
+        for setting in recipe.settings:  # all of them, before anything is loaded
+            check_names(recipe, setting, predictor, predictors or {})
+        benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.settings]
+        for bench in benches:  # all of them, before the first is prepared
+            bench.check()
+        _note_recipe(output_dir / "recipe.json", recipe)
+        for bench in benches:
+            bench.prepare()
+        pretrained = {run.folder: run for bench in benches for run in bench.runs.values()}
+        workers.run(list(pretrained.values()), "Pre-training and forgetting")
+        for bench in benches:
+            bench.make_arms()
+        compared = [bench.comparison for bench in benches if bench.comparison]
+        workers.run([job for comparison in compared for job in comparison.grid()], "Fine-tuning")
+        workers.run([job for comparison in compared for job in comparison.rest()], "Fine-tuning the rest")
+        for bench in benches:
+            bench.finish()
+    return LaboratoryResult.load(output_dir)
+
+
+def _check_folders(root: Path, recipe: Recipe) -> None:
+    """Raises if a folder of the experiment that is written to is a link, before anything is made."""
+    settings = [setting_folder(Path(), setting) for setting in recipe.settings]
+    parts = [folder / part for folder in settings for part in ("arms", "retrodicted", *COMPARISON_FOLDERS)]
+    for part in ("cache", "pretraining", *parts):
+        inside(root, part)
+    for pattern in ("pretraining/*", "pretraining/*/*", "settings/*/arms/*", "settings/*/retrodicted/*"):
+        for path in root.glob(pattern):
+            inside(root, path.relative_to(root))
+
+
+def _same_recipe(path: Path, recipe: Recipe) -> None:
+    if not path.exists():
+        return
+    described = json.loads(json.dumps(asdict(recipe)))
+    found = read_record(path, {"recipe": dict}, "choose another output_dir")["recipe"]
+    different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
+    if different:
+        raise TrajectoryError(
+            f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."
+        )
+
+
+def _note_recipe(path: Path, recipe: Recipe) -> None:
+    """Takes the folder for this experiment, once it is known to be sound."""
+    if not path.exists():
+        write_json(path, {"recipe": asdict(recipe), "versions": versions()})
+
+
+class _Clock:
+    """Adds the seconds of its block to a file, every few seconds, so that a killed run leaves them too."""
+
+    def __init__(self, path: Path):
+        self.path, self.stopped = path, threading.Event()
+        self.before = read_wall(path) if path.exists() else 0.0
+        self.thread = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self):
+        self.begun = time.perf_counter()
+        self.thread.start()
+
+    def __exit__(self, error, *_):
+        self.stopped.set()
+        self.thread.join()
+        with suppress(*([OSError] if error else [])):  # what ended the run is what has to be said
+            self._write()
+
+    def _tick(self):
+        while not self.stopped.wait(5.0):
+            with suppress(OSError):  # of a full disk others speak, whose files count
+                self._write()
+
+    def _write(self):
+        seconds = self.before + time.perf_counter() - self.begun
+        write_json(self.path, {"seconds": seconds}, indent=None)

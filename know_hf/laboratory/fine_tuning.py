@@ -1,0 +1,74 @@
+"""One fine-tuning of a comparison as a job: where its result lies, and whether it is there."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from know_hf.laboratory.protocol import Protocol, fine_tune
+from know_hf.laboratory.result import read_run
+from know_hf.records import file_name
+from know_hf.store import write_json
+from know_hf.tasks import Columns
+from know_hf.training.prepared import open_examples
+from know_hf.trajectory import TrajectoryError
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """One arm at one learning rate with one seed, for [`Workers`](know_hf.training.workers)."""
+
+    output_dir: Path
+    arm: str
+    folder: str
+    rate: float
+    seed: int
+    protocol: Protocol
+    columns: Columns
+    data: dict[str, Path]
+
+    @property
+    def path(self) -> Path:
+        """The file of the result."""
+        short = f"{self.rate:g}"
+        rate = short if float(short) == self.rate else repr(float(self.rate))
+        return self.output_dir / "runs" / f"{file_name(self.arm)}--{rate}--{self.seed}.json"
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there, undamaged, and this one's."""
+        try:
+            return self.path.exists() and bool(self.read())
+        except TrajectoryError:
+            return False
+
+    def read(self) -> dict[str, Any]:
+        """The result.
+
+        Raises:
+            TrajectoryError: If it is missing, damaged or another run's.
+        """
+        found = read_run(self.path)
+        if (found["arm"], found["rate"], found["seed"]) != (self.arm, self.rate, self.seed):
+            raise TrajectoryError(f"{self.path} is the result of another run.")
+        return found
+
+    #: Its arm is there before any fine-tuning begins.
+    ready = True
+
+    @property
+    def cost(self) -> float:
+        """Examples to train on."""
+        examples = self.protocol.examples or len(open_examples(self.data["train"]))
+        return examples * (self.protocol.head_epochs + self.protocol.epochs)
+
+    def run(self) -> None:
+        """Fine-tunes and writes the result; whole or not at all."""
+        data = {part: open_examples(path) for part, path in self.data.items()}
+        scratch = self.output_dir / "scratch" / str(os.getpid())
+        result = fine_tune(
+            Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,
+            data.get("validation"),
+        )  # fmt: skip
+        content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
+        write_json(self.path, content, indent=None)

@@ -1,0 +1,173 @@
+"""What came out of a recipe: its settings, their arms and fine-tunings, as its folder holds them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from know_hf.enrichment.methods import STEP_NAME
+from know_hf.laboratory.landscape import Landscape
+from know_hf.laboratory.pretraining import read_logs
+from know_hf.laboratory.recipe import Recipe, Setting
+from know_hf.laboratory.result import TransferResult
+from know_hf.records import file_name, read_record
+from know_hf.store import inside
+from know_hf.tasks import TASKS, Score
+from know_hf.trajectory import Trajectory, TrajectoryError
+from know_hf.trajectory.plane import Plane, principal_plane
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """What came out of one setting.
+
+    Args:
+        setting: The setting.
+        folder: Its folder.
+        trajectory: Θ^0 … as the methods read it.
+        runs: ``forgetting`` and the trained controls → their folders.
+        arms: Name → folder of every start.
+        retrodicted: Method → folder of Θ^0 as retrodicted from the stages after it, where there is one stage more.
+        seconds: Method → seconds for all its steps, reading and writing included.
+        comparison: The fine-tunings, or None without a downstream task.
+        landscape: Scores over the plane, or None.
+    """
+
+    setting: Setting
+    folder: Path
+    trajectory: Trajectory
+    runs: dict[str, Path]
+    arms: dict[str, Path]
+    retrodicted: dict[str, Path]
+    seconds: dict[str, float]
+    comparison: TransferResult | None
+    landscape: Landscape | None
+
+    @classmethod
+    def load(cls, setting: Setting, root: Path) -> "SettingResult":
+        """Reads what a finished setting left.
+
+        Raises:
+            TrajectoryError: If it is not finished, or damaged.
+            ValueError: If it names folders outside of the experiment's.
+        """
+        folder = setting_folder(root, setting)
+        kinds = {part: dict[str, str] for part in ("runs", "arms", "retrodicted")}
+        found = read_record(folder / "setting.json", {**kinds, "seconds": dict[str, float]}, _REMEDY)
+        paths = {part: {n: inside(root, p) for n, p in found[part].items()} for part in kinds}
+        if "forgetting" not in paths["runs"] or "naive" not in paths["arms"]:
+            raise TrajectoryError(f"{folder / 'setting.json'} is damaged: it names no forgetting; {_REMEDY}.")
+        drawn = folder / "landscape.json"
+        return cls(
+            setting=setting,
+            folder=folder,
+            trajectory=stages_read(paths["runs"]["forgetting"], setting),
+            seconds=found["seconds"],
+            comparison=None if setting.transfer is None else TransferResult.load(folder),
+            landscape=Landscape.load(drawn) if drawn.exists() else None,
+            **paths,
+        )
+
+    def steps(self, prediction: str) -> dict[str, Path]:
+        """The arms that one method or predictor made, nearest step first: name → folder."""
+        own = re.compile(rf"{re.escape(prediction)}( {STEP_NAME.pattern})?")
+        return {arm: folder for arm, folder in self.arms.items() if own.fullmatch(arm)}
+
+    @property
+    def score(self) -> Score:
+        """What the pre-training's own held-out data are scored by."""
+        task = TASKS.get(self.trajectory.record.model.get("task"))
+        return Score("accuracy") if task is None else task.score
+
+    @property
+    def plane(self) -> Plane:
+        """The plane of the trajectory, with the retrodicted Θ̂^0 and the first prediction of KNOWN on it."""
+        names = {"Θ̂⁰": self.retrodicted.get("known"), "Θ̂⁻¹": next(iter(self.steps("known").values()), None)}
+        return principal_plane(self.trajectory, {name: folder for name, folder in names.items() if folder})
+
+
+@dataclass(frozen=True)
+class LaboratoryResult:
+    """What came out of a recipe.
+
+    Args:
+        recipe: The recipe.
+        output_dir: Folder of everything.
+        settings: One result a setting.
+        wall: Seconds that the runs took, waiting included.
+        training: Seconds within training steps, over all processes.
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    settings: list[SettingResult]
+    wall: float
+    training: float
+
+    @classmethod
+    def load(cls, output_dir: str | Path) -> "LaboratoryResult":
+        """Reads a finished experiment.
+
+        Raises:
+            TrajectoryError: If the folder is not one, not finished, or damaged.
+            ValueError: If it names folders outside of it.
+        """
+        root = Path(output_dir)
+        for name in ("recipe.json", "wall.json"):
+            if not (root / name).exists():
+                raise TrajectoryError(f"{root} is no finished experiment: {root / name} is missing.")
+        recipe = read_recipe_record(root / "recipe.json")
+        settings = [SettingResult.load(setting, root) for setting in recipe.settings]
+        wall = read_wall(root / "wall.json")
+        folders = {folder for result in settings for folder in result.runs.values()}
+        training = sum(log["training"] for folder in folders for log in read_logs(folder))
+        training += sum(r["training"] for s in settings if s.comparison for r in s.comparison.runs.values())
+        return cls(recipe, root, settings, wall, training)
+
+    @property
+    def share_in_steps(self) -> float:
+        """Share of the processes' wall time that was spent inside training steps."""
+        return self.training / max(self.recipe.processes * self.wall, 1e-9)
+
+
+def setting_folder(root: Path, setting: Setting) -> Path:
+    """Where a setting keeps its arms and fine-tunings."""
+    return root / "settings" / file_name(setting.name)
+
+
+_REMEDY = "run the recipe again, which writes it anew"
+
+
+def read_recipe_record(path: Path) -> Recipe:
+    """Reads what an experiment is.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    found = read_record(path, {"recipe": dict}, "choose another output_dir")["recipe"]
+    try:
+        return Recipe.from_dict(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TrajectoryError(f"{path} is damaged: it holds no recipe ({error}); choose another output_dir.") from error
+
+
+def read_wall(path: Path) -> float:
+    """Reads how many seconds an experiment has taken.
+
+    Raises:
+        TrajectoryError: If it is damaged.
+    """
+    seconds = read_record(path, {"seconds": float}, "delete it; the time so far is then not counted")["seconds"]
+    if not 0 <= seconds < float("inf"):
+        raise TrajectoryError(f"{path} is damaged: seconds is {seconds}; delete it, the time so far is not counted.")
+    return seconds
+
+
+def stages_read(folder: Path, setting: Setting) -> Trajectory:
+    """The stages that the methods read."""
+    trajectory = Trajectory.load(folder)
+    stages = setting.read_stages or len(trajectory)
+    if not 2 <= stages <= len(trajectory):
+        raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {len(trajectory)} stages.")
+    if stages < len(trajectory):
+        trajectory.record.num_stages = stages
+    return trajectory

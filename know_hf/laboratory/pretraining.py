@@ -1,0 +1,186 @@
+"""Θ^0, its forgetting and the trained controls: one run of the ForgettingTrainer each, on prepared examples."""
+
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, TrainerCallback, set_seed
+from transformers.models import auto
+from transformers.trainer_callback import PrinterCallback
+
+from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.subsets import subset_sizes
+from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.laboratory.protocol import Advance, Stopwatch
+from know_hf.laboratory.recipe import Pretraining
+from know_hf.models.loading import LoadedModel, label_settings, load_model, timm_from_scratch
+from know_hf.records import read_record
+from know_hf.store import write_json
+from know_hf.tasks import Columns, get_task
+from know_hf.training.data import make_preprocessing
+from know_hf.training.examples import Augmentation, as_it_is
+from know_hf.training.prepared import open_examples
+from know_hf.training.scoring import load_metric
+from know_hf.trajectory import TrajectoryError, TrajectoryRecord
+from know_hf.trajectory.record import FILE_NAME
+
+#: Points of the learning curve of stage 0, by which one sees whether it had converged.
+CURVE_POINTS = 10
+
+
+def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> LoadedModel:
+    """Loads the model to start from, or builds the network to train from nothing, with its classes in order.
+
+    Raises:
+        FileNotFoundError: If the model cannot be found.
+        ValueError: If the architecture is unknown.
+    """
+    set_seed(seed)
+    names = columns.class_names
+    if pretraining.model is not None:
+        return load_model(pretraining.model, columns.task, names, image_size=pretraining.image_size)
+    described = dict(pretraining.architecture)
+    if architecture := described.pop("timm", None):
+        size = pretraining.image_size
+        built = timm_from_scratch(architecture, image_size=size, **label_settings(names, columns.task), **described)
+        return LoadedModel(built, columns.task, True, names)
+    if "model_type" not in described:
+        raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
+    labels = label_settings(names, columns.task)
+    config = AutoConfig.for_model(described.pop("model_type"), **labels, **described)
+    built = getattr(auto, get_task(columns.task).auto_class).from_config(config)
+    return LoadedModel(built, columns.task, True, names)
+
+
+@dataclass(frozen=True)
+class ForgettingRun:
+    """One run of a recipe of forgetting, for [`Workers`](know_hf.training.workers)."""
+
+    folder: Path
+    recipe: str
+    pretraining: Pretraining
+    columns: Columns
+    data: dict[str, Path]
+    #: Folder of Θ^0 for the control that trains on from it.
+    start: Path | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether all stages are finished."""
+        if not (self.folder / FILE_NAME).exists():
+            return False
+        return all(stage.finished for stage in TrajectoryRecord.load(self.folder).stages)
+
+    @property
+    def ready(self) -> bool:
+        """Whether Θ^0 is there, if it starts from it."""
+        return self.start is None or self.start.is_dir()
+
+    @property
+    def cost(self) -> float:
+        """Examples to train on, in all."""
+        args = self.arguments()
+        stages = args.num_stages + bool(args.self_check)
+        sizes = subset_sizes(len(open_examples(self.data["train"])), args.sampling_ratio, stages)
+        return args.num_train_epochs * sum(sizes[1:] if self.recipe == "equal_compute" else sizes)
+
+    def arguments(self) -> ForgettingArguments:
+        """The training arguments: the recipe's, and what the laboratory needs."""
+        accelerator = torch.accelerator.is_available()
+        own = {**self.pretraining.training}
+        batch = own.get("per_device_train_batch_size", ForgettingArguments.per_device_train_batch_size)
+        if self.recipe != "forgetting":
+            own.pop("self_check", None)
+        return ForgettingArguments(
+            str(self.folder),
+            **{
+                "train_stage_zero": True,
+                "eval_strategy": "steps",
+                "eval_steps": 1 / CURVE_POINTS,
+                "save_strategy": "no",
+                "logging_strategy": "no",
+                "per_device_eval_batch_size": get_task(self.columns.task).eval_batch_size(batch),
+                "dataloader_pin_memory": accelerator,
+                "use_cpu": not accelerator,
+                "remove_unused_columns": False,
+                "disable_tqdm": True,
+                **own,
+                "recipe": self.recipe,
+            },
+        )
+
+    def run(self) -> None:
+        """Trains what is not finished of it."""
+        args, task = self.arguments(), get_task(self.columns.task)
+        train, test = (open_examples(self.data[part]) for part in ("train", "eval"))
+        if self.pretraining.augmentation is not None:
+            train = train.augmented(Augmentation(**self.pretraining.augmentation))
+        if self.start is None:
+            model = build_model(self.pretraining, self.columns, args.seed).model
+        else:
+            model = getattr(auto, task.auto_class).from_pretrained(self.start, dtype=torch.float32)
+        # Saved with every stage, so that each can be fine-tuned on its own.
+        processor = make_preprocessing(
+            model, self.pretraining.model, self.columns, image_size=self.pretraining.image_size
+        ).processing_class
+        trainer = ForgettingTrainer(
+            model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
+            compute_metrics=load_metric(None, task.name, getattr(model.config, "num_labels", 0)),
+            preprocess_logits_for_metrics=task.keep, processing_class=processor,
+        )  # fmt: skip
+        trainer.remove_callback(PrinterCallback)
+        watch = Stopwatch()
+        trainer.add_callback(watch)
+        trainer.add_callback(Advance())
+        trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
+        trainer.train()
+
+
+def read_logs(folder: Path) -> list[dict[str, Any]]:
+    """For each trained stage of a [`ForgettingRun`] its learning curve, its steps, and seconds in all and in steps.
+
+    Raises:
+        TrajectoryError: If there are none, or one is damaged.
+    """
+    kinds = {"stage": int, "curve": list[tuple[float, float]], "steps": int, "seconds": float, "training": float}
+    remedy = f"delete {folder} and run again, which trains it anew"
+    found = {}
+    for path in (folder / "curves").glob("stage-*.json"):
+        if number := re.fullmatch(r"stage-(\d{1,9})", path.stem):
+            found[int(number[1])] = log = read_record(path, kinds, remedy)
+            if not (0 < log["seconds"] < math.inf and 0 <= log["training"] < math.inf):
+                raise TrajectoryError(f"{path} is damaged: no stage takes {log['seconds']} seconds; {remedy}.")
+    if not found:
+        raise TrajectoryError(f"{folder / 'curves'} holds no log of a stage; {remedy}.")
+    return [found[stage] for stage in sorted(found)]
+
+
+class _StageLog(TrainerCallback):
+    """Writes each stage's learning curve and times beside the trajectory."""
+
+    def __init__(self, trainer: ForgettingTrainer, folder: Path, watch: Stopwatch):
+        self.trainer, self.folder, self.watch = trainer, folder, watch
+        self.begun = self.in_steps = 0.0
+
+    def on_train_begin(self, *args, **kwargs):
+        self.begun, self.in_steps = time.perf_counter(), self.watch.seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.trainer._stage.index:  # only stage 0 has to show that it converged
+            control.should_evaluate = False
+
+    def on_train_end(self, args, state, control, **kwargs):
+        stage = self.trainer._stage.index
+        curve = [(round(e["epoch"], 4), e["eval_score"]) for e in state.log_history if "eval_score" in e]
+        content = {
+            "stage": stage,
+            "curve": curve,
+            "steps": state.global_step,
+            "seconds": time.perf_counter() - self.begun,
+            "training": self.watch.seconds - self.in_steps,
+        }
+        write_json(self.folder / f"stage-{stage}.json", content, indent=None)

@@ -1,0 +1,300 @@
+"""One fine-tuning: new head, head and norms first, then everything; the same for every arm."""
+
+import copy
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.models import auto
+from transformers.trainer_callback import PrinterCallback
+
+from know_hf.forgetting.trainer import evaluate_all
+from know_hf.models.adapters import base_of, load_adapted
+from know_hf.models.loading import label_settings
+from know_hf.tasks import Columns, get_task
+from know_hf.training.batch_norm import FromBatch, has_batch_norm
+from know_hf.training.examples import Augmentation, Examples, as_it_is
+from know_hf.training.scoring import load_metric
+from know_hf.training.workers import advance
+from know_hf.trajectory import kinds_of
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How every arm is fine-tuned; the defaults are the paper's.
+
+    Args:
+        head_epochs: Epochs with only the new head and the normalisation parameters trained.
+        epochs: Epochs with everything trained, at the learning rate asked for, cosine decay.
+        batch_size: Examples a step.
+        examples: Training examples drawn for a seed; None for all that validation leaves.
+        validation_examples: Examples held out from the training pool, to choose learning rates on.
+        evaluations: Points of the learning curve (on the validation examples), the end included.
+        new_head: Draw a new head (of a captioner: a new decoder); False keeps the arm's own, for more training on its
+            own task. A language model always keeps its own.
+        renew_batch_norm: Re-estimate BatchNorm statistics on the training examples first, in every arm.
+        augmentation: Random variations of training images; none by default.
+        metric: The task's own score by default, or the path of a metric module as the ``evaluate`` library loads it.
+        channels_last: Keep images and kernels in that memory order, which some processors prefer.
+        training_arguments: Further fields of ``TrainingArguments``, such as ``bf16``.
+
+    Source: paper section 5.2 and the authors' fine-tuning scripts; validation and BatchNorm treatment are ours.
+
+    Example:
+        >>> from know_hf.laboratory.protocol import Protocol
+        >>> Protocol(head_epochs=1, epochs=10, examples=1000).batch_size
+        128
+    """
+
+    head_epochs: float = 10
+    epochs: float = 100
+    batch_size: int = 128
+    examples: int | None = None
+    validation_examples: int = 1000
+    evaluations: int = 5
+    new_head: bool = True
+    renew_batch_norm: bool = True
+    augmentation: Augmentation | None = None
+    metric: str | None = None
+    channels_last: bool = False
+    training_arguments: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self):
+        lowest = {"head_epochs": 0, "batch_size": 1, "examples": 1, "validation_examples": 0, "evaluations": 1}
+        for name, least in lowest.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}.")
+        if not self.epochs > 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be more than 0.")
+
+
+def fine_tune(
+    folder: Path,
+    pool: Examples,
+    test: Examples,
+    columns: Columns,
+    rate: float,
+    seed: int,
+    protocol: Protocol,
+    scratch: Path,
+    validation: Examples | None = None,
+) -> dict[str, Any]:
+    """Fine-tunes one arm at one learning rate with one seed.
+
+    The seed alone decides examples, head and order: arms with the same seed differ in nothing but their start.
+
+    Args:
+        folder: The arm's checkpoint.
+        pool: Examples to draw training and validation from.
+        test: Examples for the final score.
+        columns: Task and classes.
+        rate: Peak learning rate.
+        seed: Of this repetition.
+        protocol: How to fine-tune.
+        scratch: Folder that Trainer may write to.
+        validation: Examples to choose learning rates on; by default drawn from the pool.
+
+    Returns:
+        ``test`` and ``validation`` score, ``curve`` of (epoch, validation score), ``seconds`` in all and ``training``
+        seconds within training steps.
+
+    Raises:
+        ValueError: If the pool is too small, or the score is not finite.
+
+    Source: paper section 5.2.
+    """
+    begun = time.perf_counter()
+    train, validation = split_pool(pool, seed, protocol, validation)
+    set_seed(seed)
+    model = load_with_new_head(folder, columns, seed, protocol.new_head)
+    if protocol.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if protocol.renew_batch_norm and has_batch_norm(model):
+        order = torch.Generator().manual_seed(seed)
+        loader = DataLoader(
+            train, protocol.batch_size, shuffle=True, generator=order, collate_fn=as_it_is,
+            drop_last=len(train) > protocol.batch_size,
+        )  # fmt: skip
+        update_bn(loader, FromBatch(model))
+    train = train.augmented(protocol.augmentation)
+    watch = Stopwatch()
+    if protocol.head_epochs:
+        everything = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        first = {id(parameter) for parameter in _head_and_norms(model, columns)}
+        for parameter in everything:
+            parameter.requires_grad = id(parameter) in first
+        _train(model, train, columns, protocol.head_epochs, rate, seed, protocol, scratch, [watch]).train()
+        for parameter in everything:
+            parameter.requires_grad = True
+    curve = _Curve(validation, protocol)
+    trainer = _train(model, train, columns, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve])
+    curve.trainer = trainer
+    trainer.train()
+    score = curve.scores[-1][1]
+    tested = _score(trainer, test)
+    if not np.isfinite(score) or not np.isfinite(tested):
+        raise ValueError(
+            f"Fine-tuning {folder} at learning rate {rate:g}, seed {seed}, did not end with finite scores."
+        )
+    return {
+        "test": tested,
+        "validation": score,
+        "curve": curve.scores,
+        "seconds": time.perf_counter() - begun,
+        "training": watch.seconds,
+    }
+
+
+def split_pool(
+    pool: Examples, seed: int, protocol: Protocol, validation: Examples | None = None
+) -> tuple[Examples, Examples]:
+    """Draws training examples, and validation examples unless they are given; disjoint, decided by the seed.
+
+    Raises:
+        ValueError: If the pool is too small.
+    """
+    held_out, wanted = protocol.validation_examples if validation is None else 0, protocol.examples
+    if len(pool) < held_out + (wanted or 1):
+        raise ValueError(
+            f"The downstream data have {len(pool)} training examples; {held_out} for validation and "
+            f"{wanted or 'at least 1'} to train on were asked for."
+        )
+    order = np.random.default_rng(seed).permutation(len(pool))
+    stop = None if wanted is None else held_out + wanted
+    return pool.select(order[held_out:stop]), pool.select(order[:held_out]) if validation is None else validation
+
+
+def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool = True) -> PreTrainedModel:
+    """Loads a checkpoint with a head that the seed alone decides, also where the old one would fit.
+
+    Args:
+        folder: The checkpoint.
+        columns: Task and classes.
+        seed: What the new head is drawn from.
+        new_head: False keeps the checkpoint's own head.
+
+    Raises:
+        ValueError: If the model has no linear head of as many outputs as there are classes, or none to keep.
+    """
+    task, classes = get_task(columns.task), len(columns.class_names)
+    labels = {**label_settings(columns.class_names, task.name), "ignore_mismatched_sizes": True} if classes else {}
+    torch.manual_seed(seed)  # an adapter's base model gets its head here
+    base, info = getattr(auto, task.auto_class).from_pretrained(
+        base_of(folder), dtype=torch.float32, output_loading_info=True, **labels
+    )
+    whole = base_of(folder) == folder
+    if whole and not new_head and (drawn := [*info["missing_keys"], *info["mismatched_keys"]]):
+        raise ValueError(f"{folder} has no head of {classes} outputs to keep: {drawn[0]} would be drawn at random.")
+    model = base if whole else load_adapted(folder, base)
+    torch.manual_seed(seed)
+    head = task.head(model, classes)
+    if new_head and task.renews_head:
+        renew(head)
+    return model
+
+
+def renew(module: nn.Module) -> None:
+    """Draws a part of a model anew, as its model or its layer does it."""
+    if isinstance(module, PreTrainedModel):
+        module.load_state_dict(type(module)(module.config).state_dict())
+    else:
+        module.reset_parameters()
+
+
+def _head_and_norms(model: nn.Module, columns: Columns) -> list[nn.Parameter]:
+    head = list(get_task(columns.task).head(model, len(columns.class_names)).parameters())
+    kinds = kinds_of(model)
+    return head + [p for name, p in model.named_parameters() if name in kinds and kinds[name].kind == "norm"]
+
+
+def _train(
+    model,
+    train: Examples,
+    columns: Columns,
+    epochs: float,
+    rate: float,
+    seed: int,
+    protocol: Protocol,
+    scratch: Path,
+    callbacks,
+) -> Trainer:
+    task = get_task(columns.task)
+    args = TrainingArguments(
+        str(scratch),
+        **{
+            "num_train_epochs": epochs,
+            "learning_rate": rate,
+            "lr_scheduler_type": "cosine",
+            "per_device_train_batch_size": protocol.batch_size,
+            "per_device_eval_batch_size": task.eval_batch_size(protocol.batch_size),
+            "dataloader_drop_last": len(train) > protocol.batch_size,
+            "dataloader_pin_memory": torch.accelerator.is_available(),
+            "use_cpu": not torch.accelerator.is_available(),
+            "seed": seed,
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "disable_tqdm": True,
+            "remove_unused_columns": False,
+            **dict(protocol.training_arguments),
+        },
+    )
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=train,
+        data_collator=as_it_is,
+        compute_metrics=load_metric(protocol.metric, task.name, len(columns.class_names)),
+        preprocess_logits_for_metrics=task.keep,
+        callbacks=[*callbacks, Advance()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _score(trainer: Trainer, examples: Examples) -> float:
+    return float(evaluate_all(trainer, examples)["eval_score"])
+
+
+class Advance(TrainerCallback):
+    """Tells [`Workers`](know_hf.training.workers) of every step how many examples it took."""
+
+    def on_step_end(self, args, *_, **__):
+        advance(args.train_batch_size * args.gradient_accumulation_steps)
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds between the beginning and end of training steps."""
+
+    def __init__(self):
+        self.seconds, self._begun = 0.0, 0.0
+
+    def on_step_begin(self, *args, **kwargs):
+        self._begun = time.perf_counter()
+
+    def on_step_end(self, *args, **kwargs):
+        self.seconds += time.perf_counter() - self._begun
+
+
+class _Curve(TrainerCallback):
+    """Scores the validation examples at evenly spread steps, the last one included."""
+
+    trainer: Trainer
+
+    def __init__(self, validation: Examples, protocol: Protocol):
+        self.validation, self.points = validation, protocol.evaluations
+        self.scores: list[tuple[float, float]] = []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = [round(state.max_steps * (i + 1) / self.points) for i in range(self.points)]
+        if state.global_step in due:
+            generator = copy.deepcopy(torch.get_rng_state())
+            self.scores.append((round(state.epoch, 4), _score(self.trainer, self.validation)))
+            torch.set_rng_state(generator)
+            self.trainer.model.train()

@@ -1,0 +1,1 @@
+"""Models: loading them, what they were built as, adapters."""

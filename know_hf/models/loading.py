@@ -1,0 +1,338 @@
+"""Loading a model with the head that the data need."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from transformers import PreTrainedModel
+from transformers.models import auto
+
+from know_hf.checkpoints import Checkpoint
+from know_hf.model_config import brief, read_config
+from know_hf.models.adapters import is_adapted, is_live
+from know_hf.models.skeleton import skeleton
+from know_hf.remote import NONSENSE, bounded, public
+from know_hf.tasks import get_task
+from know_hf.tasks.labels import are_numbers, numbered, positions
+from know_hf.tasks.segmentation import BINARY
+from know_hf.text import without_secrets
+
+logger = logging.getLogger(__name__)
+
+#: The problem type of transformers' classifiers whose examples have one class each.
+ONE_CLASS = "single_label_classification"
+# timm's networks are image classifiers, and their configurations name no class.
+_TIMM_HEADS = ("ForImageClassification",)
+
+
+@dataclass
+class LoadedModel:
+    """A model, whether its head is new (made now, or of other classes), and its classes in the order of its outputs.
+
+    With a new head stage 0 has to be trained.
+    """
+
+    model: PreTrainedModel
+    task: str
+    new_head: bool
+    class_names: list[str]
+
+
+@bounded()
+def load_model(
+    model: str | Path | PreTrainedModel,
+    task: str,
+    class_names: list[str] | None,
+    *,
+    ordered: bool = True,
+    from_scratch: bool = False,
+    image_size: int | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Loads a model for a task, with one output per class.
+
+    A model that was trained for the task and knows all of the data's classes by name keeps its head, whatever their
+    order, and those that the data lack.
+
+    Args:
+        model: Hub id or folder (transformers or timm), or a live model, which is returned as it is.
+        task: A key of [`TASKS`](know_hf.tasks).
+        class_names: Names of the data's classes; none where there are no classes.
+        ordered: Whether the data number their classes; of mere words the order says nothing about a head without names.
+        from_scratch: Only take the architecture and start from its own initial values; ``model`` may then also be
+            the name of a timm architecture such as ``timm/resnet10t``.
+        image_size: With ``from_scratch`` and a timm name: side of the square images in pixels.
+        revision: Revision on the Hub.
+        trust_remote_code: Whether the repository's own code may run.
+
+    Returns:
+        A [`LoadedModel`].
+
+    Raises:
+        FileNotFoundError: If the model is neither a folder nor reachable on the Hub.
+        ValueError: If the model is damaged, its weights are no safetensors or beyond this machine, or a live model's
+            head does not fit the classes.
+
+    Source: ours.
+    """
+    names, one_class = list(class_names or []), get_task(task).one_class
+    if is_live(model):
+        return _fit_live(model, task, names)
+    model = str(model)
+    auto_class = getattr(auto, get_task(task).auto_class)
+    if from_scratch and model.startswith("timm/"):
+        built = timm_from_scratch(model.removeprefix("timm/"), image_size=image_size, **label_settings(names, task))
+        return LoadedModel(built, task, True, names)
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = read_config(model, **options)
+        if from_scratch:
+            for name, value in label_settings(names, task).items():
+                setattr(config, name, value)
+            _check_memory(model, trust_remote_code)
+            built = _by_library(model, auto_class.from_config, config, trust_remote_code=trust_remote_code)
+            return LoadedModel(built, task, True, names)
+        trained, labels, other = trained_for(config, task), label_settings(names, task), False
+        if trained and one_class and names:
+            names, other = match_classes(known_classes(config), names, ordered)
+            other = other or _other_loss(config)
+            labels = label_settings(names, task)
+        elif trained and _masks_fit(known_classes(config), names):
+            labels = {}  # not every class of a model for pixels need occur in the data
+        if os.path.isdir(model):
+            Checkpoint(model).weight_file  # noqa: B018 (weights in a pickle are not loaded)
+        _check_memory(model, trust_remote_code)
+        loaded, info = _by_library(
+            model,
+            auto_class.from_pretrained,
+            model,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **labels,
+            **options,
+        )
+    except (OSError, ValueError, *NONSENSE) as error:
+        raise_unreachable(model, error)
+    new_head = other or bool(info["missing_keys"] or info["mismatched_keys"])
+    if getattr(config, "architectures", None) and not trained:
+        new_head = True  # a head of another training may fit by its shape
+    return LoadedModel(loaded, task, new_head, names)
+
+
+def _by_library(model: str, call: Callable, *args, **kwargs) -> Any:
+    """What transformers makes of a model's files; it raises many types for those that are damaged."""
+    try:
+        return call(*args, **kwargs)
+    except (OSError, ImportError, ValueError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"Model {model!r} cannot be loaded: {brief(error)}") from error
+
+
+def _check_memory(model: str, trust_remote_code: bool) -> None:
+    """Raises ``ValueError`` if a configuration is that of a model which is far beyond this machine."""
+    try:
+        weights = sum(parameter.numel() for parameter in skeleton(model, trust_remote_code).parameters())
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ImportError, OSError, ValueError):  # loading tells better
+        return
+    if 4 * weights > 2 * memory:
+        raise ValueError(
+            f"Model {model!r} has {weights:,} weights by its configuration, {4 * weights / 1e9:,.0f} GB; this machine "
+            f"has {memory / 1e9:,.0f} GB of memory."
+        )
+
+
+def raise_unreachable(model: str, error: Exception) -> NoReturn:
+    """Raises what kept a model from being loaded, as ``FileNotFoundError`` where it was not to be had at all."""
+    if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
+        raise error
+    shown = without_secrets(model)
+    raise FileNotFoundError(
+        f"Model {shown!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of "
+        f"a folder saved with save_pretrained. ({public(error)})"
+    ) from error
+
+
+def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
+    """What a model's configuration says of its classes; empty where there are none.
+
+    A head left from regression or from several labels an example would else be trained by its own loss.
+    """
+    if not class_names:
+        return {}
+    return {
+        "num_labels": len(class_names),
+        "id2label": dict(enumerate(class_names)),
+        "label2id": {name: i for i, name in enumerate(class_names)},
+        **({"problem_type": ONE_CLASS} if get_task(task).one_class else {}),
+    }
+
+
+def known_classes(config) -> list[str]:
+    """Names of a model's classes in the order of its outputs; ``LABEL_0`` … where it has none."""
+    found = getattr(config, "id2label", None) or {}
+    return [str(found[i]) for i in sorted(found)]
+
+
+def trained_for(config, task: str) -> bool:
+    """Whether a checkpoint's head was trained for a task, as far as its configuration tells."""
+    head = get_task(task).auto_class.removeprefix("AutoModel")
+    kinds = config.architectures or []
+    return any(head in name for name in kinds) or (config.model_type == "timm_wrapper" and head in _TIMM_HEADS)
+
+
+def match_classes(known: list[str], names: list[str], ordered: bool = True) -> tuple[list[str], bool]:
+    """Fits the classes of data to those of a trained head, by name where both have names.
+
+    Args:
+        known: Classes of the head, in the order of its outputs.
+        names: Classes of the data.
+        ordered: Whether the data number their classes.
+
+    Returns:
+        The classes in the order of the outputs of the head to use, and whether it is another than the trained one.
+    """
+    if all_known(names, known):
+        return known, False
+    in_order = sorted(names, key=int) if are_numbers(names) else names
+    if numbered(known) and len(names) == len(known) and (ordered or numbered(in_order)):
+        logger.info("The model's classes have no names: its outputs are taken for %s, in this order.", few(in_order))
+        return in_order, False
+    logger.warning("The model's classes are %s, the data's %s: a head is trained for them.", few(known), few(names))
+    return names, True
+
+
+def _masks_fit(known: list[str], names: list[str]) -> bool:
+    """Whether a head for pixels serves masks, whose classes are but numbers: fewer do for a head without names only."""
+    if len(names) == len(known):
+        return True
+    if numbered(known) and len(names) < len(known) and names != BINARY:
+        return True
+    logger.warning(
+        "The model has %d classes (%s), the masks have %d: a head is trained for them.",
+        len(known),
+        few(known),
+        len(names),
+    )
+    return False
+
+
+def all_known(names: list[str], known: list[str]) -> bool:
+    """Whether a head has an output for every class by name; numbers are no names, unless all are the same."""
+    return names == known or (not numbered(names) and None not in positions(names, known))
+
+
+def _other_loss(config) -> bool:
+    """Whether a head was trained for something else than one class an example."""
+    return getattr(config, "problem_type", None) not in (None, ONE_CLASS)
+
+
+def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedModel:
+    """Checks that a live model's head fits the classes, and sets its loss."""
+    config, new_head = model.config, is_adapted(model)  # an adapter is new, as a rule
+    known, one_class = known_classes(config), get_task(task).one_class
+    enough = len(known) == len(names) or (not one_class and len(known) > len(names) and names != BINARY)
+    if names and not enough and not (one_class and all_known(names, known)):
+        raise ValueError(
+            f"The model has {len(known)} outputs, the data have {len(names)} classes: load it with "
+            f"num_labels={len(names)}, ignore_mismatched_sizes=True. (The model's: {few(known)}; the data's: "
+            f"{few(names)}.)"
+        )
+    if not one_class and len(known) > len(names) and not numbered(known):
+        logger.warning("The masks' classes %s are taken for the model's %s, by number.", few(names), few(known))
+    if not names or not one_class:
+        return LoadedModel(model, task, new_head, names)
+    if not (all_known(names, known) or numbered(names) or numbered(known)):
+        raise ValueError(
+            f"The model's classes are {few(known)}, the data's {few(names)}: which is which? Name them alike, for "
+            f"example model.config.id2label = {dict(enumerate(names[:3]))}{' …' if len(names) > 3 else ''}."
+        )
+    if not numbered(known):
+        if not all_known(names, known):
+            logger.warning(
+                "The data's classes are %s, the model's %s: only their order is left to go by.", few(names), few(known)
+            )
+        names = known
+    elif not numbered(names):  # the checkpoints say what their outputs are
+        names, _ = match_classes(known, names)
+        config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    if _other_loss(config):
+        logger.warning("The model's problem_type is %r; it is now %r.", config.problem_type, ONE_CLASS)
+        config.problem_type, new_head = ONE_CLASS, True
+    return LoadedModel(model, task, new_head, names)
+
+
+def few(names: list[str], most: int = 4) -> str:
+    """The first names, for messages."""
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def timm_from_scratch(
+    architecture: str,
+    *,
+    image_size: int | None = None,
+    model_args: dict[str, Any] | None = None,
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5),
+    std: tuple[float, ...] = (0.5, 0.5, 0.5),
+    **labels,
+) -> PreTrainedModel:
+    """Builds an untrained timm network as a transformers model, with timm's own initial values.
+
+    Args:
+        architecture: Name that ``timm.create_model`` knows.
+        image_size: Side of the square input images in pixels; by default the architecture's.
+        model_args: Further arguments of ``timm.create_model``.
+        mean: Mean of each channel, in units of the full range of values.
+        std: Standard deviation of each channel, likewise.
+        **labels: ``num_labels``, ``id2label`` and ``label2id`` for the configuration.
+
+    Returns:
+        A ``TimmWrapperForImageClassification`` whose folder also carries the preprocessing.
+
+    Raises:
+        ValueError: If timm does not know the architecture.
+
+    Source: ours.
+    """
+    import timm
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    check_timm(architecture)
+    network = timm.create_model(architecture, num_classes=labels.get("num_labels", 2), **(model_args or {}))
+    side = image_size or network.default_cfg["input_size"][-1]
+    channels = (model_args or {}).get("in_chans", 3)
+    config = TimmWrapperConfig(
+        architecture=architecture,
+        model_args=model_args,
+        pretrained_cfg={
+            "input_size": [channels, side, side],
+            "mean": list(mean),
+            "std": list(std),
+            "crop_pct": 1.0,
+            "interpolation": "bicubic",
+        },
+        **labels,
+    )
+    model = TimmWrapperForImageClassification(config)
+    # The wrapper's constructor draws every kernel from N(0, 0.02), which kills the signal of deep networks.
+    model.timm_model.load_state_dict(network.state_dict())
+    return model
+
+
+def check_timm(architecture: str) -> None:
+    """Raises ``ValueError`` if timm does not know an architecture.
+
+    Source: ours.
+    """
+    import timm
+
+    if architecture not in timm.list_models():
+        near = timm.list_models(f"*{architecture.split('_')[0][:6]}*")[:5]
+        raise ValueError(f"timm has no architecture {architecture!r}; similar: {', '.join(near) or 'none'}.")

@@ -1,0 +1,61 @@
+"""What can be known of models and data by name, before anything large is loaded."""
+
+from pathlib import Path
+
+from datasets import get_dataset_split_names
+
+from know_hf.model_config import read_config
+from know_hf.models.loading import check_timm, raise_unreachable
+from know_hf.remote import bounded
+from know_hf.training.data import NOT_THERE, unreachable, unreadable
+
+
+@bounded()
+def check_model(
+    model: str, *, from_scratch: bool = False, revision: str | None = None, trust_remote_code: bool = False
+) -> None:
+    """Looks for a model's configuration.
+
+    Raises:
+        FileNotFoundError: If it is neither a folder nor reachable on the Hub.
+        OSError: If the folder holds none.
+        ValueError: If the configuration is not known, or timm has no such architecture.
+    """
+    if from_scratch and str(model).startswith("timm/"):
+        check_timm(str(model).removeprefix("timm/"))
+        return
+    try:
+        read_config(model, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise_unreachable(str(model), error)
+
+
+@bounded()
+def split_names(dataset: str) -> list[str] | None:
+    """Names of a data set's splits; None where only loading it would tell, as with a file.
+
+    Raises:
+        FileNotFoundError: If it is neither local nor reachable on the Hub.
+    """
+    if Path(dataset).is_file():
+        return None
+    try:
+        return get_dataset_split_names(str(dataset))
+    except NOT_THERE as error:
+        raise unreachable(str(dataset), error) from error
+    except Exception as error:
+        raise unreadable(f"Data set {str(dataset)!r} cannot be read", error) from error
+
+
+def check_splits(dataset: str, *splits: str) -> None:
+    """Looks for splits, slices such as ``train[:100]`` included.
+
+    Raises:
+        FileNotFoundError: If the data set is neither local nor reachable on the Hub.
+        ValueError: If it has no such split; the message names those there are.
+    """
+    there = split_names(dataset)
+    for part in (part for split in splits for part in split.split("+")):
+        name = part.partition("[")[0].strip()
+        if there is not None and name not in (*there, "all"):
+            raise ValueError(f"Data set {dataset!r} has no split {name!r}; it has {', '.join(there)}.")

@@ -1,0 +1,323 @@
+"""Loading data sets, and the preprocessing that a task asks for; anything else is the caller's."""
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, get_dataset_split_names, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from transformers import PreTrainedModel
+
+from know_hf.remote import NONSENSE, bounded, public
+from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
+from know_hf.tasks.labels import check_answers, is_text
+from know_hf.tasks.segmentation import check_masks
+from know_hf.text import without_secrets
+
+logger = logging.getLogger(__name__)
+
+#: Endings of files that are a data set by themselves → the reader of `datasets` for them.
+FILES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+#: What is raised for data that are not to be had, by name or at the moment.
+NOT_THERE = (DatasetNotFoundError, OSError, *NONSENSE)
+# What separates the columns of a table in text: whichever its first line has most of.
+_SEPARATORS = ",;\t|"
+
+
+@bounded()
+def load_split(dataset: str | Path | Dataset, split: str = "train", revision: str | None = None) -> Dataset:
+    """Loads one split of a data set.
+
+    Args:
+        dataset: Hub id, folder, the path of a CSV, TSV, JSON, JSON Lines or Parquet file (which is one split, called
+            ``train``), or a ``Dataset``, which is returned as it is.
+        split: Name of the split, ``datasets`` slices included (``"train[:1000]"``).
+        revision: Revision on the Hub.
+
+    Returns:
+        A map-style data set.
+
+    Raises:
+        FileNotFoundError: If it is neither a folder, nor a file, nor reachable on the Hub.
+        TypeError: If it is a dictionary of splits or has no length.
+        ValueError: If there is no such split, or the file cannot be read.
+
+    Source: ours.
+    """
+    if isinstance(dataset, (dict, DatasetDict)):
+        raise TypeError(f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train'].")
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            "An IterableDataset has no length, and nested subsets need one: load it without streaming=True."
+        )
+    if not isinstance(dataset, (str, Path)):
+        return dataset
+    name = str(dataset)
+    if Path(name).is_file():
+        return _load_file(Path(name), split)
+    try:
+        return load_dataset(name, split=split, revision=revision)
+    except NOT_THERE as error:
+        raise unreachable(name, error) from error
+    except Exception as error:
+        raise unreadable(f"Data set {name!r} cannot be read", error) from error
+
+
+def unreachable(name: str, error: Exception) -> Exception:
+    """What to raise for data that are not to be had; of a folder, which is there, the error itself."""
+    if Path(name).is_dir() and not isinstance(error, DatasetNotFoundError | FileNotFoundError):
+        return error
+    if Path(name).suffix in FILES:
+        return FileNotFoundError(f"Data file {name} does not exist.")
+    shown = without_secrets(name)
+    return FileNotFoundError(
+        f"Data set {shown!r} is neither a local folder nor reachable on the Hub. Offline, pass the path "
+        f"of a folder of parquet, csv or image files. ({public(error)})"
+    )
+
+
+def unreadable(what: str, error: Exception) -> Exception:
+    """What to raise for data that are there and cannot be read: the libraries have many types for that."""
+    cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+    if isinstance(cause, (OSError, ImportError, MemoryError)):  # a full disk, a package that is not there
+        return cause
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
+    return ValueError(f"{what}: {first}{hint}")
+
+
+def _load_file(path: Path, split: str) -> Dataset:
+    suffix = path.suffix.lower()
+    if suffix not in FILES:
+        raise ValueError(f"{path} is no data file that can be read; there are {', '.join(FILES)}.")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} cannot be read as {FILES[suffix]}: it is empty.")
+    try:
+        options = _table_options(path) if FILES[suffix] == "csv" else {}
+        found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
+        if options.get("sep") == "\t" and _swallowed(found):  # a quotation mark that no other one closes
+            options["quoting"] = csv.QUOTE_NONE
+            found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
+        return found
+    except Exception as error:
+        raise unreadable(f"{path} cannot be read as {FILES[suffix]}", error) from error
+
+
+def _table_options(path: Path) -> dict[str, Any]:
+    """How a table in text is written; programs of some countries separate by ``;``, and one says so in a first line."""
+    with open(path, encoding="utf-8-sig") as file:
+        first = file.readline()
+    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
+        return {"sep": first.strip()[4], "skiprows": 1, "skipinitialspace": True}
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    names = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in _SEPARATORS}
+    separator = max(names, key=lambda mark: (names[mark], mark == usual))
+    return {"sep": separator, "skipinitialspace": separator != "\t"}
+
+
+def _swallowed(dataset: Dataset) -> bool:
+    """Whether a text of a tab-separated table holds whole lines of it."""
+    texts = [name for name, feature in dataset.features.items() if is_text(feature)]
+    rows = dataset.select_columns(texts) if texts else []
+    return any("\t" in text for row in rows for text in row.values() if text)
+
+
+def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usual: str = "test") -> Dataset:
+    """Loads data given for evaluation alone.
+
+    Args:
+        dataset: As for [`load_split`].
+        split: Name of the split; by default the usual one, or the only one that a folder or file has.
+        usual: That name.
+
+    Raises:
+        FileNotFoundError: As [`load_split`].
+        TypeError: As [`load_split`].
+        ValueError: As [`load_split`].
+
+    Source: ours.
+    """
+    if split is None and isinstance(dataset, (str, Path)):
+        if Path(dataset).is_file():
+            split = "train"
+        elif Path(dataset).is_dir() and len(names := get_dataset_split_names(str(dataset))) == 1:
+            split = names[0]
+    return load_split(dataset, split or usual)
+
+
+def open_parts(
+    parts: Mapping[str, Dataset | None],
+    *,
+    task: str | None = None,
+    inputs: Sequence[str] | None = None,
+    label: str | None = None,
+    drop_incomplete: bool = False,
+) -> tuple[dict[str, Dataset | None], Columns]:
+    """Finds what is read of data in several parts, the first of which decides, and looks for gaps in all of them.
+
+    Args:
+        parts: Name for the messages, such as ``"training data"`` → data; None stays None.
+        task: As for [`find_columns`].
+        inputs: As for [`find_columns`].
+        label: As for [`find_columns`].
+        drop_incomplete: Whether to leave out rows that lack something.
+
+    Returns:
+        The parts, and the columns with the classes of the first.
+
+    Raises:
+        ValueError: As [`find_columns`] and [`complete_rows`].
+
+    Source: ours.
+    """
+    parts = {what: part and _unformatted(part) for what, part in parts.items()}
+    first = next(iter(parts))
+    columns = find_roles(parts[first], task=task, inputs=list(inputs) if inputs else None, label=label)
+    whole = {}
+    for what, part in parts.items():
+        whole[what] = None if part is None else complete_rows(part, columns, what, drop_incomplete)
+        if part is not None:
+            _check_inputs(part, columns, what)
+    return whole, name_classes(whole[first], columns)
+
+
+def _unformatted(dataset: Dataset) -> Dataset:
+    """The same data as plain values, whatever library's types their rows were set to be in."""
+    return dataset if getattr(dataset, "format", {}).get("type") == "custom" else dataset.with_format(None)
+
+
+def _check_inputs(dataset: Dataset, columns: Columns, what: str) -> None:
+    reads = get_task(columns.task).reads
+    for name in columns.inputs:
+        feature = dataset.features[name]
+        if not (isinstance(feature, Image) if reads == "image" else is_text(feature)):
+            cast = "Image()" if reads == "image" else 'Value("string")'
+            raise ValueError(
+                f"Column {name!r} of the {what} holds {getattr(feature, 'dtype', None) or type(feature).__name__}, not "
+                f"{reads}s: dataset.cast_column({name!r}, {cast}) may make them."
+            )
+
+
+def check_part(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:
+    """Looks at all answers of a part, before anything is trained or scored on it.
+
+    Args:
+        dataset: The part.
+        columns: What is read; its class names are in the order of the model's outputs.
+        classes: Number of the model's classes.
+        what: Whose data they are, for the messages.
+
+    Raises:
+        ValueError: If an answer is missing or none of the classes.
+
+    Source: ours.
+    """
+    answers = get_task(columns.task).answers
+    if answers == "class":
+        check_answers(dataset, columns, what)
+    elif answers == "mask":
+        check_masks(dataset, columns, classes, what)
+
+
+def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = False) -> Dataset:
+    """Looks for rows that lack what is read of them.
+
+    Args:
+        dataset: The data.
+        columns: What is read.
+        what: Whose data they are, for the messages, such as ``"training data"``.
+        drop: Whether to leave such rows out.
+
+    Returns:
+        The data without them. A column of classes that was read as floating point only because of its gaps holds
+        integers then.
+
+    Raises:
+        ValueError: If there are any and they are not to be dropped, none are left, or a column is missing.
+
+    Source: ours.
+    """
+    names = list(dict.fromkeys([*columns.inputs, columns.label]))
+    if absent := [name for name in names if name not in dataset.features]:
+        raise ValueError(f"The {what} have no column {absent[0]!r}; found {', '.join(dataset.column_names)}.")
+    if not len(dataset):
+        raise ValueError(f"The {what} are empty.")
+    # A blank line is a part of a language model's text; elsewhere it is a gap.
+    blank = get_task(columns.task).answers != "text"
+    gaps = {name: _missing(dataset, name, blank and is_text(dataset.features[name])) for name in names}
+    found = [
+        f"{name!r} in {int(gap.sum())} of {len(gap)} rows, the first is row {int(np.flatnonzero(gap)[0])}"
+        for name, gap in gaps.items()
+        if gap.any()
+    ]
+    if not found:
+        return dataset
+    if not drop:
+        raise ValueError(
+            f"The {what} miss {'; '.join(found)}. Fill them in, or leave such rows out with drop_incomplete. (Of a "
+            "table in text, empty cells, NA, None and null count as missing.)"
+        )
+    kept = np.flatnonzero(~np.any(list(gaps.values()), axis=0))
+    logger.warning("Of the %s %d of %d rows are left out; missing: %s.", what, len(dataset) - len(kept), len(dataset),
+                   "; ".join(found))  # fmt: skip
+    if not len(kept):
+        raise ValueError(f"No row of the {what} is complete.")
+    dataset = dataset.select(kept)
+    feature = dataset.features[columns.label]
+    if gaps[columns.label].any() and isinstance(feature, Value) and feature.dtype.startswith("float"):
+        values = dataset.with_format("numpy", columns=[columns.label])[columns.label][:]
+        if (values == np.round(values)).all():
+            dataset = dataset.cast_column(columns.label, Value("int64"))
+    return dataset
+
+
+def _missing(dataset: Dataset, name: str, blank: bool) -> np.ndarray:
+    """Whether each row lacks a column or, with ``blank``, has nothing but spaces in it, ``(n,)``."""
+    found = []
+    # A few rows in memory at a time, since they may be pictures.
+    for batch in dataset.select_columns([name]).with_format("arrow").iter(batch_size=1000):
+        values = batch[name]
+        if blank:
+            values = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), None, values)
+        found.append(np.asarray(values.is_null(nan_is_null=True)))
+    return np.concatenate(found)
+
+
+def label_values(dataset: Dataset, columns: Columns) -> np.ndarray:
+    """Labels of all examples as they are stored, ``(n,)`` integers or texts."""
+    return np.asarray(dataset.with_format("numpy", columns=[columns.label])[columns.label][:])
+
+
+def make_preprocessing(
+    model: PreTrainedModel,
+    source: str | Path | None,
+    columns: Columns,
+    *,
+    image_size: int | None = None,
+    max_length: int | None = None,
+    processing_class: Any = None,
+) -> Preprocessing:
+    """Builds the preprocessing that a model's own folder describes.
+
+    Args:
+        model: The live model.
+        source: Its Hub id or folder, which holds the image processor or tokenizer; None for a live model.
+        columns: What to read.
+        image_size: Side in pixels to resize square images to, instead of the model's own size.
+        max_length: Longest text in tokens; by default the tokenizer's. Of a language model the length of its blocks.
+        processing_class: Tokenizer to use instead of the one beside the model.
+
+    Returns:
+        A [`Preprocessing`].
+
+    Raises:
+        FileNotFoundError: If a task with text comes without a tokenizer.
+        ValueError: If nothing says how large images are to be.
+
+    Source: ours.
+    """
+    return get_task(columns.task).preprocessing(model, source, columns, image_size, max_length, processing_class)

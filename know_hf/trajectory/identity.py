@@ -1,0 +1,183 @@
+"""What identifies a run: the settings, model and data that a continued run must share."""
+
+import hashlib
+import json
+import os
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from know_hf.models.adapters import is_adapted
+from know_hf.models.skeleton import loader_of
+from know_hf.store import read_json
+from know_hf.tasks import TASKS
+from know_hf.text import hub_name, without_secrets
+from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.record import FILE_NAME
+
+# Settings that change the weights. Others (logging, workers …) may differ when a run is continued.
+_SETTINGS = (
+    "recipe num_stages sampling_ratio subset_seed stratify_by train_stage_zero carry_optimizer self_check "
+    "num_train_epochs max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay optim "
+    "optim_args adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor seed data_seed bf16 fp16 "
+    "neftune_noise_alpha"
+).split()
+# The same, of which records did not always tell.
+_LATER_SETTINGS = (
+    "train_sampling_strategy dataloader_drop_last load_best_model_at_end optim_target_modules label_names "
+    "full_determinism remove_unused_columns ignore_data_skip"
+).split()
+# And those that matter only because of others.
+_DEPENDENT_SETTINGS = (
+    "length_column_name metric_for_best_model greater_is_better eval_strategy eval_steps save_strategy save_steps"
+).split()
+# The one of them that every record has which tells of any.
+_KNOWN_BY = "dataloader_drop_last"
+_STATE = {True: "trained", False: "frozen"}
+_PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
+
+
+def describe_recipe(args) -> dict[str, Any]:
+    """The settings of a run that decide its weights, as plain data; tokens and paths are not among them."""
+    values = args.to_dict()
+    names = [*_SETTINGS, *_LATER_SETTINGS, *_dependent_settings(args)]
+    recipe = {name: values[name] for name in names if values.get(name) is not None}
+    recipe["batch_size"] = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    return recipe
+
+
+def _dependent_settings(args) -> list[str]:
+    """Settings that change the weights only because of others: what is scored, and when, may decide what is kept."""
+    names = ["length_column_name"] if args.train_sampling_strategy == "group_by_length" else []
+    # Early stopping and schedules on a plateau look at the same scores.
+    if args.load_best_model_at_end or args.metric_for_best_model:
+        names += ["metric_for_best_model", "greater_is_better", "eval_strategy"]
+        names += ["eval_steps"] if args.eval_strategy == "steps" else []
+    if args.load_best_model_at_end:
+        names += ["save_strategy", *(["save_steps"] if args.save_strategy == "steps" else [])]
+    return names
+
+
+def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, sharded: bool = False) -> list[str]:
+    """What keeps a run from being continued, in words.
+
+    Args:
+        found: The record of the run in ``folder``.
+        fresh: What a run would be recorded as that began now.
+        folder: The run's folder.
+        sharded: Whether the live model's parameters may have other names and shapes by now.
+
+    Returns:
+        One phrase for each difference, nothing if this is the same run.
+    """
+    unknown = set() if _KNOWN_BY in found.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
+    different = []
+    for section in ("recipe", "model", "dataset"):
+        # As it comes back from the file, in which a tuple is a list.
+        old, new = getattr(found, section), json.loads(json.dumps(getattr(fresh, section)))
+        # A licence is not always to be learnt, and records did not always name the classes.
+        for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
+            if old.get(name) != new.get(name):
+                different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
+    for index, (old, new) in enumerate(zip_longest(found.stages, fresh.stages)):
+        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in (old, new))
+        if was != now:  # stages that lie elsewhere are read, but never written to
+            different.append(f"stage {index} was {was}, now {now}")
+            break
+    if changed := _changed_parameter(found.parameters, fresh.parameters, _says_trained(folder), sharded):
+        different.append(changed)
+    return different
+
+
+def _changed_parameter(old: dict, new: dict, says_trained: bool, sharded: bool) -> str | None:
+    """The first parameter that is not what it was, in words."""
+    for name in [*old, *(name for name in new if name not in old)]:
+        before, now = old.get(name), new.get(name)
+        if before is None or now is None:
+            if says_trained and not sharded:
+                return f"parameter {name!r} {'is new' if before is None else 'was there, is now gone'}"
+        elif says_trained and before.trained != now.trained:
+            return f"parameter {name!r} was {_STATE[before.trained]}, is now {_STATE[now.trained]}"
+        elif before.kind != now.kind and not sharded:
+            return f"parameter {name!r} was of kind {before.kind}, is now {now.kind}"
+    return None
+
+
+def _says_trained(folder: Path) -> bool:
+    """Whether a record tells which parameters were trained; those of before did not, and read as if all were."""
+    described = read_json(folder / FILE_NAME)["parameters"]
+    return any("trained" in parameter for parameter in described.values())
+
+
+# Auto class → the Hub's name of its task.
+_TASKS = {task.auto_class: task.name for task in TASKS.values()}
+_TASKS["AutoModelForTokenClassification"] = "token-classification"
+
+
+def describe_model(model: nn.Module) -> dict[str, Any]:
+    """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
+    auto_class = loader_of(model)
+    return {
+        "class": type(model).__name__,
+        "auto_class": auto_class,
+        "task": _TASKS.get(auto_class),
+        "id": portable_name(name),
+        "local": os.path.exists(name),
+        "license": base_license(name),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
+    }
+
+
+def base_license(name: str) -> str | None:
+    """Licence of a model's folder or repository, as its README states it; None if it cannot be learnt."""
+    from huggingface_hub import ModelCard
+
+    from know_hf.remote import bounded
+
+    if not name:
+        return None
+    try:
+        path = os.path.join(name, "README.md")
+        with bounded():
+            card = ModelCard.load(path if os.path.isdir(name) else name)
+    except Exception:  # no README, no network, no metadata: whatever stands in the way, the card then says nothing
+        return None
+    return hub_name(card.data.get("license"))
+
+
+def portable_name(name: str) -> str:
+    """A Hub id as it is; of a local path only the last part, which says nothing about the machine."""
+    return os.path.basename(os.path.abspath(name)) if name and os.path.exists(name) else without_secrets(name)
+
+
+def describe_dataset(dataset) -> dict[str, Any]:
+    """Size and, for a ``datasets.Dataset``, columns and a fingerprint of evenly spread raw rows."""
+    import datasets
+
+    described: dict[str, Any] = {"examples": len(dataset)}
+    if isinstance(dataset, datasets.Dataset):
+        described["columns"] = dataset.column_names
+        rows = np.unique(np.linspace(0, len(dataset) - 1, num=min(64, len(dataset))).astype(int))
+        table = dataset.with_format("arrow").select(rows)[:]
+        digest = hashlib.sha256()
+        for column in table.columns:
+            digest.update(repr(column.to_pylist()).encode())
+        described["fingerprint"] = digest.hexdigest()[:16]
+    return described
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that made the run."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
