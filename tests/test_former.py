@@ -1,0 +1,70 @@
+"""What version 0.1.0 left on disk before its house was rebuilt: still read, still continued, still the same.
+
+``former.tar.xz`` holds a model, data, a run by four methods, a comparison, a recipe and its experiment, each as the
+command line of then wrote it, without pages, plots and prepared data, which are made again.
+"""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from know_hf.cli.main import main
+
+METHODS = ("known", "mean", "shrink")
+
+
+@pytest.fixture
+def former(tmp_path, monkeypatch) -> Path:
+    with tarfile.open(Path(__file__).with_name("former.tar.xz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def state(folder: Path, *kinds: str) -> dict[str, tuple[int, bytes]]:
+    """When each file of these kinds was written, and what is in it."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name.endswith(kinds)
+    }
+
+
+def test_a_run_is_continued_by_its_own_recipe(former):
+    before = state(former / "run", ".safetensors", "enrichment.json", "trajectory.json")
+    main(["enrich", "--config", "run/run.yaml", "--dataloader_pin_memory", "False"])
+    assert state(former / "run", ".safetensors", "enrichment.json", "trajectory.json") == before
+
+
+def test_a_run_is_predicted_from_to_the_same_bytes(former):
+    main(["predict", "run", "--output_dir", "again", "--steps", "2", "--method", *METHODS])
+    then = state(former / "comparison" / "arms", "model.safetensors")
+    again = state(former / "again", "model.safetensors")
+    shared = [name for name in then if name in again]
+    assert shared == ["known/x2/model.safetensors", "known/x4/model.safetensors", "mean/x2/model.safetensors",
+                      "shrink/x2/model.safetensors", "shrink/x4/model.safetensors"]  # fmt: skip
+    assert {name: again[name][1] for name in shared} == {name: then[name][1] for name in shared}
+
+
+def test_a_finished_comparison_is_not_run_again(former):
+    before = state(former / "comparison" / "runs", ".json")
+    assert before
+    main(
+        "transfer --trajectory run --method known shrink mean --steps 2 --dataset data --output_dir comparison "
+        "--head_epochs 1 --epochs 1 --batch_size 32 --seeds 2 --learning_rates 1e-3 5e-3 "
+        "--validation_examples 30".split()
+    )
+    assert state(former / "comparison" / "runs", ".json") == before
+
+
+def test_a_finished_experiment_is_not_run_again_and_reports_the_same(former):
+    def table() -> list[str]:
+        lines = (former / "experiment" / "report" / "results.md").read_text().splitlines()
+        return [line for line in lines if "|" in line and " s " not in line]
+
+    kinds = (".safetensors", "--0.json", "--1.json")  # weights and fine-tunings
+    before, then = state(former / "experiment", *kinds), table()
+    main(["transfer", "recipe.yaml", "--output_dir", "experiment"])
+    assert state(former / "experiment", *kinds) == before
+    assert table() == then
