@@ -27,7 +27,7 @@ def state(folder: Path, *kinds: str) -> dict[str, tuple[int, bytes]]:
     return {
         path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name.endswith(kinds)
+        if path.is_file() and path.name.endswith(kinds) and "cache" not in path.parts
     }
 
 
