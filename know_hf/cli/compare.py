@@ -52,24 +52,14 @@ def run_compare(call: Call) -> None:
     check_splits(dataset, how.train_split, how.test_split)
     train, test = (load_split(dataset, split) for split in (how.train_split, how.test_split))
     about = DataOptions(**taken(settings, DataOptions))
-    train, test, _, columns = check_data(
-        train,
-        test,
-        protocol=protocol,
-        task=about.task,
-        input_columns=about.input_columns,
-        label_column=about.label_column,
-        drop_incomplete=about.drop_incomplete,
-    )
+    train, test, _, columns = check_data(train, test, protocol=protocol, about=about)
     if predicted is not None:  # without one nothing is lost where the comparison itself says so
         check_sizes(columns, len(train), False, protocol, "The comparison")
         for part in ("cache", *COMPARISON_FOLDERS):  # before hours of predicting
             inside(output_dir, part)
         made = predicted.write(inside(output_dir, "arms"))
         arms = {"naive": made.pop("naive"), **arms, **made}
-    job = {"learning_rates": how.learning_rates, "seeds": how.seeds, "processes": how.processes}
-    job |= taken(settings, DataOptions)
-    result = transfer(arms, train, output_dir, test_dataset=test, protocol=protocol, **job)
+    result = transfer(arms, train, output_dir, test_dataset=test, protocol=protocol, options=how, about=about)
     save_recipe(settings, result.output_dir)
     report = write_transfer_report(result)
     print(transfer_markdown(result))
