@@ -254,7 +254,7 @@ def test_prediction_that_overflows_storage_is_named(tmp_path):
 
 
 def test_full_disk_while_writing(trajectory, tmp_path, monkeypatch):
-    write, calls = writer.CheckpointPatch.write, []
+    write, calls = stream.CheckpointPatch.write, []
 
     def full(self, *args):
         calls.append(args)
@@ -262,7 +262,7 @@ def test_full_disk_while_writing(trajectory, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, *args)
 
-    monkeypatch.setattr(writer.CheckpointPatch, "write", full)
+    monkeypatch.setattr(stream.CheckpointPatch, "write", full)
     with pytest.raises(OSError, match="disk is full; nothing was left half-written"):
         enrich(trajectory, tmp_path)
     assert not leftovers(tmp_path)
