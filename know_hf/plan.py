@@ -44,8 +44,6 @@ class Plan:
         how: In words, what computes the predictions.
         preparation: Seconds before the first prediction: compiling, where that repays.
         whole: Whether the predictor reads whole tensors at a time.
-
-    Source: ours.
     """
 
     source: Path

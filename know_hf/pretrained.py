@@ -161,11 +161,7 @@ def resolve_enrichment(prediction: Prediction, args: ForgettingArguments) -> Res
 
 @takes(prediction=Prediction, finishing=Finishing)
 def enrich_trained(
-    trainer: Any,
-    *,
-    prediction: Prediction | ResolvedPrediction,
-    finishing: Finishing,
-    self_check: bool | None = None,
+    trainer: Any, *, prediction: Prediction | ResolvedPrediction, finishing: Finishing, self_check: bool | None = None
 ) -> EnrichmentResult:
     """Predicts from the finished trajectory of a ForgettingTrainer and finishes with its data.
 

@@ -43,7 +43,7 @@ def cases(folders: dict[str, str], out: str) -> list[list[str]]:
     numbers = [n for n, kind in training_fields().items() if kind in ("int", "float") and n not in UNUSED]
     found = [["--config", folders["text"]], ["enrich", "--config", folders["data"]], ["transfer", folders["data"]]]
     for name, command in commands(folders, out).items():
-        for action in parser.commands.choices[name]._actions:
+        for action in parser.commands[name]._actions:
             if action.option_strings and action.dest not in ("help", "traceback"):
                 found += [[*command, action.option_strings[0], value] for value in [*ABSURD, *folders.values()]]
             elif not action.option_strings:

@@ -52,7 +52,7 @@ def test_the_reference_is_up_to_date():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_flags_are_as_the_fields_say(name):
-    command, parser = COMMANDS[name], build_parser().commands.choices[name]
+    command, parser = COMMANDS[name], build_parser().commands[name]
     shown = {a.dest: a for a in parser._actions if a.help != "==SUPPRESS==" and a.dest not in ("help", "traceback")}
     assert list(shown) == list(command.options)
     for flag, known in command.options.items():

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from know_hf.cli import compare, meta, other, train
 from know_hf.cli.options import (
@@ -20,6 +19,7 @@ from know_hf.cli.options import (
     ReportInputs,
     RunInputs,
 )
+from know_hf.cli.recipe import Call
 from know_hf.enrichment.options import Extent, Finishing, Placement, Prediction
 from know_hf.forgetting.options import TrainerOptions
 from know_hf.hub.options import DatasetHub, Hub
@@ -41,124 +41,53 @@ class Command:
     """One command.
 
     Args:
-        name: As it is typed.
-        help: What it does.
-        run: Called with a [`Call`](know_hf.cli.recipe).
+        run: Called with a [`Call`](know_hf.cli.recipe); its docstring is the command's help.
         kinds: Dataclasses of its options; of two with the same name the first counts.
-        trains: Whether every training argument is a flag, too.
-        lenient: Options that are required elsewhere, but not by it.
+        lenient: Options that it does not ask for, though they have no default.
     """
 
-    name: str
-    help: str
-    run: Callable[[Any], None]
+    run: Callable[[Call], None]
     kinds: tuple[type, ...] = ()
-    trains: bool = False
     lenient: tuple[str, ...] = ()
+
+    @property
+    def help(self) -> str:
+        """What it does."""
+        return (self.run.__doc__ or "").rstrip(".")
+
+    @property
+    def trains(self) -> bool:
+        """Whether every training argument is a flag, too."""
+        return TrainerOptions in self.kinds
 
     @property
     def options(self) -> dict[str, Option]:
         """The options that the command line has, by the name of their flag."""
-        found: dict[str, Option] = {}
+        options: dict[str, Option] = {}
         for kind in self.kinds:
             for known in options_of(kind).values():
-                if known.flag:
-                    found.setdefault(known.flag, known)
-        return found
+                if known.flag is not None:
+                    options.setdefault(known.flag, known)
+        return options
 
 
 _TRAINED = (Configured, RunInputs, TrainerOptions, DataOptions, ModelSource)
 _COMPARED = (Configured, ComparisonInputs, ComparisonOptions, Protocol, DataOptions)
+_META_TRAINED = (PredictorOptions, MetaTrainingOptions, MetaTrainingSettings, FunctionalSettings)
 COMMANDS = {
-    command.name: command
-    for command in (
-        Command(
-            "enrich",
-            "forget, then predict: a model and data in, enriched checkpoints out",
-            train.run_enrich,
-            (*_TRAINED, Prediction, Finishing, Hub),
-            trains=True,
-        ),
-        Command(
-            "forget",
-            "forget only: record a trajectory, or train a control (--recipe)",
-            train.run_forget,
-            _TRAINED,
-            trains=True,
-        ),
-        Command(
-            "predict",
-            "predict enriched checkpoints from a finished trajectory",
-            train.run_predict,
-            (PredictInputs, Prediction, Placement),
-        ),
-        Command(
-            "compare",
-            "fine-tune from several starts under one protocol, and compare",
-            compare.run_compare,
-            _COMPARED,
-        ),
-        Command(
-            "experiment",
-            "run a recipe: pre-training, forgetting, controls, every method, comparison",
-            compare.run_experiment,
-            (ExperimentInputs,),
-        ),
-        Command(
-            "transfer",
-            "the former name of compare and, with a recipe, of experiment",
-            compare.run_transfer,
-            (*_COMPARED, ExperimentInputs),
-            lenient=("recipe",),
-        ),
-        Command(
-            "collect",
-            "collect trajectories of small networks, for meta-training",
-            meta.run_collect,
-            (CollectionInputs, CollectionOptions, DatasetHub),
-        ),
-        Command(
-            "meta-train",
-            "train a predictor on a meta-data set",
-            meta.run_meta_train,
-            (MetaInputs, PredictorOptions, MetaTrainingOptions, MetaTrainingSettings, FunctionalSettings),
-        ),
-        Command(
-            "meta-evaluate",
-            "compare predictors with every method on unseen trials",
-            meta.run_meta_evaluate,
-            (MetaInputs, EvaluationInputs, HeldOut),
-        ),
-        Command(
-            "report",
-            "write one HTML page about a finished run, comparison or experiment",
-            other.run_report,
-            (ReportInputs,),
-        ),
-        Command(
-            "push",
-            "upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub",
-            other.run_push,
-            (PushInputs,),
-        ),
-        Command(
-            "plan",
-            "show what would be predicted and copied, and what it takes",
-            other.run_plan,
-            (PlanInputs, Extent, ModelCode),
-        ),
-        Command(
-            "convert",
-            "read released weights of KNOWN, WNN or NiNo from your own copy",
-            other.run_convert,
-            (ConvertInputs,),
-        ),
-        Command(
-            "quickstart",
-            "the whole job on scikit-learn's handwritten digits, in minutes",
-            other.run_quickstart,
-            (QuickstartInputs,),
-        ),
-        Command("env", "print versions for a bug report", other.run_env),
-    )
+    "enrich": Command(train.run_enrich, (*_TRAINED, Prediction, Finishing, Hub)),
+    "forget": Command(train.run_forget, _TRAINED),
+    "predict": Command(train.run_predict, (PredictInputs, Prediction, Placement)),
+    "compare": Command(compare.run_compare, _COMPARED),
+    "experiment": Command(compare.run_experiment, (ExperimentInputs,)),
+    "transfer": Command(compare.run_transfer, (*_COMPARED, ExperimentInputs), lenient=("recipe",)),
+    "collect": Command(meta.run_collect, (CollectionInputs, CollectionOptions, DatasetHub)),
+    "meta-train": Command(meta.run_meta_train, (MetaInputs, *_META_TRAINED)),
+    "meta-evaluate": Command(meta.run_meta_evaluate, (MetaInputs, EvaluationInputs, HeldOut)),
+    "report": Command(other.run_report, (ReportInputs,)),
+    "push": Command(other.run_push, (PushInputs,)),
+    "plan": Command(other.run_plan, (PlanInputs, Extent, ModelCode)),
+    "convert": Command(other.run_convert, (ConvertInputs,)),
+    "quickstart": Command(other.run_quickstart, (QuickstartInputs,)),
+    "env": Command(other.run_env),
 }

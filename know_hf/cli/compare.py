@@ -13,7 +13,7 @@ from know_hf.training.options import DataOptions
 
 
 def run_transfer(call: Call) -> None:
-    """``know-hf transfer``: what it did before there were two commands for it."""
+    """The former name of compare and, with a recipe, of experiment."""
     of_experiments = options_of(ExperimentInputs)
     if "recipe" in call.flags:
         say("transfer with a recipe is now called experiment.")
@@ -28,7 +28,7 @@ def run_transfer(call: Call) -> None:
 
 
 def run_compare(call: Call) -> None:
-    """``know-hf compare``."""
+    """Fine-tune from several starts under one protocol, and compare."""
     settings = call.merged()
     quiet()
     from know_hf.laboratory.arms import PredictedArms
@@ -67,7 +67,7 @@ def run_compare(call: Call) -> None:
 
 
 def run_experiment(call: Call) -> None:
-    """``know-hf experiment``."""
+    """Run a recipe: pre-training, forgetting, controls, every method, comparison."""
     settings = call.settings()
     check_given(settings, call.options)
     from know_hf.laboratory.recipe import load_recipe

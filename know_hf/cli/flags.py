@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from know_hf.cli.options import PROGRAM
 from know_hf.plain_yaml import parse_yaml
@@ -23,11 +23,13 @@ _LIKE_NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in one line, and reads ``-1e-3`` as a number."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**{"allow_abbrev": False, **options})
+        #: The parser of each command.
+        self.commands: dict[str, argparse.ArgumentParser] = {}
         self._negative_number_matcher = re.compile(f"^{_NUMBER.pattern}$")
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Ends the program with exit code 2."""
         self.exit(2, one_line(message) + "\n" if speaks() else None)
 
@@ -45,8 +47,8 @@ def add_flags(parser: argparse.ArgumentParser, options: Mapping[str, Option], le
         like = some_path if known.annotation in (Path, Path | None) else some_text
         kind: dict[str, Any] = {"type": known.form if known.form in (int, float) else like}
         if known.positional:
-            needed = {"nargs": "?", "default": None} if name in lenient else {}
-            parser.add_argument(name, help=text, **kind, **needed)
+            kind |= {"nargs": "?", "default": None} if name in lenient else {}
+            parser.add_argument(name, help=text, **kind)
             continue
         if known.form is bool:
             kind = {"action": "store_false" if known.default is True else "store_true"}

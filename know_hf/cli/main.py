@@ -48,27 +48,27 @@ def main(arguments: list[str] | None = None) -> None:
             check_text(argument, "the argument")
     except ValueError as error:
         parser.error(str(error))
-    commands = parser.commands.choices
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     if named is None and (stray := [a for a in arguments if a not in parser._option_string_actions]):
         parser.error(f"unknown flag {stray[0]}{suggestion(stray[0], parser._option_string_actions) or '.'}")
-    if named is not None and named not in commands:
-        meant = suggestion(named, commands) or f"; there are {', '.join(commands)}."
+    if named is not None and named not in COMMANDS:
+        meant = suggestion(named, COMMANDS) or f"; there are {', '.join(COMMANDS)}."
         parser.error(f"unknown command {named!r}{meant}")
     options, rest = parser.parse_known_args(arguments)
     # Threads that spin while they wait slow everything down on machines with few or busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    name: str = options.command
+    command = COMMANDS[name]
     try:
-        command = COMMANDS[named]
         if not command.trains:
-            check_flags(rest, [flag for action in commands[named]._actions for flag in action.option_strings])
-        flags = {name: value for name, value in vars(options).items() if name not in _OURS and value is not None}
-        for name, known in command.options.items():
-            if name in flags and known.many != "mapping":
-                replace(known, name=name).check(flags[name], "--")
+            check_flags(rest, [flag for action in parser.commands[name]._actions for flag in action.option_strings])
+        flags = {flag: value for flag, value in vars(options).items() if flag not in _OURS and value is not None}
+        for flag, known in command.options.items():
+            if flag in flags and known.many != "mapping":
+                replace(known, name=flag).check(flags[flag], "--")
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
         with _terminable(), _bounded():
-            command.run(Call(named, command.options, flags, rest))
+            command.run(Call(name, command.options, flags, rest))
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue.", options, INTERRUPTED)
     except Exception as error:
@@ -148,21 +148,21 @@ def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> NoRe
     sys.exit(code)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Builds the parser of all commands without importing anything heavy."""
     parser = Parser(prog=PROGRAM, description="Better pre-trained weights from the data you already have.")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_argument("--traceback", action="store_true", help=_TRACEBACK)
-    parser.commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS.values():
-        added = parser.commands.add_parser(
-            command.name,
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        added = parser.commands[name] = commands.add_parser(
+            name,
             help=command.help,
             description=command.help,
             argument_default=argparse.SUPPRESS,
             epilog=_TRAINING if command.trains else None,
         )
-        added.set_defaults(command=command.name)
+        added.set_defaults(command=name)
         added.add_argument("--traceback", action="store_true", help=_TRACEBACK)
         add_flags(added, command.options, command.lenient)
     return parser

@@ -16,7 +16,7 @@ from know_hf.meta.options import (
 
 
 def run_collect(call: Call) -> None:
-    """``know-hf collect``."""
+    """Collect trajectories of small networks, for meta-training."""
     settings = call.settings()
     check_given(settings, call.options)
     hub = DatasetHub(**taken(settings, DatasetHub))
@@ -32,7 +32,7 @@ def run_collect(call: Call) -> None:
 
 
 def run_meta_train(call: Call) -> None:
-    """``know-hf meta-train``."""
+    """Train a predictor on a meta-data set."""
     given = call.settings()
     check_given(given, call.options)
     quiet()
@@ -52,7 +52,7 @@ def run_meta_train(call: Call) -> None:
 
 
 def run_meta_evaluate(call: Call) -> None:
-    """``know-hf meta-evaluate``."""
+    """Compare predictors with every method on unseen trials."""
     given = call.settings()
     check_given(given, call.options)
     quiet()

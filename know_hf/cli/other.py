@@ -8,7 +8,7 @@ from know_hf.cli.surroundings import quiet
 
 
 def run_report(call: Call) -> None:
-    """``know-hf report``."""
+    """Write one HTML page about a finished run, comparison or experiment."""
     quiet()
     from know_hf.report.write import write_page
 
@@ -16,14 +16,14 @@ def run_report(call: Call) -> None:
 
 
 def run_push(call: Call) -> None:
-    """``know-hf push``."""
+    """Upload a run's steps, a checkpoint, a predictor or a meta-data set to the Hub."""
     from know_hf.hub.push import push
 
     print(push(**call.settings()))
 
 
 def run_plan(call: Call) -> None:
-    """``know-hf plan``."""
+    """Show what would be predicted and copied, and what it takes."""
     quiet()
     from know_hf.plan import make_plan
 
@@ -31,7 +31,7 @@ def run_plan(call: Call) -> None:
 
 
 def run_convert(call: Call) -> None:
-    """``know-hf convert``."""
+    """Read released weights of KNOWN, WNN or NiNo from your own copy."""
     settings = call.settings()
     source, out_dir = settings["source"], Path(settings["out_dir"])
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
@@ -50,7 +50,7 @@ def run_convert(call: Call) -> None:
 
 
 def run_quickstart(call: Call) -> None:
-    """``know-hf quickstart``."""
+    """The whole job on scikit-learn's handwritten digits, in minutes."""
     quiet()
     from know_hf.cli.watching import WatchedTrainer
     from know_hf.quickstart import quickstart
@@ -59,7 +59,7 @@ def run_quickstart(call: Call) -> None:
 
 
 def run_env(call: Call) -> None:
-    """``know-hf env``."""
+    """Print versions for a bug report."""
     import platform
 
     import torch

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from know_hf.cli.flags import Parser, check_flags, from_flag, say, with_truths
 from know_hf.cli.options import PROGRAM
@@ -93,7 +93,7 @@ def resolve_recipe(call: Call) -> tuple[dict[str, Any], dict[str, Any]]:
     from know_hf.forgetting.arguments import ForgettingArguments
 
     class TrainingParser(Parser, HfArgumentParser):
-        def error(self, message: str) -> None:
+        def error(self, message: str) -> NoReturn:
             raise ValueError(message)
 
     names = {field.name: field for field in fields(ForgettingArguments) if field.init}

@@ -18,14 +18,14 @@ docs/reference.md`. An option has one name: `--steps 2` on the command line (wit
 def reference() -> str:
     """The page in Markdown."""
     rows = [["command", "does", "options"]]
-    for command in COMMANDS.values():
+    for name, command in COMMANDS.items():
         links = ", ".join(_link(kind) for kind in command.kinds)
         if command.trains:
             links += ", [ForgettingSettings](#forgettingsettings)"
-        rows.append([f"`know-hf {command.name}`", command.help, links])
+        rows.append([f"`know-hf {name}`", command.help, links])
     parts = [_HEAD, "## Commands\n", _table(rows), "\n## Options\n"]
     for kind in all_option_classes():
-        parts.append(f"### {kind.__name__}\n\n{kind.__doc__.splitlines()[0]} (`{kind.__module__}`)\n")
+        parts.append(f"### {kind.__name__}\n\n{(kind.__doc__ or '').splitlines()[0]} (`{kind.__module__}`)\n")
         rows = [["name", "flag", "type", "default", "what it is"], *map(_row, options_of(kind).values())]
         parts.append(f"{_table(rows)}\n")
     return "\n".join(parts)
@@ -46,7 +46,9 @@ def _link(kind: type) -> str:
 
 
 def _row(known: Option) -> list[str]:
-    flag = "" if known.flag is None else known.flag.upper() if known.positional else _flag(known)
+    flag = "" if known.flag is None else known.flag.upper()
+    if known.flag and not known.positional:
+        flag = spellings(f"no_{known.flag}" if known.form is bool and known.default is True else known.flag)[0]
     default = "required" if known.required else known.default_name
     return [f"`{known.name}`", flag and f"`{flag}`", f"`{known.type_name}`", default, f"{known.help}{_range(known)}"]
 
@@ -57,10 +59,6 @@ def _range(known: Option) -> str:
     low, high = known.limits
     least = "more than 0" if low == TINY else f"at least {low:g}"
     return f" ({least})" if high >= COUNT or high == 1e9 else f" ({least}, at most {high:.10g})"
-
-
-def _flag(known: Option) -> str:
-    return spellings(f"no_{known.flag}" if known.form is bool and known.default is True else known.flag)[0]
 
 
 def _table(rows: list[list[str]]) -> str:

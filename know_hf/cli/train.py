@@ -78,7 +78,7 @@ def _evaluation_split(settings: dict[str, Any]) -> str | None:
 
 
 def run_enrich(call: Call) -> None:
-    """``know-hf enrich``."""
+    """Forget, then predict: a model and data in, enriched checkpoints out."""
     settings, job, args = _prepare(call)
     from know_hf.pretrained import enrich_pretrained
     from know_hf.report import report_markdown
@@ -92,7 +92,7 @@ def run_enrich(call: Call) -> None:
 
 
 def run_forget(call: Call) -> None:
-    """``know-hf forget``."""
+    """Forget only: record a trajectory, or train a control (--recipe)."""
     settings, job, args = _prepare(call)
     from know_hf.pretrained import forget_pretrained
 
@@ -105,7 +105,7 @@ def run_forget(call: Call) -> None:
 
 
 def run_predict(call: Call) -> None:
-    """``know-hf predict``."""
+    """Predict enriched checkpoints from a finished trajectory."""
     settings = call.settings()
     quiet()
     from know_hf.enrichment.stream import enrich

@@ -57,11 +57,7 @@ def check_retrodiction(
     scored = run.result(folder, {"retrodicted": predicted}).metrics.get("retrodicted", {})
     stages = trajectory.record.stages
     scores = {
-        metric: {
-            "retrodicted": value,
-            "stage_0": stages[0].metrics[metric],
-            "stage_1": stages[1].metrics[metric],
-        }
+        metric: {"retrodicted": value, "stage_0": stages[0].metrics[metric], "stage_1": stages[1].metrics[metric]}
         for metric, value in scored.items()
         if metric in stages[0].metrics and metric in stages[1].metrics
     }

@@ -23,14 +23,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
-from know_hf.training.data import (
-    check_part,
-    label_values,
-    load_evaluation,
-    load_split,
-    make_preprocessing,
-    open_parts,
-)
+from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
 from know_hf.training.options import DataOptions, ModelSource
 
 logger = logging.getLogger(__name__)
@@ -159,8 +152,6 @@ def make_arguments(
 
     Raises:
         ValueError: If they are given both ways or do not say where the run goes, or a value is out of range.
-
-    Source: ours.
     """
     if args is None:
         if output_dir is None:
@@ -194,8 +185,6 @@ def check_output_dir(output_dir: str | Path, model) -> None:
     Raises:
         FileExistsError: If it is the model's own, a file, or holds something else.
         PermissionError: If it cannot be written to.
-
-    Source: ours.
     """
     target = Path(output_dir)
     if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():

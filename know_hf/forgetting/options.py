@@ -95,10 +95,11 @@ class ForgettingSettings:
             raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
         if not 0 < self.sampling_ratio < 1:
             raise ValueError(f"sampling_ratio is {self.sampling_ratio}; it must lie strictly between 0 and 1.")
+        values = vars(self)  # those of the training arguments that it is mixed into, too
         for name, known in options_of(ForgettingSettings).items():
-            known.check(getattr(self, name))
-        check_limits(vars(self), TRAINING_LIMITS)
-        epochs, steps = self.num_train_epochs, self.max_steps
+            known.check(values[name])
+        check_limits(values, TRAINING_LIMITS)
+        epochs, steps = values["num_train_epochs"], values["max_steps"]
         if not epochs > 0 or steps < -1 or steps == 0:
             raise ValueError(f"num_train_epochs is {epochs}, max_steps {steps}; a stage has to take steps.")
         if self.recipe != "forgetting" and self.self_check:
@@ -108,7 +109,7 @@ class ForgettingSettings:
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead: "
                 "enrich_pretrained(…, push_to_hub=True, hub_model_id=…) does, when all is done."
             )
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[misc]  # of the training arguments
         # A stage that stops early would look finished; ForgettingMixin saves by itself when the process is terminated.
         self.enable_jit_checkpoint = False
         # A continued stage is to stop where it would have: early stopping counts on from where it was.
@@ -116,7 +117,7 @@ class ForgettingSettings:
         # Trainer stores its arguments as a pickle beside every checkpoint; a token has no use here and no place there.
         self.hub_token = None
         if self.subset_seed is None:
-            self.subset_seed = self.seed
+            self.subset_seed = vars(self)["seed"]
 
 
 @documented

@@ -29,17 +29,13 @@ class Protocol(Options):
     )
     batch_size: int = option(128, help="Examples a step.", limits=(1, COUNT))
     examples: int | None = option(
-        None,
-        help="Training examples drawn for a seed; by default all that validation leaves.",
-        limits=(1, COUNT),
+        None, help="Training examples drawn for a seed; by default all that validation leaves.", limits=(1, COUNT)
     )
     validation_examples: int = option(
         1000, help="Examples held out from the training pool, to choose learning rates on.", limits=(0, COUNT)
     )
     evaluations: int = option(
-        5,
-        help="Points of the learning curve (on the validation examples), the end included.",
-        limits=(1, 1_000_000),
+        5, help="Points of the learning curve (on the validation examples), the end included.", limits=(1, 1_000_000)
     )
     new_head: bool = option(
         True,
@@ -54,8 +50,7 @@ class Protocol(Options):
         None, help="Random variations of training images; none by default.", flag=False
     )
     metric: str | None = option(
-        None,
-        help="Path of a metric module as the evaluate library loads it; the task's own score by default.",
+        None, help="Path of a metric module as the evaluate library loads it; the task's own score by default."
     )
     channels_last: bool = option(
         False, help="Keep images and kernels in that memory order, which some processors prefer.", flag=False

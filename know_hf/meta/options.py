@@ -56,8 +56,7 @@ class MetaTrainingOptions(HeldOut):
     """What a predictor is trained on."""
 
     data: Sequence[str] = option(
-        (),
-        help="Hub ids or folders of the data sets that the trials were run on; for the functional objective.",
+        (), help="Hub ids or folders of the data sets that the trials were run on; for the functional objective."
     )
     processes: int = option(1, help="Kinds to train side by side, each on one processor.", limits=_PROCESSES)
 
@@ -126,6 +125,5 @@ class PredictorOptions(Options):
     history_length: int = option(5, help="Number S of stages that the predictor reads, 2 to 6.", limits=(2, 1000))
     inputs: str = option("values", help="values (the paper's network) or differences (in units of their own size).")
     conditions: Sequence[str] = option(
-        (),
-        help="With differences, what else of a tensor: ratio, horizon, movement, fan_in, profile, agreement.",
+        (), help="With differences, what else of a tensor: ratio, horizon, movement, fan_in, profile, agreement."
     )

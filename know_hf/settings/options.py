@@ -73,6 +73,8 @@ def option(
 class _Help(str):
     """A help text that carries what else is known: ``HfArgumentParser`` hands all other metadata to argparse."""
 
+    about: dict[str, Any]
+
     def __new__(cls, text: str, about: dict[str, Any]) -> "_Help":
         made = super().__new__(cls, text)
         made.about = about

@@ -181,7 +181,8 @@ def make(kind: type, values: Any, where: str) -> Any:
 
 
 def _made(annotation: Any, name: str, value: Any, where: str) -> Any:
-    inner = next((part for part in (annotation, *get_args(annotation)) if is_dataclass(part)), None)
+    parts = (annotation, *get_args(annotation))
+    inner = next((part for part in parts if isinstance(part, type) and is_dataclass(part)), None)
     if inner is not None:
         if isinstance(value, (tuple, list)):
             return tuple(value)  # made already

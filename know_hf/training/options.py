@@ -27,9 +27,7 @@ class DataOptions(Options):
         None, help="Side of the images in pixels, instead of the model's own.", limits=(1, 1 << 16)
     )
     max_length: int | None = option(
-        None,
-        help="Longest text in tokens; of a language model the length of its examples.",
-        limits=(1, 1 << 30),
+        None, help="Longest text in tokens; of a language model the length of its examples.", limits=(1, 1 << 30)
     )
     drop_incomplete: bool = option(
         False, help="Leave out rows that lack a text, an image or a label, which are refused otherwise."
