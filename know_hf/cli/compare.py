@@ -5,7 +5,7 @@ from pathlib import Path
 
 from know_hf.cli.flags import say
 from know_hf.cli.options import ExperimentInputs
-from know_hf.cli.recipe import Call, check_given, taken
+from know_hf.cli.recipe import Call, taken
 from know_hf.cli.surroundings import quiet, save_recipe
 from know_hf.laboratory.options import ComparisonOptions, Protocol
 from know_hf.settings import options_of
@@ -68,8 +68,7 @@ def run_compare(call: Call) -> None:
 
 def run_experiment(call: Call) -> None:
     """Run a recipe: pre-training, forgetting, controls, every method, comparison."""
-    settings = call.settings()
-    check_given(settings, call.options)
+    settings = call.merged()
     from know_hf.laboratory.recipe import load_recipe
 
     recipe = load_recipe(settings["recipe"], settings.get("size"))

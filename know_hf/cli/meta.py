@@ -2,7 +2,7 @@
 
 import os
 
-from know_hf.cli.recipe import Call, check_given, taken
+from know_hf.cli.recipe import Call, taken
 from know_hf.cli.surroundings import quiet
 from know_hf.hub.options import DatasetHub
 from know_hf.meta.options import (
@@ -17,8 +17,7 @@ from know_hf.meta.options import (
 
 def run_collect(call: Call) -> None:
     """Collect trajectories of small networks, for meta-training."""
-    settings = call.settings()
-    check_given(settings, call.options)
+    settings = call.merged()
     hub = DatasetHub(**taken(settings, DatasetHub))
     quiet()
     from know_hf.meta.collection import collect
@@ -33,8 +32,7 @@ def run_collect(call: Call) -> None:
 
 def run_meta_train(call: Call) -> None:
     """Train a predictor on a meta-data set."""
-    given = call.settings()
-    check_given(given, call.options)
+    given = call.merged()
     quiet()
     from know_hf.known import KnownConfig
     from know_hf.meta.evaluation import error_table
@@ -53,8 +51,7 @@ def run_meta_train(call: Call) -> None:
 
 def run_meta_evaluate(call: Call) -> None:
     """Compare predictors with every method on unseen trials."""
-    given = call.settings()
-    check_given(given, call.options)
+    given = call.merged()
     quiet()
     from know_hf.enrichment.methods import load_predictor, load_predictor_stages
     from know_hf.known import KnownPredictor

@@ -36,11 +36,8 @@ class Call:
         given = _renamed(self.flags, self.options)
         return {name: from_flag(self.options[name], value) for name, value in given.items()}
 
-    def merged(self, lenient: Sequence[str] = ()) -> dict[str, Any]:
-        """Flags, and a recipe's settings where a flag says nothing.
-
-        Args:
-            lenient: Options that need not be given.
+    def merged(self) -> dict[str, Any]:
+        """Flags, and a recipe's settings where a flag says nothing; all that is required is there.
 
         Raises:
             ValueError: If a name is unknown, a required one missing, a value of another type or the file no mapping.
@@ -50,7 +47,7 @@ class Call:
         check_names(recipe, self.recipe_names, where)
         recipe = conform(recipe, self.options, where)
         settings = {**recipe, **settings}
-        check_given(settings, self.options, lenient)
+        check_given(settings, self.options)
         return settings
 
     @property
@@ -124,8 +121,8 @@ def _renamed(given: Mapping[str, Any], options: Mapping[str, Option]) -> dict[st
     return present
 
 
-def check_given(settings: Mapping[str, Any], options: Mapping[str, Option], lenient: Sequence[str] = ()) -> None:
+def check_given(settings: Mapping[str, Any], options: Mapping[str, Option]) -> None:
     """Raises ``ValueError`` if a required option is missing, naming its flag."""
     required = [name for name, known in options.items() if known.required and not known.positional]
-    if missing := [name for name in required if name not in settings and name not in lenient]:
+    if missing := [name for name in required if name not in settings]:
         raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in missing)}.")
