@@ -77,10 +77,10 @@ def from_flag(known: Option, value: Any) -> Any:
         ValueError: If a pair is none.
     """
     if known.many == "mapping":
-        found = pairs(value, known.name, known.metavar or "NAME=VALUE")
+        texts = pairs(value, known.name, known.metavar or "NAME=VALUE")
         if known.form is str:
-            return found
-        return {key: number(parse_yaml(text, f"{known.name}: {key[:80]}")) for key, text in found.items()}
+            return texts
+        return {key: number(parse_yaml(text, f"{known.name}: {key[:80]}")) for key, text in texts.items()}
     return value[0] if known.many == "either" and len(value) == 1 else value
 
 

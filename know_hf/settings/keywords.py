@@ -70,11 +70,11 @@ def takes(
                     meant = suggestion(wrong[0], [*options, *named, *(further or ())]) or "."
                     raise TypeError(f"{function.__name__}() takes no {wrong[0]!r}{meant}")
             for parameter, kind in kinds.items():
-                given = {name: keywords.pop(name) for name in options_of(kind) if name in keywords}
-                if parameter in keywords and given:
-                    raise TypeError(f"{function.__name__}(): give either {parameter} or {', '.join(given)}.")
+                named_options = {name: keywords.pop(name) for name in options_of(kind) if name in keywords}
+                if parameter in keywords and named_options:
+                    raise TypeError(f"{function.__name__}(): give either {parameter} or {', '.join(named_options)}.")
                 if parameter not in keywords:
-                    keywords[parameter] = kind(**given)
+                    keywords[parameter] = kind(**named_options)
             return function(*args, **keywords)
 
         wrapper.__signature__ = signature  # type: ignore[attr-defined]

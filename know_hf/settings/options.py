@@ -170,23 +170,23 @@ class Options:
 
 def options_of(*kinds: type) -> dict[str, Option]:
     """The options of dataclasses by name, in order; fields that are no options are left out."""
-    found = {}
+    options = {}
     for kind in kinds:
         # HfArgumentParser changes the types that fields have; the annotations stay.
         annotations = {n: a for base in reversed(kind.__mro__) for n, a in getattr(base, "__annotations__", {}).items()}
         for one in fields(kind):
             if isinstance(one.metadata.get("help"), _Help):
-                found[one.name] = _option(one, annotations[one.name])
-    return found
+                options[one.name] = _option(one, annotations[one.name])
+    return options
 
 
-def _option(found: Field, annotation: Any) -> Option:
-    about = dict(found.metadata["help"].about)
+def _option(stated: Field, annotation: Any) -> Option:
+    about = dict(stated.metadata["help"].about)
     kind, flag = about.pop("kind"), about.pop("flag")
     form, many = form_of(annotation if kind is None else kind)
-    default = found.default if found.default_factory is MISSING else found.default_factory()
-    name = flag if isinstance(flag, str) else found.name if flag else None
-    return Option(found.name, annotation, form, many, default, str(found.metadata["help"]), flag=name, **about)
+    default = stated.default if stated.default_factory is MISSING else stated.default_factory()
+    name = flag if isinstance(flag, str) else stated.name if flag else None
+    return Option(stated.name, annotation, form, many, default, str(stated.metadata["help"]), flag=name, **about)
 
 
 def form_of(annotation: Any) -> tuple[type, str]:

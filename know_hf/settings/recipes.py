@@ -70,21 +70,21 @@ def modern(given: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dic
     Raises:
         TypeError: If one is given under both names.
     """
-    found, notes = dict(given), []
+    present, notes = dict(given), []
     for name, known in options.items():
-        if known.former is None or known.former not in found:
+        if known.former is None or known.former not in present:
             continue
-        if name in found:
+        if name in present:
             raise TypeError(f"{known.former} is the former name of {name}; give only {name}.")
-        value = found.pop(known.former)
+        value = present.pop(known.former)
         if value is None:
             continue
-        found[name] = value
+        present[name] = value
         pushes = known.former == "push"  # it named the repository and meant the upload
         notes.append(f"{known.former} is now called {'push_to_hub, with ' if pushes else ''}{name}.")
         if pushes:
-            found["push_to_hub"] = True
-    return found, notes
+            present["push_to_hub"] = True
+    return present, notes
 
 
 def conform(recipe: Mapping[str, Any], options: Mapping[str, Option], where: object) -> dict[str, Any]:
