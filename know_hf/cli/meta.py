@@ -18,7 +18,7 @@ from know_hf.meta.options import (
 def run_collect(call: Call) -> None:
     """Collect trajectories of small networks, for meta-training."""
     settings = call.merged()
-    hub = DatasetHub(**taken(settings, DatasetHub))
+    repository = DatasetHub(**taken(settings, DatasetHub)).repository  # refused before hours of collecting
     quiet()
     from know_hf.meta.collection import collect
 
@@ -26,8 +26,8 @@ def run_collect(call: Call) -> None:
     if int(os.environ.get("RANK", 0)) == 0:
         diverged = len(found.notes) - len(found.trials)
         print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {found.nbytes / 1e6:,.1f} MB")
-        if hub.repository:
-            print(found.push_to_hub(hub.repository))
+        if repository:
+            print(found.push_to_hub(repository))
 
 
 def run_meta_train(call: Call) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from know_hf.cli.flags import Parser, check_flags, from_flag, say, with_truths
 from know_hf.cli.options import PROGRAM
-from know_hf.forgetting.options import training_options
+from know_hf.forgetting.options import training_fields, training_options
 from know_hf.settings import Option, check_names, conform, modern, options_of, read_recipe
 
 
@@ -74,7 +74,7 @@ def resolve_recipe(call: Call) -> tuple[dict[str, Any], dict[str, Any]]:
     own = call.settings()
     recipe, where = _recipe(own, call.options)
     early = training_options()  # by reading; what Trainer itself says follows below
-    kinds = {name: known.type_name.replace(" | None", "") for name, known in (early or {}).items()}
+    kinds = training_fields() or {}
     if early is not None:
         check_flags(call.rest, call.recipe_names, kinds)
         check_names(recipe, [*call.recipe_names, *early], where)

@@ -55,11 +55,13 @@ class DatasetHub(Options):
     push_to_hub: bool = option(False, help="Upload the set to hub_dataset_id when all is done.")
     hub_dataset_id: str | None = option(None, help="Hub id of the data set repository to upload to.", former="push")
 
-    def __post_init__(self) -> None:
-        if self.push_to_hub and not self.hub_dataset_id:
-            raise ValueError("push_to_hub needs a repository: name it by hub_dataset_id (USER/NAME).")
-
     @property
     def repository(self) -> str | None:
-        """Where to upload to, or None."""
+        """Where to upload to, or None.
+
+        Raises:
+            ValueError: If there is to be an upload and no repository is named.
+        """
+        if self.push_to_hub and not self.hub_dataset_id:
+            raise ValueError("push_to_hub needs a repository: name it by hub_dataset_id (USER/NAME).")
         return self.hub_dataset_id if self.push_to_hub else None
