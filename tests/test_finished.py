@@ -98,7 +98,7 @@ def test_predicting_elsewhere_leaves_the_run_as_it_is(tmp_path, run):
     run_cli("predict", run, "--output-dir", tmp_path / "elsewhere", "--steps", "1", "--method", "shrink")
     assert listing(run) == before
     assert (tmp_path / "elsewhere" / "report" / "retrodiction.md").is_file()
-    assert enrich(run, tmp_path / "elsewhere", retrodictor="shrink", steps=1).output_dir == tmp_path / "elsewhere"
+    assert enrich(run, tmp_path / "elsewhere", method="shrink", steps=1).output_dir == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize(

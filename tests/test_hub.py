@@ -213,7 +213,7 @@ def test_from_hub_to_hub(hub, image_model_folder, image_data_folder, images, tmp
     KnownPredictor.default().push_to_hub("tester/known")
     result = enrich_pretrained(
         "tester/base", images.select(range(64)), tmp_path / "run", steps=2, train_stage_zero=False,
-        predictor="tester/known", push_to_hub="tester/base-know", **QUICK,
+        predictor="tester/known", push_to_hub=True, hub_model_id="tester/base-know", **QUICK,
     )  # fmt: skip
     assert same_weights("tester/base-know", result.checkpoints["x4"], revision="x4")
     card = ModelCard(hub.model("tester/base-know").files("x2")["README.md"].decode())

@@ -11,13 +11,12 @@ import torch
 from transformers import PreTrainedConfig
 
 from know_hf.known import KnownConfig, KnownPredictor
-from know_hf.limits import check_limits
 from know_hf.remote import bounded, public
-from know_hf.retrodiction import ALL, METHODS, check_method, get_method
+from know_hf.retrodiction import ALL, METHODS, get_method
 from know_hf.retrodiction.learned import NinoMLP
 from know_hf.store import inside
 from know_hf.text import without_secrets
-from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
+from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import portable_name
 from know_hf.trajectory.trajectory import growth
 
@@ -82,49 +81,6 @@ def method_parameters(
             own.update(predictor_parameters(load_predictor(given, stages), sampling_ratio))
         sources[name] = "bundled" if given is None else portable_name(str(getattr(given, "name_or_path", given)))
     return sorted_out, sources
-
-
-def check_prediction(
-    retrodictor: str | Sequence[str] = "known",
-    *,
-    stages: int,
-    sampling_ratio: float,
-    steps: int = 3,
-    parameters: Mapping[str, Any] | None = None,
-    iterate: bool = False,
-    predictor=None,
-    norms: str = "copy",
-    embeddings: str = "copy",
-    kinds: Mapping[str, str] | None = None,
-    predicted: Sequence[str] = ("fc",),
-) -> None:
-    """Raises what a prediction would raise, as far as that can be known without a model or a trajectory.
-
-    Args:
-        retrodictor: As for [`enrich`], like what follows but for the next two.
-        stages: Number S of stages that will be read.
-        sampling_ratio: Ratio r of their data.
-        steps: As for [`enrich`].
-        parameters: As for [`enrich`].
-        iterate: As for [`enrich`].
-        predictor: As for [`enrich`].
-        norms: As for [`enrich`].
-        embeddings: As for [`enrich`].
-        kinds: As for [`enrich`].
-        predicted: Kinds that will be predicted.
-
-    Raises:
-        OSError: If a predictor cannot be loaded.
-        ValueError: If a name is unknown, or method, parameters, predictor, stages and steps do not fit each other.
-    """
-    check_limits({"steps": steps})
-    names = method_names(retrodictor)
-    _step_names(sampling_ratio, steps)
-    resolve_kinds({}, norms=norms, embeddings=embeddings)
-    for value in (kinds or {}).values():
-        resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
-    for name, own in method_parameters(names, parameters, predictor, stages, sampling_ratio)[0].items():
-        check_method(name, stages, list(predicted), steps, own, iterate)
 
 
 def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -> KnownPredictor:
@@ -201,10 +157,15 @@ def predictor_parameters(predictor: KnownPredictor, sampling_ratio: float) -> di
 
 def step_names(trajectory: Trajectory, steps: int) -> list[str]:
     """Folder names by nominal growth of the data: x2, x4, x8 at r = 0.5; x3, x9, x28 at r = 0.33."""
-    return _step_names(trajectory.record.sampling_ratio, steps)
+    return names_of_steps(trajectory.record.sampling_ratio, steps)
 
 
-def _step_names(sampling_ratio: float | None, steps: int) -> list[str]:
+def names_of_steps(sampling_ratio: float | None, steps: int) -> list[str]:
+    """The same by the sampling ratio r.
+
+    Raises:
+        ValueError: If r is so close to 1 that steps would have the same name.
+    """
     scales = [growth(sampling_ratio, step) for step in range(1, steps + 1)]
     for digits in range(1, 8):
         names = [f"x{scale:.0f}" if scale >= 3 and digits == 1 else f"x{scale:.{digits}f}" for scale in scales]

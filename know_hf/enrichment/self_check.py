@@ -6,15 +6,24 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from know_hf.enrichment.options import Placement, Prediction
+from know_hf.enrichment.resolved import ResolvedPrediction
 from know_hf.enrichment.stream import BLOCK, Enrichment, Finish
+from know_hf.settings import takes
 from know_hf.store import inside
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 
 FOLDER = "self-check"
 
 
+@takes(prediction=Prediction, placement=Placement)
 def check_retrodiction(
-    trajectory: Trajectory, finish: Finish | None = None, notes: Mapping[str, Any] | None = None, **options
+    trajectory: Trajectory,
+    finish: Finish | None = None,
+    notes: Mapping[str, Any] | None = None,
+    *,
+    prediction: Prediction | ResolvedPrediction,
+    placement: Placement,
 ) -> dict[str, Any]:
     """Retrodicts Θ^0 from Θ^1 … Θ^S and compares it with the true one.
 
@@ -22,7 +31,6 @@ def check_retrodiction(
         trajectory: A trajectory with the extra stage S (``self_check=True`` in its settings).
         finish: As for [`Enrichment.write`]: completes the folder of Θ̂^0 and scores it.
         notes: As for [`Enrichment.write`].
-        **options: The method and its options, as for [`enrich`]; of several methods the first is checked.
 
     Returns:
         ``method``: which was checked; ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors
@@ -39,7 +47,7 @@ def check_retrodiction(
         raise TrajectoryError(
             f"{trajectory.root} has no stage {len(trajectory)}: run the forgetting with self_check=True first."
         )
-    run = Enrichment(window, **options)
+    run = Enrichment(window, prediction, placement)
     folder = inside(trajectory.root, FOLDER)
     predicted = folder / run.names[0]
     run.write({run.names[0]: [predicted]}, finish, notes)
@@ -49,11 +57,7 @@ def check_retrodiction(
     scored = run.result(folder, {"retrodicted": predicted}).metrics.get("retrodicted", {})
     stages = trajectory.record.stages
     scores = {
-        metric: {
-            "retrodicted": value,
-            "stage_0": stages[0].metrics[metric],
-            "stage_1": stages[1].metrics[metric],
-        }
+        metric: {"retrodicted": value, "stage_0": stages[0].metrics[metric], "stage_1": stages[1].metrics[metric]}
         for metric, value in scored.items()
         if metric in stages[0].metrics and metric in stages[1].metrics
     }

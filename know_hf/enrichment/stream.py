@@ -1,7 +1,7 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +14,21 @@ from torch import Tensor
 
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
-from know_hf.enrichment.methods import enriched_folder, method_names, method_parameters, step_names
+from know_hf.enrichment.methods import enriched_folder, method_names, step_names
+from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import Range, share_of
+from know_hf.enrichment.resolved import ResolvedPrediction, resolve
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
-from know_hf.limits import check_limits
 from know_hf.progress import progress_bar
-from know_hf.retrodiction import METHODS, check_method, retrodict
+from know_hf.retrodiction import METHODS, retrodict
+from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import versions
@@ -42,20 +44,13 @@ BASELINE = "stage-0 (BatchNorm re-estimated)"
 Finish = Callable[[Path], Mapping[str, float]]
 
 
+@takes(prediction=Prediction, placement=Placement)
 def enrich(
     trajectory: Trajectory | str | Path,
     output_dir: str | Path | None = None,
     *,
-    retrodictor: str | Sequence[str] = "known",
-    parameters: Mapping[str, Any] | None = None,
-    iterate: bool = False,
-    predictor: KnownPredictor | str | Path | None = None,
-    steps: int = 3,
-    norms: str = "copy",
-    embeddings: str = "copy",
-    kinds: Mapping[str, str] | None = None,
-    device: str | torch.device | None = None,
-    verify: bool = False,
+    prediction: Prediction,
+    placement: Placement,
 ) -> EnrichmentResult:
     """Predicts enriched checkpoints from an existing trajectory.
 
@@ -67,18 +62,6 @@ def enrich(
         trajectory: A [`Trajectory`] or the folder of a run.
         output_dir: Folder for ``x2``, ``x4`` …; by default ``enriched`` in the run's folder (``enriched-<method>`` for
             other methods than ``known``). With several methods each gets a folder of its name in it.
-        retrodictor: Name of the method, several of them, or ``"all"``, predicted in one pass over the inputs.
-        parameters: The method's own parameters; with several methods as ``{"tsv.frac": 0.2}``.
-        iterate: Take single steps and slide the window, whatever the method's own way to further steps.
-        predictor: For learned methods: a [`KnownPredictor`], its folder or Hub id; the bundled one by default.
-        steps: Number of steps; step s stands for r^(-s) times the data and names the folder.
-        norms: ``"copy"``, or ``"bias"`` to predict normalisation parameters.
-        embeddings: ``"copy"``, or ``"fc"`` to predict embedding tables.
-        kinds: Name patterns → kind or ``"copy"``, over everything else but what did not move: a tensor that is equal in
-            all stages is copied, as there is nothing to predict it from.
-        device: Where to predict; by default the process's accelerator, else the CPU.
-        verify: Hash the weights of results that are already there, too; else their sizes and headers are looked at.
-            What is damaged is named, and made again.
 
     Returns:
         An [`EnrichmentResult`]; every folder loads with plain ``from_pretrained``. With several methods its
@@ -98,20 +81,9 @@ def enrich(
     """
     if not isinstance(trajectory, Trajectory):
         trajectory = Trajectory.load(trajectory)
-    run = Enrichment(
-        trajectory,
-        retrodictor=retrodictor,
-        parameters=parameters,
-        iterate=iterate,
-        predictor=predictor,
-        norms=norms,
-        embeddings=embeddings,
-        kinds=kinds,
-        device=device,
-        verify=verify,
-    )
+    run = Enrichment(trajectory, prediction, placement)
     root = trajectory.root if output_dir is None else Path(output_dir)
-    return run.result(root, run.write_steps(run.folders(output_dir), steps))
+    return run.result(root, run.write_steps(run.folders(output_dir), prediction.steps))
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -128,43 +100,36 @@ class Enrichment:
     def __init__(
         self,
         trajectory: Trajectory,
-        *,
-        retrodictor: str | Sequence[str] = "known",
-        parameters: Mapping[str, Any] | None = None,
-        iterate: bool = False,
-        predictor: KnownPredictor | str | Path | None = None,
-        norms: str = "copy",
-        embeddings: str = "copy",
-        kinds: Mapping[str, str] | None = None,
-        device: str | torch.device | None = None,
-        verify: bool = False,
+        prediction: Prediction | ResolvedPrediction | None = None,
+        placement: Placement | None = None,
     ):
         # Without an accelerator a launched process joins its group only when told so.
         self.state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
-        self.trajectory, self.names, self.iterate = trajectory, method_names(retrodictor), iterate
-        #: Whether results that are there are hashed.
-        self.verify = verify
+        prediction, placement = prediction or Prediction(), placement or Placement()
+        self.trajectory, self.placement = trajectory, placement
+        if isinstance(prediction, Prediction):
+            method_names(prediction.method)  # an unknown one is said before anything is read
         #: Result of the run's self-check, for the cards.
         self.self_check: dict[str, Any] | None = None
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
         self.baseline: dict[str, float] | None = None
         trajectory.validate()
         self.companions = companions(trajectory.checkpoints[0])
-        options = {"norms": norms, "embeddings": embeddings, "kinds": kinds}
-        self.predicted, self.copied = select(trajectory, self.state, **options)
-        self.device = _usable(device) if device is not None else self.state.device
-        self.parameters, self.predictors = method_parameters(
-            self.names, parameters, predictor, len(trajectory), trajectory.record.sampling_ratio
-        )
+        asked = prediction if isinstance(prediction, Prediction) else prediction.options
+        self.predicted, self.copied = select(trajectory, self.state, **asked.selection)
+        self.device = self.state.device if placement.device is None else _usable(placement.device)
+        if isinstance(prediction, Prediction):
+            prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
+        #: The methods with their parameters and learned weights.
+        self.prediction = prediction
+        self.names, self.parameters, self.iterate = prediction.names, prediction.parameters, asked.iterate
         for name in self.names:
             if "predictor" in self.parameters[name]:
                 self.parameters[name]["predictor"].to(self.device)
 
     def check(self, steps: int) -> None:
         """Raises if a method cannot do that many steps with its parameters, before anything is read or written."""
-        for name in self.names:
-            kinds = sorted(set(self.predicted.values()))
-            check_method(name, len(self.trajectory), kinds, steps, self.parameters[name], self.iterate)
+        self.prediction.check(sorted(set(self.predicted.values())), steps)
 
     def folders(self, output_dir: str | Path | None) -> dict[str, Path]:
         """Method → folder for its steps."""
@@ -189,10 +154,10 @@ class Enrichment:
         if self._modules:
             root = self.trajectory.checkpoints[0].folder
             provenance["modules"] = {p.relative_to(root).as_posix(): self._hashes[str(p)] for p in self._modules}
-        if name in self.predictors:
+        if name in self.prediction.sources:
             weights = hash_weights(self.parameters[name]["predictor"])
-            provenance["predictor"] = {"source": self.predictors[name], "sha256": weights}
-            if revision := hub_revision(self.predictors[name]):
+            provenance["predictor"] = {"source": self.prediction.sources[name], "sha256": weights}
+            if revision := hub_revision(self.prediction.sources[name]):
                 provenance["predictor"]["revision"] = revision
         return provenance
 
@@ -226,7 +191,7 @@ class Enrichment:
         notes: Mapping[str, Any] | None = None,
     ) -> dict[str, Path]:
         """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
-        check_limits({"steps": steps})
+        check_range("steps", steps, STEPS)
         names = step_names(self.trajectory, steps)
         targets = {method: [folder / name for name in names] for method, folder in folders.items()}
         self.write(targets, finish, notes)
@@ -259,7 +224,7 @@ class Enrichment:
         for name, paths in targets.items():
             for step, path in enumerate(paths, start=1):
                 provenance[name, step] = {**self.provenance(name, step), **(notes or {})}
-                if not holds(path, provenance[name, step], source, self.companions.files, self.verify):
+                if not holds(path, provenance[name, step], source, self.companions.files, self.placement.verify):
                     todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
         if not todo:

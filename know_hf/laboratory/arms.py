@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from know_hf.enrichment.methods import method_names, step_names
+from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.retrodiction import METHODS
 from know_hf.store import inside
@@ -32,7 +33,7 @@ class PredictedArms:
 
     def __init__(self, trajectory: str | Path, methods: str | Sequence[str], steps: int):
         names = [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
-        self.run = Enrichment(Trajectory.load(trajectory), retrodictor=["naive", *names])
+        self.run = Enrichment(Trajectory.load(trajectory), Prediction(method=["naive", *names]))
         self.run.check(steps)
         self.names = step_names(self.run.trajectory, steps)
 

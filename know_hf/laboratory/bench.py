@@ -159,7 +159,7 @@ class Bench:
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
         folder = inside(self.folder, Path("arms") / file_name(arm))
         begun, timing = time.perf_counter(), folder / "seconds.json"
-        made = enrich(self.trajectory, folder, retrodictor=method, steps=steps, **options).checkpoints
+        made = enrich(self.trajectory, folder, method=method, steps=steps, **options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
         self.seconds[arm] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
@@ -168,7 +168,7 @@ class Bench:
         if window is not None and "parameters" not in options:
             folder = inside(self.folder, Path("retrodicted") / folder.name)
             self.retrodicted[arm] = next(
-                iter(enrich(window, folder, retrodictor=method, steps=1, **options).checkpoints.values())
+                iter(enrich(window, folder, method=method, steps=1, **options).checkpoints.values())
             )
 
     def _compare(self) -> None:

@@ -14,13 +14,13 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import Tensor
 
-from know_hf.limits import check_limits
 from know_hf.reading import check_form
 from know_hf.retrodiction.controls import mean, naive, shrink
 from know_hf.retrodiction.curve_fits import exp_fit, linear_fit, log_fit
 from know_hf.retrodiction.known import known
 from know_hf.retrodiction.learned import nino, wnn
 from know_hf.retrodiction.task_vectors import consensus_ta, magmax, task_vector, tsv
+from know_hf.settings import STEPS, check_range
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def retrodict(
         torch.Size([3, 10, 3])
     """
     function = get_method(method).function
-    check_limits({"steps": steps})
+    check_range("steps", steps, STEPS)
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])
     if not iterate:
