@@ -57,12 +57,13 @@ def measure(folder: Path, method: str, steps: int) -> None:
     import torch
 
     from know_hf import Trajectory
+    from know_hf.enrichment.resolved import resolve
     from know_hf.enrichment.stream import Enrichment
 
     torch.set_num_threads(2)
     trajectory = Trajectory.load(folder)
-    run = Enrichment(trajectory, retrodictor=method)
-    run.provenance(method, 1)  # hashes the inputs, once for all methods alike
+    run = Enrichment(trajectory, resolve(len(trajectory), trajectory.record.sampling_ratio, method=method))
+    run.provenance(run.prediction.methods[0], 1)  # hashes the inputs, once for all methods alike
     idle = peak_mb(reset=True)
     start = time.perf_counter()
     run.write_steps({method: folder / f"out-{method}"}, steps)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from know_hf.enrichment.methods import check_prediction, method_names
+from know_hf.enrichment.resolved import ResolvedPrediction, resolve
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
@@ -148,17 +148,18 @@ def enrich_pretrained(
         PosixPath('runs/mine/enriched/x2')
     """
     args = make_arguments(output_dir, args, **training_arguments)
-    options = {
-        "retrodictor": retrodictor,
-        "parameters": parameters,
-        "iterate": iterate,
-        "predictor": predictor,
-        "norms": norms,
-        "embeddings": embeddings,
-        "kinds": kinds,
-    }
     # Everything that may not fit is looked at before the first training step, what needs no model before all else.
-    check_enrichment(args, steps=steps, **options)
+    prediction = resolve_for(
+        args,
+        steps,
+        method=retrodictor,
+        parameters=parameters,
+        iterate=iterate,
+        predictor=predictor,
+        norms=norms,
+        embeddings=embeddings,
+        kinds=kinds,
+    )
     trainer = make_trainer(
         model,
         train_dataset,
@@ -179,45 +180,52 @@ def enrich_pretrained(
         callbacks=callbacks,
         trainer_class=trainer_class,
     )
-    names = method_names(retrodictor)
-    predicted, _ = resolve_kinds(kinds_of(trainer.model), norms=norms, embeddings=embeddings, kinds=kinds)
+    predicted, _ = resolve_kinds(kinds_of(trainer.model), **prediction.selection)
     if not predicted:
         raise ValueError(
             "There would be nothing to predict: no parameter that is trained has kind conv, fc or bias (a weight or "
             "bias of a convolution or linear layer). Train some of them, use an adapter that stores such (LoRA), or "
             "name others with norms=, embeddings= or kinds=."
         )
-    check_enrichment(args, steps=steps, predicted=sorted(set(predicted.values())), **options)
+    prediction.check(steps, sorted(set(predicted.values())))
     if push_to_hub and trainer.is_world_process_zero():
         ensure_repository(push_to_hub)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
         trainer.train()
-        result = enrich_trained(trainer, steps=steps, update_batch_norm=update_batch_norm, **options)
+        result = enrich_trained(trainer, prediction, steps=steps, update_batch_norm=update_batch_norm)
+        names = prediction.names
         if push_to_hub and (url := result.push_to_hub(push_to_hub, method=names[0] if len(names) > 1 else None)):
             logger.info("Pushed to %s.", url)
         return result
 
 
-def check_enrichment(args: ForgettingArguments, **prediction) -> None:
-    """Raises what can be known of an enrichment by its settings alone.
+def resolve_for(args: ForgettingArguments, steps: int, **options: Any) -> ResolvedPrediction:
+    """Resolves the prediction from a run that is still to be trained, and raises what its settings alone can tell.
 
     Args:
         args: Settings of the forgetting.
-        **prediction: As for [`check_prediction`](know_hf.enrichment.methods), without stages and ratio.
+        steps: Number of prediction steps.
+        **options: As for [`resolve`](know_hf.enrichment.resolved).
 
     Raises:
         OSError: If a predictor cannot be loaded.
         ValueError: If the settings do not fit each other, or are those of a control.
-
-    Source: ours.
     """
     if args.recipe != "forgetting":
         raise ValueError(f"recipe={args.recipe!r} gives nothing to predict from; use forget_pretrained for it.")
-    check_prediction(stages=args.num_stages, sampling_ratio=args.sampling_ratio, **prediction)
+    prediction = resolve(args.num_stages, args.sampling_ratio, **options)
+    prediction.check(steps)
+    return prediction
 
 
 def enrich_trained(
-    trainer, *, steps: int = 3, update_batch_norm: bool = True, self_check: bool | None = None, **options
+    trainer,
+    prediction: ResolvedPrediction | None = None,
+    *,
+    steps: int = 3,
+    update_batch_norm: bool = True,
+    self_check: bool | None = None,
+    **options,
 ) -> EnrichmentResult:
     """Predicts from the finished trajectory of a ForgettingTrainer and finishes with its data.
 
@@ -225,10 +233,11 @@ def enrich_trained(
 
     Args:
         trainer: A Trainer with ``ForgettingMixin`` whose ``train()`` has returned. Its model ends with Θ^0.
+        prediction: What is predicted and by which methods; by default resolved from the options.
         steps: Number of prediction steps.
         update_batch_norm: Whether to re-estimate BatchNorm statistics of every predicted checkpoint.
         self_check: Whether to run the self-check; by default if the run made its extra stage.
-        **options: The method and its options, as for [`enrich`].
+        **options: The method and its options, as for [`resolve`](know_hf.enrichment.resolved).
 
     Returns:
         An [`EnrichmentResult`].
@@ -244,15 +253,20 @@ def enrich_trained(
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
     trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
-    options = {"device": trainer.args.device, **options}
+    if prediction is None:
+        if "retrodictor" in options:
+            options["method"] = options.pop("retrodictor")
+        prediction = resolve(len(trajectory), trajectory.record.sampling_ratio, **options)
     # An adapter's file holds no statistics of the base model.
     renew = update_batch_norm and has_batch_norm(trainer.model) and not is_adapted(trainer.model)
     # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
     checked = None
     if trainer.args.self_check if self_check is None else self_check:
         subset = stage_subsets(trainer.train_dataset, trainer.args)[1]
-        checked = check_retrodiction(trajectory, *_finishing(trainer, subset, renew), **options)
-    run = Enrichment(trajectory, **options)
+        checked = check_retrodiction(
+            trajectory, prediction, *_finishing(trainer, subset, renew), device=trainer.args.device
+        )
+    run = Enrichment(trajectory, prediction, device=trainer.args.device)
     run.self_check = checked
     if renew and trainer.eval_dataset is not None:
         # New statistics alone can change a score a lot: without this row the method would get the credit.

@@ -132,9 +132,11 @@ def test_nothing_is_written_through_a_link_in_a_run(precious, run, name):
         elif name == "enriched":
             enrich(run)
         else:
+            from know_hf.enrichment.resolved import resolve
             from know_hf.enrichment.self_check import check_retrodiction
 
-            check_retrodiction(Trajectory.load(run))
+            trajectory = Trajectory.load(run)
+            check_retrodiction(trajectory, resolve(len(trajectory), trajectory.record.sampling_ratio))
 
 
 def test_data_saved_to_disk_stay_as_they_are(tmp_path, text_model_folder, sentences):

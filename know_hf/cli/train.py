@@ -50,9 +50,10 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     if "method" in job:
         job["retrodictor"] = job.pop("method")
     if options.command == "enrich":
-        from know_hf.pretrained import check_enrichment
+        from know_hf.pretrained import resolve_for
 
-        check_enrichment(args, **{name: job[name] for name in (*PREDICTION, "retrodictor") if name in job})
+        told = {name: job[name] for name in PREDICTION if name in job} | {"method": job.get("retrodictor", "known")}
+        resolve_for(args, told.pop("steps", 3), **told)
     if "task" in job:
         get_task(job["task"])
     how = ("from_scratch", "revision", "trust_remote_code")

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 
+from know_hf.enrichment.resolved import ResolvedPrediction
 from know_hf.enrichment.stream import BLOCK, Enrichment, Finish
 from know_hf.store import inside
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
@@ -14,15 +16,20 @@ FOLDER = "self-check"
 
 
 def check_retrodiction(
-    trajectory: Trajectory, finish: Finish | None = None, notes: Mapping[str, Any] | None = None, **options
+    trajectory: Trajectory,
+    prediction: ResolvedPrediction,
+    finish: Finish | None = None,
+    notes: Mapping[str, Any] | None = None,
+    device: str | torch.device | None = None,
 ) -> dict[str, Any]:
     """Retrodicts Θ^0 from Θ^1 … Θ^S and compares it with the true one.
 
     Args:
         trajectory: A trajectory with the extra stage S (``self_check=True`` in its settings).
+        prediction: As for [`Enrichment`]; of several methods the first is checked.
         finish: As for [`Enrichment.write`]: completes the folder of Θ̂^0 and scores it.
         notes: As for [`Enrichment.write`].
-        **options: The method and its options, as for [`enrich`]; of several methods the first is checked.
+        device: As for [`enrich`].
 
     Returns:
         ``method``: which was checked; ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors
@@ -39,10 +46,10 @@ def check_retrodiction(
         raise TrajectoryError(
             f"{trajectory.root} has no stage {len(trajectory)}: run the forgetting with self_check=True first."
         )
-    run = Enrichment(window, **options)
+    run, first = Enrichment(window, prediction, device=device), prediction.names[0]
     folder = inside(trajectory.root, FOLDER)
-    predicted = folder / run.names[0]
-    run.write({run.names[0]: [predicted]}, finish, notes)
+    predicted = folder / first
+    run.write({first: [predicted]}, finish, notes)
     ratios = [retrodiction_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
     if run.state.num_processes > 1:
         broadcast_object_list(ratios)
@@ -57,7 +64,7 @@ def check_retrodiction(
         for metric, value in scored.items()
         if metric in stages[0].metrics and metric in stages[1].metrics
     }
-    return {"method": run.names[0], "ratios": ratios[0], "scores": scores}
+    return {"method": first, "ratios": ratios[0], "scores": scores}
 
 
 def retrodiction_ratios(trajectory: Trajectory, predicted: Path, tensors: Iterable[str]) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from know_hf.enrichment.methods import method_names, step_names
+from know_hf.enrichment.folders import step_names
+from know_hf.enrichment.resolved import method_names, resolve
 from know_hf.enrichment.stream import Enrichment
 from know_hf.retrodiction import METHODS
 from know_hf.store import inside
@@ -32,9 +33,11 @@ class PredictedArms:
 
     def __init__(self, trajectory: str | Path, methods: str | Sequence[str], steps: int):
         names = [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
-        self.run = Enrichment(Trajectory.load(trajectory), retrodictor=["naive", *names])
+        opened = Trajectory.load(trajectory)
+        ratio = opened.record.sampling_ratio
+        self.run = Enrichment(opened, resolve(len(opened), ratio, method=["naive", *names]))
         self.run.check(steps)
-        self.names = step_names(self.run.trajectory, steps)
+        self.names = step_names(ratio, steps)
 
     def write(self, folder: str | Path) -> dict[str, Path]:
         """Predicts into a folder, in one pass over the trajectory; returns name → start, ``naive`` first.
@@ -43,7 +46,7 @@ class PredictedArms:
             ValueError: If a folder in it that is written to is a link.
         """
         targets, arms = {}, {}
-        for method in self.run.names:
+        for method in self.run.prediction.names:
             names = self.names[:1] if METHODS[method].same_every_step else self.names
             targets[method] = [inside(folder, Path(method) / name) for name in names]
             arms |= {"naive" if method == "naive" else f"{method}/{p.name}": p for p in targets[method]}

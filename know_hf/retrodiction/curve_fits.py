@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from know_hf.retrodiction.registry import method
+
 
 def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float, shift: float = 0.0) -> list[float]:
     """Weights c with ``Σ c_i·θ^i`` = the fitted line's value at step ``step``; they sum to 1.
@@ -38,6 +40,7 @@ def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float
     return [1 / stages + (query - centre) * (a - centre) / spread for a in x]
 
 
+@method
 def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     """Extends each weight's least-squares line.
 
@@ -65,6 +68,7 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     return _combine(stages, [ols_coefficients(len(stages), s) for s in range(1, steps + 1)])
 
 
+@method
 def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) -> Tensor:
     """Extends each weight's least-squares curve ``a + b·ln(x)``, which flattens as the steps go on.
 
@@ -91,6 +95,7 @@ def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) ->
     return _combine(stages, [ols_coefficients(len(stages), s, math.log, shift) for s in range(1, steps + 1)])
 
 
+@method
 def exp_fit(
     stages: Tensor,
     kind: str,

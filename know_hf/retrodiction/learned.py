@@ -11,9 +11,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from know_hf.known import KnownPredictor
+from know_hf.retrodiction.predictors import load_predictor
+from know_hf.retrodiction.registry import PredictorFamily, method
 from know_hf.trajectory import to_history
 
+WNN = PredictorFamily("WNN", load_predictor)
 
+
+@method(predictor=WNN)
 def wnn(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor) -> Tensor:
     """Weight Nowcasting Network: KNOWN's network on each weight's history, shifted and scaled to its range.
 
@@ -106,6 +111,11 @@ class NinoMLP(nn.Module):
         return nn.functional.linear(hidden, last.weight[:steps], last.bias[:steps])
 
 
+def _load_nino(given: NinoMLP | str | Path, stages: int) -> NinoMLP:
+    return given if isinstance(given, NinoMLP) else NinoMLP.from_file(given)
+
+
+@method(predictor=PredictorFamily("NiNo", _load_nino), whole_tensors=True)
 @torch.no_grad()
 def nino(stages: Tensor, kind: str, steps: int = 1, *, predictor: NinoMLP, block_size: int = 16384) -> Tensor:
     """NiNo's MLP: standardised over the whole tensor and its stages, all steps predicted directly.

@@ -8,7 +8,10 @@ import math
 import torch
 from torch import Tensor
 
+from know_hf.retrodiction.registry import method
 
+
+@method
 def task_vector(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2) -> Tensor:
     """Adds ``λ·u_s`` to Θ^0.
 
@@ -36,6 +39,7 @@ def task_vector(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2) 
     return _applied(stages, lam, updates)
 
 
+@method
 def magmax(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, candidates: str = "upto_s") -> Tensor:
     """Adds, weight by weight, the largest of the updates ``u_1 … u_s``; of equal ones the later.
 
@@ -71,6 +75,7 @@ def magmax(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, candi
     return _applied(stages, lam, chosen[-1:] * steps if candidates == "all" else chosen)
 
 
+@method
 def consensus_ta(
     stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, tall_lambda: float = 0.4, aggregate: str = "sum"
 ) -> Tensor:
@@ -113,6 +118,7 @@ def consensus_ta(
     return _applied(stages, lam, chosen)
 
 
+@method(whole_tensors=True)
 def tsv(
     stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, frac: float = 0.1, merge: bool = False
 ) -> Tensor:

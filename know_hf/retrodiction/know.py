@@ -1,11 +1,16 @@
-"""KNOWN: the learned retrodictor."""
+"""KNOW prediction: the learned retrodictor."""
 
 from torch import Tensor
 
 from know_hf.known import KnownPredictor
+from know_hf.retrodiction.predictors import load_predictor
+from know_hf.retrodiction.registry import PredictorFamily, method
 from know_hf.trajectory import to_history
 
+KNOWN = PredictorFamily("KNOWN", load_predictor, bundled=True)
 
+
+@method(predictor=KNOWN, reference=True, title="KNOW")
 def known(
     stages: Tensor,
     kind: str,
