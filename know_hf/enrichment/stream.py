@@ -190,6 +190,8 @@ class Enrichment:
             provenance["predictor"] = {"source": one.source, "sha256": hash_weights(one.predictor)}
             if revision := hub_revision(one.source):
                 provenance["predictor"]["revision"] = revision
+        if code := one.method.code:
+            provenance["code"] = code
         return provenance
 
     @property

@@ -15,6 +15,7 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from know_hf.retrodiction import METHODS
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
 
@@ -65,9 +66,10 @@ def enriched_card(
         for metric, value in metrics.items()
         if is_number(value)
     ]
-    method = "KNOW" if enrichment["method"] == "known" else one_line(enrichment["method"], 60)
+    method = METHODS.get(enrichment["method"])  # a record may name one that is not installed here
+    method_title = (method and method.title) or one_line(enrichment["method"], 60)
     whose = model_id or one_line(record.model.get("class") or "model", 60)
-    title = f"{whose.rstrip('/').split('/')[-1]} {method} {name}"
+    title = f"{whose.rstrip('/').split('/')[-1]} {method_title} {name}"
     data = ModelCardData(
         base_model=base_model,
         base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
@@ -83,6 +85,7 @@ def enriched_card(
     return _render(
         ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
         self_check=self_check, metric_names=names, loader=loader(record.model),
+        is_control=method is not None and method.control,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The registry of methods: what a function says of itself by its signature, and what its decorator adds."""
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,9 +92,19 @@ class Method:
         return self.predictor or (None if other is None else other.predictor)
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it is of this package."""
-        return self.function.__module__.startswith(f"{__package__}.")
+    def code(self) -> dict[str, Any] | None:
+        """For records, which function it is and a hash of its source; None for the package's own methods.
+
+        There is no hash where no file holds the function.
+        """
+        module, name = _origin(self)
+        if module.startswith(f"{__package__}."):
+            return None
+        try:
+            digest = hashlib.sha256(inspect.getsource(self.function).encode()).hexdigest()
+        except (OSError, TypeError):
+            digest = None
+        return {"function": f"{module}.{name}", "sha256": digest}
 
 
 #: Name → method: the package's own in the order of its documentation, then those that were registered since.
