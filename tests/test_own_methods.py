@@ -10,6 +10,7 @@ from know_hf import enrich
 from know_hf.checkpoints import Checkpoint
 from know_hf.cli.main import main
 from know_hf.retrodiction import ALL, METHODS, PredictorFamily, check_method, get_method, method, retrodict
+from know_hf.retrodiction.page import PAGE, with_table
 
 OUTSIDE = '''
 """A module of someone else's."""
@@ -208,3 +209,20 @@ def test_shrink_takes_after_any_method_with_what_that_one_reads():
     assert plain.methods[0].predictor is None and not plain.methods[0].takes_blocks
     assert resolve(5, 0.5, method="shrink").methods[0].source == "bundled"
     assert resolve(5, 0.5, method="shrink", parameters={"factors": {"fc": 0.5}}).methods[0].source is None
+
+
+def test_the_page_s_table_is_up_to_date():
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == with_table(text), "run python -m know_hf.retrodiction.page"
+    assert all(f"| `{name}` | " in text for name in METHODS)
+
+
+def test_the_page_s_own_method_runs(tmp_path, monkeypatch):
+    """The example is what it says it is: a module, registered as it is imported."""
+    code = PAGE.read_text(encoding="utf-8").split("# my_methods.py\n")[1].split("```")[0]
+    (tmp_path / "my_methods.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("my_methods")
+    importlib.sys.modules.pop("my_methods")
+    made = retrodict(torch.tensor([1.0, 0.5]), "fc", 2, "overshoot")
+    assert made.tolist() == [1.25, 1.5]

@@ -24,7 +24,7 @@ def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor
     Raises:
         ValueError: If there are fewer stages than ``first``, or ``first`` is less than 1.
 
-    Source: ours.
+    Limits: it is a control.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ def shrink(
     Raises:
         ValueError: If the other method is unknown or raises, or a factor is not finite.
 
-    Source: ours.
+    Limits: it is a control: no direction.
 
     Example:
         >>> import torch
@@ -110,6 +110,8 @@ def naive(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
 
     Returns:
         ``(steps, *shape)`` copies of ``stages[0]``.
+
+    Limits: it is a control.
 
     Source: paper section 5 ("naïve transfer").
 

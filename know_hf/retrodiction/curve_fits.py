@@ -57,6 +57,8 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     Raises:
         ValueError: If S is less than 2.
 
+    Limits: a trajectory that bends; steps are large, s stages on a straight line.
+
     Source: paper section 5 ("Linear"); abscissa and least squares are ours.
 
     Example:
@@ -83,6 +85,8 @@ def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) ->
 
     Raises:
         ValueError: If S is less than 2 or ``1 + shift`` not positive.
+
+    Limits: mostly an average of Θ^0 … Θ^2: the first step may fall short of Θ^0.
 
     Source: paper section 5 ("Log"); the paper does not state the abscissa, this one is ours.
 
@@ -123,6 +127,8 @@ def exp_fit(
 
     Raises:
         ValueError: If S is less than 2 or an option has an unknown value.
+
+    Limits: weights that grew fast explode, as in the paper's results; the result is always finite.
 
     Source: paper section 5 ("Exponential"); form, fallback and guards are ours.
 

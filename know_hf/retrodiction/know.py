@@ -37,6 +37,9 @@ def known(
         ValueError: If the predictor reads another number of stages, has no network for ``kind``, or lacks the
             ratio; if the precision is not to be had.
 
+    Limits: movements far from those it was trained on (run the self-check), as its error does not shrink with them;
+        a predictor of differences (``KnownConfig(inputs="differences")``) sees movements in their own size instead.
+
     Source: paper Eq. 4 and section 4.6.
 
     Example:

@@ -34,6 +34,8 @@ def wnn(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor)
     Raises:
         ValueError: If the predictor reads another number of stages or has no network for ``kind``.
 
+    Limits: S = 5; looks along epochs, not data.
+
     Source: Jang et al., "Learning to boost training by periodic nowcasting near future weights" (ICML 2023); the
         released bias formula adds to unscaled weights, mended here.
 
@@ -132,6 +134,8 @@ def nino(stages: Tensor, kind: str, steps: int = 1, *, predictor: NinoMLP, block
 
     Raises:
         ValueError: If it reads another number of stages, ``steps`` is too many or the kind unknown.
+
+    Limits: S = 5, s at most 40; looks along epochs, not data.
 
     Source: Knyazev et al. (ICLR 2025); as a retrodictor, ours.
 

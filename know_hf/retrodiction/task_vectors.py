@@ -27,6 +27,8 @@ def task_vector(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2) 
     Raises:
         ValueError: If ``steps`` exceeds S − 1 or λ is not finite.
 
+    Limits: s at most S − 1 (an error that says so).
+
     Source: paper section 5, λ = 0.2 (after Ilharco et al., "Editing models with task arithmetic").
 
     Example:
@@ -55,6 +57,8 @@ def magmax(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, candi
 
     Raises:
         ValueError: As [`task_vector`], or if ``candidates`` is unknown.
+
+    Limits: s at most S − 1; one noisy stage decides.
 
     Source: paper section 5 (after Marczak et al., "MagMax").
 
@@ -97,6 +101,8 @@ def consensus_ta(
     Raises:
         ValueError: As [`task_vector`], or if ``aggregate`` is unknown.
 
+    Limits: s at most S − 1; drops weights whose drift accelerates.
+
     Source: paper section 5 (after Wang et al., "Localizing task information"); threshold and aggregate are ours.
 
     Example:
@@ -138,6 +144,8 @@ def tsv(
 
     Raises:
         ValueError: As [`task_vector`], or if ``frac`` is not in (0, 1].
+
+    Limits: s at most S − 1; an SVD of every tensor.
 
     Source: paper section 5, top 10 % (after Gargiulo et al., "Task singular vectors"); treatment of kernels is ours.
 
