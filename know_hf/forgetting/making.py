@@ -20,7 +20,6 @@ from know_hf.models.loading import load_model
 from know_hf.store import check_output
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
-from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
 from know_hf.training.data import (
     check_part,
@@ -103,8 +102,7 @@ def make_trainer(
     )  # fmt: skip
     train, evaluation = parts.values()
     the_task, source = get_task(columns.task), None if is_live(model) else str(model)
-    if the_task.answers == "mask":
-        columns = without_background(columns, source or model.config._name_or_path, processing_class)
+    columns = the_task.columns_for(columns, source or model.config._name_or_path, processing_class)
     if the_task.one_class:
         _check_classes(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.

@@ -23,7 +23,6 @@ from know_hf.retrodiction import METHODS
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
-from know_hf.tasks.segmentation import without_background
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.prepared import open_examples, prepare
@@ -110,8 +109,7 @@ class Bench:
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
         source = self.setting.pretraining
-        if get_task(self.columns.task).answers == "mask":
-            self.columns = without_background(self.columns, source.model)
+        self.columns = get_task(self.columns.task).columns_for(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
         self.columns = replace(self.columns, class_names=loaded.class_names)
         for part, dataset in self.pretraining_data.items():

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Features, Image
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel
 
@@ -21,8 +22,6 @@ class Columns:
         inputs: Input columns.
         label: The column of the answers: classes, masks, captions; the text itself of language models.
         class_names: Names of the classes in the order of their labels; empty where answers are text.
-
-    Source: ours.
     """
 
     task: str
@@ -39,8 +38,6 @@ class Preprocessing:
         apply: From a data set to one whose rows hold what the model takes.
         collator: From a list of such rows to a batch.
         processing_class: What to save with the model: tokenizer or image processor, if any.
-
-    Source: ours.
     """
 
     apply: Callable[[Dataset], Dataset]
@@ -57,7 +54,6 @@ class Score:
         percent: Whether it is a share, shown in percent.
         higher_is_better: Whether more of it is better.
 
-    Source: ours.
 
     Example:
         >>> from know_hf.tasks import Score
@@ -89,28 +85,114 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """What the columns of a data set could be, by their types and names.
+
+    Args:
+        features: The columns.
+        inputs: Inputs that the user named.
+        label: Column of answers that the user named.
+        images: Columns of pictures.
+        texts: Columns of texts that are no identifiers.
+        classes: Columns that could hold classes.
+    """
+
+    features: Features
+    inputs: list[str] | None
+    label: str | None
+    images: list[str]
+    texts: list[str]
+    classes: list[str]
+
+    @property
+    def from_images(self) -> bool:
+        """Whether the inputs are pictures."""
+        images = self.images
+        return self.inputs[0] in images if self.inputs else any(name != self.label for name in images)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether nothing was named as the answers, and no column looks like classes."""
+        return self.label is None and not self.classes
+
+    def only(self, names: list[str], what: str, option: str) -> str:
+        """The one column among names.
+
+        Raises:
+            ValueError: If there are none or several; the message asks to name it with the option.
+        """
+        if len(names) != 1:
+            raise ValueError(
+                f"{'Several columns could' if names else 'No column can'} be the {what} ({described(self.features)}): "
+                f"name it with {option}."
+            )
+        return names[0]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a task reads.
+
+    Args:
+        name: For messages: ``"images"``.
+        fits: Whether a column's type is of this kind.
+        cast: The type to cast a column to that is not, as it is written in Python.
+        several: Whether all columns that fit are read; else there has to be one, unless the user names more.
+    """
+
+    name: str
+    fits: Callable[[Any], bool]
+    cast: str
+    several: bool = False
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a task answers.
+
+    Args:
+        find: From the [`Candidates`] to the column of answers; None where the input itself is the answer.
+        names: From a data set and that column to the names of the classes; None where there are none.
+        check: Raises ``ValueError`` for answers that are missing or none of the classes, from a data set, its
+            [`Columns`], the number of the model's classes, and whose data they are.
+        for_model: From columns, the model's folder or Hub id and the caller's processing class to the columns with
+            the classes as that model's preprocessing makes them.
+        one_class: Whether an example has one class, so that subsets can be stratified by it.
+        fewer_will_do: Whether data of such classes may have fewer than a trained head.
+    """
+
+    find: Callable[[Candidates], str] | None
+    names: Callable[[Dataset, str], list[str]] | None = None
+    check: Callable[[Dataset, Columns, int, str], None] | None = None
+    for_model: Callable[[Columns, Any, Any], Columns] | None = None
+    one_class: bool = False
+    fewer_will_do: Callable[[list[str]], bool] = lambda names: True
+
+
+@dataclass(frozen=True)
 class Task:
     """What is particular to a task; everything else is the same for all.
 
     Args:
         name: The Hub's name for it.
-        reads: Whether its inputs are pictures or texts.
-        answers: A class for each example, a mask of classes, a caption, or none but the text itself.
+        preprocessing: From model, source, columns and processing class to [`Preprocessing`]; its parameters that can
+            only be named are the task's own settings.
+        matches: Whether data with such [`Candidates`] are made for it; of several tasks the latest registered counts.
+        inputs: What it reads.
+        labels: What it answers.
         auto_class: The class of transformers that loads its models.
-        preprocessing: From model, source, columns, image size, longest text and processing class to [`Preprocessing`].
         score: The first of its scores.
         metrics: From the number of classes to a ``compute_metrics`` as Trainer takes it.
         keep: What of a batch's outputs the metrics need, from outputs and labels; None for all of it.
         head: From a model and the number of classes to the part that a new downstream task draws anew.
-
-    Source: ours.
     """
 
     name: str
-    reads: Literal["image", "text"]
-    answers: Literal["class", "mask", "caption", "text"]
-    auto_class: str
     preprocessing: Callable[..., Preprocessing]
+    matches: Callable[[Candidates], bool]
+    inputs: Inputs
+    labels: Labels
+    auto_class: str
     score: Score
     metrics: Callable[[int], Callable[[EvalPrediction], dict[str, float]]]
     head: Callable[[PreTrainedModel, int], nn.Module]
@@ -118,8 +200,14 @@ class Task:
 
     @property
     def one_class(self) -> bool:
-        """Whether an example has one class, so that subsets can be stratified by it."""
-        return self.answers == "class"
+        """Whether an example has one class."""
+        return self.labels.one_class
+
+    @property
+    def settings(self) -> list[str]:
+        """Names of the task's own settings."""
+        own = signature(self.preprocessing).parameters.values()
+        return [parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
 
     def eval_batch_size(self, batch_size: int) -> int:
         """Examples in a batch of scoring, beside those in a batch of training.
@@ -128,22 +216,89 @@ class Task:
         """
         return max(512, batch_size) if self.one_class else batch_size
 
+    def columns_for(self, columns: Columns, source: str | Path | None, processing_class: Any = None) -> Columns:
+        """The columns with the classes as a model's preprocessing makes them, as for [`Labels`].
+
+        Raises:
+            ValueError: If too few classes are left.
+        """
+        return columns if self.labels.for_model is None else self.labels.for_model(columns, source, processing_class)
+
     @property
     def renews_head(self) -> bool:
         """Whether a new downstream task gets a new head; a language model's is its vocabulary, which stays."""
-        return self.answers != "text"
+        return self.labels.find is not None
 
     @property
     def rows_are_examples(self) -> bool:
         """Whether a row of the data is an example; of a language model blocks of many rows are."""
-        return self.answers != "text"
+        return self.labels.find is not None
+
+
+#: Name → task.
+TASKS: dict[str, Task] = {}
+
+
+def task(name: str, **declared: Any) -> Callable[[Callable[..., Preprocessing]], Callable[..., Preprocessing]]:
+    """Registers a task: the function is its preprocessing.
+
+    Args:
+        name: The Hub's name for it.
+        **declared: The other fields of [`Task`].
+
+    Returns:
+        A decorator, which returns the function as it is.
+
+    Raises:
+        TypeError: If the function takes something else, or a field is missing.
+        ValueError: If the name is taken.
+
+    Example:
+        >>> from know_hf.tasks import TASKS
+        >>> TASKS["image-classification"].settings
+        ['image_size']
+    """
+
+    def register(preprocessing: Callable[..., Preprocessing]) -> Callable[..., Preprocessing]:
+        made = Task(name, preprocessing, **declared)
+        parameters = list(signature(preprocessing).parameters.values())
+        first = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+        if first != _FIRST:
+            raise TypeError(f"The preprocessing of {name!r} takes ({', '.join(first)}), not ({', '.join(_FIRST)}).")
+        taken = TASKS.get(name)
+        if taken and _origin(taken) != _origin(made):
+            raise ValueError(f"There is a task {name!r} already, of {_origin(taken)[0]}: give yours another name.")
+        TASKS[name] = made
+        return preprocessing
+
+    return register
+
+
+_FIRST = ["model", "source", "columns", "processing_class"]
+
+
+def _origin(registered: Task) -> tuple[str, str]:
+    return registered.preprocessing.__module__, registered.preprocessing.__qualname__
+
+
+def get_task(name: str) -> Task:
+    """Finds a task.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task {name!r}; there are {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def described(features: Features) -> str:
+    """Columns and their types, for messages."""
+    return ", ".join(f"{name} ({getattr(f, 'dtype', None) or type(f).__name__})" for name, f in features.items())
 
 
 def first(outputs: Any) -> Any:
-    """The scores among what a model returns, alone or first of several.
-
-    Source: ours.
-    """
+    """The scores among what a model returns, alone or first of several."""
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
 
 
@@ -152,8 +307,6 @@ def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
 
     Raises:
         ValueError: If there is none.
-
-    Source: ours.
     """
     layers = [
         m
@@ -187,8 +340,6 @@ def mapped(dataset: Dataset, function: Callable[[dict], dict], **options) -> Dat
 
     Returns:
         The new data.
-
-    Source: ours.
     """
     cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
     files = [Path(file["filename"]).resolve() for file in dataset.cache_files]
@@ -208,8 +359,6 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
     Args:
         columns: What is read.
         transform: From a batch of raw columns to one of what the model takes.
-
-    Source: ours.
     """
 
     def apply(dataset: Dataset) -> Dataset:
@@ -223,8 +372,6 @@ def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
     Raises:
         ValueError: If their shapes differ.
-
-    Source: ours.
     """
     tensors = {name: [torch.as_tensor(row[name]) for row in rows] for name in rows[0]}
     for name, values in tensors.items():
