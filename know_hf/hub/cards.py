@@ -47,8 +47,6 @@ def enriched_card(
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     record = trajectory.record
     model_id = one_line(record.model.get("id") or "", 120)
@@ -97,8 +95,6 @@ def loader(model: Mapping[str, Any]) -> str:
 
     Returns:
         A class of ``transformers``, or of ``peft`` for an adapter.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.hub.cards import loader
@@ -149,8 +145,6 @@ def meta_card(
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     settings = [note["settings"] for note in notes]
     data = DatasetCardData(
@@ -188,8 +182,6 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
     return _render(
@@ -214,8 +206,6 @@ def plain_predictor_card(config) -> str:
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
     return _render(ModelCard, data, "plain-predictor", config=config)

@@ -4,14 +4,25 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel
 
 from know_hf.metrics import scores
 from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import CLASSES, TEXTS, encode, label_lookup
-from know_hf.tasks.task import Columns, Preprocessing, Score, first, last_layer_of, mapped, on_reading, stack, task
+from know_hf.tasks.task import (
+    Columns,
+    Preprocessing,
+    Score,
+    Source,
+    first,
+    last_layer_of,
+    mapped,
+    on_reading,
+    stack,
+    task,
+)
 
 #: By any of these a folder has a tokenizer, damaged perhaps.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
@@ -42,7 +53,7 @@ _CLASSIFICATION = {
     **_CLASSIFICATION,
 )
 def image_preprocessing(
-    model, source, columns: Columns, processing_class: Any, *, image_size: int | None = None
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, image_size: int | None = None
 ) -> Preprocessing:
     """Pixels, ``(n, c, h, w)`` float32, and labels, ``(n,)`` int64."""
     reader = image_reader(model.config, source, image_size, given=processing_class)
@@ -67,7 +78,7 @@ def image_preprocessing(
     **_CLASSIFICATION,
 )
 def text_preprocessing(
-    model, source, columns: Columns, processing_class: Any, *, max_length: int | None = None
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, max_length: int | None = None
 ) -> Preprocessing:
     """Tokens, ``(n, longest text)`` int64, with their mask, and labels, ``(n,)`` int64.
 

@@ -8,13 +8,24 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import VisionTextDualEncoderProcessor, default_data_collator
+from transformers import PreTrainedModel, VisionTextDualEncoderProcessor, default_data_collator
 
 from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
 from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import TEXTS
-from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, first, mapped, on_reading, task
+from know_hf.tasks.task import (
+    Candidates,
+    Columns,
+    Labels,
+    Preprocessing,
+    Score,
+    Source,
+    first,
+    mapped,
+    on_reading,
+    task,
+)
 
 #: Names that tell a caption from other texts.
 NAMES = ("caption", "captions", "text", "sentence")
@@ -72,8 +83,8 @@ def _captioned(candidates: Candidates) -> bool:
     head=decoder_of,
 )
 def caption_preprocessing(
-    model,
-    source,
+    model: PreTrainedModel,
+    source: Source,
     columns: Columns,
     processing_class: Any,
     *,
@@ -152,7 +163,7 @@ def _plain_text(candidates: Candidates) -> bool:
     head=lambda model, classes: model.get_output_embeddings(),
 )
 def text_preprocessing(
-    model, source, columns: Columns, processing_class: Any, *, max_length: int | None = None
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, max_length: int | None = None
 ) -> Preprocessing:
     """Blocks of all rows' tokens one after the other, ``(n, block)`` int64, with line breaks between the rows.
 

@@ -9,6 +9,7 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from know_hf.metrics import scores
 from know_hf.progress import progress_bar
@@ -19,6 +20,7 @@ from know_hf.tasks.task import (
     Labels,
     Preprocessing,
     Score,
+    Source,
     decoded,
     first,
     last_layer_of,
@@ -203,7 +205,7 @@ MASKS = Labels(
     head=last_layer_of,
 )
 def preprocessing(
-    model, source, columns: Columns, processing_class: Any, *, image_size: int | None = None
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, image_size: int | None = None
 ) -> Preprocessing:
     """Pixels ``(c, h, w)`` and classes ``(h, w)`` int64, as the model's image processor makes them of both.
 

@@ -12,6 +12,9 @@ from datasets import Dataset, Features, Image
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel
 
+#: Folder or Hub id of a model; None for a live one.
+Source = str | Path | None
+
 
 @dataclass
 class Columns:
@@ -216,7 +219,7 @@ class Task:
         """
         return max(512, batch_size) if self.one_class else batch_size
 
-    def columns_for(self, columns: Columns, source: str | Path | None, processing_class: Any = None) -> Columns:
+    def columns_for(self, columns: Columns, source: Source, processing_class: Any = None) -> Columns:
         """The columns with the classes as a model's preprocessing makes them, as for [`Labels`].
 
         Raises:
