@@ -57,12 +57,12 @@ def measure(folder: Path, method: str, steps: int) -> None:
     import torch
 
     from know_hf import Trajectory
-    from know_hf.enrichment.resolved import resolve
+    from know_hf.enrichment.options import Prediction
     from know_hf.enrichment.stream import Enrichment
 
     torch.set_num_threads(2)
     trajectory = Trajectory.load(folder)
-    run = Enrichment(trajectory, resolve(len(trajectory), trajectory.record.sampling_ratio, method=method))
+    run = Enrichment(trajectory, Prediction(method=method))
     run.provenance(run.prediction.methods[0], 1)  # hashes the inputs, once for all methods alike
     idle = peak_mb(reset=True)
     start = time.perf_counter()

@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None):
     result = enrich_pretrained(
         captioner(example, tokenizer), train, eval_dataset=test, args=args, steps=example.steps, task="image-to-text",
         label_column=example.caption_column, image_size=example.image_size, processing_class=tokenizer,
-        push_to_hub=example.push,
+        push_to_hub=example.push is not None, hub_model_id=example.push,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

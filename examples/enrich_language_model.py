@@ -75,7 +75,8 @@ def main(arguments: list[str] | None = None):
         model = AutoModelForCausalLM.from_pretrained(example.model, dtype=torch.float32)
     result = enrich_pretrained(
         model, train, eval_dataset=test, args=args, steps=example.steps, task="text-generation",
-        max_length=example.block, processing_class=tokenizer, push_to_hub=example.push,
+        max_length=example.block, processing_class=tokenizer,
+        push_to_hub=example.push is not None, hub_model_id=example.push,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

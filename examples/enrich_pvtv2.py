@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None):
         train = few(train, example.shots, example.label_column, args.seed)
     result = enrich_pretrained(
         example.model, train, eval_dataset=test, args=args, steps=example.steps, from_scratch=example.from_scratch,
-        image_size=example.image_size, label_column=example.label_column, push_to_hub=example.push,
+        image_size=example.image_size, label_column=example.label_column,
+        push_to_hub=example.push is not None, hub_model_id=example.push,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

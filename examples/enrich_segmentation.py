@@ -105,7 +105,8 @@ def main(arguments: list[str] | None = None):
         args.train_stage_zero = True
     result = enrich_pretrained(
         example.model or from_scratch(example, len(columns.class_names)), train, eval_dataset=test, args=args,
-        steps=example.steps, task=columns.task, image_size=example.image_size, push_to_hub=example.push,
+        steps=example.steps, task=columns.task, image_size=example.image_size,
+        push_to_hub=example.push is not None, hub_model_id=example.push,
     )  # fmt: skip
     if args.process_index == 0:
         draw(result, test, columns, example.image_size, Path(args.output_dir) / "report" / "overlays.png")

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None):
         model = adapted(example, find_columns(train).class_names, args.seed)
     result = enrich_pretrained(
         model, train, eval_dataset=test, args=args, steps=example.steps, max_length=example.max_length,
-        push_to_hub=example.push,
+        push_to_hub=example.push is not None, hub_model_id=example.push,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

@@ -29,7 +29,7 @@ _HOME = {
     "EnrichmentResult": "know_hf.enrichment.result",
     "ForgettingArguments": "know_hf.forgetting.arguments",
     "ForgettingMixin": "know_hf.forgetting.trainer",
-    "ForgettingSettings": "know_hf.forgetting.arguments",
+    "ForgettingSettings": "know_hf.forgetting.options",
     "ForgettingTrainer": "know_hf.forgetting.trainer",
     "KnownConfig": "know_hf.known",
     "KnownPredictor": "know_hf.known",
@@ -44,7 +44,8 @@ _HOME = {
 if TYPE_CHECKING:
     from know_hf.enrichment.result import EnrichmentResult
     from know_hf.enrichment.stream import enrich
-    from know_hf.forgetting.arguments import ForgettingArguments, ForgettingSettings
+    from know_hf.forgetting.arguments import ForgettingArguments
+    from know_hf.forgetting.options import ForgettingSettings
     from know_hf.forgetting.trainer import ForgettingMixin, ForgettingTrainer
     from know_hf.known import KnownConfig, KnownPredictor
     from know_hf.pretrained import enrich_pretrained

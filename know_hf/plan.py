@@ -1,23 +1,24 @@
 """What an enrichment will do, before it does it: from headers alone."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
+from know_hf.enrichment.options import Extent
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
-from know_hf.limits import check_limits
 from know_hf.models.skeleton import skeleton
 from know_hf.records import TrajectoryError
 from know_hf.remote import bounded, public
 from know_hf.report import table
 from know_hf.retrodiction.predictors import load_predictor, load_predictor_stages, predictor_parameters
+from know_hf.settings import takes
 from know_hf.text import without_secrets
+from know_hf.training.options import ModelCode
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.given import report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
@@ -43,8 +44,6 @@ class Plan:
         how: In words, what computes the predictions.
         preparation: Seconds before the first prediction: compiling, where that repays.
         whole: Whether the predictor reads whole tensors at a time.
-
-    Source: ours.
     """
 
     source: Path
@@ -107,28 +106,14 @@ class Plan:
         )
 
 
-def make_plan(
-    source: str | Path,
-    *,
-    steps: int = 3,
-    predictor: KnownPredictor | str | Path | None = None,
-    norms: str = "copy",
-    embeddings: str = "copy",
-    kinds: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-) -> Plan:
+@takes(extent=Extent, code=ModelCode)
+def make_plan(source: str | Path, *, extent: Extent, code: ModelCode) -> Plan:
     """Plans the enrichment of a trajectory or of a model that has none yet.
 
     Reads headers, never weights. A model's kinds come from its configuration, built without memory for weights.
 
     Args:
         source: Folder of a forgetting run, or folder or Hub id of a transformers or timm model.
-        steps: Number of prediction steps.
-        predictor: The predictor to measure; the bundled one by default.
-        norms: As for [`enrich`].
-        embeddings: As for [`enrich`].
-        kinds: As for [`enrich`].
-        trust_remote_code: Whether the model folder's own code may run, to read its kinds.
 
     Returns:
         A [`Plan`]; print it.
@@ -138,13 +123,11 @@ def make_plan(
         TrajectoryError: If a checkpoint is damaged, or the folder holds neither.
         ValueError: If an option does not fit.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.plan import make_plan
         >>> print(make_plan("runs/my-model"))  # doctest: +SKIP
     """
-    check_limits({"steps": steps})
+    steps, predictor = extent.steps, extent.predictor
     source = Path(source)
     if (source / FILE_NAME).exists():
         trajectory = Trajectory.load(source)
@@ -153,7 +136,7 @@ def make_plan(
     else:
         tensors = Checkpoint(source).tensors if source.is_dir() else _remote_tensors(str(source))
         try:
-            model = skeleton(source, trust_remote_code)
+            model = skeleton(source, code.trust_remote_code)
         except ValueError as error:
             raise TrajectoryError(f"There is neither a trajectory nor a model to plan for: {error}") from error
         live, odd = described_by(model, tensors), misfits(model, tensors)
@@ -164,7 +147,7 @@ def make_plan(
             for name, spec in tensors.items()
         }
         stages = 5 if predictor is None else load_predictor_stages(predictor)
-    predicted, copied = resolve_kinds(parameters, norms=norms, embeddings=embeddings, kinds=kinds)
+    predicted, copied = resolve_kinds(parameters, **extent.selection)
     learned = load_predictor(predictor, stages)
     work = steps * sum(tensors[name].numel for name in predicted)
     speed, how, preparation = _measure(learned, work)

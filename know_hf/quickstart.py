@@ -89,8 +89,8 @@ def quickstart(
         model, known_digits["train"], args=args, eval_dataset=known_digits["test"], trainer_class=trainer_class
     )
     trainer.train()
-    naive = enrich_trained(trainer, retrodictor="naive", steps=1, self_check=False)
-    shrunk = enrich_trained(trainer, retrodictor="shrink", self_check=False)
+    naive = enrich_trained(trainer, method="naive", steps=1, self_check=False)
+    shrunk = enrich_trained(trainer, method="shrink", self_check=False)
     result = enrich_trained(trainer)  # last, so that the report is KNOWN's
     arms = {"naive": next(iter(naive.checkpoints.values()))}
     arms |= {f"shrink to {name}'s norms": folder for name, folder in shrunk.checkpoints.items()}

@@ -29,8 +29,6 @@ def read_fields(path: str | Path, form: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or a field is missing or of another form; file and field are named.
-
-    Source: ours.
     """
     from know_hf.store import read_json  # which imports more than help has time for
 
@@ -51,8 +49,6 @@ def check_form(value: Any, form: Any, where: str) -> None:
 
     Raises:
         ValueError: If they do not have it; the place is named.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.reading import check_form

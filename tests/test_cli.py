@@ -1,6 +1,5 @@
 """The command line: quick help, one line for bad input, recipes that reproduce."""
 
-import argparse
 import subprocess
 import sys
 import time
@@ -9,8 +8,9 @@ import pytest
 import yaml
 from conftest import run_cli
 
+from know_hf.cli.commands import COMMANDS
 from know_hf.cli.main import build_parser, main
-from know_hf.cli.recipe import resolve_recipe
+from know_hf.cli.recipe import Call, resolve_recipe
 from know_hf.settings import read_recipe
 
 FAST = ["--num_train_epochs", 1, "--per_device_train_batch_size", 16, "--learning_rate", 1e-3, "--disable_tqdm", "True"]
@@ -126,15 +126,16 @@ def test_bad_input_of_enrich(capsys, tmp_path, image_model_folder, image_data_fo
     assert not list(tmp_path.rglob("stage-*"))
 
 
-def options(*arguments) -> argparse.Namespace:
-    return build_parser().parse_known_args(["enrich", *arguments])
+def call(*arguments) -> Call:
+    options, rest = build_parser().parse_known_args(["enrich", *arguments])
+    flags = {name: value for name, value in vars(options).items() if name not in ("command", "traceback")}
+    return Call("enrich", COMMANDS["enrich"].options, flags, rest)
 
 
 def test_flags_win_over_the_recipe(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("model: m\ndataset: d\noutput_dir: o\nsteps: 2\nlearning_rate: 1e-3\nnum_stages: 4\n")
-    parsed, rest = options("--config", str(path), "--steps", "1", "--num_stages", "6")
-    settings, training = resolve_recipe(parsed, rest)
+    settings, training = resolve_recipe(call("--config", str(path), "--steps", "1", "--num_stages", "6"))
     assert settings["steps"] == 1 and settings["model"] == "m" and settings["output_dir"] == "o"
     assert training == {"learning_rate": 1e-3, "num_stages": 6}
 
@@ -152,7 +153,7 @@ def test_bad_recipes(tmp_path, text, message):
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        resolve_recipe(*options("--config", str(path)))
+        resolve_recipe(call("--config", str(path)))
 
 
 def test_recipe_file_must_exist(capsys, tmp_path):
@@ -260,7 +261,7 @@ def test_refusing_imports_nothing_heavy():
 
 def test_flags_are_spelt_either_way_and_numbers_may_be_negative():
     rest = ["--learning-rate", "-1e-3", "--num-train-epochs=2", "--no_dataloader_pin_memory", "--bf16"]
-    _, training = resolve_recipe(*options("--model", "m", "--dataset", "d", "--output_dir", "o", *rest))
+    _, training = resolve_recipe(call("--model", "m", "--dataset", "d", "--output_dir", "o", *rest))
     assert training == {"learning_rate": -1e-3, "num_train_epochs": 2.0, "dataloader_pin_memory": False, "bf16": True}
 
 
@@ -268,7 +269,7 @@ def test_all_training_arguments_are_known_without_importing_them():
     from dataclasses import fields
 
     from know_hf import ForgettingArguments
-    from know_hf.settings import training_fields
+    from know_hf.forgetting.options import training_fields
 
     assert set(training_fields()) == {field.name for field in fields(ForgettingArguments) if field.init}
 

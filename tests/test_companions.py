@@ -105,7 +105,7 @@ def test_weights_that_stay_behind_are_named(stages, tmp_path, caplog):
     (tmp_path / "secret.safetensors").write_bytes(b"secret")
     (source / "2_Dense" / "linked.safetensors").symlink_to(tmp_path / "secret.safetensors")
     with caplog.at_level(logging.WARNING, "know_hf"):
-        folder = enriched(stages, tmp_path, retrodictor="naive")
+        folder = enriched(stages, tmp_path, method="naive")
     assert files(folder) == (NEEDED | set(kept) | files(stages[1]) | {"README.md", "enrichment.json"})
     (said,) = [record.getMessage() for record in caplog.records if "stay behind" in record.getMessage()]
     assert all(name in said for name in (*left, "2_Dense/linked.safetensors"))

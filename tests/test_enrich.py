@@ -115,8 +115,8 @@ def test_statistics_are_of_what_was_stored(trajectory, tmp_path):
 
 def test_naive_and_shrink(trajectory, tmp_path):
     known = Checkpoint(enrich(trajectory, tmp_path / "k", steps=2).checkpoints["x4"])
-    shrunk = Checkpoint(enrich(trajectory, tmp_path / "s", steps=2, retrodictor="shrink").checkpoints["x4"])
-    naive = Checkpoint(enrich(trajectory, tmp_path / "n", steps=1, retrodictor="naive").checkpoints["x2"])
+    shrunk = Checkpoint(enrich(trajectory, tmp_path / "s", steps=2, method="shrink").checkpoints["x4"])
+    naive = Checkpoint(enrich(trajectory, tmp_path / "n", steps=1, method="naive").checkpoints["x2"])
     zero = trajectory.checkpoints[0]
     for name in zero.tensors:
         assert torch.equal(naive.read(name), zero.read(name))
@@ -142,7 +142,7 @@ def test_folder_names(ratio, steps, names):
 
 
 def test_cards_name_their_method(trajectory, tmp_path):
-    folders = enrich(trajectory, tmp_path, retrodictor=["known", "naive", "tsv"], steps=1).checkpoints
+    folders = enrich(trajectory, tmp_path, method=["known", "naive", "tsv"], steps=1).checkpoints
     cards = {name: (folder / "README.md").read_text() for name, folder in folders.items()}
     assert " KNOW x2\n" in cards["known/x2"] and "reversed beyond its beginning" in cards["known/x2"]
     assert " naive x2\n" in cards["naive/x2"] and "the control\n`naive`" in cards["naive/x2"]
@@ -198,7 +198,7 @@ def test_only_plain_companions_travel(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"retrodictor": "magic"}, "Unknown retrodiction method 'magic'; known methods: known"),
+        ({"method": "magic"}, "Unknown retrodiction method 'magic'; known methods: known"),
         ({"steps": 0}, "steps is 0"),
         ({"kinds": {"nothing*": "fc"}}, "no parameter matches"),
         ({"kinds": {"*running_mean": "fc"}}, "is a buffer"),
@@ -300,7 +300,7 @@ def test_all_methods_in_one_pass(trajectory, tmp_path, monkeypatch):
     reads = []
     read = Trajectory.read
     monkeypatch.setattr(Trajectory, "read", lambda self, name, *span: reads.append(name) or read(self, name, *span))
-    result = enrich(trajectory, tmp_path, retrodictor="all", steps=3)
+    result = enrich(trajectory, tmp_path, method="all", steps=3)
     assert len(reads) == len(set(reads)) == len(resolve_kinds(trajectory.parameters)[0])
     assert list(result.checkpoints) == [f"{method}/{step}" for method in ALL for step in ("x2", "x4", "x8")]
     monkeypatch.undo()
@@ -308,7 +308,7 @@ def test_all_methods_in_one_pass(trajectory, tmp_path, monkeypatch):
         AutoModelForImageClassification.from_pretrained(folder)
         method, step = name.split("/")
         if method in ("tsv", "magmax", "known", "shrink"):
-            alone = enrich(trajectory, tmp_path / "alone" / method, retrodictor=method, steps=3).checkpoints[step]
+            alone = enrich(trajectory, tmp_path / "alone" / method, method=method, steps=3).checkpoints[step]
             a, b = ((f / "model.safetensors").read_bytes() for f in (folder, alone))
             assert a == b
     statistics = result.statistics
@@ -322,7 +322,7 @@ def test_all_methods_in_one_pass(trajectory, tmp_path, monkeypatch):
 
 
 def test_cosine_by_hand(trajectory, tmp_path):
-    result = enrich(trajectory, tmp_path, retrodictor=["linear_fit", "known"], steps=1)
+    result = enrich(trajectory, tmp_path, method=["linear_fit", "known"], steps=1)
     name = "timm_model.fc.weight"
     zero = trajectory.checkpoints[0].read(name)
     moves = [Checkpoint(result.checkpoints[f"{m}/x2"]).read(name) - zero for m in ("linear_fit", "known")]
@@ -332,26 +332,26 @@ def test_cosine_by_hand(trajectory, tmp_path):
 
 def test_parameters_reach_their_method(trajectory, tmp_path):
     strong = enrich(
-        trajectory, tmp_path, retrodictor=["task_vector", "magmax"], steps=1, parameters={"task_vector.lam": 0.4}
+        trajectory, tmp_path, method=["task_vector", "magmax"], steps=1, parameters={"task_vector.lam": 0.4}
     )
     change = {n: s["conv"]["relative_change"] for n, s in strong.statistics.items()}
     assert change["task_vector/x2"] == pytest.approx(2 * change["magmax/x2"], rel=1e-4)
     content = json.loads((strong.checkpoints["task_vector/x2"] / "enrichment.json").read_text())
     assert content["parameters"] == {"lam": 0.4}
     with pytest.raises(FileExistsError, match="different parameters"):
-        enrich(trajectory, tmp_path, retrodictor=["task_vector", "magmax"], steps=1)
+        enrich(trajectory, tmp_path, method=["task_vector", "magmax"], steps=1)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"retrodictor": "task_vector", "steps": 5}, "take at most 4 steps"),
-        ({"retrodictor": "tsv", "parameters": {"rank": 3}}, "tsv has no parameter 'rank'; its parameters: lam, frac"),
-        ({"retrodictor": ["tsv", "naive"], "parameters": {"frac": 0.3}}, "say whose parameter it is: tsv.frac"),
-        ({"retrodictor": "tsv", "parameters": {"magmax.lam": 0.3}}, "is of no method of this run"),
-        ({"retrodictor": "wnn"}, "wnn has no weights of its own here"),
-        ({"retrodictor": []}, "at least one"),
-        ({"retrodictor": "known", "parameters": {"lam": 1}}, "known has no parameter 'lam'"),
+        ({"method": "task_vector", "steps": 5}, "take at most 4 steps"),
+        ({"method": "tsv", "parameters": {"rank": 3}}, "tsv has no parameter 'rank'; its parameters: lam, frac"),
+        ({"method": ["tsv", "naive"], "parameters": {"frac": 0.3}}, "say whose parameter it is: tsv.frac"),
+        ({"method": "tsv", "parameters": {"magmax.lam": 0.3}}, "is of no method of this run"),
+        ({"method": "wnn"}, "wnn has no weights of its own here"),
+        ({"method": []}, "at least one"),
+        ({"method": "known", "parameters": {"lam": 1}}, "known has no parameter 'lam'"),
     ],
 )
 def test_method_errors_come_before_writing(trajectory, tmp_path, options, message):
@@ -365,7 +365,7 @@ def test_learned_relatives_with_weights_of_ones_own(trajectory, tmp_path):
 
     torch.manual_seed(0)
     KnownPredictor(KnownConfig()).save_pretrained(tmp_path / "wnn-weights")
-    result = enrich(trajectory, tmp_path / "w", retrodictor="wnn", predictor=tmp_path / "wnn-weights", steps=2)
+    result = enrich(trajectory, tmp_path / "w", method="wnn", predictor=tmp_path / "wnn-weights", steps=2)
     content = json.loads((result.checkpoints["x4"] / "enrichment.json").read_text())
     assert content["predictor"]["source"] == "wnn-weights"
     (tmp_path / "nino-weights").mkdir()
@@ -373,7 +373,7 @@ def test_learned_relatives_with_weights_of_ones_own(trajectory, tmp_path):
     both = enrich(
         trajectory,
         tmp_path / "b",
-        retrodictor=["known", "nino"],
+        method=["known", "nino"],
         parameters={"nino.predictor": tmp_path / "nino-weights"},
         steps=1,
     )

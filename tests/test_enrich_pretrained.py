@@ -83,14 +83,12 @@ def test_self_check(enriched):
 
 
 def test_naive_self_check_is_one_by_definition(image_run):
-    result = enrich_trained(image_run, steps=1, retrodictor="naive")
+    result = enrich_trained(image_run, steps=1, method="naive")
     assert all(ratio == pytest.approx(1) for ratio in result.self_check["ratios"].values())
 
 
 def test_of_several_methods_the_first_is_checked(image_run):
-    result = enrich_trained(
-        image_run, steps=1, retrodictor=["task_vector", "naive"], parameters={"task_vector.lam": 0.3}
-    )
+    result = enrich_trained(image_run, steps=1, method=["task_vector", "naive"], parameters={"task_vector.lam": 0.3})
     trajectory = image_run.trajectory
     name = "timm_model.fc.weight"
     zero, one, two = (trajectory.checkpoints[i].read(name) for i in range(3))
@@ -238,7 +236,7 @@ def test_refusals_before_anything_expensive(tmp_path, images, sentences, image_m
         ValueError, "Several columns could be the input", text_model_folder, sentences.add_column("more", ["x"] * 64)
     )
     refused(ValueError, "No predictor for 7 stages", model, images, num_stages=7)
-    refused(ValueError, "Unknown retrodiction method", model, images, retrodictor="magic")
+    refused(ValueError, "Unknown retrodiction method", model, images, method="magic")
     refused(ValueError, "no parameter matches", model, images, kinds={"nothing": "fc"})
     refused(ValueError, "3 outputs, the data have 2 classes", tiny_image_model(), two_classes(images))
     refused(ValueError, "timm has no architecture 'resnet10q'", "timm/resnet10q", images, from_scratch=True)

@@ -98,7 +98,7 @@ def test_predicting_elsewhere_leaves_the_run_as_it_is(tmp_path, run):
     run_cli("predict", run, "--output-dir", tmp_path / "elsewhere", "--steps", "1", "--method", "shrink")
     assert listing(run) == before
     assert (tmp_path / "elsewhere" / "report" / "retrodiction.md").is_file()
-    assert enrich(run, tmp_path / "elsewhere", retrodictor="shrink", steps=1).output_dir == tmp_path / "elsewhere"
+    assert enrich(run, tmp_path / "elsewhere", method="shrink", steps=1).output_dir == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,9 @@ def test_nothing_is_written_through_a_link_in_a_run(precious, run, name):
         elif name == "enriched":
             enrich(run)
         else:
-            from know_hf.enrichment.resolved import resolve
             from know_hf.enrichment.self_check import check_retrodiction
 
-            trajectory = Trajectory.load(run)
-            check_retrodiction(trajectory, resolve(len(trajectory), trajectory.record.sampling_ratio))
+            check_retrodiction(Trajectory.load(run))
 
 
 def test_data_saved_to_disk_stay_as_they_are(tmp_path, text_model_folder, sentences):

@@ -71,7 +71,7 @@ def test_the_record_says_what_was_trained(run):
 
 
 def test_no_method_changes_what_was_frozen(run, tmp_path):
-    result = enrich(run.trajectory, tmp_path, retrodictor=ALL, steps=2)
+    result = enrich(run.trajectory, tmp_path, method=ALL, steps=2)
     zero = run.trajectory.checkpoints[0].folder
     for name, folder in result.checkpoints.items():
         changed = moved(zero, folder)
@@ -171,7 +171,7 @@ def test_a_tensor_is_predicted_as_a_whole_or_not_at_all(stages, tmp_path):
 
 
 def test_scalars_and_empty_tensors_of_every_method(stages, tmp_path):
-    methods = {"retrodictor": ALL, "iterate": True}
+    methods = {"method": ALL, "iterate": True}
     result = enrich(Trajectory.from_checkpoints(stages, kinds=KINDS), tmp_path / "out", steps=2, **methods)
     for folder in result.checkpoints.values():
         assert stored(folder)["scalar"].shape == () and stored(folder)["empty"].shape == (0, 4)

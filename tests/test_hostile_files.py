@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from transformers.utils import logging
 
 from know_hf import KnownConfig, Trajectory, TrajectoryError
+from know_hf.cli.commands import COMMANDS
 from know_hf.enrichment.folders import step_names
 from know_hf.enrichment.writer import read_enrichment
+from know_hf.forgetting.options import training_options
 from know_hf.hub.push import find_uploads
 from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.outcome import LaboratoryResult
@@ -27,7 +29,7 @@ from know_hf.models.adapters import base_of
 from know_hf.models.skeleton import skeleton
 from know_hf.report.run import read_self_check
 from know_hf.retrodiction.predictors import load_predictor_stages
-from know_hf.settings import conform, read_recipe, training_fields
+from know_hf.settings import conform, read_recipe
 from know_hf.training.checks import check_model
 from know_hf.trajectory import Checkpoint
 
@@ -68,7 +70,7 @@ def read_checkpoint(folder: Path) -> None:
 
 def read_run(folder: Path) -> None:
     recipe = read_recipe(folder / "run.yaml")
-    conform(recipe, training_fields(), folder / "run.yaml")
+    conform(recipe, {**training_options(), **COMMANDS["enrich"].options}, folder / "run.yaml")
 
 
 def read_skeleton(folder: Path) -> None:

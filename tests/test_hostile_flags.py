@@ -9,7 +9,7 @@ import yaml
 
 import know_hf.laboratory.comparison  # noqa: F401 (so that no test waits for it)
 from know_hf.cli.main import build_parser, main
-from know_hf.settings import training_fields
+from know_hf.forgetting.options import training_fields
 
 ABSURD = ["", " ", "0", "-1", "1e400", "nan", "inf", "-inf", "1e-320", str(2**70), "9" * 5000, "x", "é\u202e\n",
           "a" * 5000, "/proc/nowhere/at/all", "=", "a=b", "*=x", "a=[[[", "a=&a [*a]", "{", "\udcff", "\0"]  # fmt: skip
@@ -25,6 +25,8 @@ def commands(folders: dict[str, str], out: str) -> dict[str, list[str]]:
         "forget": ["forget", *from_data, "--num_stages", "1"],
         "predict": ["predict", folders["run"], "--output-dir", out, "--norms", "x"],
         "transfer": ["transfer", "--arms", "a=/proc/nowhere", "--dataset", folders["data"], "--output-dir", out],
+        "compare": ["compare", "--arms", "a=/proc/nowhere", "--dataset", folders["data"], "--output-dir", out],
+        "experiment": ["experiment", "/proc/nowhere", "--output-dir", out],
         "collect": ["collect", "--data", "/proc/nowhere", "--output-dir", out],
         "meta-train": ["meta-train", "/proc/nowhere", "--output-dir", out],
         "meta-evaluate": ["meta-evaluate", "/proc/nowhere", "--output-dir", out],
@@ -41,7 +43,7 @@ def cases(folders: dict[str, str], out: str) -> list[list[str]]:
     numbers = [n for n, kind in training_fields().items() if kind in ("int", "float") and n not in UNUSED]
     found = [["--config", folders["text"]], ["enrich", "--config", folders["data"]], ["transfer", folders["data"]]]
     for name, command in commands(folders, out).items():
-        for action in parser.commands.choices[name]._actions:
+        for action in parser.commands[name]._actions:
             if action.option_strings and action.dest not in ("help", "traceback"):
                 found += [[*command, action.option_strings[0], value] for value in [*ABSURD, *folders.values()]]
             elif not action.option_strings:
@@ -134,12 +136,12 @@ def test_recipes_that_are_none(tmp_path, capsys, text, said):
     (tmp_path / "run.yaml").write_text("model: m\ndataset: d\n" + text if ":" in text and "[" != text[0] else text)
     begun = time.perf_counter()
     for command in (["enrich", "--config", tmp_path / "run.yaml", "--output-dir", tmp_path / "o"],
-                    ["transfer", tmp_path / "run.yaml", "--output-dir", tmp_path / "o"]):  # fmt: skip
+                    ["experiment", tmp_path / "run.yaml", "--output-dir", tmp_path / "o"]):  # fmt: skip
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in command])
         line = capsys.readouterr().err
         assert ended.value.code == 2 and line.startswith("know-hf: error: ") and line.count("\n") == 1
-        assert said in line or command[0] == "transfer"
+        assert said in line or command[0] == "experiment"
     assert time.perf_counter() - begun < 5 and not (tmp_path / "o").exists()
 
 

@@ -11,7 +11,7 @@ from test_cli import FAST, fails
 
 from know_hf import KnownConfig, Trajectory, TrajectoryError, enrich
 from know_hf.cli.main import main
-from know_hf.forgetting import subset_sizes
+from know_hf.forgetting.subsets import subset_sizes
 from know_hf.models.loading import load_model
 from know_hf.report.write import write_page
 

@@ -15,7 +15,6 @@ LAYERS = (
     "progress",
     "store",
     "reading",
-    "limits",
     "plain_yaml",
     "settings",
     "sharing",

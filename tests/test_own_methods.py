@@ -9,6 +9,8 @@ import torch
 from know_hf import enrich
 from know_hf.checkpoints import Checkpoint
 from know_hf.cli.main import main
+from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import resolve
 from know_hf.retrodiction import ALL, METHODS, PredictorFamily, check_method, get_method, method, retrodict
 from know_hf.retrodiction.page import PAGE, with_table
 
@@ -60,7 +62,7 @@ def offer(site, name: str, value: str) -> None:
 
 def test_a_method_of_one_s_own_is_streamed(trajectory, tmp_path, outside):
     importlib.import_module("someone_s_methods")
-    result = enrich(trajectory, tmp_path / "out", retrodictor="half_back", parameters={"share": 0.25}, steps=2)
+    result = enrich(trajectory, tmp_path / "out", method="half_back", parameters={"share": 0.25}, steps=2)
     name = "timm_model.fc.weight"
     zero, one = (trajectory.checkpoints[i].read(name) for i in range(2))
     for step, folder in enumerate(result.checkpoints.values(), start=1):
@@ -71,17 +73,17 @@ def test_a_method_of_one_s_own_is_streamed(trajectory, tmp_path, outside):
     card = (folder / "README.md").read_text()
     assert "half_back x4" in card and "| method | half_back (`someone_s_methods.half_back`, not of know-hf) |" in card
     # Beside the package's own in one pass, and with a parameter of another type refused beforehand.
-    both = enrich(trajectory, tmp_path / "both", retrodictor=["half_back", "known"], steps=1)
+    both = enrich(trajectory, tmp_path / "both", method=["half_back", "known"], steps=1)
     assert "cosine_to_known" in both.statistics["half_back/x2"]["fc"] and "half_back" not in ALL
     with pytest.raises(ValueError, match="half_back: share must be a number, found 'much'"):
-        enrich(trajectory, tmp_path / "out", retrodictor="half_back", parameters={"share": "much"})
+        enrich(trajectory, tmp_path / "out", method="half_back", parameters={"share": "much"})
     # Changed code is another result.
     METHODS.pop("half_back")
     changed = OUTSIDE.replace("every step", "step by step")
     (outside / "someone_s_methods.py").write_text(changed)
     importlib.reload(importlib.sys.modules["someone_s_methods"])
     with pytest.raises(FileExistsError, match="different code"):
-        enrich(trajectory, tmp_path / "out", retrodictor="half_back", parameters={"share": 0.25}, steps=2)
+        enrich(trajectory, tmp_path / "out", method="half_back", parameters={"share": 0.25}, steps=2)
 
 
 def test_the_command_line_finds_what_an_installed_package_offers(trajectory, tmp_path, outside, capsys):
@@ -183,7 +185,6 @@ def test_what_is_returned_is_looked_at_beforehand():
 
 def test_a_family_of_predictors_of_one_s_own():
     """A learned method brings its weights by the same way as the package's own."""
-    from know_hf.enrichment.resolved import resolve
 
     def load(given, stages):
         made = torch.nn.Linear(stages, 1, bias=False)
@@ -195,20 +196,18 @@ def test_a_family_of_predictors_of_one_s_own():
         return (predictor.weight[0, :, None] * stages.reshape(len(stages), -1)).sum(0).reshape(1, *stages.shape[1:])
 
     with pytest.raises(ValueError, match="weighed has no weights of its own here"):
-        resolve(2, 0.5, method="weighed")
-    found = resolve(2, 0.5, method="weighed", predictor="0.5")
+        resolve(Prediction(method="weighed"), 2, 0.5)
+    found = resolve(Prediction(method="weighed", predictor="0.5"), 2, 0.5)
     assert found.methods[0].source == "0.5" and found.methods[0].takes_blocks
     assert retrodict(torch.ones(2, 3), "fc", 1, "weighed", **found.methods[0].parameters).tolist() == [[1.0] * 3]
 
 
 def test_shrink_takes_after_any_method_with_what_that_one_reads():
-    from know_hf.enrichment.resolved import resolve
-
-    plain = resolve(5, 0.5, method="shrink", parameters={"to": "tsv", "frac": 0.5})
-    plain.check(2)
+    plain = resolve(Prediction(method="shrink", parameters={"to": "tsv", "frac": 0.5}), 5, 0.5)
+    plain.check(["fc"], 2)
     assert plain.methods[0].predictor is None and not plain.methods[0].takes_blocks
-    assert resolve(5, 0.5, method="shrink").methods[0].source == "bundled"
-    assert resolve(5, 0.5, method="shrink", parameters={"factors": {"fc": 0.5}}).methods[0].source is None
+    assert resolve(Prediction(method="shrink"), 5, 0.5).methods[0].source == "bundled"
+    assert resolve(Prediction(method="shrink", parameters={"factors": {"fc": 0.5}}), 5, 0.5).methods[0].source is None
 
 
 def test_the_page_s_table_is_up_to_date():

@@ -33,7 +33,7 @@ def test_python_blocks_parse_and_import_real_names():
 
 
 def test_every_command_is_listed():
-    commands = build_parser()._subparsers._group_actions[0].choices
+    commands = build_parser().commands
     assert set(re.findall(r"^\| `know-hf ([a-z-]+)", TEXT, re.M)) == set(commands)
 
 

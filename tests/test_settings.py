@@ -9,11 +9,12 @@ import pytest
 from conftest import QUICK
 
 from know_hf import ForgettingArguments, enrich
+from know_hf.cli.commands import COMMANDS
 from know_hf.cli.flags import with_truths
 from know_hf.cli.main import main
-from know_hf.cli.recipe import pairs
+from know_hf.forgetting.options import training_options
 from know_hf.laboratory.protocol import Protocol
-from know_hf.settings import conform, read_recipe, training_fields
+from know_hf.settings import conform, pairs, read_recipe
 
 
 @pytest.mark.parametrize(
@@ -39,18 +40,18 @@ def test_protocols_out_of_range(given):
 
 
 def test_what_yaml_means():
-    fields = training_fields()
+    options = {**training_options(), **COMMANDS["enrich"].options, **COMMANDS["compare"].options}
     given = {
         "steps": 2.0, "num_stages": "3e0", "learning_rate": "1e-3", "eval_strategy": False, "report_to": False,
         "eval_split": False, "bf16": False, "learning_rates": ["1e-3", 1],
     }  # fmt: skip
-    assert conform(given, fields, "run.yaml") == {
+    assert conform(given, options, "run.yaml") == {
         "steps": 2, "num_stages": 3, "learning_rate": 1e-3, "eval_strategy": "no", "report_to": "none",
         "eval_split": "none", "bf16": False, "learning_rates": [1e-3, 1],
     }  # fmt: skip
     for wrong in ({"steps": float("inf")}, {"seed": 1.5}, {"bf16": "yes"}, {"label_names": "labels"}):
         with pytest.raises(ValueError, match=f"run.yaml: {next(iter(wrong))} must be"):
-            conform(wrong, fields, "run.yaml")
+            conform(wrong, options, "run.yaml")
 
 
 def test_names_that_are_there_twice(tmp_path):

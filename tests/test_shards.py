@@ -94,7 +94,7 @@ def test_every_type_is_copied(tmp_path, monkeypatch):
     folders = [written(tmp_path / f"stage{stage}", stage) for stage in range(3)]
     trajectory = Trajectory.from_checkpoints(folders, kinds={"fc.weight": "fc"})
     assert {kind: trajectory.tensors[kind].nbytes for kind in TYPES} == {kind: 4 * bits for kind, bits in TYPES.items()}
-    made = enrich(trajectory, tmp_path / "out", retrodictor="linear_fit", steps=1).checkpoints["x2"]
+    made = enrich(trajectory, tmp_path / "out", method="linear_fit", steps=1).checkpoints["x2"]
     before, after = ((f / "model.safetensors").read_bytes() for f in (folders[0], made))
     start = trajectory.tensors["fc.weight"].offset
     assert before[:start] == after[:start] and before[start + 256 :] == after[start + 256 :] and before != after

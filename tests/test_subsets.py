@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from know_hf.forgetting import nested_subsets, subset_sizes
+from know_hf.forgetting.subsets import nested_subsets, subset_sizes
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from transformers import (
     set_seed,
 )
 
-from know_hf.cli.options import DATA
 from know_hf.laboratory import protocol as protocol_module
 from know_hf.laboratory.comparison import transfer
 from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head
@@ -31,9 +30,11 @@ from know_hf.laboratory.result import TransferResult
 from know_hf.laboratory.statistics import paired_difference
 from know_hf.models.loading import load_model
 from know_hf.report.transfer import transfer_markdown
+from know_hf.settings import options_of
 from know_hf.tasks import TASKS, Score, find_columns, get_task
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Examples
+from know_hf.training.options import DataOptions
 from know_hf.trajectory.identity import describe_model
 
 SHORT = Protocol(head_epochs=1, epochs=1, batch_size=4, examples=8, validation_examples=4, evaluations=1)
@@ -131,7 +132,7 @@ def test_what_is_ambiguous_is_asked_for(masks):
     assert find_columns(plain, inputs=["right"], task="image-segmentation").label == "left"
     with pytest.raises(ValueError, match="Unknown task 'dreaming'; there are image-classification"):
         find_columns(plain, task="dreaming")
-    assert all(name in DATA["task"] for name in TASKS), "the command line names them all"
+    assert all(name in options_of(DataOptions)["task"].help for name in TASKS), "the command line names them all"
 
 
 def test_images_and_masks_stay_in_register(masks):

@@ -4,12 +4,14 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any, NoReturn
 
 from know_hf.cli.options import PROGRAM
-from know_hf.settings import suggestion
+from know_hf.plain_yaml import parse_yaml
+from know_hf.settings import Option, number, pairs, suggestion
 
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Characters of a message.
@@ -21,13 +23,65 @@ _LIKE_NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in one line, and reads ``-1e-3`` as a number."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**{"allow_abbrev": False, **options})
+        #: The parser of each command.
+        self.commands: dict[str, argparse.ArgumentParser] = {}
         self._negative_number_matcher = re.compile(f"^{_NUMBER.pattern}$")
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Ends the program with exit code 2."""
         self.exit(2, one_line(message) + "\n" if speaks() else None)
+
+
+def add_flags(parser: argparse.ArgumentParser, options: Mapping[str, Option], lenient: Collection[str] = ()) -> None:
+    """Gives a parser the flags of options, spelt with ``-`` and with ``_``, and their former names.
+
+    Args:
+        parser: Its defaults are left out, so that what is there was given.
+        options: Name of the flag → option.
+        lenient: Options that need not be given here.
+    """
+    for name, known in options.items():
+        text = (known.help if known.many == "either" and not known.default_name else known.text).replace("%", "%%")
+        like = some_path if known.annotation in (Path, Path | None) else some_text
+        kind: dict[str, Any] = {"type": known.form if known.form in (int, float) else like}
+        if known.positional:
+            kind |= {"nargs": "?", "default": None} if name in lenient else {}
+            parser.add_argument(name, help=text, **kind)
+            continue
+        if known.form is bool:
+            kind = {"action": "store_false" if known.default is True else "store_true"}
+            text = f"Do not: {text}" if known.default is True else text
+        elif known.many == "pair":
+            kind |= {"nargs": 2, "metavar": ("LOW", "HIGH")}
+        elif known.many:
+            kind |= {"nargs": "+", "metavar": known.metavar}
+        else:
+            kind |= {"metavar": known.metavar}
+        spelt = f"no_{name}" if known.form is bool and known.default is True else name
+        parser.add_argument(*spellings(spelt), dest=name, help=text, **kind)
+        if known.former:
+            parser.add_argument(*spellings(known.former), dest=known.former, help=argparse.SUPPRESS, **kind)
+
+
+def spellings(name: str) -> list[str]:
+    """A flag with ``-`` and with ``_``."""
+    return list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")))
+
+
+def from_flag(known: Option, value: Any) -> Any:
+    """What a recipe would hold for what a flag was given: pairs become mappings, a list of one name the name.
+
+    Raises:
+        ValueError: If a pair is none.
+    """
+    if known.many == "mapping":
+        found = pairs(value, known.name, known.metavar or "NAME=VALUE")
+        if known.form is str:
+            return found
+        return {key: number(parse_yaml(text, f"{known.name}: {key[:80]}")) for key, text in found.items()}
+    return value[0] if known.many == "either" and len(value) == 1 else value
 
 
 def some_text(text: str) -> str:
@@ -46,6 +100,12 @@ def one_line(message: str) -> str:
     """What is printed of an error."""
     text = " ".join(message.split())
     return f"{PROGRAM}: error: {text[:_LONGEST]}{' …' if len(text) > _LONGEST else ''}"
+
+
+def say(note: str) -> None:
+    """Prints a line beside the results."""
+    if speaks():
+        print(f"{PROGRAM}: {note}", file=sys.stderr)
 
 
 def speaks() -> bool:

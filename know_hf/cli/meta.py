@@ -1,58 +1,60 @@
 """``know-hf collect``, ``meta-train`` and ``meta-evaluate``."""
 
-import argparse
 import os
 
-from know_hf.cli.options import COLLECTION, EVALUATION, META_TRAINING
-from know_hf.cli.recipe import check_given, pairs
+from know_hf.cli.recipe import Call, check_given, taken
 from know_hf.cli.surroundings import quiet
+from know_hf.hub.options import DatasetHub
+from know_hf.meta.options import (
+    CollectionOptions,
+    FunctionalSettings,
+    HeldOut,
+    MetaTrainingOptions,
+    MetaTrainingSettings,
+    PredictorOptions,
+)
 
 
-def run_collect(options: argparse.Namespace, rest: list[str]) -> None:
-    """``know-hf collect``."""
-    given = {name: value for name, value in vars(options).items() if name in COLLECTION}
-    check_given(given, ("data", "output_dir"))
+def run_collect(call: Call) -> None:
+    """Collect trajectories of small networks, for meta-training."""
+    settings = call.settings()
+    check_given(settings, call.options)
+    hub = DatasetHub(**taken(settings, DatasetHub))
     quiet()
     from know_hf.meta.collection import collect
 
-    repo_id = given.pop("push", None)
-    found = collect(given.pop("output_dir"), given.pop("data"), **given)
+    found = collect(settings["output_dir"], settings["data"], **taken(settings, CollectionOptions))
     if int(os.environ.get("RANK", 0)) == 0:
         diverged = len(found.notes) - len(found.trials)
         print(f"{found.folder}: {len(found.trials)} trials ({diverged} more diverged), {found.nbytes / 1e6:,.1f} MB")
-        if repo_id:
-            print(found.push_to_hub(repo_id))
+        if hub.repository:
+            print(found.push_to_hub(hub.repository))
 
 
-def run_meta_train(options: argparse.Namespace, rest: list[str]) -> None:
-    """``know-hf meta-train``."""
-    given = {name: value for name, value in vars(options).items() if name in META_TRAINING}
-    check_given(given, ("output_dir",))
+def run_meta_train(call: Call) -> None:
+    """Train a predictor on a meta-data set."""
+    given = call.settings()
+    check_given(given, call.options)
     quiet()
     from know_hf.known import KnownConfig
     from know_hf.meta.evaluation import error_table
-    from know_hf.meta.functional import FunctionalSettings
-    from know_hf.meta.training import MetaTrainingSettings, meta_train
+    from know_hf.meta.training import meta_train
 
-    config = KnownConfig(
-        **{name: given.pop(name) for name in ("history_length", "inputs", "conditions") if name in given}
-    )
-    output_dir = given.pop("output_dir")
-    functional = {"functional_epochs": "epochs", "inner_steps": "inner_steps"}
-    second = FunctionalSettings(**{field: given.pop(name) for name, field in functional.items() if name in given})
-    outside = ("held_out_architectures", "held_out_data", "data", "processes")
-    job = {name: given.pop(name) for name in outside if name in given}
-    settings = MetaTrainingSettings(**given, functional=second)
-    result = meta_train(options.meta, output_dir, config=config, settings=settings, **job)
+    config = KnownConfig(**taken(given, PredictorOptions))
+    functional = FunctionalSettings(**taken(given, FunctionalSettings))
+    settings = MetaTrainingSettings(**taken(given, MetaTrainingSettings), functional=functional)
+    output_dir = given["output_dir"]
+    job = taken(given, MetaTrainingOptions)
+    result = meta_train(given["meta"], output_dir, config=config, settings=settings, **job)
     print(f"‖Θ̂⁰−Θ⁰‖₁ as a share of the distance that there was, {len(result['split']['report'])} unseen trials")
     print(f"(mean of trials / all trials as one):\n\n{error_table(result['errors'])}\n")
     print(f"{output_dir}: pass it as --predictor.")
 
 
-def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
-    """``know-hf meta-evaluate``."""
-    given = {name: value for name, value in vars(options).items() if name in EVALUATION}
-    check_given(given, ("output_dir",))
+def run_meta_evaluate(call: Call) -> None:
+    """Compare predictors with every method on unseen trials."""
+    given = call.settings()
+    check_given(given, call.options)
     quiet()
     from know_hf.known import KnownPredictor
     from know_hf.meta.collection import MetaDataSet, prepare_images
@@ -62,10 +64,10 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from know_hf.store import check_output, inside, locked
     from know_hf.training.prepared import open_examples
 
-    meta = MetaDataSet(options.meta)
-    held_out = given.get("held_out_architectures", ["densenet"]), given.get("held_out_data", ["fashion_mnist"])
-    names = split_trials(meta, *held_out).report
-    folders = pairs(given.get("predictors", []), "predictors", "NAME=FOLDER")
+    meta = MetaDataSet(given["meta"])
+    held_out = HeldOut(**taken(given, HeldOut))
+    names = split_trials(meta, held_out.held_out_architectures, held_out.held_out_data).report
+    folders = given.get("predictors", {})
     check_output(given["output_dir"], meta.folder, *folders.values(), *given.get("data", []))
     cache = inside(given["output_dir"], "cache")
     predictors = {name: load_predictor(path, load_predictor_stages(path)) for name, path in folders.items()}

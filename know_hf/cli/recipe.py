@@ -2,18 +2,70 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from know_hf.cli.flags import Parser, check_flags, with_truths
-from know_hf.cli.options import DATA, NOT_WHILE_TRAINING, PREDICTION, PROGRAM, PUSH
-from know_hf.plain_yaml import parse_yaml
-from know_hf.settings import REQUIRED, check_names, conform, number, read_recipe, training_fields
-
-# What YAML's "no" means where it is not false.
-_OFF = {"eval_split": "none", "report_to": "none"}
+from know_hf.cli.flags import Parser, check_flags, from_flag, say, with_truths
+from know_hf.cli.options import PROGRAM
+from know_hf.forgetting.options import training_options
+from know_hf.settings import Option, check_names, conform, modern, options_of, read_recipe
 
 
-def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+@dataclass(frozen=True)
+class Call:
+    """What a command was called with.
+
+    Args:
+        command: Its name.
+        options: Its options, by the name of their flag.
+        flags: What was given, by the name of its flag, as the parser left it.
+        rest: What is no flag of its own.
+    """
+
+    command: str
+    options: Mapping[str, Option]
+    flags: Mapping[str, Any]
+    rest: Sequence[str] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """What was given, as a recipe would hold it.
+
+        Raises:
+            ValueError: If a value is none for its option, or a former name stands beside the present one.
+        """
+        given = _renamed(self.flags, self.options)
+        return {name: from_flag(self.options[name], value) for name, value in given.items()}
+
+    def merged(self, lenient: Sequence[str] = ()) -> dict[str, Any]:
+        """Flags, and a recipe's settings where a flag says nothing.
+
+        Args:
+            lenient: Options that need not be given.
+
+        Raises:
+            ValueError: If a name is unknown, a required one missing, a value of another type or the file no mapping.
+        """
+        settings = self.settings()
+        recipe, where = _recipe(settings, self.options)
+        check_names(recipe, self.recipe_names, where)
+        recipe = conform(recipe, self.options, where)
+        settings = {**recipe, **settings}
+        check_given(settings, self.options, lenient)
+        return settings
+
+    @property
+    def recipe_names(self) -> list[str]:
+        """The options that a recipe may hold."""
+        return [name for name, known in self.options.items() if name != "config" and not known.positional]
+
+
+def taken(settings: Mapping[str, Any], *kinds: type) -> dict[str, Any]:
+    """Of settings by the name of their flag those of some dataclasses, by the name of their field."""
+    options = options_of(*kinds)
+    return {name: settings[known.flag] for name, known in options.items() if known.flag and known.flag in settings}
+
+
+def resolve_recipe(call: Call) -> tuple[dict[str, Any], dict[str, Any]]:
     """Merges a YAML recipe and flags (flags win); splits our own options from training arguments.
 
     Returns:
@@ -22,22 +74,17 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     Raises:
         ValueError: If a name is unknown, a required one missing, a value of another type or the file not a mapping.
     """
-    own_names = {*DATA, *(PREDICTION if options.command == "enrich" else ())}
-    if options.command == "enrich":
-        own_names |= {"update_batch_norm", *PUSH}
-    own_names -= set(NOT_WHILE_TRAINING)
-    own = {name: value for name, value in vars(options).items() if name in own_names}
-    own = plain_values(own)
-    recipe = read_recipe(options.config) if "config" in options else {}
-    early = training_fields()  # by reading; what Trainer itself says follows below
+    own = call.settings()
+    recipe, where = _recipe(own, call.options)
+    early = training_options()  # by reading; what Trainer itself says follows below
+    kinds = {name: known.type_name.replace(" | None", "") for name, known in (early or {}).items()}
     if early is not None:
-        check_flags(rest, own_names, early)
-        check_names(recipe, [*own_names, *early], getattr(options, "config", None))
+        check_flags(call.rest, call.recipe_names, kinds)
+        check_names(recipe, [*call.recipe_names, *early], where)
     if recipe.get("output_dir") and "output_dir" not in own:
         own["output_dir"] = str(recipe["output_dir"])
-    recipe = {name: value for name, value in recipe.items() if value is not None}
-    check_given({**recipe, **own}, REQUIRED)
-    recipe = conform(recipe, early or {}, getattr(options, "config", None))
+    check_given({**recipe, **own}, call.options)
+    recipe = conform(recipe, {**(early or {}), **call.options}, where)
 
     from dataclasses import fields
 
@@ -46,59 +93,39 @@ def resolve_recipe(options: argparse.Namespace, rest: list[str]) -> tuple[dict[s
     from know_hf.forgetting.arguments import ForgettingArguments
 
     class TrainingParser(Parser, HfArgumentParser):
-        def error(self, message: str) -> None:
+        def error(self, message: str) -> NoReturn:
             raise ValueError(message)
 
     names = {field.name: field for field in fields(ForgettingArguments) if field.init}
-    check_names(recipe, [*own_names, *names], getattr(options, "config", None))
-    parser = TrainingParser(dataclass_types=ForgettingArguments, prog=f"{PROGRAM} {options.command}", add_help=False)
+    check_names(recipe, [*call.recipe_names, *names], where)
+    parser = TrainingParser(dataclass_types=ForgettingArguments, prog=f"{PROGRAM} {call.command}", add_help=False)
     # Only what was given: a name that is there already keeps argparse from filling in the default.
     unset = object()
     found = parser.parse_args(
-        with_truths(rest, early or {}), namespace=argparse.Namespace(**dict.fromkeys(names, unset))
+        with_truths(call.rest, kinds), namespace=argparse.Namespace(**dict.fromkeys(names, unset))
     )
     given = {name: value for name, value in vars(found).items() if name in names and value is not unset}
-    training = {name: value for name, value in recipe.items() if name in names and name not in own_names}
+    training = {name: value for name, value in recipe.items() if name in names and name not in call.options}
     training.update(given)
-    return {**plain_values({n: v for n, v in recipe.items() if n in own_names}), **own}, training
+    return {**{name: value for name, value in recipe.items() if name in call.options}, **own}, training
 
 
-def check_given(settings: Mapping[str, Any], required: Sequence[str]) -> None:
+def _recipe(settings: dict[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], Any]:
+    """The settings of the file that ``config`` names, which is taken out, and its name; nothing is said of nulls."""
+    where = settings.pop("config", None)
+    recipe = {} if where is None else _renamed(read_recipe(where), options)
+    return {name: value for name, value in recipe.items() if value is not None}, where
+
+
+def _renamed(given: Mapping[str, Any], options: Mapping[str, Option]) -> dict[str, Any]:
+    present, notes = modern(given, options)
+    for note in notes:
+        say(note)
+    return present
+
+
+def check_given(settings: Mapping[str, Any], options: Mapping[str, Option], lenient: Sequence[str] = ()) -> None:
     """Raises ``ValueError`` if a required option is missing, naming its flag."""
-    if missing := [name for name in required if name not in settings]:
+    required = [name for name, known in options.items() if known.required and not known.positional]
+    if missing := [name for name in required if name not in settings and name not in lenient]:
         raise ValueError(f"missing {', '.join('--' + name.replace('_', '-') for name in missing)}.")
-
-
-def plain_values(given: dict[str, Any]) -> dict[str, Any]:
-    """Turns flags into what a recipe would hold: pairs into mappings, a list of one method into its name."""
-    if isinstance(given.get("kinds"), list):
-        given["kinds"] = pairs(given["kinds"], "kinds", "PATTERN=KIND")
-    if isinstance(given.get("parameters"), list):
-        found = pairs(given["parameters"], "parameters", "NAME=VALUE")
-        given["parameters"] = {
-            name: number(parse_yaml(value, f"parameters: {name[:80]}")) for name, value in found.items()
-        }
-    if isinstance(given.get("arms"), list):
-        given["arms"] = pairs(given["arms"], "arms", "NAME=FOLDER")
-    for name in ("learning_rates", "input_columns"):
-        if name in given and not isinstance(given[name], list):
-            given[name] = [given[name]]
-    if isinstance(given.get("method"), list) and len(given["method"]) == 1:
-        given["method"] = given["method"][0]
-    return given
-
-
-def pairs(items: list[str], option: str, form: str) -> dict[str, str]:
-    """Splits NAME=VALUE items.
-
-    Raises:
-        ValueError: If one of them has no name, or the same as another.
-    """
-    wrong = [item for item in items if "=" not in item]
-    if wrong:
-        raise ValueError(f"{option}: expected {form}, got {wrong[0]!r}.")
-    found = [item.split("=", 1) for item in items]
-    names = [name for name, _ in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{option}: {twice!r} is there twice.")
-    return dict(found)

@@ -30,7 +30,7 @@ class _BesideBars(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def save_recipe(settings: dict[str, Any], output_dir: str) -> None:
+def save_recipe(settings: dict[str, Any], output_dir: str | Path) -> None:
     """Writes ``run.yaml``, the resolved recipe of a run, without tokens and passwords."""
     import yaml
 

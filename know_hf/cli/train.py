@@ -1,23 +1,24 @@
 """``know-hf enrich``, ``forget`` and ``predict``."""
 
-import argparse
 import os
 from typing import Any
 
-from know_hf.cli.options import PREDICTION
-from know_hf.cli.recipe import plain_values, resolve_recipe
+from know_hf.cli.recipe import Call, resolve_recipe, taken
 from know_hf.cli.surroundings import quiet, save_recipe
+from know_hf.enrichment.options import Finishing, Prediction
+from know_hf.hub.options import Hub
+from know_hf.training.options import DataOptions, ModelSource
 
 #: How often a stage's loss is noted unless --logging_steps says otherwise, as a share of the stage.
 LOGGED = 0.05
 
 
-def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, Any], dict[str, Any], Any]:
+def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     """Resolves recipe and data; returns settings, arguments for the job and ``ForgettingArguments``.
 
     What is only named is looked for first, and loaded when all of it is there.
     """
-    settings, training = resolve_recipe(options, rest)
+    settings, training = resolve_recipe(call)
     quiet()
     import torch
     from accelerate import PartialState
@@ -44,21 +45,16 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
     check_output_dir(args.output_dir, settings["model"])
     inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
     check_output(args.output_dir, *(source for source in inputs if source))
-    job = {
-        name: settings[name] for name in settings if name not in ("dataset", "output_dir", "train_split", "eval_split")
-    }
-    if "method" in job:
-        job["retrodictor"] = job.pop("method")
-    if options.command == "enrich":
-        from know_hf.pretrained import resolve_for
+    job = taken(settings, DataOptions, ModelSource, Finishing, Hub)
+    if call.command == "enrich":
+        from know_hf.pretrained import resolve_enrichment
 
-        told = {name: job[name] for name in PREDICTION if name in job} | {"method": job.get("retrodictor", "known")}
-        resolve_for(args, told.pop("steps", 3), **told)
+        Hub(**taken(settings, Hub))
+        job["prediction"] = resolve_enrichment(Prediction(**taken(settings, Prediction)), args)
     if "task" in job:
         get_task(job["task"])
-    how = ("from_scratch", "revision", "trust_remote_code")
     with PartialState().main_process_first():
-        check_model(settings["model"], **{name: settings[name] for name in how if name in settings})
+        check_model(settings["model"], **taken(settings, ModelSource))
         dataset, train = settings["dataset"], settings.get("train_split", "train")
         own, evaluation = settings.get("eval_dataset"), _evaluation_split(settings)
         check_splits(dataset, train, *([evaluation] if evaluation and not own else []))
@@ -67,7 +63,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> tuple[dict[str, An
         else:
             job["eval_dataset"] = load_split(dataset, evaluation) if evaluation else None
         job["train_dataset"] = load_split(dataset, train)
-    job |= {"args": args, "trainer_class": WatchedTrainer}
+    job |= {"model": settings["model"], "args": args, "trainer_class": WatchedTrainer}
     return {**settings, **training}, job, args
 
 
@@ -81,13 +77,12 @@ def _evaluation_split(settings: dict[str, Any]) -> str | None:
     return None if split == "none" else split
 
 
-def run_enrich(options: argparse.Namespace, rest: list[str]) -> None:
-    """``know-hf enrich``."""
-    settings, job, args = _prepare(options, rest)
+def run_enrich(call: Call) -> None:
+    """Forget, then predict: a model and data in, enriched checkpoints out."""
+    settings, job, args = _prepare(call)
     from know_hf.pretrained import enrich_pretrained
     from know_hf.report import report_markdown
 
-    job["push_to_hub"] = job.pop("push", None)
     result = enrich_pretrained(**job)
     if args.process_index == 0:
         save_recipe(settings, args.output_dir)
@@ -96,9 +91,9 @@ def run_enrich(options: argparse.Namespace, rest: list[str]) -> None:
         print(f"\n{report_markdown(result)}", end="")
 
 
-def run_forget(options: argparse.Namespace, rest: list[str]) -> None:
-    """``know-hf forget``."""
-    settings, job, args = _prepare(options, rest)
+def run_forget(call: Call) -> None:
+    """Forget only: record a trajectory, or train a control (--recipe)."""
+    settings, job, args = _prepare(call)
     from know_hf.pretrained import forget_pretrained
 
     record = forget_pretrained(**job)
@@ -109,17 +104,15 @@ def run_forget(options: argparse.Namespace, rest: list[str]) -> None:
             print(f"stage {stage.index}: {stage.examples} examples  {scores}")
 
 
-def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
-    """``know-hf predict``."""
+def run_predict(call: Call) -> None:
+    """Predict enriched checkpoints from a finished trajectory."""
+    settings = call.settings()
     quiet()
     from know_hf.enrichment.stream import enrich
     from know_hf.report import comparison
     from know_hf.store import inside, write_text
 
-    given = plain_values({k: v for k, v in vars(options).items() if k in (*PREDICTION, "output_dir", "verify")})
-    if "method" in given:
-        given["retrodictor"] = given.pop("method")
-    result = enrich(options.trajectory, **given)
+    result = enrich(**settings)
     if int(os.environ.get("RANK", 0)) == 0:
         text = comparison(result.statistics) or "No tensor was predicted: all are copies."
         write_text(inside(result.output_dir, "report") / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")

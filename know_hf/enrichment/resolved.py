@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from know_hf.enrichment.folders import step_names
-from know_hf.limits import check_limits
-from know_hf.retrodiction import ALL, DEFAULT, Method, check_method, get_method, retrodict
+from know_hf.enrichment.options import Prediction
+from know_hf.retrodiction import ALL, Method, check_method, get_method, retrodict
 from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.trajectory import Parameter, resolve_kinds
 from know_hf.trajectory.identity import portable_name
@@ -56,25 +56,17 @@ class ResolvedMethod:
 
 @dataclass(frozen=True)
 class ResolvedPrediction:
-    """What is predicted by which methods, resolved once by [`resolve`] for everything that follows.
+    """What a [`Prediction`] comes to for a trajectory of so many stages; every step that follows takes this.
 
     Args:
+        options: What was asked for.
         methods: The methods; the self-check is of the first.
         stages: Number S of stages that they read.
-        sampling_ratio: Ratio r of the stages' data.
-        iterate: Whether they take single steps and slide the window.
-        norms: ``"copy"`` or ``"bias"``, as for [`resolve_kinds`](know_hf.trajectory.kinds) like the next two.
-        embeddings: ``"copy"`` or ``"fc"``.
-        kinds: Name patterns → kind or ``"copy"``.
     """
 
+    options: Prediction
     methods: tuple[ResolvedMethod, ...]
     stages: int
-    sampling_ratio: float | None
-    iterate: bool = False
-    norms: str = "copy"
-    embeddings: str = "copy"
-    kinds: Mapping[str, str] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -86,81 +78,68 @@ class ResolvedPrediction:
         """The learned weights that the methods read, each once."""
         return list({id(one.predictor): one.predictor for one in self.methods if one.predictor is not None}.values())
 
-    @property
-    def selection(self) -> dict[str, Any]:
-        """What decides which tensors are predicted: keywords of [`resolve_kinds`](know_hf.trajectory.kinds)."""
-        return {"norms": self.norms, "embeddings": self.embeddings, "kinds": self.kinds}
-
     def to(self, device: torch.device) -> None:
         """Moves the predictors to a device."""
         for predictor in self.predictors:
             predictor.to(device)
 
-    def check(self, steps: int, kinds: Sequence[str] = ("fc",)) -> None:
-        """Raises what predicting so many steps would raise, as far as it can be known without a trajectory.
+    def check(self, kinds: Sequence[str], steps: int | None = None) -> None:
+        """Raises if a method cannot do its steps with its parameters, before anything is read or written.
 
         Args:
-            steps: Number of steps.
-            kinds: Kinds of the tensors that will be predicted.
+            kinds: Kinds that will be predicted.
+            steps: Number of steps; by default those asked for.
 
         Raises:
-            TrajectoryError: If no data set could grow so much.
-            ValueError: If methods, parameters, predictors, stages and steps do not fit each other.
+            ValueError: If one cannot.
         """
-        check_limits({"steps": steps})
-        step_names(self.sampling_ratio, steps)
+        steps = self.options.steps if steps is None else steps
         for one in self.methods:
-            check_method(one.name, self.stages, kinds, steps, one.parameters, self.iterate)
+            check_method(one.name, self.stages, kinds, steps, one.parameters, self.options.iterate)
 
 
-def resolve(
-    stages: int,
-    sampling_ratio: float | None,
-    *,
-    method: str | Sequence[str] = DEFAULT,
-    parameters: Mapping[str, Any] | None = None,
-    iterate: bool = False,
-    predictor: Any = None,
-    norms: str = "copy",
-    embeddings: str = "copy",
-    kinds: Mapping[str, str] | None = None,
-) -> ResolvedPrediction:
-    """Finds the methods, sorts their parameters and loads their predictors.
+def resolve(prediction: Prediction, stages: int, sampling_ratio: float | None) -> ResolvedPrediction:
+    """Settles methods and parameters, and loads predictors.
 
     Args:
+        prediction: What is asked for.
         stages: Number S of stages that will be read.
-        sampling_ratio: Ratio r of successive stages' data; None where it is not recorded.
-        method: As for [`enrich`], like everything that follows.
-        parameters: ``name`` or ``method.name`` → value; without the method only when there is just one.
-        iterate: As for [`enrich`].
-        predictor: As for [`enrich`].
-        norms: As for [`enrich`].
-        embeddings: As for [`enrich`].
-        kinds: As for [`enrich`].
-
-    Returns:
-        The [`ResolvedPrediction`]; its ``check`` tells whether it can take so many steps.
+        sampling_ratio: Ratio r of their data; None where it is not recorded.
 
     Raises:
         OSError: If a predictor cannot be loaded.
-        ValueError: If a name or an option's value is unknown, a parameter names no method of these, or a predictor is
-            missing or does not fit.
+        ValueError: If a name is unknown, a parameter names no method of these, or a predictor is missing or does not
+            fit.
     """
-    names = method_names(method)
-    resolve_kinds({}, norms=norms, embeddings=embeddings)
-    for value in (kinds or {}).values():
-        resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
+    names = method_names(prediction.method)
     methods = []
-    for name, own in _sorted_out(names, parameters or {}).items():
+    for name, own in _sorted_out(names, prediction.parameters or {}).items():
         source, family = None, get_method(name).reads(own)
         if family is not None:
-            passed = own.get("predictor", predictor if family.bundled or len(names) == 1 else None)
+            passed = own.get("predictor", prediction.predictor if family.bundled or len(names) == 1 else None)
             if passed is None and not family.bundled:
                 raise ValueError(f"{name} has no weights of its own here: pass predictor=, made by `know-hf convert`.")
             own |= predictor_parameters(family.load(passed, stages), sampling_ratio)
             source = "bundled" if passed is None else portable_name(str(getattr(passed, "name_or_path", passed)))
         methods.append(ResolvedMethod(get_method(name), own, source))
-    return ResolvedPrediction(tuple(methods), stages, sampling_ratio, iterate, norms, embeddings, kinds)
+    return ResolvedPrediction(prediction, tuple(methods), stages)
+
+
+def resolve_early(prediction: Prediction, stages: int, sampling_ratio: float) -> ResolvedPrediction:
+    """The same before there is a trajectory, or even a model: raises what can be known of a prediction by then.
+
+    Raises:
+        OSError: As [`resolve`].
+        ValueError: As [`resolve`], or if method, parameters, stages and steps do not fit each other.
+    """
+    method_names(prediction.method)
+    step_names(sampling_ratio, prediction.steps)
+    resolve_kinds({}, norms=prediction.norms, embeddings=prediction.embeddings)
+    for value in (prediction.kinds or {}).values():
+        resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
+    resolved = resolve(prediction, stages, sampling_ratio)
+    resolved.check(["fc"])
+    return resolved
 
 
 def method_names(method: str | Sequence[str]) -> list[str]:

@@ -4,32 +4,33 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list
 
+from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedPrediction
 from know_hf.enrichment.stream import BLOCK, Enrichment, Finish
+from know_hf.settings import takes
 from know_hf.store import inside
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 
 FOLDER = "self-check"
 
 
+@takes(prediction=Prediction, placement=Placement)
 def check_retrodiction(
     trajectory: Trajectory,
-    prediction: ResolvedPrediction,
     finish: Finish | None = None,
     notes: Mapping[str, Any] | None = None,
-    device: str | torch.device | None = None,
+    *,
+    prediction: Prediction | ResolvedPrediction,
+    placement: Placement,
 ) -> dict[str, Any]:
     """Retrodicts Θ^0 from Θ^1 … Θ^S and compares it with the true one.
 
     Args:
         trajectory: A trajectory with the extra stage S (``self_check=True`` in its settings).
-        prediction: As for [`Enrichment`]; of several methods the first is checked.
         finish: As for [`Enrichment.write`]: completes the folder of Θ̂^0 and scores it.
         notes: As for [`Enrichment.write`].
-        device: As for [`enrich`].
 
     Returns:
         ``method``: which was checked; ``ratios``: kind → ‖Θ̂^0−Θ^0‖₁/‖Θ^1−Θ^0‖₁ over its predicted tensors
@@ -46,8 +47,9 @@ def check_retrodiction(
         raise TrajectoryError(
             f"{trajectory.root} has no stage {len(trajectory)}: run the forgetting with self_check=True first."
         )
-    run, first = Enrichment(window, prediction, device=device), prediction.names[0]
+    run = Enrichment(window, prediction, placement)
     folder = inside(trajectory.root, FOLDER)
+    first = run.prediction.names[0]
     predicted = folder / first
     run.write({first: [predicted]}, finish, notes)
     ratios = [retrodiction_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
@@ -56,11 +58,7 @@ def check_retrodiction(
     scored = run.result(folder, {"retrodicted": predicted}).metrics.get("retrodicted", {})
     stages = trajectory.record.stages
     scores = {
-        metric: {
-            "retrodicted": value,
-            "stage_0": stages[0].metrics[metric],
-            "stage_1": stages[1].metrics[metric],
-        }
+        metric: {"retrodicted": value, "stage_0": stages[0].metrics[metric], "stage_1": stages[1].metrics[metric]}
         for metric, value in scored.items()
         if metric in stages[0].metrics and metric in stages[1].metrics
     }

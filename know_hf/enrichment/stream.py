@@ -1,7 +1,7 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +15,19 @@ from torch import Tensor
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.folders import enriched_folder, step_names
+from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import Range, share_of
-from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, resolve
+from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
-from know_hf.limits import check_limits
 from know_hf.progress import progress_bar
+from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import versions
@@ -42,20 +43,13 @@ BASELINE = "stage-0 (BatchNorm re-estimated)"
 Finish = Callable[[Path], Mapping[str, float]]
 
 
+@takes(prediction=Prediction, placement=Placement)
 def enrich(
     trajectory: Trajectory | str | Path,
     output_dir: str | Path | None = None,
     *,
-    retrodictor: str | Sequence[str] = "known",
-    parameters: Mapping[str, Any] | None = None,
-    iterate: bool = False,
-    predictor: KnownPredictor | str | Path | None = None,
-    steps: int = 3,
-    norms: str = "copy",
-    embeddings: str = "copy",
-    kinds: Mapping[str, str] | None = None,
-    device: str | torch.device | None = None,
-    verify: bool = False,
+    prediction: Prediction,
+    placement: Placement,
 ) -> EnrichmentResult:
     """Predicts enriched checkpoints from an existing trajectory.
 
@@ -67,18 +61,6 @@ def enrich(
         trajectory: A [`Trajectory`] or the folder of a run.
         output_dir: Folder for ``x2``, ``x4`` …; by default ``enriched`` in the run's folder (``enriched-<method>`` for
             other methods than ``known``). With several methods each gets a folder of its name in it.
-        retrodictor: Name of the method, several of them, or ``"all"``, predicted in one pass over the inputs.
-        parameters: The method's own parameters; with several methods as ``{"tsv.frac": 0.2}``.
-        iterate: Take single steps and slide the window, whatever the method's own way to further steps.
-        predictor: For learned methods: a [`KnownPredictor`], its folder or Hub id; the bundled one by default.
-        steps: Number of steps; step s stands for r^(-s) times the data and names the folder.
-        norms: ``"copy"``, or ``"bias"`` to predict normalisation parameters.
-        embeddings: ``"copy"``, or ``"fc"`` to predict embedding tables.
-        kinds: Name patterns → kind or ``"copy"``, over everything else but what did not move: a tensor that is equal in
-            all stages is copied, as there is nothing to predict it from.
-        device: Where to predict; by default the process's accelerator, else the CPU.
-        verify: Hash the weights of results that are already there, too; else their sizes and headers are looked at.
-            What is damaged is named, and made again.
 
     Returns:
         An [`EnrichmentResult`]; every folder loads with plain ``from_pretrained``. With several methods its
@@ -98,20 +80,9 @@ def enrich(
     """
     if not isinstance(trajectory, Trajectory):
         trajectory = Trajectory.load(trajectory)
-    prediction = resolve(
-        len(trajectory),
-        trajectory.record.sampling_ratio,
-        method=retrodictor,
-        parameters=parameters,
-        iterate=iterate,
-        predictor=predictor,
-        norms=norms,
-        embeddings=embeddings,
-        kinds=kinds,
-    )
-    run = Enrichment(trajectory, prediction, device=device, verify=verify)
+    run = Enrichment(trajectory, prediction, placement)
     root = trajectory.root if output_dir is None else Path(output_dir)
-    return run.result(root, run.write_steps(run.folders(output_dir), steps))
+    return run.result(root, run.write_steps(run.folders(output_dir), prediction.steps))
 
 
 def _usable(device: str | torch.device) -> torch.device:
@@ -128,40 +99,43 @@ class Enrichment:
     Args:
         trajectory: What is read.
         prediction: By which methods, and what.
-        device: As for [`enrich`].
-        verify: As for [`enrich`].
+        placement: Where, and what of earlier results is trusted.
 
     Raises:
-        TrajectoryError: If the trajectory is damaged, or not the one that the prediction was resolved for.
+        TrajectoryError: If the trajectory is damaged.
         ValueError: If its options select nothing, or the device cannot be used.
     """
 
     def __init__(
         self,
         trajectory: Trajectory,
-        prediction: ResolvedPrediction,
-        *,
-        device: str | torch.device | None = None,
-        verify: bool = False,
+        prediction: Prediction | ResolvedPrediction | None = None,
+        placement: Placement | None = None,
     ):
         # Without an accelerator a launched process joins its group only when told so.
         self.state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
-        self.trajectory, self.prediction = trajectory, prediction
-        #: Whether results that are there are hashed.
-        self.verify = verify
+        prediction, placement = prediction or Prediction(), placement or Placement()
+        self.trajectory, self.placement = trajectory, placement
+        if isinstance(prediction, Prediction):
+            method_names(prediction.method)  # an unknown one is said before anything is read
         #: Result of the run's self-check, for the cards.
         self.self_check: dict[str, Any] | None = None
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
         self.baseline: dict[str, float] | None = None
         trajectory.validate()
         self.companions = companions(trajectory.checkpoints[0])
-        self.predicted, self.copied = select(trajectory, self.state, **prediction.selection)
-        self.device = _usable(device) if device is not None else self.state.device
+        asked = prediction if isinstance(prediction, Prediction) else prediction.options
+        self.predicted, self.copied = select(trajectory, self.state, **asked.selection)
+        self.device = self.state.device if placement.device is None else _usable(placement.device)
+        if isinstance(prediction, Prediction):
+            prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
+        #: The methods with their parameters and learned weights.
+        self.prediction = prediction
         prediction.to(self.device)
 
     def check(self, steps: int) -> None:
         """Raises if a method cannot do that many steps with its parameters, before anything is read or written."""
-        self.prediction.check(steps, sorted(set(self.predicted.values())))
+        self.prediction.check(sorted(set(self.predicted.values())), steps)
 
     def folders(self, output_dir: str | Path | None) -> dict[str, Path]:
         """Method → folder for its steps."""
@@ -176,7 +150,7 @@ class Enrichment:
         provenance = {
             "method": one.name,
             "parameters": one.recorded,
-            "iterate": self.prediction.iterate,
+            "iterate": self.prediction.options.iterate,
             "step": step,
             "sampling_ratio": self.trajectory.record.sampling_ratio,
             "sources": [{p.name: self._hashes[str(p)] for p in c.files} for c in self.trajectory.checkpoints],
@@ -224,7 +198,7 @@ class Enrichment:
         notes: Mapping[str, Any] | None = None,
     ) -> dict[str, Path]:
         """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
-        check_limits({"steps": steps})
+        check_range("steps", steps, STEPS)
         names = step_names(self.trajectory.record.sampling_ratio, steps)
         targets = {method: [folder / name for name in names] for method, folder in folders.items()}
         self.write(targets, finish, notes)
@@ -258,7 +232,7 @@ class Enrichment:
         for name, paths in targets.items():
             for step, path in enumerate(paths, start=1):
                 provenance[name, step] = {**self.provenance(methods[name], step), **(notes or {})}
-                if not holds(path, provenance[name, step], source, self.companions.files, self.verify):
+                if not holds(path, provenance[name, step], source, self.companions.files, self.placement.verify):
                     todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
         if not todo:
@@ -354,7 +328,9 @@ class Enrichment:
                 stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
             kind, predicted = self.predicted[part.tensor], {}
             for one in methods:
-                predicted[one.name] = one.predict(stages, kind, steps, self.prediction.iterate).reshape(steps, -1)
+                predicted[one.name] = one.predict(stages, kind, steps, self.prediction.options.iterate).reshape(
+                    steps, -1
+                )
             return origin, predicted
 
         def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,60 +11,52 @@ from torch import nn
 from transformers import set_seed
 
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.options import TrainerOptions, training_options
 from know_hf.forgetting.stages import stage_plan, stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import plain_model
 from know_hf.models.adapters import is_live
 from know_hf.models.loading import load_model
+from know_hf.settings import takes
 from know_hf.store import check_output
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.text import without_secrets
-from know_hf.training.data import (
-    check_part,
-    label_values,
-    load_evaluation,
-    load_split,
-    make_preprocessing,
-    open_parts,
-)
+from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
+from know_hf.training.options import DataOptions, ModelSource
 
 logger = logging.getLogger(__name__)
 
 
+@takes(training_options, trainer_options=TrainerOptions, data=DataOptions, source=ModelSource)
 def make_trainer(
-    model,
-    train_dataset,
+    model: Any,
+    train_dataset: Any,
     output_dir: str | Path | None = None,
     *,
-    eval_dataset=None,
-    args: ForgettingArguments | None = None,
-    task: str | None = None,
-    input_columns: Sequence[str] | None = None,
-    label_column: str | None = None,
-    image_size: int | None = None,
-    max_length: int | None = None,
-    drop_incomplete: bool = False,
-    from_scratch: bool = False,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    data_collator: Callable | None = None,
-    compute_metrics: Callable | None = None,
-    processing_class: Any = None,
-    callbacks: list | None = None,
-    trainer_class: type = ForgettingTrainer,
-    **training_arguments,
-):
+    trainer_options: TrainerOptions,
+    data: DataOptions,
+    source: ModelSource,
+    **training_arguments: Any,
+) -> ForgettingTrainer:
     """Builds the ForgettingTrainer of [`enrich_pretrained`], data prepared and head fitted.
 
-    Args, Raises: as for [`enrich_pretrained`].
+    Args:
+        model: As for [`enrich_pretrained`].
+        train_dataset: As for [`enrich_pretrained`].
+        output_dir: As for [`enrich_pretrained`].
+        **training_arguments: As for [`enrich_pretrained`].
 
-    Source: ours.
+    Returns:
+        The trainer, whose ``train()`` runs all stages.
+
+    Raises:
+        OSError: As [`enrich_pretrained`].
+        TypeError: As [`enrich_pretrained`].
+        ValueError: As [`enrich_pretrained`].
     """
-    args = make_arguments(output_dir, args, **training_arguments)
-    for name, value in (("image_size", image_size), ("max_length", max_length)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1.")
+    args = make_arguments(output_dir, trainer_options.args, **training_arguments)
+    eval_dataset, processing_class = trainer_options.eval_dataset, trainer_options.processing_class
     if isinstance(model, nn.Module):
         model = plain_model(model)
     check_output_dir(args.output_dir, model)
@@ -74,7 +65,7 @@ def make_trainer(
     dataset_id = without_secrets(dataset_id)
 
     def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
-        made = trainer_class(
+        made = (trainer_options.trainer_class or ForgettingTrainer)(
             model=model,
             args=args,
             train_dataset=train,
@@ -82,28 +73,35 @@ def make_trainer(
             data_collator=collator,
             compute_metrics=metrics,
             processing_class=processor,
-            callbacks=callbacks,
+            callbacks=trainer_options.callbacks,
             **further,
         )
         made.dataset_id, made.class_names = dataset_id, list(class_names)
         return made
 
-    if data_collator is not None:
+    if trainer_options.data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
         stage_subsets(train_dataset, args)
-        return trainer(model, train_dataset, eval_dataset, data_collator, compute_metrics, processing_class)
+        return trainer(
+            model,
+            train_dataset,
+            eval_dataset,
+            trainer_options.data_collator,
+            trainer_options.compute_metrics,
+            processing_class,
+        )
 
     train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
     parts, columns = open_parts(
         {"training data": train, "evaluation data": evaluation},
-        task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
+        task=data.task, inputs=data.input_columns, label=data.label_column, drop_incomplete=data.drop_incomplete,
     )  # fmt: skip
     train, evaluation = parts.values()
-    the_task, source = get_task(columns.task), None if is_live(model) else str(model)
-    columns = the_task.columns_for(columns, source or model.config._name_or_path, processing_class)
-    if the_task.one_class:
+    task, name = get_task(columns.task), None if is_live(model) else str(model)
+    columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
+    if task.one_class:
         _check_classes(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.
     set_seed(args.seed)
@@ -112,10 +110,10 @@ def make_trainer(
         columns.task,
         columns.class_names,
         ordered=not is_text(train.features[columns.label]),
-        from_scratch=from_scratch,
-        image_size=image_size,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        from_scratch=source.from_scratch,
+        image_size=data.image_size,
+        revision=source.revision,
+        trust_remote_code=source.trust_remote_code,
     )
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
@@ -126,21 +124,22 @@ def make_trainer(
     if evaluation is not None:
         check_part(evaluation, columns, classes, "evaluation data")
     preprocessing = make_preprocessing(
-        loaded.model, source, columns, image_size=image_size, max_length=max_length, processing_class=processing_class
-    )
+        loaded.model, name, columns, image_size=data.image_size, max_length=data.max_length,
+        processing_class=processing_class,
+    )  # fmt: skip
     with args.main_process_first():
         train = preprocessing.apply(train)
         evaluation = None if evaluation is None else preprocessing.apply(evaluation)
     args.remove_unused_columns = False  # the preprocessing yields just what the model takes
     if args.stratify_by == columns.label and "labels" in (train.column_names or []):
         args.stratify_by = "labels"
-    further = {}
+    further, compute_metrics = {}, trainer_options.compute_metrics
     if compute_metrics is None:
-        compute_metrics = the_task.metrics(classes)
-        further = {} if the_task.keep is None else {"preprocess_logits_for_metrics": the_task.keep}
+        compute_metrics = task.metrics(classes)
+        further = {} if task.keep is None else {"preprocess_logits_for_metrics": task.keep}
     return trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
-        columns.class_names if the_task.one_class else (), **further,
+        columns.class_names if task.one_class else (), **further,
     )  # fmt: skip
 
 
@@ -151,8 +150,6 @@ def make_arguments(
 
     Raises:
         ValueError: If they are given both ways or do not say where the run goes, or a value is out of range.
-
-    Source: ours.
     """
     if args is None:
         if output_dir is None:
@@ -186,8 +183,6 @@ def check_output_dir(output_dir: str | Path, model) -> None:
     Raises:
         FileExistsError: If it is the model's own, a file, or holds something else.
         PermissionError: If it cannot be written to.
-
-    Source: ours.
     """
     target = Path(output_dir)
     if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():

@@ -20,7 +20,7 @@ def subset_sizes(examples: int, ratio: float, stages: int) -> list[int]:
     Source: paper section 3, |D^i| = r^i·|D^0|; rounding as in the released code.
 
     Example:
-        >>> from know_hf.forgetting import subset_sizes
+        >>> from know_hf.forgetting.subsets import subset_sizes
         >>> subset_sizes(50_000, 0.5, 5)
         [50000, 25000, 12500, 6250, 3125]
     """
@@ -63,7 +63,7 @@ def nested_subsets(
     Source: paper section 3; stratification is ours.
 
     Example:
-        >>> from know_hf.forgetting import nested_subsets
+        >>> from know_hf.forgetting.subsets import nested_subsets
         >>> [len(subset) for subset in nested_subsets(1000, 0.33, 4, seed=0)]
         [1000, 330, 108, 35]
     """

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from know_hf.enrichment.folders import step_names
-from know_hf.enrichment.resolved import method_names, resolve
+from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import method_names
 from know_hf.enrichment.stream import Enrichment
 from know_hf.retrodiction import METHODS
 from know_hf.store import inside
@@ -33,11 +34,9 @@ class PredictedArms:
 
     def __init__(self, trajectory: str | Path, methods: str | Sequence[str], steps: int):
         names = [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
-        opened = Trajectory.load(trajectory)
-        ratio = opened.record.sampling_ratio
-        self.run = Enrichment(opened, resolve(len(opened), ratio, method=["naive", *names]))
+        self.run = Enrichment(Trajectory.load(trajectory), Prediction(method=["naive", *names]))
         self.run.check(steps)
-        self.names = step_names(ratio, steps)
+        self.names = step_names(self.run.trajectory.record.sampling_ratio, steps)
 
     def write(self, folder: str | Path) -> dict[str, Path]:
         """Predicts into a folder, in one pass over the trajectory; returns name → start, ``naive`` first.

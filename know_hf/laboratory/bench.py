@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.enrichment.resolved import resolve
+from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
@@ -43,7 +44,8 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
     if stages > fields.num_stages:
         raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
     for method in setting.methods:
-        resolve(stages, fields.sampling_ratio, method=method, predictor=predictor).check(setting.steps)
+        asked = Prediction(method=method, predictor=predictor, steps=setting.steps)
+        resolve_early(asked, stages, fields.sampling_ratio)
     for further in predictors.values():
         load_predictor(further, stages)
     arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
@@ -155,7 +157,7 @@ class Bench:
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
         folder = inside(self.folder, Path("arms") / file_name(arm))
         begun, timing = time.perf_counter(), folder / "seconds.json"
-        made = enrich(self.trajectory, folder, retrodictor=method, steps=steps, **options).checkpoints
+        made = enrich(self.trajectory, folder, method=method, steps=steps, **options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
         self.seconds[arm] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
@@ -164,7 +166,7 @@ class Bench:
         if window is not None and "parameters" not in options:
             folder = inside(self.folder, Path("retrodicted") / folder.name)
             self.retrodicted[arm] = next(
-                iter(enrich(window, folder, retrodictor=method, steps=1, **options).checkpoints.values())
+                iter(enrich(window, folder, method=method, steps=1, **options).checkpoints.values())
             )
 
     def _compare(self) -> None:

@@ -12,15 +12,17 @@ from transformers import AutoConfig
 
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
-from know_hf.laboratory.protocol import Protocol
+from know_hf.laboratory.options import ComparisonOptions, Protocol
 from know_hf.laboratory.result import TransferResult, read_settings
 from know_hf.models.adapters import base_of
 from know_hf.records import check_file_names
 from know_hf.remote import bounded, public
+from know_hf.settings import takes
 from know_hf.store import check_output, hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.text import without_secrets
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
+from know_hf.training.options import DataOptions
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import load_metric, score_of
 from know_hf.training.workers import Workers
@@ -28,34 +30,24 @@ from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.identity import describe_dataset
 from know_hf.trajectory.record import FILE_NAME
 
-#: Peak learning rates and number of seeds of a comparison, unless it says otherwise.
-RATES, SEEDS = (4e-4, 1e-3, 2.5e-3), 5
 #: What a comparison's folder keeps its settings in.
 SETTINGS_FILE = "transfer.json"
 #: The folders in it that are written to, and deleted.
 COMPARISON_FOLDERS = ("runs", "scratch")
 
 
+@takes(options=ComparisonOptions, about=DataOptions)
 def transfer(
     arms: Mapping[str, str | Path],
-    dataset,
+    dataset: Any,
     output_dir: str | Path,
     *,
-    test_dataset=None,
-    validation_dataset=None,
-    train_split: str = "train",
-    test_split: str = "test",
+    options: ComparisonOptions,
+    about: DataOptions,
+    test_dataset: Any = None,
+    validation_dataset: Any = None,
     protocol: Protocol | None = None,
-    learning_rates: Sequence[float] = RATES,
     one_rate: Collection[str] = (),
-    seeds: int = SEEDS,
-    task: str | None = None,
-    input_columns: Sequence[str] | None = None,
-    label_column: str | None = None,
-    image_size: int | None = None,
-    max_length: int | None = None,
-    drop_incomplete: bool = False,
-    processes: int = 1,
 ) -> TransferResult:
     """Fine-tunes every arm on downstream data under one protocol, paired over seeds.
 
@@ -69,19 +61,8 @@ def transfer(
         output_dir: Folder of the comparison.
         test_dataset: Test data; by default those of ``dataset``.
         validation_dataset: Data to choose learning rates on; by default drawn from the training data.
-        train_split: Split to draw training and validation examples from, slices (``"train[:1000]"``) included.
-        test_split: Split to score on.
         protocol: How to fine-tune; the paper's by default.
-        learning_rates: Grid of peak learning rates.
         one_rate: Arms that are only run at the learning rate that the reference chose.
-        seeds: Number of seeds, at least 2.
-        task: As for [`enrich_pretrained`].
-        input_columns: As for [`enrich_pretrained`].
-        label_column: As for [`enrich_pretrained`].
-        image_size: As for [`enrich_pretrained`].
-        max_length: As for [`enrich_pretrained`].
-        drop_incomplete: As for [`enrich_pretrained`].
-        processes: Number of processes; each runs whole fine-tunings on its share of the processors.
 
     Returns:
         A [`TransferResult`].
@@ -99,33 +80,34 @@ def transfer(
         >>> transfer({"naive": "run/stage-0", "KNOWN x2": "run/enriched/x2"}, "user/data", "out")  # doctest: +SKIP
     """
     protocol = protocol or Protocol()
-    check_arms(arms, seeds, learning_rates)
-    train = load_split(dataset, train_split)
-    test = load_split(dataset, test_split) if test_dataset is None else load_evaluation(test_dataset, usual=test_split)
+    check_arms(arms, options.seeds, options.learning_rates)
+    train = load_split(dataset, options.train_split)
+    if test_dataset is None:
+        test = load_split(dataset, options.test_split)
+    else:
+        test = load_evaluation(test_dataset, usual=options.test_split)
     if test_dataset is None and test is train:
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
     validation = None if validation_dataset is None else load_evaluation(validation_dataset, usual="validation")
-    train, test, validation, columns = check_data(
-        train, test, validation, protocol=protocol, task=task, input_columns=input_columns, label_column=label_column,
-        drop_incomplete=drop_incomplete,
-    )  # fmt: skip
+    train, test, validation, columns = check_data(train, test, validation, protocol=protocol, about=about)
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
     check_output(output_dir, *arms.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     inside(output_dir, "cache")
     comparison = Comparison(
-        arms, Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate,
-        seeds,
+        arms, Path(output_dir), train, test, validation, protocol, list(options.learning_rates), one_rate,
+        options.seeds,
     )  # fmt: skip
-    with locked(output_dir), Workers(processes) as workers:
-        comparison.prepare(Path(output_dir) / "cache", columns, image_size=image_size, max_length=max_length)
+    sizes = {"image_size": about.image_size, "max_length": about.max_length}
+    with locked(output_dir), Workers(options.processes) as workers:
+        comparison.prepare(Path(output_dir) / "cache", columns, **sizes)
         workers.run(comparison.grid(), "Fine-tuning")
         workers.run(comparison.rest(), "Fine-tuning the rest")
         comparison.clear()
     return comparison.result()
 
 
-def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rates: Sequence[float] = RATES) -> None:
+def check_arms(arms: Mapping[str, str | Path], seeds: int, learning_rates: Sequence[float]) -> None:
     """Raises if there is nothing to compare, or a start is none.
 
     Args:
@@ -160,10 +142,7 @@ def check_data(
     validation=None,
     *,
     protocol: Protocol,
-    task: str | None = None,
-    input_columns: Sequence[str] | None = None,
-    label_column: str | None = None,
-    drop_incomplete: bool = False,
+    about: DataOptions,
 ) -> tuple[Dataset, Dataset, Dataset | None, Columns]:
     """Raises if data do not fit each other, the protocol or its metric, before any of them are prepared.
 
@@ -172,10 +151,7 @@ def check_data(
         test: The test data.
         validation: Data to choose learning rates on, or None to draw them from ``train``.
         protocol: How to fine-tune.
-        task: As for [`transfer`], like what follows.
-        input_columns: As for [`transfer`].
-        label_column: As for [`transfer`].
-        drop_incomplete: As for [`transfer`].
+        about: What is read of them.
 
     Returns:
         Training, test and validation data without what is to be dropped, and what they hold.
@@ -188,7 +164,7 @@ def check_data(
     """
     parts, columns = open_parts(
         {"training data": train, "test data": test, "validation data": validation},
-        task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
+        task=about.task, inputs=about.input_columns, label=about.label_column, drop_incomplete=about.drop_incomplete,
     )  # fmt: skip
     load_metric(protocol.metric, columns.task, len(columns.class_names))
     if protocol.new_head and get_task(columns.task).one_class:  # heads that are kept have classes of their own
@@ -218,7 +194,7 @@ class Comparison:
         test: The test data.
         validation: Data to choose learning rates on, or None to draw them from ``train``.
         protocol: As for [`transfer`].
-        learning_rates: As for [`transfer`].
+        learning_rates: Grid of peak learning rates.
         one_rate: As for [`transfer`].
         seeds: As for [`transfer`].
 

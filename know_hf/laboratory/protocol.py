@@ -2,7 +2,6 @@
 
 import copy
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +15,15 @@ from transformers.models import auto
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.trainer import evaluate_all
+from know_hf.laboratory.options import Protocol
 from know_hf.models.adapters import base_of, load_adapted
 from know_hf.models.loading import label_settings
 from know_hf.tasks import Columns, get_task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
-from know_hf.training.examples import Augmentation, Examples, as_it_is
+from know_hf.training.examples import Examples, as_it_is
 from know_hf.training.scoring import load_metric
 from know_hf.training.workers import advance
 from know_hf.trajectory import kinds_of
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How every arm is fine-tuned; the defaults are the paper's.
-
-    Args:
-        head_epochs: Epochs with only the new head and the normalisation parameters trained.
-        epochs: Epochs with everything trained, at the learning rate asked for, cosine decay.
-        batch_size: Examples a step.
-        examples: Training examples drawn for a seed; None for all that validation leaves.
-        validation_examples: Examples held out from the training pool, to choose learning rates on.
-        evaluations: Points of the learning curve (on the validation examples), the end included.
-        new_head: Draw a new head (of a captioner: a new decoder); False keeps the arm's own, for more training on its
-            own task. A language model always keeps its own.
-        renew_batch_norm: Re-estimate BatchNorm statistics on the training examples first, in every arm.
-        augmentation: Random variations of training images; none by default.
-        metric: The task's own score by default, or the path of a metric module as the ``evaluate`` library loads it.
-        channels_last: Keep images and kernels in that memory order, which some processors prefer.
-        training_arguments: Further fields of ``TrainingArguments``, such as ``bf16``.
-
-    Source: paper section 5.2 and the authors' fine-tuning scripts; validation and BatchNorm treatment are ours.
-
-    Example:
-        >>> from know_hf.laboratory.protocol import Protocol
-        >>> Protocol(head_epochs=1, epochs=10, examples=1000).batch_size
-        128
-    """
-
-    head_epochs: float = 10
-    epochs: float = 100
-    batch_size: int = 128
-    examples: int | None = None
-    validation_examples: int = 1000
-    evaluations: int = 5
-    new_head: bool = True
-    renew_batch_norm: bool = True
-    augmentation: Augmentation | None = None
-    metric: str | None = None
-    channels_last: bool = False
-    training_arguments: tuple[tuple[str, Any], ...] = ()
-
-    def __post_init__(self):
-        lowest = {"head_epochs": 0, "batch_size": 1, "examples": 1, "validation_examples": 0, "evaluations": 1}
-        for name, least in lowest.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}.")
-        if not self.epochs > 0:
-            raise ValueError(f"epochs is {self.epochs}; it must be more than 0.")
 
 
 def fine_tune(

@@ -16,9 +16,11 @@ from know_hf.forgetting.subsets import subset_sizes
 from know_hf.hub.cards import meta_card
 from know_hf.meta.branches import BranchRun, read_branch_note, read_branches
 from know_hf.meta.networks import CLASSES, NETWORKS
+from know_hf.meta.options import CollectionOptions
 from know_hf.meta.shards import TensorStages, read_shard
-from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, Trial, TrialRun, clear, draw_trial, read_note
+from know_hf.meta.trials import STAGES, Trial, TrialRun, clear, draw_trial, read_note
 from know_hf.records import read_record
+from know_hf.settings import takes
 from know_hf.sharing import sweep
 from know_hf.store import check_output, hash_file, inside, write_text
 from know_hf.tasks import Columns, find_columns
@@ -172,18 +174,8 @@ class MetaDataSet:
         return {tensor: {key: np.stack(rows) for key, rows in own.items()} for tensor, own in found.items()}
 
 
-def collect(
-    output_dir: str | Path,
-    data: Sequence[str],
-    *,
-    trials: int = 200,
-    first_seed: int = 0,
-    architectures: Sequence[str] | None = None,
-    examples: tuple[int, int] = EXAMPLES,
-    epochs: tuple[int, int] = EPOCHS,
-    branches: int = 0,
-    processes: int = 1,
-) -> MetaDataSet:
+@takes(options=CollectionOptions)
+def collect(output_dir: str | Path, data: Sequence[str], *, options: CollectionOptions) -> MetaDataSet:
     """Runs trials of progressive forgetting and keeps all their stages.
 
     Each trial is decided by its seed alone. What is done is not done again, so a stopped collection continues, and
@@ -194,14 +186,6 @@ def collect(
     Args:
         output_dir: Folder of the meta-data set.
         data: Hub ids or folders of image data sets with ten classes.
-        trials: Number of trials.
-        first_seed: Seed of the first; the others follow.
-        architectures: Names of networks (``know_hf.meta.networks``); all by default.
-        examples: Range of the number of training examples of stage 0.
-        epochs: Range of the number of epochs of every stage.
-        branches: Repetitions of each of a trial's branches (``know_hf/meta/branches.py``), which serve other targets of
-            meta-training; 0 for none. Trials that are there already get theirs.
-        processes: Number of processes that this one starts, where it was not launched as one of several.
 
     Returns:
         The [`MetaDataSet`], once all processes are through.
@@ -220,17 +204,16 @@ def collect(
         >>> from know_hf.meta.collection import collect
         >>> collect("meta", ["uoft-cs/cifar10", "ylecun/mnist"], trials=10)  # doctest: +SKIP
     """
-    if unknown := [name for name in architectures or () if name not in NETWORKS]:
+    if unknown := [name for name in options.architectures or () if name not in NETWORKS]:
         raise ValueError(f"Unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}.")
-    if trials < 1 or not data:
-        raise ValueError(f"Nothing to collect: {trials} trials on {len(data)} data sets.")
-    if not 0 <= branches <= 10:
-        raise ValueError(f"branches is {branches}; it must lie between 0 and 10.")
+    if not data:
+        raise ValueError(f"Nothing to collect: {options.trials} trials on no data set.")
     check_output(output_dir, *data)
     output_dir = Path(output_dir)
-    seeds = range(first_seed, first_seed + trials)
-    drawn = [draw_trial(seed, list(_named(data)), architectures, examples, epochs) for seed in seeds]
-    _check_sizes(drawn, examples)
+    seeds = range(options.first_seed, options.first_seed + options.trials)
+    names, ranges = list(_named(data)), (options.examples, options.epochs)
+    drawn = [draw_trial(seed, names, options.architectures, *ranges) for seed in seeds]
+    _check_sizes(drawn, options.examples)
     for part in _PARTS:
         inside(output_dir, part)
     state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
@@ -238,9 +221,9 @@ def collect(
         if state.is_main_process:
             for part in ("", *_PARTS):
                 sweep(output_dir / part)
-        images = prepare_images(data, output_dir / "cache", examples[1], shared=True)
+        images = prepare_images(data, output_dir / "cache", options.examples[1], shared=True)
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
-    branching = [BranchRun(run, branches) for run in runs] if branches else []
+    branching = [BranchRun(run, options.branches) for run in runs] if options.branches else []
     for run in [*runs, *branching]:
         run.check()
         if run.done and state.is_main_process:  # a process that was killed after its last file left them
@@ -248,7 +231,7 @@ def collect(
         elif not run.done and run.note.exists() and run.shard.exists() and state.is_main_process:
             logger.warning("%s is damaged: it is not the file that its note describes; it is made again.", run.shard)
     launched = (state.local_process_index, state.num_processes) if state.num_processes > 1 else None
-    with Workers(processes, launched) as workers:
+    with Workers(options.processes, launched) as workers:
         share = slice(state.process_index, None, state.num_processes)
         workers.run([*runs[share], *branching[share]], "Collecting")
     state.wait_for_everyone()

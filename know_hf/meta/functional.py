@@ -7,7 +7,6 @@ steps of fine-tuning, whose effect on the gradient is left out (first order).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from know_hf.known.differences import tensor_statistics
 from know_hf.known.inference import FoldedNetwork
 from know_hf.meta.collection import MetaDataSet, open_task, prepare_unseen
 from know_hf.meta.networks import NETWORKS
+from know_hf.meta.options import FunctionalSettings
 from know_hf.meta.progress import Progress
 from know_hf.meta.samples import Split
 from know_hf.meta.shards import check_tensors
@@ -30,27 +30,6 @@ from know_hf.trajectory import to_history
 
 #: Trials that an epoch is judged by, at most.
 JUDGES = 24
-
-
-@dataclass(frozen=True)
-class FunctionalSettings:
-    """How the second objective is trained.
-
-    Args:
-        epochs: Epochs at most; one step a trial and epoch. 0 leaves the objective out.
-        images: Images a step.
-        learning_rate: Of Adam.
-        inner_steps: Steps of fine-tuning before the loss is taken.
-        patience: Epochs without a better choice score after which it ends.
-
-    Source: ours.
-    """
-
-    epochs: int = 0
-    images: int = 256
-    learning_rate: float = 3e-4
-    inner_steps: int = 0
-    patience: int = 10
 
 
 class LiveTrial:

@@ -10,6 +10,7 @@ from torch import Tensor
 from know_hf.known import KnownConfig
 from know_hf.known.differences import tensor_statistics
 from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.options import TARGETS
 from know_hf.meta.shards import TensorStages
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
@@ -19,11 +20,6 @@ from know_hf.trajectory import TrajectoryError, to_history
 MOST_VALUES = 32_768
 #: Rows gathered at a time while an epoch is drawn.
 CHUNK = 1 << 18
-
-#: What a predictor may learn to find. ``stage``: the stage before the window, as the paper does. ``repeated``: the
-#: same, averaged over independent repetitions of it. ``same_compute``: the newest stage of the window, moved by what
-#: more data would have made of the same steps. The latter two need a meta-data set with branches.
-TARGETS = ("stage", "repeated", "same_compute")
 
 
 @dataclass(frozen=True)

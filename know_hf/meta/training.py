@@ -3,9 +3,9 @@
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from know_hf.known.modeling_known import ScaledLinear
 from know_hf.known.threads import one_thread
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_table
-from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
+from know_hf.meta.functional import FunctionalTraining
+from know_hf.meta.options import MetaTrainingOptions, MetaTrainingSettings
 from know_hf.meta.progress import Progress, has_ended, read_state
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
 from know_hf.records import read_record
+from know_hf.settings import takes
 from know_hf.store import (
     as_os_error,
     check_output,
@@ -41,66 +43,20 @@ from know_hf.training.workers import Workers, advance
 from know_hf.trajectory import TrajectoryError
 
 RESULT = "meta_training.json"
-OBJECTIVES = ("absolute", "relative")
 #: Rows that an epoch is judged by, the same in every epoch.
 JUDGED_ROWS = 500_000
 #: Values of a kind below which there is nothing to learn from.
 FEWEST_VALUES = 100
 
 
-@dataclass(frozen=True)
-class MetaTrainingSettings:
-    """How a predictor is trained; the defaults are the paper's objective and penalties.
-
-    Args:
-        epochs: Epochs at most, one cosine decay over all of them.
-        rows: Rows drawn an epoch, for each kind.
-        batch_size: Rows a step.
-        learning_rate: Of Adam.
-        patience: Epochs without a better choice score after which a kind ends.
-        kernel_penalty: L1 penalty on the kernels of the gated and last layers of each stream.
-        bias_penalty: L1 penalty on their biases.
-        seed: Of initial values and drawing.
-        objective: ``"absolute"``: mean ℓ1 distance; ``"relative"``: each row's distance as a share of how far its
-            tensor moved, so that tensors that hardly move count as much as others.
-        target: What is to be found: ``"stage"``, ``"repeated"`` or ``"same_compute"``, see ``know_hf.meta.samples``.
-        functional: The second objective.
-
-    Raises:
-        ValueError: If a number is out of range or a name unknown.
-
-    Source: paper section 5.1 (ℓ1 objective) and the authors' network definition (penalties); the rest is ours.
-    """
-
-    epochs: int = 100
-    rows: int = 2_000_000
-    batch_size: int = 8192
-    learning_rate: float = 1e-3
-    patience: int = 20
-    kernel_penalty: float = 1e-6
-    bias_penalty: float = 0.1
-    seed: int = 0
-    objective: str = "absolute"
-    target: str = "stage"
-    functional: FunctionalSettings = field(default_factory=FunctionalSettings)
-
-    def __post_init__(self):
-        if min(self.epochs, self.rows, self.batch_size) < 1:
-            raise ValueError("epochs, rows and batch_size must be at least 1.")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective={self.objective!r} is not known; use one of {', '.join(OBJECTIVES)}.")
-
-
+@takes(options=MetaTrainingOptions)
 def meta_train(
     meta: MetaDataSet | str | Path,
     output_dir: str | Path,
     *,
     config: KnownConfig | None = None,
     settings: MetaTrainingSettings | None = None,
-    held_out_architectures: Collection[str] = ("densenet",),
-    held_out_data: Collection[str] = ("fashion_mnist",),
-    data: Sequence[str] = (),
-    processes: int = 1,
+    options: MetaTrainingOptions,
 ) -> dict[str, Any]:
     """Trains one network a kind, and leaves a folder that ``KnownPredictor.from_pretrained`` loads.
 
@@ -113,10 +69,6 @@ def meta_train(
         output_dir: Folder of the predictor.
         config: Sizes of the predictor and what it reads; ``history_length`` 2 to 6.
         settings: How to train.
-        held_out_architectures: Network families that are not trained on.
-        held_out_data: Data sets that are not trained on.
-        data: Hub ids or folders of the data sets that the trials were run on; for the functional objective.
-        processes: Kinds to train side by side, each on one processor.
 
     Returns:
         What ``meta_training.json`` in the folder holds: settings, split, and the table of errors on the report's
@@ -137,22 +89,24 @@ def meta_train(
     meta = meta if isinstance(meta, MetaDataSet) else MetaDataSet(meta)
     config, settings, output_dir = config or KnownConfig(), settings or MetaTrainingSettings(), Path(output_dir)
     windows_of(settings.target, config)
-    if settings.functional.epochs and not data:
+    if settings.functional.epochs and not options.data:
         raise ValueError("The functional objective runs networks on images: name the data sets of the trials (data).")
-    for source in data:
+    for source in options.data:
         check_splits(str(source), "train")
-    split = split_trials(meta, held_out_architectures, held_out_data, branched=settings.target != "stage")
+    split = split_trials(
+        meta, options.held_out_architectures, options.held_out_data, branched=settings.target != "stage"
+    )
     trained_on = {name for part in asdict(split).values() for name in part}
     described = {
         "config": {name: getattr(config, name) for name in _SIZES},
         "settings": asdict(settings),
         "split": asdict(split),
-        "held_out": {"architectures": list(held_out_architectures), "data": list(held_out_data)},
+        "held_out": {"architectures": list(options.held_out_architectures), "data": list(options.held_out_data)},
         "data": {note["name"]: note["sha256"] for note in meta.trials if note["name"] in trained_on},
     }
     if settings.target != "stage":
         described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in trained_on}
-    check_output(output_dir, meta.folder, *data)
+    check_output(output_dir, meta.folder, *options.data)
     work = inside(output_dir, "training")
     for part in ("cache", "predictor"):
         inside(work, part)
@@ -161,7 +115,7 @@ def meta_train(
     with locked(output_dir):
         _same_training(work / "settings.json", described)
         jobs = [KindTraining(kind, meta.folder, split, config, settings, work) for kind in config.kinds]
-        with Workers(min(processes, len(jobs))) as workers:
+        with Workers(min(options.processes, len(jobs))) as workers:
             workers.run(jobs, "Meta-training")
         predictor = _initial(config, settings.seed)
         for job in jobs:
@@ -169,7 +123,7 @@ def meta_train(
         if settings.functional.epochs:
             predictor.to(training_device())
             with one_thread():
-                FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
+                FunctionalTraining(predictor, meta, split, options.data, settings.functional, settings.seed, work).run()
         with _stored(predictor.cpu(), work / "predictor") as files:
             result = {
                 **described,

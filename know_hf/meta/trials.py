@@ -19,6 +19,7 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
 from know_hf.laboratory.protocol import Advance
 from know_hf.meta.networks import NETWORKS
+from know_hf.meta.options import CollectionOptions
 from know_hf.meta.shards import is_noted, write_shard
 from know_hf.records import check_fields, read_record
 from know_hf.sharing import done_with, turn
@@ -32,8 +33,8 @@ from know_hf.trajectory.identity import versions
 
 #: Stages of a trial: five to read and one further step to each side.
 STAGES = 7
-#: Ranges that trials are drawn from, ends included.
-EXAMPLES, EPOCHS = (3000, 8000), (2, 10)
+# Ranges that trials are drawn from, ends included.
+_USUAL = CollectionOptions()
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def draw_trial(
     seed: int,
     data_sets: Sequence[str],
     architectures: Sequence[str] | None = None,
-    examples: tuple[int, int] = EXAMPLES,
-    epochs: tuple[int, int] = EPOCHS,
+    examples: tuple[int, int] = _USUAL.examples,
+    epochs: tuple[int, int] = _USUAL.epochs,
 ) -> Trial:
     """Draws a trial's settings; its seed and the ranges decide them.
 

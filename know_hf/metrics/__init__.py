@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from know_hf.metrics import scores
+from know_hf.metrics.scores import accuracy, confusion_matrix, mean_class_accuracy, mean_iou, perplexity
 
 if TYPE_CHECKING:
     import evaluate
@@ -30,18 +30,18 @@ class Metric:
 
 
 def _mean_iou(predictions, references, num_labels: int) -> float:
-    return scores.mean_iou(scores.confusion_matrix(predictions, references, num_labels))
+    return mean_iou(confusion_matrix(predictions, references, num_labels))
 
 
 def _mean_class_accuracy(predictions, references, num_labels: int) -> float:
-    return scores.mean_class_accuracy(scores.confusion_matrix(predictions, references, num_labels))
+    return mean_class_accuracy(confusion_matrix(predictions, references, num_labels))
 
 
 #: Name → metric.
 METRICS = {
-    "accuracy": Metric("Share of examples whose predicted class is their label.", scores.accuracy, sequences=False),
+    "accuracy": Metric("Share of examples whose predicted class is their label.", accuracy, sequences=False),
     "masked_accuracy": Metric(
-        "Share of tokens that are predicted right; -100 marks labels that do not count.", scores.accuracy
+        "Share of tokens that are predicted right; -100 marks labels that do not count.", accuracy
     ),
     "mean_class_accuracy": Metric(
         "Mean over classes of the share of their pixels that are predicted right, of class maps, flattened.",
@@ -54,7 +54,7 @@ METRICS = {
     "perplexity": Metric(
         "e to the mean negative log probability: predictions are the log probabilities of the true tokens, references "
         "the tokens; -100 marks those that do not count.",
-        scores.perplexity,
+        perplexity,
         predictions="float64",
     ),
 }

@@ -8,9 +8,9 @@ from typing import Any, get_args, get_origin
 import torch
 from torch import Tensor
 
-from know_hf.limits import check_limits
 from know_hf.reading import check_form
 from know_hf.retrodiction.registry import get_method
+from know_hf.settings import STEPS, check_range
 
 
 def check_method(
@@ -86,7 +86,7 @@ def retrodict(
         torch.Size([3, 10, 3])
     """
     function = get_method(method).function
-    check_limits({"steps": steps})
+    check_range("steps", steps, STEPS)
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])
     if not iterate:

@@ -1,53 +1,13 @@
 """Examples as tensors, made once, gathered batch by batch, varied at random where asked."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random rotation, shift and zoom of every image, one interpolation for all three.
-
-    Args:
-        rotation: Largest angle in degrees.
-        shift: Largest shift along each axis, as a share of the side.
-        zoom: Largest relative change of size of each axis.
-        flip: Whether to mirror every other image.
-
-    Source: paper section 5.2 (rotation 10°, shift 0.15, zoom 0.3; borders repeated, as Keras does).
-
-    Example:
-        >>> import torch
-        >>> from know_hf.training.examples import Augmentation
-        >>> Augmentation()(torch.zeros(8, 3, 32, 32)).shape
-        torch.Size([8, 3, 32, 32])
-    """
-
-    rotation: float = 10.0
-    shift: float = 0.15
-    zoom: float = 0.3
-    flip: bool = False
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Varies ``(n, c, h, w)`` images with numbers from torch's generator."""
-        turn, across, down, wide, high = 2 * torch.rand(5, len(pixels)) - 1
-        angle = turn * math.radians(self.rotation)
-        wide, high = 1 + self.zoom * wide, 1 + self.zoom * high
-        if self.flip:
-            wide = wide * (2 * (torch.rand(len(pixels)) < 0.5) - 1)
-        # Rows of the map from places in the result to places in the source, which span -1 … 1.
-        cosine, sine = torch.cos(angle), torch.sin(angle)
-        first = torch.stack((cosine * wide, -sine * high, 2 * self.shift * across), 1)
-        second = torch.stack((sine * wide, cosine * high, 2 * self.shift * down), 1)
-        grid = F.affine_grid(torch.stack((first, second), 1), list(pixels.shape), align_corners=False)
-        return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+from know_hf.training.options import Augmentation
 
 
 class Examples(Dataset):

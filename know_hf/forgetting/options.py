@@ -1,0 +1,194 @@
+"""Options of forgetting, next to those of any training."""
+
+import ast
+import math
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from know_hf.settings import COUNT, HUGE, SEED, Option, Options, check_limits, documented, option, options_of
+
+if TYPE_CHECKING:
+    from know_hf.forgetting.arguments import ForgettingArguments
+
+RECIPES = ("forgetting", "incremental", "equal_compute")
+#: Of fields that come with ``TrainingArguments``: smallest and largest value.
+TRAINING_LIMITS: dict[str, tuple[float, float]] = {
+    "num_train_epochs": (0, 1e9),
+    "max_steps": (-1, COUNT),
+    "per_device_train_batch_size": (1, COUNT),
+    "per_device_eval_batch_size": (1, COUNT),
+    "gradient_accumulation_steps": (1, COUNT),
+    "learning_rate": (0, HUGE),
+    "weight_decay": (0, 1e9),
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, 1e9),
+    "max_grad_norm": (0, math.inf),
+    "label_smoothing_factor": (0, 1),
+    "neftune_noise_alpha": (0, 1e9),
+    "warmup_steps": (0, COUNT),
+    "logging_steps": (0, COUNT),
+    "eval_steps": (0, COUNT),
+    "save_steps": (0, COUNT),
+    "eval_delay": (0, COUNT),
+    "eval_accumulation_steps": (1, COUNT),
+    "dataloader_num_workers": (0, 4096),
+    "seed": SEED,
+    "data_seed": SEED,
+}
+
+
+@documented
+@dataclass
+class ForgettingSettings:
+    """The fields that forgetting adds to training arguments, as a mixin for any subclass of them.
+
+    Raises:
+        ValueError: If a value is out of range or an inherited setting cannot work stage by stage.
+
+    Source: paper sections 3 and 5.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from transformers import Seq2SeqTrainingArguments
+        >>> from know_hf import ForgettingSettings
+        >>> @dataclass
+        ... class ForgettingSeq2SeqArguments(ForgettingSettings, Seq2SeqTrainingArguments):
+        ...     pass
+    """
+
+    num_stages: int = option(
+        5, help="Number S of stages that the predictor reads, the first on all the data.", limits=(2, 1000)
+    )
+    sampling_ratio: float = option(0.5, help="Ratio r between the sizes of successive data sets, 0 < r < 1.")
+    subset_seed: int | None = option(None, help="Seed of the nested subsets; by default seed.", limits=SEED)
+    stratify_by: str | None = option(None, help="Label column whose shares every subset keeps.")
+    train_stage_zero: bool | None = option(
+        None,
+        help="Train stage 0 on all the data, or take the model as it is. By default enrich_pretrained trains it when "
+        "the head is new, and a bare ForgettingTrainer takes it as it is.",
+    )
+    carry_optimizer: bool = option(
+        True,
+        help="Carry optimizer moments over from stage to stage (the authors' code); else each stage starts fresh. The "
+        "learning rate schedule and the optimizer's settings restart either way, also those given to the trainer as "
+        "optimizers.",
+    )
+    self_check: bool = option(
+        False, help="Train one further, smallest stage from which stage 0 can be retrodicted, as a test."
+    )
+    recipe: str = option(
+        "forgetting",
+        help="forgetting, or a control that spends training the same data and steps otherwise: incremental trains from "
+        "the smallest subset to the largest, the last stage is the result; equal_compute trains the model on all the "
+        "data for as many steps as its forgetting would take.",
+        choices=RECIPES,
+    )
+
+    def __post_init__(self) -> None:
+        if self.num_stages < 2:
+            raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
+        if not 0 < self.sampling_ratio < 1:
+            raise ValueError(f"sampling_ratio is {self.sampling_ratio}; it must lie strictly between 0 and 1.")
+        values = vars(self)  # those of the training arguments that it is mixed into, too
+        for name, known in options_of(ForgettingSettings).items():
+            known.check(values[name])
+        check_limits(values, TRAINING_LIMITS)
+        epochs, steps = values["num_train_epochs"], values["max_steps"]
+        if not epochs > 0 or steps < -1 or steps == 0:
+            raise ValueError(f"num_train_epochs is {epochs}, max_steps {steps}; a stage has to take steps.")
+        if self.recipe != "forgetting" and self.self_check:
+            raise ValueError(f"self_check retrodicts a forgetting run; recipe={self.recipe!r} has nothing to check.")
+        if getattr(self, "push_to_hub", False):
+            raise ValueError(
+                "push_to_hub would upload half-made stages; leave it off and push the finished folders instead: "
+                "enrich_pretrained(…, push_to_hub=True, hub_model_id=…) does, when all is done."
+            )
+        super().__post_init__()  # type: ignore[misc]  # of the training arguments
+        # A stage that stops early would look finished; ForgettingMixin saves by itself when the process is terminated.
+        self.enable_jit_checkpoint = False
+        # A continued stage is to stop where it would have: early stopping counts on from where it was.
+        self.restore_callback_states_from_checkpoint = True
+        # Trainer stores its arguments as a pickle beside every checkpoint; a token has no use here and no place there.
+        self.hub_token = None
+        if self.subset_seed is None:
+            self.subset_seed = vars(self)["seed"]
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class TrainerOptions(Options):
+    """What a trainer is made of, beside model and training data."""
+
+    eval_dataset: Any = option(
+        None,
+        help="Data to score every stage and enriched checkpoint on, where they are no split of the data set: a data "
+        "set, Hub id, folder or file; an id or folder means its test split. Classes are matched with those of the "
+        "training data by name.",
+        kind=str,
+    )
+    args: "ForgettingArguments | None" = option(
+        None, help="Training and forgetting settings, or give them as keywords.", flag=False, kind=object
+    )
+    data_collator: Callable | None = option(
+        None, help="When given, data sets and labels are taken as they are, as with Trainer.", flag=False
+    )
+    compute_metrics: Callable | None = option(
+        None, help="As with Trainer; by default the task's own scores.", flag=False
+    )
+    processing_class: Any = option(
+        None, help="As with Trainer; saved with every checkpoint, and the tokenizer of a live model.", flag=False
+    )
+    callbacks: list | None = option(None, help="As with Trainer.", flag=False)
+    trainer_class: type | None = option(
+        None, help="ForgettingTrainer (the default), or another Trainer with ForgettingMixin.", flag=False
+    )
+
+
+@cache
+def training_options() -> dict[str, Option] | None:
+    """All training arguments by name, read from the source of transformers: importing it takes seconds.
+
+    Returns:
+        Name → option, those of [`ForgettingSettings`] included; None where there is no source to read.
+    """
+    package = find_spec("transformers")  # finds a package without importing it
+    if package is None or not package.origin:
+        return None
+    try:
+        source = Path(package.origin).with_name("training_args.py").read_text(encoding="utf-8")
+        classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    except (OSError, SyntaxError, ValueError):
+        return None
+    own = next((node for node in classes if node.name == "TrainingArguments"), None)
+    if own is None or own.bases:  # what it inherits from elsewhere would be missed, and its flags refused
+        return None
+    found = {}
+    for part in own.body:
+        if isinstance(part, ast.AnnAssign) and not ast.unparse(part.target).startswith("_"):
+            name = ast.unparse(part.target)
+            found[name] = _training_option(name, ast.unparse(part.annotation))
+    return found | options_of(ForgettingSettings)
+
+
+def _training_option(name: str, annotation: str) -> Option:
+    kind = re.sub(r"^(typing\.)?Optional\[(.*)\]$", r"\2", annotation.strip("'\""))
+    kind = " | ".join(part for part in kind.split(" | ") if part != "None")
+    form, many = {"bool": bool, "int": int, "float": float, "list[str]": str}.get(kind, object), ""
+    off = "none" if name == "report_to" else "no" if "Strategy" in kind else None
+    if kind == "list[str]":
+        many = "list"
+    return Option(name, kind, form, many, MISSING, limits=TRAINING_LIMITS.get(name), flag=name, off=off)
+
+
+def training_fields() -> dict[str, str] | None:
+    """All training arguments with their types, as the source writes them, without ``| None``; None as above."""
+    options = training_options()
+    if options is None:
+        return None
+    return {name: known.type_name.replace(" | None", "") for name, known in options.items()}

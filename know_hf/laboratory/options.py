@@ -1,0 +1,83 @@
+"""Options of a comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from know_hf.settings import COUNT, HUGE, TINY, Options, documented, option
+from know_hf.training.options import Augmentation
+
+
+@documented
+@dataclass(frozen=True)
+class Protocol(Options):
+    """How every arm is fine-tuned; the defaults are the paper's.
+
+    Source: paper section 5.2 and the authors' fine-tuning scripts; validation and BatchNorm treatment are ours.
+
+    Example:
+        >>> from know_hf.laboratory.options import Protocol
+        >>> Protocol(head_epochs=1, epochs=10, examples=1000).batch_size
+        128
+    """
+
+    head_epochs: float = option(
+        10, help="Epochs with only the new head and the normalisation parameters trained.", limits=(0, 1e9)
+    )
+    epochs: float = option(
+        100, help="Epochs with everything trained, at the learning rate asked for, cosine decay.", limits=(TINY, 1e9)
+    )
+    batch_size: int = option(128, help="Examples a step.", limits=(1, COUNT))
+    examples: int | None = option(
+        None, help="Training examples drawn for a seed; by default all that validation leaves.", limits=(1, COUNT)
+    )
+    validation_examples: int = option(
+        1000, help="Examples held out from the training pool, to choose learning rates on.", limits=(0, COUNT)
+    )
+    evaluations: int = option(
+        5, help="Points of the learning curve (on the validation examples), the end included.", limits=(1, 1_000_000)
+    )
+    new_head: bool = option(
+        True,
+        help="Draw a new head (of a captioner: a new decoder); without, the arm's own is kept, for more training on "
+        "its own task. A language model always keeps its own.",
+        flag=False,
+    )
+    renew_batch_norm: bool = option(
+        True, help="Re-estimate BatchNorm statistics on the training examples first, in every arm.", flag=False
+    )
+    augmentation: Augmentation | None = option(
+        None, help="Random variations of training images; none by default.", flag=False
+    )
+    metric: str | None = option(
+        None, help="Path of a metric module as the evaluate library loads it; the task's own score by default."
+    )
+    channels_last: bool = option(
+        False, help="Keep images and kernels in that memory order, which some processors prefer.", flag=False
+    )
+    training_arguments: tuple[tuple[str, Any], ...] = option(
+        (), help="Further fields of TrainingArguments, such as bf16.", flag=False
+    )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Repetition(Options):
+    """How often every arm is fine-tuned, and at which learning rates."""
+
+    learning_rates: Sequence[float] = option(
+        (4e-4, 1e-3, 2.5e-3), help="Grid of peak learning rates.", limits=(TINY, HUGE)
+    )
+    seeds: int = option(5, help="Number of seeds, at least 2.", limits=(1, 100_000))
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(Repetition):
+    """How the arms of a comparison are run."""
+
+    train_split: str = option("train", help="Split to draw training and validation examples from, slices included.")
+    test_split: str = option("test", help="Split to score on.")
+    processes: int = option(
+        1, help="Number of processes; each runs whole fine-tunings on its share of the processors.", limits=(1, 4096)
+    )

@@ -1,0 +1,88 @@
+"""Options about data and models."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from know_hf.settings import Options, documented, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(Options):
+    """What is read of a data set."""
+
+    task: str | None = option(
+        None,
+        help="image-classification, text-classification, image-segmentation, image-to-text (captions) or "
+        "text-generation; inferred from the data by default.",
+    )
+    input_columns: Sequence[str] | None = option(None, help="Input columns; found by type by default.")
+    label_column: str | None = option(None, help="Column of classes, masks or captions; found by type by default.")
+    image_size: int | None = option(
+        None, help="Side of the images in pixels, instead of the model's own.", limits=(1, 1 << 16)
+    )
+    max_length: int | None = option(
+        None, help="Longest text in tokens; of a language model the length of its examples.", limits=(1, 1 << 30)
+    )
+    drop_incomplete: bool = option(
+        False, help="Leave out rows that lack a text, an image or a label, which are refused otherwise."
+    )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ModelCode(Options):
+    """What a model's repository may do."""
+
+    trust_remote_code: bool = option(False, help="Let code of the model's repository run.")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ModelSource(ModelCode):
+    """How a model that is named is loaded."""
+
+    from_scratch: bool = option(False, help="Take only the architecture; the model may be timm/<architecture>.")
+    revision: str | None = option(None, help="Revision of the model on the Hub.")
+
+
+@documented
+@dataclass(frozen=True)
+class Augmentation(Options):
+    """Random rotation, shift and zoom of every image, one interpolation for all three.
+
+    Source: paper section 5.2 (rotation 10°, shift 0.15, zoom 0.3; borders repeated, as Keras does).
+
+    Example:
+        >>> import torch
+        >>> from know_hf.training.options import Augmentation
+        >>> Augmentation()(torch.zeros(8, 3, 32, 32)).shape
+        torch.Size([8, 3, 32, 32])
+    """
+
+    rotation: float = option(10.0, help="Largest angle in degrees.")
+    shift: float = option(0.15, help="Largest shift along each axis, as a share of the side.")
+    zoom: float = option(0.3, help="Largest relative change of size of each axis.")
+    flip: bool = option(False, help="Mirror every other image.")
+
+    def __call__(self, pixels: "Tensor") -> "Tensor":
+        """Varies ``(n, c, h, w)`` images with numbers from torch's generator."""
+        import torch  # which takes longer than help has time for
+        from torch.nn import functional as F
+
+        turn, across, down, wide, high = 2 * torch.rand(5, len(pixels)) - 1
+        angle = turn * math.radians(self.rotation)
+        wide, high = 1 + self.zoom * wide, 1 + self.zoom * high
+        if self.flip:
+            wide = wide * (2 * (torch.rand(len(pixels)) < 0.5) - 1)
+        # Rows of the map from places in the result to places in the source, which span -1 … 1.
+        cosine, sine = torch.cos(angle), torch.sin(angle)
+        first = torch.stack((cosine * wide, -sine * high, 2 * self.shift * across), 1)
+        second = torch.stack((sine * wide, cosine * high, 2 * self.shift * down), 1)
+        grid = F.affine_grid(torch.stack((first, second), 1), list(pixels.shape), align_corners=False)
+        return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
