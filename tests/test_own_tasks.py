@@ -13,7 +13,7 @@ from know_hf import enrich_pretrained
 from know_hf.tasks import TASKS, Inputs, Preprocessing, Score, find_columns, get_task, task
 from know_hf.tasks.classification import accuracy
 from know_hf.tasks.labels import CLASSES, encode, label_lookup
-from know_hf.tasks.task import last_layer_of, on_reading, stack
+from know_hf.tasks.shared import last_layer_of, on_reading, stack
 
 
 def is_spectrogram(feature) -> bool:

@@ -11,18 +11,8 @@ from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import CLASSES, TEXTS, encode, label_lookup
-from know_hf.tasks.task import (
-    Columns,
-    Preprocessing,
-    Score,
-    Source,
-    first,
-    last_layer_of,
-    mapped,
-    on_reading,
-    stack,
-    task,
-)
+from know_hf.tasks.shared import first, last_layer_of, mapped, on_reading, stack
+from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
 
 #: By any of these a folder has a tokenizer, damaged perhaps.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")

@@ -14,18 +14,8 @@ from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
 from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import TEXTS
-from know_hf.tasks.task import (
-    Candidates,
-    Columns,
-    Labels,
-    Preprocessing,
-    Score,
-    Source,
-    first,
-    mapped,
-    on_reading,
-    task,
-)
+from know_hf.tasks.shared import first, mapped, on_reading
+from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, Source, task
 
 #: Names that tell a caption from other texts.
 NAMES = ("caption", "captions", "text", "sentence")

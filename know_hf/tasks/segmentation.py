@@ -14,20 +14,8 @@ from transformers import PreTrainedModel
 from know_hf.metrics import scores
 from know_hf.progress import progress_bar
 from know_hf.tasks.images import IMAGES, image_reader, own_processor, saved_processor
-from know_hf.tasks.task import (
-    Candidates,
-    Columns,
-    Labels,
-    Preprocessing,
-    Score,
-    Source,
-    decoded,
-    first,
-    last_layer_of,
-    on_reading,
-    stack,
-    task,
-)
+from know_hf.tasks.shared import decoded, first, last_layer_of, on_reading, stack
+from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, Source, task
 
 #: Names that tell a mask from its image.
 NAMES = ("mask", "masks", "label", "labels", "annotation", "segmentation_mask", "semantic_mask")

@@ -12,7 +12,8 @@ from torch.optim.swa_utils import update_bn
 from transformers import EvalPrediction
 
 from know_hf.tasks import TASKS, Score, get_task
-from know_hf.tasks.task import Task, first
+from know_hf.tasks.shared import first
+from know_hf.tasks.task import Task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
 from know_hf.training.examples import Examples
 
