@@ -63,7 +63,7 @@ def measure(folder: Path, method: str, steps: int) -> None:
     torch.set_num_threads(2)
     trajectory = Trajectory.load(folder)
     run = Enrichment(trajectory, Prediction(method=method))
-    run.provenance(method, 1)  # hashes the inputs, once for all methods alike
+    run.provenance(run.prediction.methods[0], 1)  # hashes the inputs, once for all methods alike
     idle = peak_mb(reset=True)
     start = time.perf_counter()
     run.write_steps({method: folder / f"out-{method}"}, steps)

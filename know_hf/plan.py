@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
-from know_hf.enrichment.methods import load_predictor, load_predictor_stages, predictor_parameters
 from know_hf.enrichment.options import Extent
 from know_hf.enrichment.stream import BLOCK
 from know_hf.known import KnownPredictor, native
@@ -16,6 +15,7 @@ from know_hf.models.skeleton import skeleton
 from know_hf.records import TrajectoryError
 from know_hf.remote import bounded, public
 from know_hf.report import table
+from know_hf.retrodiction.predictors import load_predictor, load_predictor_stages, predictor_parameters
 from know_hf.settings import takes
 from know_hf.text import without_secrets
 from know_hf.training.options import ModelCode

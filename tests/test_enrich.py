@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification, BertConfig, BertModel
 
 from know_hf import KnownConfig, KnownPredictor, Trajectory, enrich, retrodict
 from know_hf.enrichment import stream, writer
-from know_hf.enrichment.methods import step_names
+from know_hf.enrichment.folders import step_names
 from know_hf.trajectory import Checkpoint, TrajectoryError, resolve_kinds
 
 
@@ -137,10 +137,8 @@ def test_naive_and_shrink(trajectory, tmp_path):
         (None, 2, ["x2", "x4"]),
     ],
 )
-def test_folder_names(trajectory, ratio, steps, names):
-    from dataclasses import replace
-
-    assert step_names(Trajectory(replace(trajectory.record, sampling_ratio=ratio), trajectory.root), steps) == names
+def test_folder_names(ratio, steps, names):
+    assert step_names(ratio, steps) == names
 
 
 def test_cards_name_their_method(trajectory, tmp_path):

@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from know_hf import KnownConfig, Trajectory, TrajectoryError
 from know_hf.cli.commands import COMMANDS
-from know_hf.enrichment.methods import load_predictor_stages, step_names
+from know_hf.enrichment.folders import step_names
 from know_hf.enrichment.writer import read_enrichment
 from know_hf.forgetting.options import training_options
 from know_hf.hub.push import find_uploads
@@ -28,6 +28,7 @@ from know_hf.meta.collection import MetaDataSet
 from know_hf.models.adapters import base_of
 from know_hf.models.skeleton import skeleton
 from know_hf.report.run import read_self_check
+from know_hf.retrodiction.predictors import load_predictor_stages
 from know_hf.settings import conform, read_recipe
 from know_hf.training.checks import check_model
 from know_hf.trajectory import Checkpoint
@@ -58,7 +59,7 @@ INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": "one.safetensors"}}
 
 def read_record(folder: Path) -> None:
     trajectory = Trajectory.load(folder)
-    len(trajectory), repr(trajectory), step_names(trajectory, 3)
+    len(trajectory), repr(trajectory), step_names(trajectory.record.sampling_ratio, 3)
 
 
 def read_checkpoint(folder: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from know_hf import KnownPredictor
-from know_hf.enrichment.methods import load_predictor, load_predictor_stages
 from know_hf.laboratory.comparison import check_arms
 from know_hf.retrodiction.learned import NinoMLP
+from know_hf.retrodiction.predictors import load_predictor, load_predictor_stages
 from know_hf.trajectory import TrajectoryError
 
 

@@ -53,8 +53,6 @@ def companions(source: Checkpoint) -> Companions:
 
     Raises:
         TrajectoryError: If the checkpoint's own weights are links that lead out of the folder.
-
-    Source: ours.
     """
     found, weights = Companions(), {path.resolve() for path in source.files}
     whole_model = not source.weight_file.name.startswith("adapter_")

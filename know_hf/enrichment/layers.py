@@ -25,8 +25,6 @@ def layer_statistics(
 
     Raises:
         TrajectoryError: If a checkpoint is damaged.
-
-    Source: ours.
     """
     kinds = trajectory.parameters
     order = [*trajectory.record.parameters, *kinds]  # the module's order, not the file's

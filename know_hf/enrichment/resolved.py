@@ -1,13 +1,57 @@
-"""A prediction settled once: methods, their parameters and learned weights, before anything expensive."""
+"""A prediction resolved: methods, parameters, predictors, and what is predicted, settled before anything runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from know_hf.enrichment.methods import method_names, method_parameters, names_of_steps
+import torch
+from torch import Tensor, nn
+
+from know_hf.enrichment.folders import step_names
 from know_hf.enrichment.options import Prediction
-from know_hf.retrodiction import check_method
+from know_hf.retrodiction import ALL, Method, check_method, get_method, retrodict
+from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.trajectory import Parameter, resolve_kinds
+from know_hf.trajectory.identity import portable_name
+
+
+@dataclass(frozen=True)
+class ResolvedMethod:
+    """A method and everything that it is called with.
+
+    Args:
+        method: The method.
+        parameters: Its parameters, a loaded predictor among them.
+        source: Name of that predictor for records; None where none is read.
+    """
+
+    method: Method
+    parameters: Mapping[str, Any]
+    source: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.method.name
+
+    @property
+    def predictor(self) -> nn.Module | None:
+        """The learned weights that it reads, if any."""
+        return None if self.source is None else self.parameters["predictor"]
+
+    @property
+    def takes_blocks(self) -> bool:
+        """Whether any block of a tensor will do; the others need all of it at once."""
+        return not (self.method.whole_tensors or getattr(self.predictor, "reads_whole_tensors", False))
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """Its parameters as records name them, without the predictor."""
+        return {name: value for name, value in self.parameters.items() if name != "predictor"}
+
+    def predict(self, stages: Tensor, kind: str, steps: int, iterate: bool) -> Tensor:
+        """Predicts one tensor or block, as [`retrodict`]: ``(S, *shape)`` → ``(steps, *shape)``."""
+        return retrodict(stages, kind, steps, self.name, iterate=iterate, **self.parameters)
 
 
 @dataclass(frozen=True)
@@ -16,19 +60,30 @@ class ResolvedPrediction:
 
     Args:
         options: What was asked for.
-        names: The methods.
-        parameters: Method → its parameters, the loaded predictor among them.
-        sources: Method → a name for its predictor.
-        stages: Number S of stages that are read.
+        methods: The methods; the self-check is of the first.
+        stages: Number S of stages that they read.
     """
 
     options: Prediction
-    names: tuple[str, ...]
-    parameters: Mapping[str, dict[str, Any]]
-    sources: Mapping[str, str]
+    methods: tuple[ResolvedMethod, ...]
     stages: int
 
-    def check(self, kinds: Iterable[str], steps: int | None = None) -> None:
+    @property
+    def names(self) -> list[str]:
+        """Names of the methods."""
+        return [one.name for one in self.methods]
+
+    @property
+    def predictors(self) -> list[nn.Module]:
+        """The learned weights that the methods read, each once."""
+        return list({id(one.predictor): one.predictor for one in self.methods if one.predictor is not None}.values())
+
+    def to(self, device: torch.device) -> None:
+        """Moves the predictors to a device."""
+        for predictor in self.predictors:
+            predictor.to(device)
+
+    def check(self, kinds: Sequence[str], steps: int | None = None) -> None:
         """Raises if a method cannot do its steps with its parameters, before anything is read or written.
 
         Args:
@@ -38,29 +93,36 @@ class ResolvedPrediction:
         Raises:
             ValueError: If one cannot.
         """
-        for name in self.names:
-            steps = self.options.steps if steps is None else steps
-            check_method(name, self.stages, list(kinds), steps, self.parameters[name], self.options.iterate)
+        steps = self.options.steps if steps is None else steps
+        for one in self.methods:
+            check_method(one.name, self.stages, kinds, steps, one.parameters, self.options.iterate)
 
 
-def resolve(prediction: Prediction, stages: int, sampling_ratio: float) -> ResolvedPrediction:
+def resolve(prediction: Prediction, stages: int, sampling_ratio: float | None) -> ResolvedPrediction:
     """Settles methods and parameters, and loads predictors.
 
     Args:
         prediction: What is asked for.
         stages: Number S of stages that will be read.
-        sampling_ratio: Ratio r of their data.
-
-    Returns:
-        The [`ResolvedPrediction`].
+        sampling_ratio: Ratio r of their data; None where it is not recorded.
 
     Raises:
         OSError: If a predictor cannot be loaded.
-        ValueError: If a name is unknown, or a parameter or predictor does not fit.
+        ValueError: If a name is unknown, a parameter names no method of these, or a predictor is missing or does not
+            fit.
     """
     names = method_names(prediction.method)
-    parameters, sources = method_parameters(names, prediction.parameters, prediction.predictor, stages, sampling_ratio)
-    return ResolvedPrediction(prediction, tuple(names), parameters, sources, stages)
+    methods = []
+    for name, own in _sorted_out(names, prediction.parameters or {}).items():
+        source, family = None, get_method(name).reads(own)
+        if family is not None:
+            passed = own.get("predictor", prediction.predictor if family.bundled or len(names) == 1 else None)
+            if passed is None and not family.bundled:
+                raise ValueError(f"{name} has no weights of its own here: pass predictor=, made by `know-hf convert`.")
+            own |= predictor_parameters(family.load(passed, stages), sampling_ratio)
+            source = "bundled" if passed is None else portable_name(str(getattr(passed, "name_or_path", passed)))
+        methods.append(ResolvedMethod(get_method(name), own, source))
+    return ResolvedPrediction(prediction, tuple(methods), stages)
 
 
 def resolve_early(prediction: Prediction, stages: int, sampling_ratio: float) -> ResolvedPrediction:
@@ -71,10 +133,40 @@ def resolve_early(prediction: Prediction, stages: int, sampling_ratio: float) ->
         ValueError: As [`resolve`], or if method, parameters, stages and steps do not fit each other.
     """
     method_names(prediction.method)
-    names_of_steps(sampling_ratio, prediction.steps)
+    step_names(sampling_ratio, prediction.steps)
     resolve_kinds({}, norms=prediction.norms, embeddings=prediction.embeddings)
     for value in (prediction.kinds or {}).values():
         resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
     resolved = resolve(prediction, stages, sampling_ratio)
     resolved.check(["fc"])
     return resolved
+
+
+def method_names(method: str | Sequence[str]) -> list[str]:
+    """Resolves ``"all"``, one name or several.
+
+    Raises:
+        ValueError: If a name is unknown or there is none.
+    """
+    names = ALL if method == "all" else [method] if isinstance(method, str) else list(method)
+    if not names:
+        raise ValueError("Name at least one retrodiction method.")
+    for name in names:
+        get_method(name)
+    return list(dict.fromkeys(names))
+
+
+def _sorted_out(names: list[str], parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Method → its parameters, of ``name`` or ``method.name`` → value."""
+    sorted_out: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key, value in parameters.items():
+        method, _, name = key.rpartition(".")
+        if not method and len(names) > 1:
+            raise ValueError(
+                f"With several methods, say whose parameter it is: {', '.join(f'{n}.{key}' for n in names[:3])} …"
+            )
+        method = method or names[0]
+        if method not in sorted_out:
+            raise ValueError(f"Parameter {key!r} is of no method of this run ({', '.join(names)}).")
+        sorted_out[method][name] = value
+    return sorted_out

@@ -47,8 +47,6 @@ def select(
     Raises:
         TrajectoryError: If a file is damaged.
         ValueError: If an option does not fit, or there is no tensor of a kind to predict.
-
-    Source: ours.
     """
     recorded = trajectory.parameters
     parameters = {name: replace(parameter, trained=True) for name, parameter in recorded.items()}

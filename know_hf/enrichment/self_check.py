@@ -49,8 +49,9 @@ def check_retrodiction(
         )
     run = Enrichment(window, prediction, placement)
     folder = inside(trajectory.root, FOLDER)
-    predicted = folder / run.names[0]
-    run.write({run.names[0]: [predicted]}, finish, notes)
+    first = run.prediction.names[0]
+    predicted = folder / first
+    run.write({first: [predicted]}, finish, notes)
     ratios = [retrodiction_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
     if run.state.num_processes > 1:
         broadcast_object_list(ratios)
@@ -61,7 +62,7 @@ def check_retrodiction(
         for metric, value in scored.items()
         if metric in stages[0].metrics and metric in stages[1].metrics
     }
-    return {"method": run.names[0], "ratios": ratios[0], "scores": scores}
+    return {"method": first, "ratios": ratios[0], "scores": scores}
 
 
 def retrodiction_ratios(trajectory: Trajectory, predicted: Path, tensors: Iterable[str]) -> dict[str, float]:

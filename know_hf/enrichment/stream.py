@@ -14,12 +14,12 @@ from torch import Tensor
 
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
-from know_hf.enrichment.methods import enriched_folder, method_names, step_names
+from know_hf.enrichment.folders import enriched_folder, step_names
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import Range, share_of
-from know_hf.enrichment.resolved import ResolvedPrediction, resolve
+from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
@@ -27,7 +27,6 @@ from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichm
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.progress import progress_bar
-from know_hf.retrodiction import METHODS, retrodict
 from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
@@ -95,7 +94,17 @@ def _usable(device: str | torch.device) -> torch.device:
 
 
 class Enrichment:
-    """One or several methods applied to one trajectory, everything checked before anything is written."""
+    """A prediction applied to one trajectory, everything checked before anything is written.
+
+    Args:
+        trajectory: What is read.
+        prediction: By which methods, and what.
+        placement: Where, and what of earlier results is trusted.
+
+    Raises:
+        TrajectoryError: If the trajectory is damaged.
+        ValueError: If its options select nothing, or the device cannot be used.
+    """
 
     def __init__(
         self,
@@ -122,10 +131,7 @@ class Enrichment:
             prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
-        self.names, self.parameters, self.iterate = prediction.names, prediction.parameters, asked.iterate
-        for name in self.names:
-            if "predictor" in self.parameters[name]:
-                self.parameters[name]["predictor"].to(self.device)
+        prediction.to(self.device)
 
     def check(self, steps: int) -> None:
         """Raises if a method cannot do that many steps with its parameters, before anything is read or written."""
@@ -134,17 +140,17 @@ class Enrichment:
     def folders(self, output_dir: str | Path | None) -> dict[str, Path]:
         """Method → folder for its steps."""
         if output_dir is None:
-            return {name: enriched_folder(self.trajectory.root, name) for name in self.names}
-        single = len(self.names) == 1
-        return {name: Path(output_dir) if single else Path(output_dir) / name for name in self.names}
+            return {name: enriched_folder(self.trajectory.root, name) for name in self.prediction.names}
+        names, root = self.prediction.names, Path(output_dir)
+        return {name: root if len(names) == 1 else root / name for name in names}
 
-    def provenance(self, name: str, step: int) -> dict[str, Any]:
+    def provenance(self, one: ResolvedMethod, step: int) -> dict[str, Any]:
         """What determines one folder, as plain data."""
         kinds = self.predicted.values()
         provenance = {
-            "method": name,
-            "parameters": {k: v for k, v in self.parameters[name].items() if k != "predictor"},
-            "iterate": self.iterate,
+            "method": one.name,
+            "parameters": one.recorded,
+            "iterate": self.prediction.options.iterate,
             "step": step,
             "sampling_ratio": self.trajectory.record.sampling_ratio,
             "sources": [{p.name: self._hashes[str(p)] for p in c.files} for c in self.trajectory.checkpoints],
@@ -154,11 +160,12 @@ class Enrichment:
         if self._modules:
             root = self.trajectory.checkpoints[0].folder
             provenance["modules"] = {p.relative_to(root).as_posix(): self._hashes[str(p)] for p in self._modules}
-        if name in self.prediction.sources:
-            weights = hash_weights(self.parameters[name]["predictor"])
-            provenance["predictor"] = {"source": self.prediction.sources[name], "sha256": weights}
-            if revision := hub_revision(self.prediction.sources[name]):
+        if one.predictor is not None:
+            provenance["predictor"] = {"source": one.source, "sha256": hash_weights(one.predictor)}
+            if revision := hub_revision(one.source):
                 provenance["predictor"]["revision"] = revision
+        if code := one.method.code:
+            provenance["code"] = code
         return provenance
 
     @property
@@ -192,7 +199,7 @@ class Enrichment:
     ) -> dict[str, Path]:
         """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
         check_range("steps", steps, STEPS)
-        names = step_names(self.trajectory, steps)
+        names = step_names(self.trajectory.record.sampling_ratio, steps)
         targets = {method: [folder / name for name in names] for method, folder in folders.items()}
         self.write(targets, finish, notes)
         label = "{1}" if len(folders) == 1 else "{0}/{1}"
@@ -221,9 +228,10 @@ class Enrichment:
         todo: dict[tuple[str, int], PartialFolder] = {}
         provenance: dict[tuple[str, int], dict[str, Any]] = {}
         main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
+        methods = {one.name: one for one in self.prediction.methods}
         for name, paths in targets.items():
             for step, path in enumerate(paths, start=1):
-                provenance[name, step] = {**self.provenance(name, step), **(notes or {})}
+                provenance[name, step] = {**self.provenance(methods[name], step), **(notes or {})}
                 if not holds(path, provenance[name, step], source, self.companions.files, self.placement.verify):
                     todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
@@ -294,15 +302,17 @@ class Enrichment:
         todo: Mapping[tuple[str, int], PartialFolder],
         statistics: Mapping[tuple[str, int], Statistics],
     ) -> None:
-        # KNOWN goes first: the others' directions are compared with its.
-        methods = sorted({name for name, _ in todo} | {"known"} & set(self.names), key=lambda name: name != "known")
-        whole = not all(METHODS[name].takes_blocks(self.parameters[name]) for name in methods)
+        wanted = {name for name, _ in todo}
+        # The reference goes first: the others' directions are compared with its.
+        methods = [one for one in self.prediction.methods if one.method.reference or one.name in wanted]
+        methods.sort(key=lambda one: not one.method.reference)
+        whole = not all(one.takes_blocks for one in methods)
         block = BLOCK if self.device.type == "cpu" else _BLOCK_ACCELERATOR
         tensors, (process, processes) = self.trajectory.tensors, (self.state.process_index, self.state.num_processes)
         ranges = share_of(tensors, self.predicted, process, processes, None if whole else block)
         bar = progress_bar(
             total=sum(part.size for part in ranges),
-            desc=f"{methods[0] if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
+            desc=f"{methods[0].name if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
             unit=" weights",
             unit_scale=True,
             disable=not self.state.is_main_process,
@@ -317,34 +327,33 @@ class Enrichment:
             if whole:
                 stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
             kind, predicted = self.predicted[part.tensor], {}
-            for name in methods:
-                values = retrodict(stages, kind, steps, name, iterate=self.iterate, **self.parameters[name])
-                predicted[name] = values.reshape(steps, -1)
+            for one in methods:
+                predicted[one.name] = one.predict(stages, kind, steps, self.prediction.options.iterate).reshape(
+                    steps, -1
+                )
             return origin, predicted
 
         def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> None:
             origin, predicted = made
-            stored_kind, known = self.trajectory.parameters[part.tensor].kind, None
-            for name in methods:
-                values = predicted.pop(name).cpu()
-                known = values if name == "known" else known
+            stored_kind, reference = self.trajectory.parameters[part.tensor].kind, None
+            for one in methods:
+                values = predicted.pop(one.name).cpu()
                 for step in range(1, steps + 1):
-                    if (name, step) in patches:
-                        stored = patches[name, step].write(part.tensor, part.start, values[step - 1])
-                        reference = None if known is None or name == "known" else known[step - 1]
-                        statistics[name, step].add(stored_kind, origin, stored, reference)
+                    if patch := patches.get((one.name, step)):
+                        stored = patch.write(part.tensor, part.start, values[step - 1])
+                        beside = None if reference is None else reference[step - 1]
+                        statistics[one.name, step].add(stored_kind, origin, stored, beside)
+                if one.method.reference:
+                    reference = values
             bar.update(part.size)
 
         with bar, ExitStack() as open_now:
             patches = {key: open_now.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
-            for predictor in {id(p): p for p in self._predictors()}.values():
-                # The size of the whole job, not of the share: every number of processes computes in the same way.
-                open_now.enter_context(predictor.frozen(self.predicted_values * steps))
+            for predictor in self.prediction.predictors:
+                if isinstance(predictor, KnownPredictor):
+                    # The size of the whole job, not of the share: every number of processes computes in the same way.
+                    open_now.enter_context(predictor.frozen(self.predicted_values * steps))
             overlapped(ranges, read, compute, write)
-
-    def _predictors(self) -> list[KnownPredictor]:
-        given = (parameters.get("predictor") for parameters in self.parameters.values())
-        return [predictor for predictor in given if isinstance(predictor, KnownPredictor)]
 
     @property
     def predicted_values(self) -> int:

@@ -23,8 +23,6 @@ class Deciding:
         examples: Number of evaluation examples that it is a share of, if it is one and their number is known.
         data: Which of several evaluation sets it is of; None where there is one.
         missing: The score that should have decided, ``metric_for_best_model``, where it is not there.
-
-    Source: ours.
     """
 
     metric: str
@@ -93,8 +91,6 @@ def deciding_score(
 
     Returns:
         That of the arguments, else the task's own, else the loss; None if none of them is there.
-
-    Source: ours.
     """
     known = {one.score.name: one.score for one in TASKS.values()}
     known["loss"] = Score("loss", percent=False, higher_is_better=False)
@@ -142,8 +138,6 @@ def verdict(result, deciding: Deciding | None) -> str:
         Whether anything was forgotten, which kinds' retrodiction can be trusted, which checkpoint scored best on the
         evaluation data, and which are worse than Θ^0; and what was not looked at, with how to. A difference counts from
         one standard error of an accuracy over examples on, of other scores from one percent.
-
-    Source: ours.
     """
     every = [*(stage.metrics for stage in result.trajectory.record.stages), *result.metrics.values()]
     found = list(dict.fromkeys(name for scores in every for name in scores))

@@ -21,7 +21,6 @@ from know_hf.settings import takes
 from know_hf.store import check_output
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
-from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
 from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
 from know_hf.training.options import DataOptions, ModelSource
@@ -101,8 +100,7 @@ def make_trainer(
     )  # fmt: skip
     train, evaluation = parts.values()
     task, name = get_task(columns.task), None if is_live(model) else str(model)
-    if task.answers == "mask":
-        columns = without_background(columns, name or model.config._name_or_path, processing_class)
+    columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
         _check_classes(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.

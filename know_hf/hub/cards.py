@@ -15,6 +15,7 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from know_hf.retrodiction import METHODS
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
 
@@ -46,8 +47,6 @@ def enriched_card(
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     record = trajectory.record
     model_id = one_line(record.model.get("id") or "", 120)
@@ -65,9 +64,10 @@ def enriched_card(
         for metric, value in metrics.items()
         if is_number(value)
     ]
-    method = "KNOW" if enrichment["method"] == "known" else one_line(enrichment["method"], 60)
+    method = METHODS.get(enrichment["method"])  # a record may name one that is not installed here
+    method_title = (method and method.title) or one_line(enrichment["method"], 60)
     whose = model_id or one_line(record.model.get("class") or "model", 60)
-    title = f"{whose.rstrip('/').split('/')[-1]} {method} {name}"
+    title = f"{whose.rstrip('/').split('/')[-1]} {method_title} {name}"
     data = ModelCardData(
         base_model=base_model,
         base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
@@ -83,6 +83,7 @@ def enriched_card(
     return _render(
         ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
         self_check=self_check, metric_names=names, loader=loader(record.model),
+        is_control=method is not None and method.control,
     )  # fmt: skip
 
 
@@ -94,8 +95,6 @@ def loader(model: Mapping[str, Any]) -> str:
 
     Returns:
         A class of ``transformers``, or of ``peft`` for an adapter.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.hub.cards import loader
@@ -146,8 +145,6 @@ def meta_card(
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     settings = [note["settings"] for note in notes]
     data = DatasetCardData(
@@ -185,8 +182,6 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
     return _render(
@@ -211,8 +206,6 @@ def plain_predictor_card(config) -> str:
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
     return _render(ModelCard, data, "plain-predictor", config=config)

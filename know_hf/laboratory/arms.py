@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from know_hf.enrichment.methods import method_names, step_names
+from know_hf.enrichment.folders import step_names
 from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import method_names
 from know_hf.enrichment.stream import Enrichment
 from know_hf.retrodiction import METHODS
 from know_hf.store import inside
@@ -35,7 +36,7 @@ class PredictedArms:
         names = [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
         self.run = Enrichment(Trajectory.load(trajectory), Prediction(method=["naive", *names]))
         self.run.check(steps)
-        self.names = step_names(self.run.trajectory, steps)
+        self.names = step_names(self.run.trajectory.record.sampling_ratio, steps)
 
     def write(self, folder: str | Path) -> dict[str, Path]:
         """Predicts into a folder, in one pass over the trajectory; returns name → start, ``naive`` first.
@@ -44,7 +45,7 @@ class PredictedArms:
             ValueError: If a folder in it that is written to is a link.
         """
         targets, arms = {}, {}
-        for method in self.run.names:
+        for method in self.run.prediction.names:
             names = self.names[:1] if METHODS[method].same_every_step else self.names
             targets[method] = [inside(folder, Path(method) / name) for name in names]
             arms |= {"naive" if method == "naive" else f"{method}/{p.name}": p for p in targets[method]}

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.enrichment.methods import load_predictor, predictor_parameters
+from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
@@ -19,10 +20,10 @@ from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.models.loading import check_timm
 from know_hf.records import check_file_names, file_name, read_record
-from know_hf.retrodiction import METHODS, check_method
+from know_hf.retrodiction import METHODS
+from know_hf.retrodiction.predictors import load_predictor
 from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
-from know_hf.tasks.segmentation import without_background
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.prepared import open_examples, prepare
@@ -43,9 +44,8 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
     if stages > fields.num_stages:
         raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
     for method in setting.methods:
-        learned = load_predictor(predictor, stages) if METHODS[method].predictor else None
-        own = {} if learned is None else predictor_parameters(learned, fields.sampling_ratio)
-        check_method(method, stages, ["fc"], setting.steps, own)
+        asked = Prediction(method=method, predictor=predictor, steps=setting.steps)
+        resolve_early(asked, stages, fields.sampling_ratio)
     for further in predictors.values():
         load_predictor(further, stages)
     arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
@@ -111,8 +111,7 @@ class Bench:
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
         source = self.setting.pretraining
-        if get_task(self.columns.task).answers == "mask":
-            self.columns = without_background(self.columns, source.model)
+        self.columns = get_task(self.columns.task).columns_for(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
         self.columns = replace(self.columns, class_names=loaded.class_names)
         for part, dataset in self.pretraining_data.items():
@@ -139,8 +138,7 @@ class Bench:
         self.arms["naive"] = self.trajectory.checkpoints[0].folder
         for method in self.setting.methods:
             if method != "naive":
-                predictor = {"predictor": self.predictor} if method in ("known", "shrink") else {}
-                self._predict(method, method, **predictor)
+                self._predict(method, method, predictor=self.predictor)
         for name, predictor in self.predictors.items():
             self._predict(name, "known", predictor=predictor)
         for control in self.setting.controls:

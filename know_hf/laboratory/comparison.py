@@ -20,7 +20,6 @@ from know_hf.remote import bounded, public
 from know_hf.settings import takes
 from know_hf.store import check_output, hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
-from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.training.options import DataOptions
@@ -232,8 +231,7 @@ class Comparison:
             ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
         """
         folder, task = self.folders[self.reference], get_task(columns.task)
-        if task.answers == "mask":
-            columns = without_background(columns, folder)
+        columns = task.columns_for(columns, folder)
         if not self.protocol.new_head:
             columns = classes_of_kept_heads(self.folders, columns)
         self.columns = columns

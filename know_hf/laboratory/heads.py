@@ -10,7 +10,6 @@ from know_hf.models.adapters import base_of
 from know_hf.models.loading import all_known, few, known_classes, match_classes, trained_for
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import numbered
-from know_hf.tasks.segmentation import BINARY
 
 
 def classes_of_kept_heads(arms: Mapping[str, Path], columns: Columns) -> Columns:
@@ -57,7 +56,7 @@ def classes_of_kept_heads(arms: Mapping[str, Path], columns: Columns) -> Columns
         fits = all_known(names, known) or by_order
         ordered = match_classes(known, names)[0] if numbered(known) else known
     else:  # masks have numbers for names
-        fits = len(names) == len(known) or (len(names) < len(known) and names != BINARY)
+        fits = len(names) == len(known) or (len(names) < len(known) and task.labels.fewer_will_do(names))
         ordered = names if len(names) == len(known) else [str(i + int(names[0])) for i in range(len(known))]
     if not fits:
         raise ValueError(

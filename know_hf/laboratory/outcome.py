@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from know_hf.enrichment.methods import STEP_NAME
+from know_hf.enrichment.folders import STEP_NAME
 from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import Recipe, Setting

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from know_hf.enrichment.methods import predictor_parameters
 from know_hf.known import KnownPredictor
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
-from know_hf.retrodiction import METHODS, retrodict
+from know_hf.retrodiction import ALL, DEFAULT, get_method, retrodict
+from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.store import write_json, write_text
 from know_hf.tables import number, table
 from know_hf.training.examples import Examples
@@ -22,7 +22,9 @@ from know_hf.trajectory.kinds import PREDICTED_KINDS
 #: Name → kind → step → ``mean``, ``pooled``, ``trials``.
 Errors = dict[str, dict[str, dict[str, dict[str, float]]]]
 #: Methods that bring nothing learned, to compare predictors with.
-PLAIN = [name for name, method in METHODS.items() if method.predictor is None and name != "naive"]
+PLAIN = [name for name in ALL if get_method(name).reads({}) is None and not get_method(name).baseline]
+#: Those that take after another method, here after each predictor.
+FOLLOWING = [name for name in ALL if get_method(name).hands_on]
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class _Reader:
 def _readers(
     predictors: Mapping[str, KnownPredictor] | None, methods: Sequence[str], longest: int
 ) -> dict[str, _Reader]:
-    """Predictors, each followed by the shrink control that takes on its norms, then further methods."""
-    found = {}
+    """Predictors, each followed by the control that takes on its norms, then further methods."""
+    readers, following = {}, [name for name in methods if name in FOLLOWING]
     for name, predictor in (predictors or {}).items():
-        found[name] = _Reader("known", predictor.config.history_length, predictor)
-        if "shrink" in methods:
-            found[f"shrink to {name}"] = _Reader("shrink", predictor.config.history_length, predictor)
-    return found | {name: _Reader(name, min(5, longest)) for name in methods if name != "shrink"}
+        stages = predictor.config.history_length
+        readers[name] = _Reader(DEFAULT, stages, predictor)
+        readers |= {f"{method} to {name}": _Reader(method, stages, predictor) for method in following}
+    return readers | {name: _Reader(name, min(5, longest)) for name in methods if name not in following}
 
 
 def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]) -> Errors:
@@ -57,7 +59,7 @@ def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[
     Takes two steps where the trials have the stages for it. See [`retrodiction_errors`].
     """
     longest = max(predictor.config.history_length for predictor in predictors.values())
-    return retrodiction_errors(meta, names, predictors, ["shrink", *PLAIN], steps=min(2, STAGES - longest))
+    return retrodiction_errors(meta, names, predictors, [*FOLLOWING, *PLAIN], steps=min(2, STAGES - longest))
 
 
 def retrodiction_errors(
@@ -192,7 +194,7 @@ def evaluate_predictors(
     Source: ours.
     """
     errors = compare_errors(meta, names, predictors)
-    scores = None if images is None else functional_scores(meta, names, images, predictors, ["shrink", *PLAIN])
+    scores = None if images is None else functional_scores(meta, names, images, predictors, [*FOLLOWING, *PLAIN])
     output_dir = Path(output_dir)
     content = {"trials": list(names), "errors": errors, "scores": scores}
     write_json(output_dir / "evaluation.json", content)

@@ -24,7 +24,7 @@ from know_hf.meta.shards import is_noted, write_shard
 from know_hf.records import check_fields, read_record
 from know_hf.sharing import done_with, turn
 from know_hf.store import inside, write_json
-from know_hf.tasks.classification import IMAGE_CLASSIFICATION
+from know_hf.tasks import get_task
 from know_hf.training.examples import Examples, as_it_is
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import load_metric
@@ -199,7 +199,7 @@ class TrialRun:
         own = dict(
             num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
             subset_seed=trial.seed, num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size,
-            per_device_eval_batch_size=IMAGE_CLASSIFICATION.eval_batch_size(trial.batch_size),
+            per_device_eval_batch_size=get_task("image-classification").eval_batch_size(trial.batch_size),
             learning_rate=trial.learning_rate, lr_scheduler_type=trial.schedule,
             optim=trial.optimizer, save_strategy="no", logging_strategy="no", disable_tqdm=True,
             remove_unused_columns=False, dataloader_pin_memory=accelerator, use_cpu=not accelerator,

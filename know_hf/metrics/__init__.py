@@ -1,36 +1,90 @@
-"""Metric modules of the ``evaluate`` library that come with the package and need no network."""
+"""Metrics for the ``evaluate`` library that come with the package and need no network."""
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-#: What there is; each is a module of its name in this folder.
-NAMES = ("accuracy", "masked_accuracy", "mean_class_accuracy", "mean_iou", "perplexity")
+from know_hf.metrics.scores import accuracy, confusion_matrix, mean_class_accuracy, mean_iou, perplexity
+
+if TYPE_CHECKING:
+    import evaluate
 
 
-def load_metric(name: str):
+@dataclass(frozen=True)
+class Metric:
+    """A score as ``evaluate`` wants it described.
+
+    Args:
+        description: What it is, and what predictions and references are.
+        score: From predictions, references and options to the score.
+        predictions: Type of the predictions; references are integers.
+        sequences: Whether both are lists of sequences, such as tokens or flattened class maps.
+    """
+
+    description: str
+    score: Callable[..., float]
+    predictions: str = "int64"
+    sequences: bool = True
+
+
+def _mean_iou(predictions, references, num_labels: int) -> float:
+    return mean_iou(confusion_matrix(predictions, references, num_labels))
+
+
+def _mean_class_accuracy(predictions, references, num_labels: int) -> float:
+    return mean_class_accuracy(confusion_matrix(predictions, references, num_labels))
+
+
+#: Name → metric.
+METRICS = {
+    "accuracy": Metric("Share of examples whose predicted class is their label.", accuracy, sequences=False),
+    "masked_accuracy": Metric(
+        "Share of tokens that are predicted right; -100 marks labels that do not count.", accuracy
+    ),
+    "mean_class_accuracy": Metric(
+        "Mean over classes of the share of their pixels that are predicted right, of class maps, flattened.",
+        _mean_class_accuracy,
+    ),
+    "mean_iou": Metric(
+        "Mean over classes of intersection over union, of class maps, flattened; labels of no class are left out.",
+        _mean_iou,
+    ),
+    "perplexity": Metric(
+        "e to the mean negative log probability: predictions are the log probabilities of the true tokens, references "
+        "the tokens; -100 marks those that do not count.",
+        perplexity,
+        predictions="float64",
+    ),
+}
+#: What there is.
+NAMES = tuple(METRICS)
+
+
+def load_metric(name: str) -> "evaluate.Metric":
     """Loads one, as ``evaluate.load`` loads those of the Hub.
 
     Args:
         name: One of ``NAMES``.
 
     Returns:
-        An ``evaluate.Metric``; ``compute(predictions=…, references=…)`` returns ``{name: score}``.
+        An ``evaluate.Metric``; ``compute(predictions=…, references=…)`` returns ``{name: score}``, and those of class
+        maps take ``num_labels=`` as well.
 
     Raises:
         ImportError: If ``evaluate`` is not installed.
         ValueError: If there is none of that name.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.metrics import load_metric
         >>> load_metric("masked_accuracy").compute(predictions=[[1, 2, 0]], references=[[1, 3, -100]])
         {'masked_accuracy': 0.5}
     """
-    if name not in NAMES:
+    if name not in METRICS:
         raise ValueError(f"There is no metric {name!r} here, only {', '.join(NAMES)}.")
     try:
         import evaluate
     except ImportError as error:
         raise ImportError('Metrics need evaluate: pip install "know-hf[evaluate]"') from error
-    return evaluate.load(str(Path(__file__).with_name(f"{name}.py")), experiment_id=str(os.getpid()))
+    return evaluate.load(str(Path(__file__).with_name("module.py")), name, experiment_id=str(os.getpid()))

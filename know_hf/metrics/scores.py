@@ -8,8 +8,6 @@ def accuracy(predictions, references) -> float:
 
     Returns:
         NaN if no place counts.
-
-    Source: ours.
     """
     found, labels = _flat(predictions), _flat(references)
     counted = labels >= 0
@@ -21,8 +19,6 @@ def perplexity(log_probabilities, references) -> float:
 
     Returns:
         NaN if no place counts.
-
-    Source: ours.
     """
     found, labels = _flat(log_probabilities).astype(np.float64), _flat(references)
     counted = labels >= 0
@@ -34,8 +30,6 @@ def confusion_matrix(predictions, references, num_labels: int) -> np.ndarray:
 
     Returns:
         ``(num_labels, num_labels)`` int64.
-
-    Source: ours.
     """
     found, labels = _flat(predictions), _flat(references)
     counted = (labels >= 0) & (labels < num_labels)
@@ -53,10 +47,7 @@ def mean_iou(confusion: np.ndarray) -> float:
 
 
 def mean_class_accuracy(confusion: np.ndarray) -> float:
-    """Mean over the classes that there are of the share of their places that are right; NaN without any.
-
-    Source: ours.
-    """
+    """Mean over the classes that there are of the share of their places that are right; NaN without any."""
     return _mean_share(np.diag(confusion), confusion.sum(1))
 
 

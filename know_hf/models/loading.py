@@ -18,7 +18,6 @@ from know_hf.models.skeleton import skeleton
 from know_hf.remote import NONSENSE, bounded, public
 from know_hf.tasks import get_task
 from know_hf.tasks.labels import are_numbers, numbered, positions
-from know_hf.tasks.segmentation import BINARY
 from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ def load_model(
             names, other = match_classes(known_classes(config), names, ordered)
             other = other or _other_loss(config)
             labels = label_settings(names, task)
-        elif trained and _masks_fit(known_classes(config), names):
+        elif trained and _fewer_fit(task, known_classes(config), names):
             labels = {}  # not every class of a model for pixels need occur in the data
         if os.path.isdir(model):
             Checkpoint(model).weight_file  # noqa: B018 (weights in a pickle are not loaded)
@@ -209,11 +208,11 @@ def match_classes(known: list[str], names: list[str], ordered: bool = True) -> t
     return names, True
 
 
-def _masks_fit(known: list[str], names: list[str]) -> bool:
+def _fewer_fit(task: str, known: list[str], names: list[str]) -> bool:
     """Whether a head for pixels serves masks, whose classes are but numbers: fewer do for a head without names only."""
     if len(names) == len(known):
         return True
-    if numbered(known) and len(names) < len(known) and names != BINARY:
+    if numbered(known) and len(names) < len(known) and get_task(task).labels.fewer_will_do(names):
         return True
     logger.warning(
         "The model has %d classes (%s), the masks have %d: a head is trained for them.",
@@ -238,7 +237,7 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     """Checks that a live model's head fits the classes, and sets its loss."""
     config, new_head = model.config, is_adapted(model)  # an adapter is new, as a rule
     known, one_class = known_classes(config), get_task(task).one_class
-    enough = len(known) == len(names) or (not one_class and len(known) > len(names) and names != BINARY)
+    enough = len(known) == len(names) or (len(known) > len(names) and get_task(task).labels.fewer_will_do(names))
     if names and not enough and not (one_class and all_known(names, known)):
         raise ValueError(
             f"The model has {len(known)} outputs, the data have {len(names)} classes: load it with "

@@ -5,31 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from know_hf.retrodiction.known import known
+from know_hf.retrodiction.registry import get_method, method
 
 
-def naive(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
-    """Returns Θ^0 itself for every step.
-
-    Args:
-        stages: ``(S, *shape)`` in stage order, S ≥ 1.
-        kind: Not looked at.
-        steps: Number of steps.
-
-    Returns:
-        ``(steps, *shape)`` copies of ``stages[0]``.
-
-    Source: paper section 5 ("naïve transfer").
-
-    Example:
-        >>> import torch
-        >>> from know_hf.retrodiction import naive
-        >>> naive(torch.tensor([[1.0], [0.5]]), "fc", 2).tolist()
-        [[1.0], [1.0]]
-    """
-    return stages[0].expand(steps, *stages.shape[1:]).clone()
-
-
+@method(same_every_step=True, control=True)
 def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor:
     """Averages the first stages, the same for every step: weight averaging along the trajectory.
 
@@ -45,7 +24,7 @@ def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor
     Raises:
         ValueError: If there are fewer stages than ``first``, or ``first`` is less than 1.
 
-    Source: ours.
+    Limits: it is a control.
 
     Example:
         >>> import torch
@@ -61,6 +40,11 @@ def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor
     return naive(average[None].to(torch.promote_types(stages.dtype, torch.float32)), kind, steps)
 
 
+def _whose_norms(factors: Mapping[str, float] | None, to: str) -> str | None:
+    return to if factors is None else None
+
+
+@method(whole_tensors=True, control=True, hands_on=_whose_norms)
 def shrink(
     stages: Tensor,
     kind: str,
@@ -89,7 +73,7 @@ def shrink(
     Raises:
         ValueError: If the other method is unknown or raises, or a factor is not finite.
 
-    Source: ours.
+    Limits: it is a control: no direction.
 
     Example:
         >>> import torch
@@ -104,9 +88,10 @@ def shrink(
             raise ValueError(f"shrink: the factor {factors.get(kind)!r} of kind {kind!r} is not finite.")
         origin = stages[0]
     else:
-        target = (
-            known(stages, kind, steps, **parameters) if to == "known" else _other(stages, kind, steps, to, parameters)
-        )
+        other = get_method(to)
+        if other.hands_on is not None:
+            raise ValueError("shrink cannot take on its own norms; choose another method for 'to'.")
+        target = other.function(stages, kind, steps, **parameters)
         origin = stages[0].to(target.device)
         norms = target.reshape(steps, -1).double().norm(dim=1)
         ratios = norms / origin.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
@@ -114,10 +99,26 @@ def shrink(
     return (ratios.to(origin.device).reshape(-1, *[1] * origin.ndim) * origin.double()).to(dtype)
 
 
-def _other(stages: Tensor, kind: str, steps: int, name: str, parameters: Mapping) -> Tensor:
-    from know_hf.retrodiction import get_method
+@method(same_every_step=True, control=True, baseline=True)
+def naive(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
+    """Returns Θ^0 itself for every step.
 
-    if name == "shrink":
-        raise ValueError("shrink cannot take on its own norms; choose another method for 'to'.")
-    parameters = {k: v for k, v in parameters.items() if k != "predictor"}
-    return get_method(name).function(stages, kind, steps, **parameters)
+    Args:
+        stages: ``(S, *shape)`` in stage order, S ≥ 1.
+        kind: Not looked at.
+        steps: Number of steps.
+
+    Returns:
+        ``(steps, *shape)`` copies of ``stages[0]``.
+
+    Limits: it is a control.
+
+    Source: paper section 5 ("naïve transfer").
+
+    Example:
+        >>> import torch
+        >>> from know_hf.retrodiction import naive
+        >>> naive(torch.tensor([[1.0], [0.5]]), "fc", 2).tolist()
+        [[1.0], [1.0]]
+    """
+    return stages[0].expand(steps, *stages.shape[1:]).clone()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from know_hf.retrodiction.registry import method
+
 
 def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float, shift: float = 0.0) -> list[float]:
     """Weights c with ``Σ c_i·θ^i`` = the fitted line's value at step ``step``; they sum to 1.
@@ -38,6 +40,7 @@ def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float
     return [1 / stages + (query - centre) * (a - centre) / spread for a in x]
 
 
+@method
 def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     """Extends each weight's least-squares line.
 
@@ -54,6 +57,8 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     Raises:
         ValueError: If S is less than 2.
 
+    Limits: a trajectory that bends; steps are large, s stages on a straight line.
+
     Source: paper section 5 ("Linear"); abscissa and least squares are ours.
 
     Example:
@@ -65,6 +70,7 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
     return _combine(stages, [ols_coefficients(len(stages), s) for s in range(1, steps + 1)])
 
 
+@method
 def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) -> Tensor:
     """Extends each weight's least-squares curve ``a + b·ln(x)``, which flattens as the steps go on.
 
@@ -80,6 +86,8 @@ def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) ->
     Raises:
         ValueError: If S is less than 2 or ``1 + shift`` not positive.
 
+    Limits: mostly an average of Θ^0 … Θ^2: the first step may fall short of Θ^0.
+
     Source: paper section 5 ("Log"); the paper does not state the abscissa, this one is ours.
 
     Example:
@@ -91,6 +99,7 @@ def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) ->
     return _combine(stages, [ols_coefficients(len(stages), s, math.log, shift) for s in range(1, steps + 1)])
 
 
+@method
 def exp_fit(
     stages: Tensor,
     kind: str,
@@ -118,6 +127,8 @@ def exp_fit(
 
     Raises:
         ValueError: If S is less than 2 or an option has an unknown value.
+
+    Limits: weights that grew fast explode, as in the paper's results; the result is always finite.
 
     Source: paper section 5 ("Exponential"); form, fallback and guards are ours.
 

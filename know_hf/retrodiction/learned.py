@@ -11,9 +11,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from know_hf.known import KnownPredictor
+from know_hf.retrodiction.predictors import load_predictor
+from know_hf.retrodiction.registry import PredictorFamily, method
 from know_hf.trajectory import to_history
 
+WNN = PredictorFamily("WNN", load_predictor)
 
+
+@method(predictor=WNN)
 def wnn(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor) -> Tensor:
     """Weight Nowcasting Network: KNOWN's network on each weight's history, shifted and scaled to its range.
 
@@ -28,6 +33,8 @@ def wnn(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor)
 
     Raises:
         ValueError: If the predictor reads another number of stages or has no network for ``kind``.
+
+    Limits: S = 5; looks along epochs, not data.
 
     Source: Jang et al., "Learning to boost training by periodic nowcasting near future weights" (ICML 2023); the
         released bias formula adds to unscaled weights, mended here.
@@ -106,6 +113,11 @@ class NinoMLP(nn.Module):
         return nn.functional.linear(hidden, last.weight[:steps], last.bias[:steps])
 
 
+def _load_nino(given: NinoMLP | str | Path, stages: int) -> NinoMLP:
+    return given if isinstance(given, NinoMLP) else NinoMLP.from_file(given)
+
+
+@method(predictor=PredictorFamily("NiNo", _load_nino), whole_tensors=True)
 @torch.no_grad()
 def nino(stages: Tensor, kind: str, steps: int = 1, *, predictor: NinoMLP, block_size: int = 16384) -> Tensor:
     """NiNo's MLP: standardised over the whole tensor and its stages, all steps predicted directly.
@@ -122,6 +134,8 @@ def nino(stages: Tensor, kind: str, steps: int = 1, *, predictor: NinoMLP, block
 
     Raises:
         ValueError: If it reads another number of stages, ``steps`` is too many or the kind unknown.
+
+    Limits: S = 5, s at most 40; looks along epochs, not data.
 
     Source: Knyazev et al. (ICLR 2025); as a retrodictor, ours.
 

@@ -8,7 +8,10 @@ import math
 import torch
 from torch import Tensor
 
+from know_hf.retrodiction.registry import method
 
+
+@method
 def task_vector(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2) -> Tensor:
     """Adds ``λ·u_s`` to Θ^0.
 
@@ -24,6 +27,8 @@ def task_vector(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2) 
     Raises:
         ValueError: If ``steps`` exceeds S − 1 or λ is not finite.
 
+    Limits: s at most S − 1 (an error that says so).
+
     Source: paper section 5, λ = 0.2 (after Ilharco et al., "Editing models with task arithmetic").
 
     Example:
@@ -36,6 +41,7 @@ def task_vector(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2) 
     return _applied(stages, lam, updates)
 
 
+@method
 def magmax(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, candidates: str = "upto_s") -> Tensor:
     """Adds, weight by weight, the largest of the updates ``u_1 … u_s``; of equal ones the later.
 
@@ -51,6 +57,8 @@ def magmax(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, candi
 
     Raises:
         ValueError: As [`task_vector`], or if ``candidates`` is unknown.
+
+    Limits: s at most S − 1; one noisy stage decides.
 
     Source: paper section 5 (after Marczak et al., "MagMax").
 
@@ -71,6 +79,7 @@ def magmax(stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, candi
     return _applied(stages, lam, chosen[-1:] * steps if candidates == "all" else chosen)
 
 
+@method
 def consensus_ta(
     stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, tall_lambda: float = 0.4, aggregate: str = "sum"
 ) -> Tensor:
@@ -91,6 +100,8 @@ def consensus_ta(
 
     Raises:
         ValueError: As [`task_vector`], or if ``aggregate`` is unknown.
+
+    Limits: s at most S − 1; drops weights whose drift accelerates.
 
     Source: paper section 5 (after Wang et al., "Localizing task information"); threshold and aggregate are ours.
 
@@ -113,6 +124,7 @@ def consensus_ta(
     return _applied(stages, lam, chosen)
 
 
+@method(whole_tensors=True)
 def tsv(
     stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.2, frac: float = 0.1, merge: bool = False
 ) -> Tensor:
@@ -132,6 +144,8 @@ def tsv(
 
     Raises:
         ValueError: As [`task_vector`], or if ``frac`` is not in (0, 1].
+
+    Limits: s at most S − 1; an SVD of every tensor.
 
     Source: paper section 5, top 10 % (after Gargiulo et al., "Task singular vectors"); treatment of kernels is ours.
 

@@ -1,12 +1,31 @@
 """The tasks: for each its columns, preprocessing, scores and head; everything else is the same for all."""
 
+from importlib import import_module
+
 from know_hf.tasks.columns import find_columns, find_roles, name_classes
-from know_hf.tasks.table import TASKS, get_task
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task
+from know_hf.tasks.task import (
+    TASKS,
+    Candidates,
+    Columns,
+    Inputs,
+    Labels,
+    Preprocessing,
+    Score,
+    Task,
+    get_task,
+    task,
+)
+
+# In the order in which tasks are listed; a module registers its own in the order of its lines.
+for _family in ("classification", "segmentation", "language"):
+    import_module(f"{__name__}.{_family}")
 
 __all__ = [
     "TASKS",
+    "Candidates",
     "Columns",
+    "Inputs",
+    "Labels",
     "Preprocessing",
     "Score",
     "Task",
@@ -14,4 +33,5 @@ __all__ = [
     "find_roles",
     "get_task",
     "name_classes",
+    "task",
 ]

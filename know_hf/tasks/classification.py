@@ -1,18 +1,18 @@
 """Image and text classification."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel
 
 from know_hf.metrics import scores
 from know_hf.model_config import brief
 from know_hf.remote import bounded
-from know_hf.tasks.images import image_reader
-from know_hf.tasks.labels import encode, label_lookup
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, last_layer_of, mapped, on_reading, stack
+from know_hf.tasks.images import IMAGES, image_reader
+from know_hf.tasks.labels import CLASSES, TEXTS, encode, label_lookup
+from know_hf.tasks.shared import first, last_layer_of, mapped, on_reading, stack
+from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
 
 #: By any of these a folder has a tokenizer, damaged perhaps.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
@@ -23,19 +23,29 @@ def accuracy(prediction) -> dict[str, float]:
 
     Args:
         prediction: With ``predictions``, ``(n, classes)`` or a tuple that begins so, and ``label_ids``, ``(n,)``.
-
-    Source: ours.
     """
     return {"accuracy": scores.accuracy(first(prediction.predictions).argmax(-1), prediction.label_ids)}
 
 
-def image_preprocessing(
-    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
-) -> Preprocessing:
-    """Pixels, ``(n, c, h, w)`` float32, and labels, ``(n,)`` int64.
+_CLASSIFICATION = {
+    "labels": CLASSES,
+    "score": Score("accuracy"),
+    "metrics": lambda classes: accuracy,
+    "head": last_layer_of,
+}
 
-    Source: ours.
-    """
+
+@task(
+    "image-classification",
+    matches=lambda candidates: candidates.from_images,
+    inputs=IMAGES,
+    auto_class="AutoModelForImageClassification",
+    **_CLASSIFICATION,
+)
+def image_preprocessing(
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, image_size: int | None = None
+) -> Preprocessing:
+    """Pixels, ``(n, c, h, w)`` float32, and labels, ``(n,)`` int64."""
     reader = image_reader(model.config, source, image_size, given=processing_class)
 
     def apply(dataset: Dataset) -> Dataset:
@@ -50,15 +60,20 @@ def image_preprocessing(
     return Preprocessing(apply, stack, processing_class or reader.companion)
 
 
+@task(
+    "text-classification",
+    matches=lambda candidates: not candidates.from_images,
+    inputs=TEXTS,
+    auto_class="AutoModelForSequenceClassification",
+    **_CLASSIFICATION,
+)
 def text_preprocessing(
-    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, max_length: int | None = None
 ) -> Preprocessing:
     """Tokens, ``(n, longest text)`` int64, with their mask, and labels, ``(n,)`` int64.
 
     Raises:
         FileNotFoundError: If there is no tokenizer.
-
-    Source: ours.
     """
     tokenizer = processing_class or load_tokenizer(model, source)
     limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
@@ -82,8 +97,6 @@ def load_tokenizer(model, source: str | Path | None):
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If it is damaged.
-
-    Source: ours.
     """
     source = source or getattr(model.config, "_name_or_path", None)
     try:
@@ -97,22 +110,3 @@ def load_tokenizer(model, source: str | Path | None):
             f"No tokenizer beside {str(source)!r}; save one into the model's folder, pass one as processing_class, or "
             "pass preprocessed data with a data_collator."
         ) from error
-
-
-IMAGE_CLASSIFICATION = Task(
-    name="image-classification",
-    reads="image",
-    answers="class",
-    auto_class="AutoModelForImageClassification",
-    preprocessing=image_preprocessing,
-    score=Score("accuracy"),
-    metrics=lambda classes: accuracy,
-    head=last_layer_of,
-)
-TEXT_CLASSIFICATION = replace(
-    IMAGE_CLASSIFICATION,
-    name="text-classification",
-    reads="text",
-    auto_class="AutoModelForSequenceClassification",
-    preprocessing=text_preprocessing,
-)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Image as ImageFeature
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
@@ -14,7 +15,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from know_hf.model_config import brief
 from know_hf.remote import bounded
+from know_hf.tasks.task import Inputs
 
+#: Pictures as inputs.
+IMAGES = Inputs("images", lambda feature: isinstance(feature, ImageFeature), "Image()")
 #: The image processor beside a model.
 PROCESSOR_FILE = "preprocessor_config.json"
 # Pillow's modes by number of channels.
@@ -50,8 +54,6 @@ class ImageReader:
         std: Likewise, standard deviation of each channel.
         size: Without a processor, or where it takes no masks, the side of the squares that everything is resized to;
             None leaves pictures as they are.
-
-    Source: ours.
     """
 
     mode: str
@@ -138,8 +140,6 @@ def image_reader(
 
     Raises:
         ValueError: If squares are asked for and nothing says how large, or the channels do not fit.
-
-    Source: ours.
     """
     processor = own_processor(given)
     source = source or getattr(config, "_name_or_path", None)

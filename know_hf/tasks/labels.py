@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Value
 
-from know_hf.tasks.task import Columns
+from know_hf.tasks.task import Candidates, Columns, Inputs, Labels
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ def class_names(dataset: Dataset, label: str) -> list[str]:
     Raises:
         ValueError: If it holds anything else, or texts that hardly ever repeat.
 
-    Source: ours.
 
     Example:
         >>> from datasets import Dataset
@@ -108,8 +107,6 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
     Returns:
         Raw label → place in the order, without those that are not there; None where only one side has names (or both
         the same), so that labels are taken for places.
-
-    Source: ours.
     """
     feature, order = dataset.features[columns.label], columns.class_names
     if isinstance(feature, ClassLabel):
@@ -147,8 +144,6 @@ def check_answers(dataset: Dataset, columns: Columns, what: str) -> None:
     Raises:
         ValueError: If labels are missing, negative, beyond the classes, of another kind or of unknown names; the column
             and the first such row are named.
-
-    Source: ours.
     """
     where = f"Label column {columns.label!r} of the {what}"
     if columns.label not in dataset.features:
@@ -211,3 +206,17 @@ def _count(odd: Sequence[bool], what: str, values: Sequence[Any] | None = None) 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(map(str, names[:most])) + (f" … ({len(names)} in all)" if len(names) > most else "")
+
+
+def _only_classes(candidates: Candidates) -> str:
+    return candidates.only(candidates.classes, "label", "label_column")
+
+
+def _check(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:
+    check_answers(dataset, columns, what)
+
+
+#: Texts as inputs.
+TEXTS = Inputs("texts", is_text, 'Value("string")')
+#: One class an example.
+CLASSES = Labels(_only_classes, names=class_names, check=_check, one_class=True, fewer_will_do=lambda names: not names)

@@ -8,80 +8,83 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import VisionTextDualEncoderProcessor, default_data_collator
+from transformers import PreTrainedModel, VisionTextDualEncoderProcessor, default_data_collator
 
 from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
-from know_hf.tasks.images import image_reader
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, first, mapped, on_reading
+from know_hf.tasks.images import IMAGES, image_reader
+from know_hf.tasks.labels import TEXTS
+from know_hf.tasks.shared import first, mapped, on_reading
+from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, Source, task
 
+#: Names that tell a caption from other texts.
+NAMES = ("caption", "captions", "text", "sentence")
 #: Longest block of a language model, unless max_length says otherwise.
 LONGEST_BLOCK = 1024
 
 
-def text_preprocessing(
-    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
-) -> Preprocessing:
-    """Blocks of all rows' tokens one after the other, ``(n, block)`` int64, with line breaks between the rows.
+def likeliest_tokens(outputs: Any, labels: Tensor) -> Tensor:
+    """The token with the highest score at every place, given those before: ``(n, length)`` int64."""
+    return first(outputs).argmax(-1)
+
+
+def masked_accuracy(prediction) -> dict[str, float]:
+    """Share of the captions' tokens that are predicted right, given those before; -100 does not count.
+
+    Source: paper Table 4.
+    """
+    return {"masked_accuracy": scores.accuracy(np.asarray(prediction.predictions), prediction.label_ids)}
+
+
+def decoder_of(model: nn.Module, classes: int) -> nn.Module:
+    """The part that writes, which is drawn anew for a new task.
 
     Raises:
-        FileNotFoundError: If there is no tokenizer.
-        ValueError: As it is applied, if a text is shorter than one block.
+        ValueError: If there is none.
 
-    Source: ours.
+    Source: paper Table 4.
     """
-    tokenizer = processing_class or load_tokenizer(model, source)
-    longest = getattr(model.config, "max_position_embeddings", LONGEST_BLOCK)
-    size = max_length or min(tokenizer.model_max_length, longest, LONGEST_BLOCK)
-
-    def cut(batch: dict[str, list]) -> dict[str, list]:
-        rows = [text if text.endswith("\n") else f"{text}\n" for text in batch[columns.inputs[0]]]
-        tokens = list(chain.from_iterable(tokenizer(rows, add_special_tokens=False, verbose=False)["input_ids"]))
-        blocks = [tokens[at : at + size] for at in range(0, len(tokens) - size + 1, size)]
-        return {"input_ids": blocks, "labels": blocks}
-
-    def apply(dataset: Dataset) -> Dataset:
-        found = mapped(dataset, cut, batch_size=10_000, desc="Tokenizing")
-        if not len(found):
-            raise ValueError(f"The text has less than one block of {size} tokens; lower max_length.")
-        return found
-
-    return Preprocessing(apply, default_data_collator, tokenizer)
+    if not isinstance(found := getattr(model, "decoder", None), nn.Module):
+        raise ValueError(f"{type(model).__name__} has no decoder of its own to draw anew.")
+    return found
 
 
-def log_probabilities(outputs: Any, labels: Tensor) -> Tensor:
-    """Log probability (natural) of every token but the first, given those before.
-
-    Args:
-        outputs: Scores ``(n, length, vocabulary)``, alone or first of several.
-        labels: ``(n, length)``; what stands at negative ones does not count.
-
-    Returns:
-        ``(n, length - 1)`` float32.
-
-    Source: ours.
-    """
-    found = first(outputs)[:, :-1].float().log_softmax(-1)
-    return found.gather(-1, labels[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
+def _find(candidates: Candidates) -> str:
+    texts = candidates.texts
+    return candidates.only([name for name in texts if name in NAMES] or texts, "caption", "label_column")
 
 
-def perplexity(prediction) -> dict[str, float]:
-    """Perplexity a token, of what [`log_probabilities`] kept.
+def _captioned(candidates: Candidates) -> bool:
+    if not candidates.from_images:
+        return False
+    told = candidates.label in candidates.texts and candidates.label in NAMES
+    return told or bool(candidates.unlabelled and len(candidates.images) == 1 and candidates.texts)
 
-    Source: ours.
-    """
-    return {"perplexity": scores.perplexity(prediction.predictions, prediction.label_ids[:, 1:])}
 
-
+@task(
+    "image-to-text",
+    matches=_captioned,
+    inputs=IMAGES,
+    labels=Labels(_find),
+    auto_class="AutoModelForImageTextToText",
+    score=Score("masked_accuracy"),
+    metrics=lambda classes: masked_accuracy,
+    keep=likeliest_tokens,
+    head=decoder_of,
+)
 def caption_preprocessing(
-    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
+    model: PreTrainedModel,
+    source: Source,
+    columns: Columns,
+    processing_class: Any,
+    *,
+    image_size: int | None = None,
+    max_length: int | None = None,
 ) -> Preprocessing:
     """Pixels, ``(n, c, h, w)``, and captions with their end marked, ``(n, longest caption)``, filled up with -100.
 
     Raises:
         FileNotFoundError: If there is no tokenizer.
-
-    Source: ours.
     """
     # A processor of both kinds has its tokenizer inside.
     tokenizer = getattr(processing_class, "tokenizer", processing_class) or load_tokenizer(model, source)
@@ -115,54 +118,63 @@ def caption_preprocessing(
     return Preprocessing(on_reading(columns, transform), collate, both)
 
 
-def likeliest_tokens(outputs: Any, labels: Tensor) -> Tensor:
-    """The token with the highest score at every place, given those before: ``(n, length)`` int64.
+def log_probabilities(outputs: Any, labels: Tensor) -> Tensor:
+    """Log probability (natural) of every token but the first, given those before.
 
-    Source: ours.
+    Args:
+        outputs: Scores ``(n, length, vocabulary)``, alone or first of several.
+        labels: ``(n, length)``; what stands at negative ones does not count.
+
+    Returns:
+        ``(n, length - 1)`` float32.
     """
-    return first(outputs).argmax(-1)
+    found = first(outputs)[:, :-1].float().log_softmax(-1)
+    return found.gather(-1, labels[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
 
 
-def masked_accuracy(prediction) -> dict[str, float]:
-    """Share of the captions' tokens that are predicted right, given those before; -100 does not count.
-
-    Source: paper Table 4.
-    """
-    return {"masked_accuracy": scores.accuracy(np.asarray(prediction.predictions), prediction.label_ids)}
+def perplexity(prediction) -> dict[str, float]:
+    """Perplexity a token, of what [`log_probabilities`] kept."""
+    return {"perplexity": scores.perplexity(prediction.predictions, prediction.label_ids[:, 1:])}
 
 
-def decoder_of(model: nn.Module, classes: int) -> nn.Module:
-    """The part that writes, which is drawn anew for a new task.
-
-    Raises:
-        ValueError: If there is none.
-
-    Source: paper Table 4.
-    """
-    if not isinstance(found := getattr(model, "decoder", None), nn.Module):
-        raise ValueError(f"{type(model).__name__} has no decoder of its own to draw anew.")
-    return found
+def _plain_text(candidates: Candidates) -> bool:
+    return candidates.unlabelled and len(candidates.texts) == 1 and candidates.texts == list(candidates.features)
 
 
-TEXT_GENERATION = Task(
-    name="text-generation",
-    reads="text",
-    answers="text",
+@task(
+    "text-generation",
+    matches=_plain_text,
+    inputs=TEXTS,
+    labels=Labels(find=None),
     auto_class="AutoModelForCausalLM",
-    preprocessing=text_preprocessing,
     score=Score("perplexity", percent=False, higher_is_better=False),
     metrics=lambda classes: perplexity,
     keep=log_probabilities,
     head=lambda model, classes: model.get_output_embeddings(),
 )
-CAPTIONING = Task(
-    name="image-to-text",
-    reads="image",
-    answers="caption",
-    auto_class="AutoModelForImageTextToText",
-    preprocessing=caption_preprocessing,
-    score=Score("masked_accuracy"),
-    metrics=lambda classes: masked_accuracy,
-    keep=likeliest_tokens,
-    head=decoder_of,
-)
+def text_preprocessing(
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, max_length: int | None = None
+) -> Preprocessing:
+    """Blocks of all rows' tokens one after the other, ``(n, block)`` int64, with line breaks between the rows.
+
+    Raises:
+        FileNotFoundError: If there is no tokenizer.
+        ValueError: As it is applied, if a text is shorter than one block.
+    """
+    tokenizer = processing_class or load_tokenizer(model, source)
+    longest = getattr(model.config, "max_position_embeddings", LONGEST_BLOCK)
+    size = max_length or min(tokenizer.model_max_length, longest, LONGEST_BLOCK)
+
+    def cut(batch: dict[str, list]) -> dict[str, list]:
+        rows = [text if text.endswith("\n") else f"{text}\n" for text in batch[columns.inputs[0]]]
+        tokens = list(chain.from_iterable(tokenizer(rows, add_special_tokens=False, verbose=False)["input_ids"]))
+        blocks = [tokens[at : at + size] for at in range(0, len(tokens) - size + 1, size)]
+        return {"input_ids": blocks, "labels": blocks}
+
+    def apply(dataset: Dataset) -> Dataset:
+        found = mapped(dataset, cut, batch_size=10_000, desc="Tokenizing")
+        if not len(found):
+            raise ValueError(f"The text has less than one block of {size} tokens; lower max_length.")
+        return found
+
+    return Preprocessing(apply, default_data_collator, tokenizer)

@@ -9,11 +9,16 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from know_hf.metrics import scores
 from know_hf.progress import progress_bar
-from know_hf.tasks.images import image_reader, own_processor, saved_processor
-from know_hf.tasks.task import Columns, Preprocessing, Score, Task, decoded, first, last_layer_of, on_reading, stack
+from know_hf.tasks.images import IMAGES, image_reader, own_processor, saved_processor
+from know_hf.tasks.shared import decoded, first, last_layer_of, on_reading, stack
+from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, Source, task
+
+#: Names that tell a mask from its image.
+NAMES = ("mask", "masks", "label", "labels", "annotation", "segmentation_mask", "semantic_mask")
 
 #: Value of mask pixels that belong to no class.
 NO_CLASS = 255
@@ -21,40 +26,6 @@ NO_CLASS = 255
 BINARY = ["0", "255"]
 
 logger = logging.getLogger(__name__)
-
-
-def preprocessing(
-    model, source, columns: Columns, image_size: int | None, max_length: int | None, processing_class: Any
-) -> Preprocessing:
-    """Pixels ``(c, h, w)`` and classes ``(h, w)`` int64, as the model's image processor makes them of both.
-
-    Where it has none that takes masks, both are resized to the same square.
-
-    Raises:
-        ValueError: If nothing says how large, or, as rows are read, if a mask is none or holds an unknown class.
-
-    Source: ours.
-    """
-    reader = image_reader(model.config, source, image_size, given=processing_class, square=True)
-    classes = model.config.num_labels
-    if getattr(model.config, "semantic_loss_ignore_index", NO_CLASS) != NO_CLASS:
-        logger.warning(
-            "The model's semantic_loss_ignore_index is %s; it is now %d, as in the masks.",
-            model.config.semantic_loss_ignore_index, NO_CLASS,
-        )  # fmt: skip
-        model.config.semantic_loss_ignore_index = NO_CLASS
-
-    def transform(batch: dict[str, list]) -> dict[str, Any]:
-        masks = [_values(mask, columns) for mask in batch[columns.label]]
-        pixels, labels = reader.with_masks(batch[columns.inputs[0]], masks)
-        for found in labels:
-            if (known := found[found != NO_CLASS]).numel() and known.max() >= classes:
-                raise ValueError(
-                    f"Column {columns.label!r} holds class {int(known.max())}; the model knows 0 to {classes - 1}."
-                )
-        return {"pixel_values": pixels, "labels": labels}
-
-    return Preprocessing(on_reading(columns, transform), stack, processing_class or reader.companion)
 
 
 def _values(mask: Image.Image, columns: Columns) -> np.ndarray:
@@ -74,8 +45,6 @@ def mask_classes(dataset: Dataset, label: str) -> list[str]:
 
     Raises:
         ValueError: If they are colour images, hold fewer than two classes, or grey levels.
-
-    Source: ours.
     """
     found = mask_values(dataset, label)
     if found == {0, NO_CLASS}:
@@ -106,8 +75,6 @@ def without_background(columns: Columns, source, processing_class: Any = None) -
 
     Raises:
         ValueError: If fewer than two classes are left.
-
-    Source: ours.
     """
     if not getattr(own_processor(processing_class) or saved_processor(source), "do_reduce_labels", False):
         return columns
@@ -150,8 +117,6 @@ def check_masks(dataset: Dataset, columns: Columns, classes: int, what: str) -> 
 
     Raises:
         ValueError: If a mask is none, holds unknown classes, or all of them hold no class but 0.
-
-    Source: ours.
     """
     if columns.label not in dataset.features:
         raise ValueError(f"The {what} have no column {columns.label!r}; found {', '.join(dataset.column_names)}.")
@@ -180,18 +145,13 @@ def class_maps(outputs: Any, labels: Tensor) -> Tensor:
 
     Returns:
         ``(n, h, w)`` int16.
-
-    Source: ours.
     """
     found = F.interpolate(first(outputs).float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
     return found.argmax(1).short()
 
 
 def metrics(classes: int):
-    """Makes a ``compute_metrics`` of mean IoU and mean class accuracy, as shares, over ``(n, h, w)`` class maps.
-
-    Source: ours.
-    """
+    """Makes a ``compute_metrics`` of mean IoU and mean class accuracy, as shares, over ``(n, h, w)`` class maps."""
 
     def compute(prediction) -> dict[str, float]:
         confusion = scores.confusion_matrix(prediction.predictions, prediction.label_ids, classes)
@@ -200,14 +160,65 @@ def metrics(classes: int):
     return compute
 
 
-SEGMENTATION = Task(
-    name="image-segmentation",
-    reads="image",
-    answers="mask",
+def _find(candidates: Candidates) -> str:
+    named = candidates.inputs or []
+    masks = [name for name in candidates.images if name not in named]
+    return candidates.only([n for n in masks if n in NAMES] or (masks if named else []), "mask", "label_column")
+
+
+def _matches(candidates: Candidates) -> bool:
+    pairs = candidates.unlabelled and candidates.from_images and len(candidates.images) > 1
+    return candidates.label in candidates.images or pairs
+
+
+#: A mask an example, a class for every pixel; not every class of a model need occur in the data.
+MASKS = Labels(
+    _find,
+    names=mask_classes,
+    check=check_masks,
+    for_model=without_background,
+    fewer_will_do=lambda names: names != BINARY,
+)
+
+
+@task(
+    "image-segmentation",
+    matches=_matches,
+    inputs=IMAGES,
+    labels=MASKS,
     auto_class="AutoModelForSemanticSegmentation",
-    preprocessing=preprocessing,
     score=Score("mean_iou"),
     metrics=metrics,
     keep=class_maps,
     head=last_layer_of,
 )
+def preprocessing(
+    model: PreTrainedModel, source: Source, columns: Columns, processing_class: Any, *, image_size: int | None = None
+) -> Preprocessing:
+    """Pixels ``(c, h, w)`` and classes ``(h, w)`` int64, as the model's image processor makes them of both.
+
+    Where it has none that takes masks, both are resized to the same square.
+
+    Raises:
+        ValueError: If nothing says how large, or, as rows are read, if a mask is none or holds an unknown class.
+    """
+    reader = image_reader(model.config, source, image_size, given=processing_class, square=True)
+    classes = model.config.num_labels
+    if getattr(model.config, "semantic_loss_ignore_index", NO_CLASS) != NO_CLASS:
+        logger.warning(
+            "The model's semantic_loss_ignore_index is %s; it is now %d, as in the masks.",
+            model.config.semantic_loss_ignore_index, NO_CLASS,
+        )  # fmt: skip
+        model.config.semantic_loss_ignore_index = NO_CLASS
+
+    def transform(batch: dict[str, list]) -> dict[str, Any]:
+        masks = [_values(mask, columns) for mask in batch[columns.label]]
+        pixels, labels = reader.with_masks(batch[columns.inputs[0]], masks)
+        for found in labels:
+            if (known := found[found != NO_CLASS]).numel() and known.max() >= classes:
+                raise ValueError(
+                    f"Column {columns.label!r} holds class {int(known.max())}; the model knows 0 to {classes - 1}."
+                )
+        return {"pixel_values": pixels, "labels": labels}
+
+    return Preprocessing(on_reading(columns, transform), stack, processing_class or reader.companion)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import datasets
-import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Features
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel
+
+#: Folder or Hub id of a model; None for a live one.
+Source = str | Path | None
 
 
 @dataclass
@@ -21,8 +23,6 @@ class Columns:
         inputs: Input columns.
         label: The column of the answers: classes, masks, captions; the text itself of language models.
         class_names: Names of the classes in the order of their labels; empty where answers are text.
-
-    Source: ours.
     """
 
     task: str
@@ -39,8 +39,6 @@ class Preprocessing:
         apply: From a data set to one whose rows hold what the model takes.
         collator: From a list of such rows to a batch.
         processing_class: What to save with the model: tokenizer or image processor, if any.
-
-    Source: ours.
     """
 
     apply: Callable[[Dataset], Dataset]
@@ -57,7 +55,6 @@ class Score:
         percent: Whether it is a share, shown in percent.
         higher_is_better: Whether more of it is better.
 
-    Source: ours.
 
     Example:
         >>> from know_hf.tasks import Score
@@ -89,28 +86,114 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """What the columns of a data set could be, by their types and names.
+
+    Args:
+        features: The columns.
+        inputs: Inputs that the user named.
+        label: Column of answers that the user named.
+        images: Columns of pictures.
+        texts: Columns of texts that are no identifiers.
+        classes: Columns that could hold classes.
+    """
+
+    features: Features
+    inputs: list[str] | None
+    label: str | None
+    images: list[str]
+    texts: list[str]
+    classes: list[str]
+
+    @property
+    def from_images(self) -> bool:
+        """Whether the inputs are pictures."""
+        images = self.images
+        return self.inputs[0] in images if self.inputs else any(name != self.label for name in images)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether nothing was named as the answers, and no column looks like classes."""
+        return self.label is None and not self.classes
+
+    def only(self, names: list[str], what: str, option: str) -> str:
+        """The one column among names.
+
+        Raises:
+            ValueError: If there are none or several; the message asks to name it with the option.
+        """
+        if len(names) != 1:
+            raise ValueError(
+                f"{'Several columns could' if names else 'No column can'} be the {what} ({described(self.features)}): "
+                f"name it with {option}."
+            )
+        return names[0]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a task reads.
+
+    Args:
+        name: For messages: ``"images"``.
+        fits: Whether a column's type is of this kind.
+        cast: The type to cast a column to that is not, as it is written in Python.
+        several: Whether all columns that fit are read; else there has to be one, unless the user names more.
+    """
+
+    name: str
+    fits: Callable[[Any], bool]
+    cast: str
+    several: bool = False
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a task answers.
+
+    Args:
+        find: From the [`Candidates`] to the column of answers; None where the input itself is the answer.
+        names: From a data set and that column to the names of the classes; None where there are none.
+        check: Raises ``ValueError`` for answers that are missing or none of the classes, from a data set, its
+            [`Columns`], the number of the model's classes, and whose data they are.
+        for_model: From columns, the model's folder or Hub id and the caller's processing class to the columns with
+            the classes as that model's preprocessing makes them.
+        one_class: Whether an example has one class, so that subsets can be stratified by it.
+        fewer_will_do: Whether data of such classes may have fewer than a trained head.
+    """
+
+    find: Callable[[Candidates], str] | None
+    names: Callable[[Dataset, str], list[str]] | None = None
+    check: Callable[[Dataset, Columns, int, str], None] | None = None
+    for_model: Callable[[Columns, Any, Any], Columns] | None = None
+    one_class: bool = False
+    fewer_will_do: Callable[[list[str]], bool] = lambda names: True
+
+
+@dataclass(frozen=True)
 class Task:
     """What is particular to a task; everything else is the same for all.
 
     Args:
         name: The Hub's name for it.
-        reads: Whether its inputs are pictures or texts.
-        answers: A class for each example, a mask of classes, a caption, or none but the text itself.
+        preprocessing: From model, source, columns and processing class to [`Preprocessing`]; its parameters that can
+            only be named are the task's own settings.
+        matches: Whether data with such [`Candidates`] are made for it; of several tasks the latest registered counts.
+        inputs: What it reads.
+        labels: What it answers.
         auto_class: The class of transformers that loads its models.
-        preprocessing: From model, source, columns, image size, longest text and processing class to [`Preprocessing`].
         score: The first of its scores.
         metrics: From the number of classes to a ``compute_metrics`` as Trainer takes it.
         keep: What of a batch's outputs the metrics need, from outputs and labels; None for all of it.
         head: From a model and the number of classes to the part that a new downstream task draws anew.
-
-    Source: ours.
     """
 
     name: str
-    reads: Literal["image", "text"]
-    answers: Literal["class", "mask", "caption", "text"]
-    auto_class: str
     preprocessing: Callable[..., Preprocessing]
+    matches: Callable[[Candidates], bool]
+    inputs: Inputs
+    labels: Labels
+    auto_class: str
     score: Score
     metrics: Callable[[int], Callable[[EvalPrediction], dict[str, float]]]
     head: Callable[[PreTrainedModel, int], nn.Module]
@@ -118,8 +201,14 @@ class Task:
 
     @property
     def one_class(self) -> bool:
-        """Whether an example has one class, so that subsets can be stratified by it."""
-        return self.answers == "class"
+        """Whether an example has one class."""
+        return self.labels.one_class
+
+    @property
+    def settings(self) -> list[str]:
+        """Names of the task's own settings."""
+        own = signature(self.preprocessing).parameters.values()
+        return [parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
 
     def eval_batch_size(self, batch_size: int) -> int:
         """Examples in a batch of scoring, beside those in a batch of training.
@@ -128,109 +217,82 @@ class Task:
         """
         return max(512, batch_size) if self.one_class else batch_size
 
+    def columns_for(self, columns: Columns, source: Source, processing_class: Any = None) -> Columns:
+        """The columns with the classes as a model's preprocessing makes them, as for [`Labels`].
+
+        Raises:
+            ValueError: If too few classes are left.
+        """
+        return columns if self.labels.for_model is None else self.labels.for_model(columns, source, processing_class)
+
     @property
     def renews_head(self) -> bool:
         """Whether a new downstream task gets a new head; a language model's is its vocabulary, which stays."""
-        return self.answers != "text"
+        return self.labels.find is not None
 
     @property
     def rows_are_examples(self) -> bool:
         """Whether a row of the data is an example; of a language model blocks of many rows are."""
-        return self.answers != "text"
+        return self.labels.find is not None
 
 
-def first(outputs: Any) -> Any:
-    """The scores among what a model returns, alone or first of several.
-
-    Source: ours.
-    """
-    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+#: Name → task.
+TASKS: dict[str, Task] = {}
 
 
-def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
-    """The last layer with one output a class.
-
-    Raises:
-        ValueError: If there is none.
-
-    Source: ours.
-    """
-    layers = [
-        m
-        for m in model.modules()
-        if (isinstance(m, nn.Linear) and m.out_features == classes)
-        or (isinstance(m, nn.Conv2d) and m.out_channels == classes)
-    ]
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear head of {classes} outputs.")
-    return layers[-1]
-
-
-def decoded(dataset: Dataset) -> Dataset:
-    """The same data with every column of images read as pictures, whether it was set to be or not."""
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Image) and not feature.decode:
-            dataset = dataset.cast_column(name, Image(mode=feature.mode))
-    return dataset
-
-
-def mapped(dataset: Dataset, function: Callable[[dict], dict], **options) -> Dataset:
-    """``dataset.map``, batch by batch and without the columns that were there, which leaves the input as it is.
-
-    The library keeps what it makes beside what it was made of, which for data saved with ``save_to_disk`` is the user's
-    own folder; of such it goes into a temporary one.
+def task(name: str, **declared: Any) -> Callable[[Callable[..., Preprocessing]], Callable[..., Preprocessing]]:
+    """Registers a task: the function is its preprocessing.
 
     Args:
-        dataset: What to read.
-        function: From a batch of columns to a batch of others.
-        **options: As for ``Dataset.map``.
+        name: The Hub's name for it.
+        **declared: The other fields of [`Task`].
 
     Returns:
-        The new data.
-
-    Source: ours.
-    """
-    cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
-    files = [Path(file["filename"]).resolve() for file in dataset.cache_files]
-    elsewhere = datasets.is_caching_enabled() and not all(file.is_relative_to(cache) for file in files)
-    if elsewhere:
-        datasets.disable_caching()
-    try:
-        return dataset.map(function, batched=True, remove_columns=dataset.column_names, **options)
-    finally:
-        if elsewhere:
-            datasets.enable_caching()
-
-
-def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[[Dataset], Dataset]:
-    """Makes the ``apply`` of a preprocessing that happens whenever rows are read, as pictures want it.
-
-    Args:
-        columns: What is read.
-        transform: From a batch of raw columns to one of what the model takes.
-
-    Source: ours.
-    """
-
-    def apply(dataset: Dataset) -> Dataset:
-        return decoded(dataset.select_columns([*columns.inputs, columns.label])).with_transform(transform)
-
-    return apply
-
-
-def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The collator of examples of one shape: each tensor gets a first dimension of their number.
+        A decorator, which returns the function as it is.
 
     Raises:
-        ValueError: If their shapes differ.
+        TypeError: If the function takes something else, or a field is missing.
+        ValueError: If the name is taken.
 
-    Source: ours.
+    Example:
+        >>> from know_hf.tasks import TASKS
+        >>> TASKS["image-classification"].settings
+        ['image_size']
     """
-    tensors = {name: [torch.as_tensor(row[name]) for row in rows] for name in rows[0]}
-    for name, values in tensors.items():
-        if len(shapes := sorted({tuple(value.shape) for value in values})) > 1:
-            raise ValueError(
-                f"{name} of different sizes ({shapes[0]}, {shapes[-1]}) make no batch, and nothing beside the model "
-                "says how large pictures are to be: image_size=…."
-            )
-    return {name: torch.stack(values) for name, values in tensors.items()}
+
+    def register(preprocessing: Callable[..., Preprocessing]) -> Callable[..., Preprocessing]:
+        made = Task(name, preprocessing, **declared)
+        parameters = list(signature(preprocessing).parameters.values())
+        first = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
+        if first != _FIRST:
+            raise TypeError(f"The preprocessing of {name!r} takes ({', '.join(first)}), not ({', '.join(_FIRST)}).")
+        taken = TASKS.get(name)
+        if taken and _origin(taken) != _origin(made):
+            raise ValueError(f"There is a task {name!r} already, of {_origin(taken)[0]}: give yours another name.")
+        TASKS[name] = made
+        return preprocessing
+
+    return register
+
+
+_FIRST = ["model", "source", "columns", "processing_class"]
+
+
+def _origin(registered: Task) -> tuple[str, str]:
+    return registered.preprocessing.__module__, registered.preprocessing.__qualname__
+
+
+def get_task(name: str) -> Task:
+    """Finds a task.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in TASKS:
+        raise ValueError(f"Unknown task {name!r}; there are {', '.join(TASKS)}.")
+    return TASKS[name]
+
+
+def described(features: Features) -> str:
+    """Columns and their types, for messages."""
+    return ", ".join(f"{name} ({getattr(f, 'dtype', None) or type(f).__name__})" for name, f in features.items())

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, Image, IterableDataset, Value, get_dataset_split_names, load_dataset
+from datasets import Dataset, DatasetDict, IterableDataset, Value, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from transformers import PreTrainedModel
 
 from know_hf.remote import NONSENSE, bounded, public
 from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
-from know_hf.tasks.labels import check_answers, is_text
-from know_hf.tasks.segmentation import check_masks
+from know_hf.tasks.labels import is_text
 from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
@@ -45,8 +44,6 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
         FileNotFoundError: If it is neither a folder, nor a file, nor reachable on the Hub.
         TypeError: If it is a dictionary of splits or has no length.
         ValueError: If there is no such split, or the file cannot be read.
-
-    Source: ours.
     """
     if isinstance(dataset, (dict, DatasetDict)):
         raise TypeError(f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train'].")
@@ -138,8 +135,6 @@ def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usu
         FileNotFoundError: As [`load_split`].
         TypeError: As [`load_split`].
         ValueError: As [`load_split`].
-
-    Source: ours.
     """
     if split is None and isinstance(dataset, (str, Path)):
         if Path(dataset).is_file():
@@ -171,8 +166,6 @@ def open_parts(
 
     Raises:
         ValueError: As [`find_columns`] and [`complete_rows`].
-
-    Source: ours.
     """
     parts = {what: part and _unformatted(part) for what, part in parts.items()}
     first = next(iter(parts))
@@ -191,14 +184,13 @@ def _unformatted(dataset: Dataset) -> Dataset:
 
 
 def _check_inputs(dataset: Dataset, columns: Columns, what: str) -> None:
-    reads = get_task(columns.task).reads
+    reads = get_task(columns.task).inputs
     for name in columns.inputs:
         feature = dataset.features[name]
-        if not (isinstance(feature, Image) if reads == "image" else is_text(feature)):
-            cast = "Image()" if reads == "image" else 'Value("string")'
+        if not reads.fits(feature):
             raise ValueError(
                 f"Column {name!r} of the {what} holds {getattr(feature, 'dtype', None) or type(feature).__name__}, not "
-                f"{reads}s: dataset.cast_column({name!r}, {cast}) may make them."
+                f"{reads.name}: dataset.cast_column({name!r}, {reads.cast}) may make them."
             )
 
 
@@ -213,14 +205,10 @@ def check_part(dataset: Dataset, columns: Columns, classes: int, what: str) -> N
 
     Raises:
         ValueError: If an answer is missing or none of the classes.
-
-    Source: ours.
     """
-    answers = get_task(columns.task).answers
-    if answers == "class":
-        check_answers(dataset, columns, what)
-    elif answers == "mask":
-        check_masks(dataset, columns, classes, what)
+    check = get_task(columns.task).labels.check
+    if check is not None:
+        check(dataset, columns, classes, what)
 
 
 def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = False) -> Dataset:
@@ -238,8 +226,6 @@ def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = Fa
 
     Raises:
         ValueError: If there are any and they are not to be dropped, none are left, or a column is missing.
-
-    Source: ours.
     """
     names = list(dict.fromkeys([*columns.inputs, columns.label]))
     if absent := [name for name in names if name not in dataset.features]:
@@ -247,7 +233,7 @@ def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = Fa
     if not len(dataset):
         raise ValueError(f"The {what} are empty.")
     # A blank line is a part of a language model's text; elsewhere it is a gap.
-    blank = get_task(columns.task).answers != "text"
+    blank = get_task(columns.task).rows_are_examples
     gaps = {name: _missing(dataset, name, blank and is_text(dataset.features[name])) for name in names}
     found = [
         f"{name!r} in {int(gap.sum())} of {len(gap)} rows, the first is row {int(np.flatnonzero(gap)[0])}"
@@ -317,7 +303,7 @@ def make_preprocessing(
     Raises:
         FileNotFoundError: If a task with text comes without a tokenizer.
         ValueError: If nothing says how large images are to be.
-
-    Source: ours.
     """
-    return get_task(columns.task).preprocessing(model, source, columns, image_size, max_length, processing_class)
+    task, given = get_task(columns.task), {"image_size": image_size, "max_length": max_length}
+    own = {name: value for name, value in given.items() if name in task.settings}
+    return task.preprocessing(model, source, columns, processing_class, **own)

@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from transformers import EvalPrediction
 
-from know_hf.tasks import Score, get_task
-from know_hf.tasks.classification import IMAGE_CLASSIFICATION
-from know_hf.tasks.task import Task, first
+from know_hf.tasks import TASKS, Score, get_task
+from know_hf.tasks.shared import first
+from know_hf.tasks.task import Task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
 from know_hf.training.examples import Examples
 
@@ -42,7 +42,6 @@ def load_metric(metric: str | None = None, task: str = "image-classification", c
         FileNotFoundError: If there is no such file; names of the Hub are not taken, they would need the network.
         ImportError: If ``evaluate`` is not installed.
 
-    Source: ours.
 
     Example:
         >>> from types import SimpleNamespace
@@ -80,7 +79,7 @@ def score_of(metric: str | None, task: str) -> Score:
 
 
 def network_score(
-    model: nn.Module, test: Examples, train: Examples, task: Task = IMAGE_CLASSIFICATION, rows: int = ROWS
+    model: nn.Module, test: Examples, train: Examples, task: Task = TASKS["image-classification"], rows: int = ROWS
 ) -> float:
     """Scores a network whose weights were put together, not trained.
 
@@ -93,8 +92,6 @@ def network_score(
 
     Returns:
         The task's own score over the test examples.
-
-    Source: ours.
     """
     run = FromBatch(model)
     if has_batch_norm(model):

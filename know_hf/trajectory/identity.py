@@ -113,9 +113,8 @@ def _says_trained(folder: Path) -> bool:
     return any("trained" in parameter for parameter in described.values())
 
 
-# Auto class → the Hub's name of its task.
-_TASKS = {task.auto_class: task.name for task in TASKS.values()}
-_TASKS["AutoModelForTokenClassification"] = "token-classification"
+# The Hub's names of tasks that only models of one's own are trained for: of the class that loads them.
+_OTHER_TASKS = {"AutoModelForTokenClassification": "token-classification"}
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
@@ -125,7 +124,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
         "auto_class": auto_class,
-        "task": _TASKS.get(auto_class),
+        "task": {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),

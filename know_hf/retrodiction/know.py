@@ -1,11 +1,16 @@
-"""KNOWN: the learned retrodictor."""
+"""KNOW prediction: the learned retrodictor."""
 
 from torch import Tensor
 
 from know_hf.known import KnownPredictor
+from know_hf.retrodiction.predictors import load_predictor
+from know_hf.retrodiction.registry import PredictorFamily, method
 from know_hf.trajectory import to_history
 
+KNOWN = PredictorFamily("KNOWN", load_predictor, bundled=True)
 
+
+@method(predictor=KNOWN, reference=True, title="KNOW")
 def known(
     stages: Tensor,
     kind: str,
@@ -31,6 +36,9 @@ def known(
     Raises:
         ValueError: If the predictor reads another number of stages, has no network for ``kind``, or lacks the
             ratio; if the precision is not to be had.
+
+    Limits: movements far from those it was trained on (run the self-check), as its error does not shrink with them;
+        a predictor of differences (``KnownConfig(inputs="differences")``) sees movements in their own size instead.
 
     Source: paper Eq. 4 and section 4.6.
 

@@ -1,0 +1,98 @@
+"""Any method by its name: checked beforehand, then applied to one tensor."""
+
+from collections.abc import Mapping, Sequence
+from inspect import Parameter
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+import torch
+from torch import Tensor
+
+from know_hf.reading import check_form
+from know_hf.retrodiction.registry import get_method
+from know_hf.settings import STEPS, check_range
+
+
+def check_method(
+    name: str, stages: int, kinds: Sequence[str], steps: int, parameters: Mapping[str, Any], iterate: bool = False
+) -> None:
+    """Raises what a method would raise, on a toy tensor, before anything is read or written.
+
+    Args:
+        name: Name of the method.
+        stages: Number S of stages that it will read.
+        kinds: Kinds of the tensors.
+        steps: Number of steps.
+        parameters: Its parameters.
+        iterate: As for [`retrodict`].
+
+    Raises:
+        ValueError: If it lacks a parameter, one has another type, it cannot do that many steps from that many stages,
+            or it returns something else than a prediction.
+    """
+    taken = get_method(name).accepts(parameters)
+    if unknown := [parameter for parameter in parameters if parameter not in taken]:
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(taken) or 'none'}.")
+    if missing := [p.name for p in taken.values() if p.default is p.empty and p.name not in parameters]:
+        raise ValueError(f"{name} needs the parameter {missing[0]!r}, which has no default.")
+    for parameter, value in parameters.items():
+        _check_type(name, taken[parameter], value)
+    for kind in kinds:
+        made = retrodict(torch.zeros(stages, 2, 2), kind, steps, name, iterate=iterate, **parameters)
+        if not isinstance(made, Tensor) or made.shape != (steps, 2, 2) or not made.is_floating_point():
+            found = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+            raise ValueError(f"{name} returns {found} for {steps} steps of a tensor (2, 2), not floating point "
+                             f"{(steps, 2, 2)}.")  # fmt: skip
+
+
+def _check_type(name: str, parameter: Parameter, value: Any) -> None:
+    """Raises ``ValueError`` if a plain parameter is of another type than the method's signature says."""
+    kind = parameter.annotation
+    plain = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if any(get_origin(one) is Mapping for one in plain):
+        kind = dict[str, float] | None
+    elif not set(plain) <= {int, float, str, bool, NoneType}:
+        return
+    plain_value = dict(value) if isinstance(value, Mapping) else value
+    check_form({parameter.name: plain_value}, {parameter.name: kind}, name)
+
+
+def retrodict(
+    stages: Tensor, kind: str, steps: int = 1, method: str = "known", *, iterate: bool = False, **parameters: Any
+) -> Tensor:
+    """Predicts one tensor beyond stage 0.
+
+    Args:
+        stages: ``(S, *shape)`` floating point in stage order: index 0 is Θ^0, the last the most forgotten.
+        kind: ``"conv"``, ``"fc"`` or ``"bias"``; only learned methods look at it.
+        steps: Number of steps beyond stage 0, at least 1.
+        method: Name of the method.
+        iterate: Take single steps and slide the window, as learned methods always do, instead of the method's own
+            way to further steps.
+        **parameters: The method's own parameters.
+
+    Returns:
+        ``(steps, *shape)`` predicted weights, nearest step first.
+
+    Raises:
+        ValueError: If the method is unknown or cannot do that many steps from these stages.
+
+    Source: paper section 3.
+
+    Example:
+        >>> import torch
+        >>> from know_hf import retrodict
+        >>> retrodict(torch.randn(5, 10, 3) * 0.05, "fc", steps=3).shape
+        torch.Size([3, 10, 3])
+    """
+    function = get_method(method).function
+    check_range("steps", steps, STEPS)
+    if not stages.numel():
+        return stages.new_empty(steps, *stages.shape[1:])
+    if not iterate:
+        return function(stages, kind, steps, **parameters)
+    results = []
+    for _ in range(steps):
+        results.append(function(stages, kind, 1, **parameters)[0])
+        stages = torch.cat((results[-1][None].to(stages), stages[:-1]))
+    return torch.stack(results)

@@ -1,0 +1,87 @@
+"""Loading of learned predictors: from what a user named to a network that reads the stages there are."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from know_hf.known import KnownConfig, KnownPredictor
+from know_hf.remote import bounded, public
+from know_hf.text import without_secrets
+
+
+def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -> KnownPredictor:
+    """Loads a predictor and checks that it reads that many stages.
+
+    Args:
+        predictor: A live one, a folder, a Hub id, or None for the one in the package that reads so many stages.
+        stages: Number S of stages that it has to read.
+
+    Raises:
+        OSError: If a folder or Hub id cannot be loaded.
+        ValueError: If it is another model, incomplete or damaged, reads another number of stages, or the package has
+            none for it.
+    """
+    if predictor is None:
+        predictor = KnownPredictor.default(stages)
+    elif not isinstance(predictor, KnownPredictor):
+        predictor = _read(predictor, _complete)
+    if predictor.config.history_length != stages:
+        raise ValueError(
+            f"The predictor reads {predictor.config.history_length} stages, the trajectory has {stages}: use "
+            f"num_stages={predictor.config.history_length} or a predictor made for {stages}."
+        )
+    return predictor.eval()
+
+
+def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
+    """Number of stages that a predictor reads.
+
+    Raises:
+        OSError, ValueError: As [`load_predictor`].
+    """
+    live = isinstance(predictor, KnownPredictor)
+    return (predictor.config if live else _read(predictor, KnownConfig.from_pretrained)).history_length
+
+
+@bounded()
+def _read(predictor: str | Path, load: Callable[[str], Any]) -> Any:
+    """What a loader makes of a predictor's folder or Hub id; what fails is said in one sentence that names it."""
+    source = str(predictor)
+    what = f"Predictor {without_secrets(source)!r}"
+    try:
+        found = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+        if found == KnownConfig.model_type:
+            return load(source)
+    except Exception as error:  # the libraries raise many types for a file that is not there or damaged
+        why = shorten(public(error), 250, placeholder=" …")
+        if not os.path.isdir(source):  # of an empty name Path would make the current folder
+            raise FileNotFoundError(f"{what} is neither a folder nor reachable on the Hub. ({why})") from error
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{what} cannot be loaded; pass a folder that holds a whole KNOWN predictor. ({why})") from error
+    raise ValueError(
+        f"{what} is no KNOWN predictor but {f'a model of type {found}' if found else 'a folder without a model'}: pass "
+        "the folder or Hub id of one, as know-hf meta-train and know-hf convert write it."
+    )
+
+
+def _complete(source: str) -> KnownPredictor:
+    predictor, info = KnownPredictor.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    faults = {how: len(info[f"{how}_keys"]) for how in ("missing", "unexpected", "mismatched")}
+    if any(faults.values()):
+        shown = ", ".join(f"{count} {how}" for how, count in faults.items() if count)
+        raise ValueError(f"its weights do not fit its configuration: {shown}")
+    return predictor
+
+
+def predictor_parameters(predictor: nn.Module, sampling_ratio: float | None) -> dict[str, Any]:
+    """The parameters with which a method reads a predictor: itself, and the sampling ratio if it is told that."""
+    told = isinstance(predictor, KnownPredictor) and "ratio" in predictor.config.conditions
+    return {"predictor": predictor, **({"sampling_ratio": sampling_ratio} if told else {})}

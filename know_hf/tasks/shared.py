@@ -1,0 +1,98 @@
+"""What tasks share: on the way from rows to batches, and in looking at models."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset, Image
+from torch import Tensor, nn
+
+from know_hf.tasks.task import Columns
+
+
+def first(outputs: Any) -> Any:
+    """The scores among what a model returns, alone or first of several."""
+    return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+
+
+def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
+    """The last layer with one output a class.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    layers = [
+        m
+        for m in model.modules()
+        if (isinstance(m, nn.Linear) and m.out_features == classes)
+        or (isinstance(m, nn.Conv2d) and m.out_channels == classes)
+    ]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no linear head of {classes} outputs.")
+    return layers[-1]
+
+
+def decoded(dataset: Dataset) -> Dataset:
+    """The same data with every column of images read as pictures, whether it was set to be or not."""
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image) and not feature.decode:
+            dataset = dataset.cast_column(name, Image(mode=feature.mode))
+    return dataset
+
+
+def mapped(dataset: Dataset, function: Callable[[dict], dict], **options) -> Dataset:
+    """``dataset.map``, batch by batch and without the columns that were there, which leaves the input as it is.
+
+    The library keeps what it makes beside what it was made of, which for data saved with ``save_to_disk`` is the user's
+    own folder; of such it goes into a temporary one.
+
+    Args:
+        dataset: What to read.
+        function: From a batch of columns to a batch of others.
+        **options: As for ``Dataset.map``.
+
+    Returns:
+        The new data.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
+    files = [Path(file["filename"]).resolve() for file in dataset.cache_files]
+    elsewhere = datasets.is_caching_enabled() and not all(file.is_relative_to(cache) for file in files)
+    if elsewhere:
+        datasets.disable_caching()
+    try:
+        return dataset.map(function, batched=True, remove_columns=dataset.column_names, **options)
+    finally:
+        if elsewhere:
+            datasets.enable_caching()
+
+
+def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[[Dataset], Dataset]:
+    """Makes the ``apply`` of a preprocessing that happens whenever rows are read, as pictures want it.
+
+    Args:
+        columns: What is read.
+        transform: From a batch of raw columns to one of what the model takes.
+    """
+
+    def apply(dataset: Dataset) -> Dataset:
+        return decoded(dataset.select_columns([*columns.inputs, columns.label])).with_transform(transform)
+
+    return apply
+
+
+def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """The collator of examples of one shape: each tensor gets a first dimension of their number.
+
+    Raises:
+        ValueError: If their shapes differ.
+    """
+    tensors = {name: [torch.as_tensor(row[name]) for row in rows] for name in rows[0]}
+    for name, values in tensors.items():
+        if len(shapes := sorted({tuple(value.shape) for value in values})) > 1:
+            raise ValueError(
+                f"{name} of different sizes ({shapes[0]}, {shapes[-1]}) make no batch, and nothing beside the model "
+                "says how large pictures are to be: image_size=…."
+            )
+    return {name: torch.stack(values) for name, values in tensors.items()}
