@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from know_hf.forgetting.controls import FORGETTING, TRAINED
 from know_hf.limits import check_limits
-
-RECIPES = ("forgetting", "incremental", "equal_compute")
 
 
 @dataclass
@@ -54,7 +53,8 @@ class ForgettingSettings:
         default=False, metadata={"help": "Train one further stage and retrodict stage 0 from it, as a test."}
     )
     recipe: str = field(
-        default="forgetting", metadata={"help": "forgetting, or a control: incremental, equal_compute."}
+        default=FORGETTING,
+        metadata={"help": f"{FORGETTING}, or a control: {', '.join(name for name in TRAINED if name != FORGETTING)}."},
     )
 
     def __post_init__(self):
@@ -66,9 +66,9 @@ class ForgettingSettings:
         epochs, steps = self.num_train_epochs, self.max_steps
         if not epochs > 0 or steps < -1 or steps == 0:
             raise ValueError(f"num_train_epochs is {epochs}, max_steps {steps}; a stage has to take steps.")
-        if self.recipe not in RECIPES:
-            raise ValueError(f"recipe={self.recipe!r} is not known; use one of {', '.join(RECIPES)}.")
-        if self.recipe != "forgetting" and self.self_check:
+        if self.recipe not in TRAINED:
+            raise ValueError(f"recipe={self.recipe!r} is not known; use one of {', '.join(TRAINED)}.")
+        if self.recipe != FORGETTING and self.self_check:
             raise ValueError(f"self_check retrodicts a forgetting run; recipe={self.recipe!r} has nothing to check.")
         if getattr(self, "push_to_hub", False):
             raise ValueError(
