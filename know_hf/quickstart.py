@@ -14,7 +14,7 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.laboratory.comparison import transfer
 from know_hf.laboratory.protocol import Protocol
 from know_hf.laboratory.result import TransferResult
-from know_hf.models.loading import timm_from_scratch
+from know_hf.models.building import timm_from_scratch
 from know_hf.pretrained import enrich_trained
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
 from know_hf.store import inside

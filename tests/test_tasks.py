@@ -26,9 +26,10 @@ from transformers import (
 from know_hf.cli.options import DATA
 from know_hf.laboratory import protocol as protocol_module
 from know_hf.laboratory.comparison import transfer
-from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head
+from know_hf.laboratory.protocol import Protocol, fine_tune
 from know_hf.laboratory.result import TransferResult
 from know_hf.laboratory.statistics import paired_difference
+from know_hf.models.building import load_with_new_head
 from know_hf.models.loading import load_model
 from know_hf.report.transfer import transfer_markdown
 from know_hf.tasks import TASKS, Score, find_columns, get_task

@@ -14,9 +14,10 @@ from transformers import Trainer, TrainingArguments
 
 from know_hf.cli.main import main
 from know_hf.laboratory.comparison import transfer
-from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head, split_pool
+from know_hf.laboratory.protocol import Protocol, fine_tune, split_pool
 from know_hf.laboratory.result import TransferResult
 from know_hf.laboratory.statistics import paired_difference
+from know_hf.models.building import load_with_new_head
 from know_hf.quickstart import digits
 from know_hf.report.transfer import transfer_markdown, write_transfer_report
 from know_hf.tasks import Columns, find_columns

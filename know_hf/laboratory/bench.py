@@ -17,7 +17,7 @@ from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.outcome import SettingResult, setting_folder, stages_read
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
-from know_hf.models.loading import check_timm
+from know_hf.models.building import check_timm
 from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import METHODS, check_method
 from know_hf.store import inside, write_json

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, TrainerCallback, set_seed
-from transformers.models import auto
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.arguments import ForgettingArguments
@@ -17,7 +16,8 @@ from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.laboratory.protocol import Advance, Stopwatch
 from know_hf.laboratory.recipe import Pretraining
-from know_hf.models.loading import LoadedModel, label_settings, load_model, timm_from_scratch
+from know_hf.models.building import auto_class_of
+from know_hf.models.loading import LoadedModel, load_model
 from know_hf.records import read_record
 from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
@@ -40,20 +40,8 @@ def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> Loaded
         ValueError: If the architecture is unknown.
     """
     set_seed(seed)
-    names = columns.class_names
-    if pretraining.model is not None:
-        return load_model(pretraining.model, columns.task, names, image_size=pretraining.image_size)
-    described = dict(pretraining.architecture)
-    if architecture := described.pop("timm", None):
-        size = pretraining.image_size
-        built = timm_from_scratch(architecture, image_size=size, **label_settings(names, columns.task), **described)
-        return LoadedModel(built, columns.task, True, names)
-    if "model_type" not in described:
-        raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
-    labels = label_settings(names, columns.task)
-    config = AutoConfig.for_model(described.pop("model_type"), **labels, **described)
-    built = getattr(auto, get_task(columns.task).auto_class).from_config(config)
-    return LoadedModel(built, columns.task, True, names)
+    source = pretraining.model if pretraining.model is not None else pretraining.architecture
+    return load_model(source, columns.task, columns.class_names, image_size=pretraining.image_size)
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,7 @@ class ForgettingRun:
         if self.start is None:
             model = build_model(self.pretraining, self.columns, args.seed).model
         else:
-            model = getattr(auto, task.auto_class).from_pretrained(self.start, dtype=torch.float32)
+            model = auto_class_of(task.name).from_pretrained(self.start, dtype=torch.float32)
         # Saved with every stage, so that each can be fine-tuned on its own.
         processor = make_preprocessing(
             model, self.pretraining.model, self.columns, image_size=self.pretraining.image_size
