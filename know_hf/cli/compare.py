@@ -26,9 +26,9 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
     check_given(settings, ("dataset", "output_dir"))
     quiet()
     from know_hf.laboratory.arms import PredictedArms
-    from know_hf.laboratory.comparison import COMPARISON_FOLDERS, check_arms, check_data, check_sizes, transfer
+    from know_hf.laboratory.comparison import COMPARISON_FOLDERS, check_arms, check_data, check_sizes, compare
     from know_hf.laboratory.protocol import Protocol
-    from know_hf.report.transfer import transfer_markdown, write_transfer_report
+    from know_hf.report.comparison import comparison_markdown, write_comparison_report
     from know_hf.store import check_output, inside
     from know_hf.training.checks import check_splits
     from know_hf.training.data import load_split
@@ -58,10 +58,10 @@ def run_transfer(options: argparse.Namespace, rest: list[str]) -> None:
             inside(output_dir, part)
         made = predicted.write(inside(output_dir, "arms"))
         arms = {"naive": made.pop("naive"), **arms, **made}
-    result = transfer(arms, train, output_dir, test_dataset=test, protocol=protocol, **job)
+    result = compare(arms, train, output_dir, test_dataset=test, protocol=protocol, **job)
     save_recipe(settings, result.output_dir)
-    report = write_transfer_report(result)
-    print(transfer_markdown(result))
+    report = write_comparison_report(result)
+    print(comparison_markdown(result))
     print(f"Plots and tables: {report}")
 
 
@@ -76,11 +76,11 @@ def _run_recipe(options: argparse.Namespace) -> None:
     if processes:
         recipe = replace(recipe, processes=processes)
     quiet()
-    from know_hf.laboratory.experiment import run_recipe
-    from know_hf.report.laboratory import write_laboratory_report
+    from know_hf.laboratory.experiment import run_experiment
+    from know_hf.report.experiment import write_experiment_report
 
     predictors = pairs(getattr(options, "predictors", []), "predictors", "NAME=FOLDER")
-    result = run_recipe(recipe, output_dir or f"{recipe.name}-{recipe.size}", predictors=predictors)
-    page = write_laboratory_report(result)
+    result = run_experiment(recipe, output_dir or f"{recipe.name}-{recipe.size}", predictors=predictors)
+    page = write_experiment_report(result)
     print(page.with_name("results.md").read_text())
     print(f"Page, tables and plots: {page.parent}")

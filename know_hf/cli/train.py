@@ -112,7 +112,7 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
     """``know-hf predict``."""
     quiet()
     from know_hf.enrichment.stream import enrich
-    from know_hf.report import comparison
+    from know_hf.report import change_rows, table
     from know_hf.store import inside, write_text
 
     given = plain_values({k: v for k, v in vars(options).items() if k in (*PREDICTION, "output_dir", "verify")})
@@ -120,7 +120,8 @@ def run_predict(options: argparse.Namespace, rest: list[str]) -> None:
         given["retrodictor"] = given.pop("method")
     result = enrich(options.trajectory, **given)
     if int(os.environ.get("RANK", 0)) == 0:
-        text = comparison(result.statistics) or "No tensor was predicted: all are copies."
+        changes = change_rows(result.statistics)
+        text = table(changes) if changes else "No tensor was predicted: all are copies."
         write_text(inside(result.output_dir, "report") / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
         print(text)
         for name, folder in result.checkpoints.items():

@@ -10,17 +10,17 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoConfig
 
+from know_hf.laboratory.arms import Arm, make_arms, resolve_arm
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
 from know_hf.laboratory.protocol import Protocol
-from know_hf.laboratory.result import TransferResult, read_settings
+from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_settings
+from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.adapters import base_of
 from know_hf.records import check_file_names
-from know_hf.remote import bounded, public
 from know_hf.store import check_output, hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
-from know_hf.text import without_secrets
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import load_metric, score_of
@@ -31,19 +31,17 @@ from know_hf.trajectory.record import FILE_NAME
 
 #: Peak learning rates and number of seeds of a comparison, unless it says otherwise.
 RATES, SEEDS = (4e-4, 1e-3, 2.5e-3), 5
-#: What a comparison's folder keeps its settings in.
-SETTINGS_FILE = "transfer.json"
 #: The folders in it that are written to, and deleted.
 COMPARISON_FOLDERS = ("runs", "scratch")
 
 
-def transfer(
-    arms: Mapping[str, str | Path],
-    dataset,
+def compare(
+    arms: Mapping[str, Arm | str | Path],
+    dataset: Dataset | str | Path,
     output_dir: str | Path,
     *,
-    test_dataset=None,
-    validation_dataset=None,
+    test_dataset: Dataset | str | Path | None = None,
+    validation_dataset: Dataset | str | Path | None = None,
     train_split: str = "train",
     test_split: str = "test",
     protocol: Protocol | None = None,
@@ -57,15 +55,15 @@ def transfer(
     max_length: int | None = None,
     drop_incomplete: bool = False,
     processes: int = 1,
-) -> TransferResult:
+) -> ComparisonResult:
     """Fine-tunes every arm on downstream data under one protocol, paired over seeds.
 
     The same seed gives every arm the same examples, head and order. Every arm gets the same learning rates; its own is
     chosen on validation examples that are not the test set. Killed and called again, it continues.
 
     Args:
-        arms: Name → checkpoint folder or Hub id; the first is the reference. Names that begin with ``naive``,
-            ``shrink``, ``mean``, ``equal_compute`` or ``incremental`` are controls.
+        arms: Name → checkpoint folder or Hub id; the first is the reference. A folder that was predicted says itself
+            whether it is a control (``mean``, ``shrink``); of other starts an [`Arm`] may say it.
         dataset: Downstream training data: a ``Dataset``, or the id or folder of one.
         output_dir: Folder of the comparison.
         test_dataset: Test data; by default those of ``dataset``.
@@ -85,22 +83,23 @@ def transfer(
         processes: Number of processes; each runs whole fine-tunings on its share of the processors.
 
     Returns:
-        A [`TransferResult`].
+        A [`ComparisonResult`].
 
     Raises:
         FileExistsError: If the folder is, or lies in, an arm or the data.
         FileNotFoundError: If an arm, the data or a metric module cannot be found.
+        ImportError: If scipy is not installed, which computes the intervals.
         TrajectoryError: If the folder holds another comparison, or an arm is damaged.
         ValueError: If there are too few arms, seeds or examples, or a folder of the comparison is a link.
 
     Source: paper section 5; pairing, grid and controls are ours.
 
     Example:
-        >>> from know_hf.laboratory.comparison import transfer
-        >>> transfer({"naive": "run/stage-0", "KNOWN x2": "run/enriched/x2"}, "user/data", "out")  # doctest: +SKIP
+        >>> from know_hf.laboratory.comparison import compare
+        >>> compare({"naive": "run/stage-0", "KNOWN x2": "run/enriched/x2"}, "user/data", "out")  # doctest: +SKIP
     """
-    protocol = protocol or Protocol()
-    check_arms(arms, seeds, learning_rates)
+    protocol, folders = protocol or Protocol(), folders_of(arms)
+    check_arms(folders, seeds, learning_rates)
     train = load_split(dataset, train_split)
     test = load_split(dataset, test_split) if test_dataset is None else load_evaluation(test_dataset, usual=test_split)
     if test_dataset is None and test is train:
@@ -112,12 +111,11 @@ def transfer(
     )  # fmt: skip
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
-    check_output(output_dir, *arms.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
+    check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     inside(output_dir, "cache")
     comparison = Comparison(
-        arms, Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate,
-        seeds,
-    )  # fmt: skip
+        make_arms(arms), Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate, seeds
+    )
     with locked(output_dir), Workers(processes) as workers:
         comparison.prepare(Path(output_dir) / "cache", columns, image_size=image_size, max_length=max_length)
         workers.run(comparison.grid(), "Fine-tuning")
@@ -126,23 +124,28 @@ def transfer(
     return comparison.result()
 
 
+def folders_of(arms: Mapping[str, Arm | str | Path]) -> dict[str, str | Path]:
+    """Name → folder or Hub id of the starts of a comparison."""
+    return {name: arm.folder if isinstance(arm, Arm) else arm for name, arm in arms.items()}
+
+
 def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rates: Sequence[float] = RATES) -> None:
     """Raises if there is nothing to compare, or a start is none.
 
     Args:
-        arms: As for [`transfer`]; a run's folder stands for starts that are yet to be predicted.
+        arms: Name → folder or Hub id; a run's folder stands for starts that are yet to be predicted.
         seeds: Number of seeds.
         learning_rates: Grid of peak learning rates.
 
     Raises:
         FileNotFoundError: If an arm is neither a folder nor reachable on the Hub.
+        ImportError: If scipy is not installed, which computes the intervals.
         TrajectoryError: If an arm holds no weights, or damaged ones.
         ValueError: If there are too few arms, seeds or learning rates, or two arms' files would have the same name.
-
-    Source: ours.
     """
     if len(arms) < 2 or seeds < 2:
         raise ValueError(f"A comparison needs two arms and two seeds or more, found {len(arms)} and {seeds}.")
+    require_scipy()
     if not learning_rates or min(learning_rates) <= 0:
         raise ValueError(f"learning_rates is {list(learning_rates)}; give at least one, each above 0.")
     check_file_names(list(arms), "The arms")
@@ -173,10 +176,10 @@ def check_data(
         test: The test data.
         validation: Data to choose learning rates on, or None to draw them from ``train``.
         protocol: How to fine-tune.
-        task: As for [`transfer`], like what follows.
-        input_columns: As for [`transfer`].
-        label_column: As for [`transfer`].
-        drop_incomplete: As for [`transfer`].
+        task: As for [`compare`], like what follows.
+        input_columns: As for [`compare`].
+        label_column: As for [`compare`].
+        drop_incomplete: As for [`compare`].
 
     Returns:
         Training, test and validation data without what is to be dropped, and what they hold.
@@ -184,8 +187,6 @@ def check_data(
     Raises:
         FileNotFoundError: If the metric module cannot be found.
         ValueError: If columns or classes do not fit, or rows lack something.
-
-    Source: ours.
     """
     parts, columns = open_parts(
         {"training data": train, "test data": test, "validation data": validation},
@@ -213,29 +214,37 @@ class Comparison:
     """One comparison, in steps: prepare, run the jobs of the grid, run the rest, read the result.
 
     Args:
-        arms: As for [`transfer`].
-        output_dir: As for [`transfer`].
+        arms: Name → arm, each with its folder.
+        output_dir: As for [`compare`].
         train: The downstream training data.
         test: The test data.
         validation: Data to choose learning rates on, or None to draw them from ``train``.
-        protocol: As for [`transfer`].
-        learning_rates: As for [`transfer`].
-        one_rate: As for [`transfer`].
-        seeds: As for [`transfer`].
+        protocol: As for [`compare`].
+        learning_rates: As for [`compare`].
+        one_rate: As for [`compare`].
+        seeds: As for [`compare`].
 
     Raises:
         FileNotFoundError: If an arm cannot be found.
         ValueError: If there are too few arms or seeds, or a folder of the comparison is a link.
-
-    Source: ours.
     """
 
-    def __init__(self, arms, output_dir: Path, train, test, validation, protocol: Protocol, learning_rates: list[float],
-                 one_rate: Collection[str], seeds: int):  # fmt: skip
-        check_arms(arms, seeds, learning_rates)
+    def __init__(
+        self,
+        arms: Mapping[str, Arm],
+        output_dir: Path,
+        train: Dataset,
+        test: Dataset,
+        validation: Dataset | None,
+        protocol: Protocol,
+        learning_rates: list[float],
+        one_rate: Collection[str],
+        seeds: int,
+    ):
+        self.arms, self.folders = arms, {name: arm.folder for name, arm in arms.items()}
+        check_arms(self.folders, seeds, learning_rates)
         for part in COMPARISON_FOLDERS:
             inside(output_dir, part)
-        self.folders = {name: resolve_arm(folder, name) for name, folder in arms.items()}
         self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
         self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
         self.one_rate = [name for name in self.folders if name in one_rate]
@@ -268,6 +277,7 @@ class Comparison:
         self.clear()  # what killed runs left; the folder is this run's alone
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
+            "starts": {name: arm.record for name, arm in self.arms.items()},
             **{part: describe_dataset(data) for part, data in parts.items()},
             "columns": asdict(columns),
             "protocol": asdict(self.protocol),
@@ -299,13 +309,13 @@ class Comparison:
         """Deletes what Trainer wrote while runs lasted."""
         remove(self.output_dir / "scratch")
 
-    def result(self) -> TransferResult:
+    def result(self) -> ComparisonResult:
         """Reads what is done of these arms, rates and seeds: arms without any run are left out."""
         jobs = self._jobs(dict.fromkeys(self.folders, self.learning_rates))
-        found = {(job.arm, job.rate, job.seed): job.read() for job in jobs if job.done}
-        arms = [name for name in self.folders if any(key[0] == name for key in found)]
+        done = {(job.arm, job.rate, job.seed): job.read() for job in jobs if job.done}
+        arms = {name: arm for name, arm in self.arms.items() if any(key[0] == name for key in done)}
         score = score_of(self.protocol.metric, self.columns.task)
-        return TransferResult(self.output_dir, arms, self.learning_rates, self.seeds, found, score)
+        return ComparisonResult(self.output_dir, arms, self.learning_rates, self.seeds, done, score)
 
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [
@@ -317,38 +327,19 @@ class Comparison:
         ]  # fmt: skip
 
 
-@bounded()
-def resolve_arm(arm: str | Path, name: str) -> Path:
-    """Finds the checkpoint folder of the arm of that name, downloading it when it is a Hub id.
-
-    Raises:
-        FileNotFoundError: If it is neither a folder nor reachable on the Hub.
-    """
-    if Path(arm).is_dir():
-        return Path(arm)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(arm), allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"]))
-    except Exception as error:  # the client raises many types for one thing: it could not be had
-        why = public(error)
-        raise FileNotFoundError(
-            f"Arm {without_secrets(str(arm))!r}, called {name!r}, is neither a folder nor reachable on the Hub. ({why})"
-        ) from error
-
-
 def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
     """Records the settings, or checks that the folder holds this comparison; more arms, rates and seeds may join."""
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         write_json(path, settings)
         return
-    found = read_settings(path)
-    check_file_names([*found["arms"], *settings["arms"]], f"{path.parent}: the arms")
-    different = [name for name in settings if name != "arms" and found.get(name) != settings[name]]
-    different += [f"arm {a}" for a, hashes in settings["arms"].items() if found["arms"].get(a, hashes) != hashes]
+    recorded = read_settings(path)
+    check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
+    joining = ("arms", "starts")
+    different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]
+    different += [f"arm {a}" for a, hashes in settings["arms"].items() if recorded["arms"].get(a, hashes) != hashes]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
         )
-    write_json(path, {**settings, "arms": {**found["arms"], **settings["arms"]}})
+    write_json(path, {**settings, **{part: {**(recorded.get(part) or {}), **settings[part]} for part in joining}})

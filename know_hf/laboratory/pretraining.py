@@ -12,6 +12,7 @@ from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.laboratory.protocol import Advance, Stopwatch
@@ -46,10 +47,10 @@ def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> Loaded
 
 @dataclass(frozen=True)
 class ForgettingRun:
-    """One run of a recipe of forgetting, for [`Workers`](know_hf.training.workers)."""
+    """The forgetting of an experiment or one of its trained controls, for [`Workers`](know_hf.training.workers)."""
 
     folder: Path
-    recipe: str
+    control: str
     pretraining: Pretraining
     columns: Columns
     data: dict[str, Path]
@@ -74,14 +75,16 @@ class ForgettingRun:
         args = self.arguments()
         stages = args.num_stages + bool(args.self_check)
         sizes = subset_sizes(len(open_examples(self.data["train"])), args.sampling_ratio, stages)
-        return args.num_train_epochs * sum(sizes[1:] if self.recipe == "equal_compute" else sizes)
+        control = CONTROLS[self.control]
+        trained = control.subsets(sizes)
+        return args.num_train_epochs * (sum(trained) if control.steps is None else len(trained) * control.steps(sizes))
 
     def arguments(self) -> ForgettingArguments:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
         own = {**self.pretraining.training}
         batch = own.get("per_device_train_batch_size", ForgettingArguments.per_device_train_batch_size)
-        if self.recipe != "forgetting":
+        if self.control != FORGETTING:
             own.pop("self_check", None)
         return ForgettingArguments(
             str(self.folder),
@@ -97,7 +100,7 @@ class ForgettingRun:
                 "remove_unused_columns": False,
                 "disable_tqdm": True,
                 **own,
-                "recipe": self.recipe,
+                "recipe": self.control,
             },
         )
 

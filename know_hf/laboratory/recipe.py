@@ -5,6 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from know_hf.forgetting.controls import find_control
 from know_hf.laboratory.protocol import Protocol
 from know_hf.limits import check_limits
 from know_hf.reading import check_form
@@ -12,9 +13,6 @@ from know_hf.records import check_file_names
 from know_hf.retrodiction import ALL, get_method
 from know_hf.settings import check_names, conform, number, read_recipe, training_fields
 from know_hf.training.examples import Augmentation
-
-#: What ``controls`` may name besides factors of ``shrink``.
-TRAINED_CONTROLS = ("incremental", "equal_compute")
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,9 @@ class Setting:
         steps: Prediction steps.
         read_stages: Stages S that the methods read, the first of those trained; by default all of them.
         controls: ``incremental``, ``equal_compute``, or ``shrink F``: Θ^0 times the factor F.
-        full_grid: Beginnings of the names of arms that get the whole grid of learning rates; ``all`` for all arms. The
-            others are run at the rate that naive chose.
+        full_grid: What gets the whole grid of learning rates: methods, predictors, controls or single arms by name,
+            ``NAME x`` for the steps of one prediction alone, ``all`` for all arms. The others are run at the rate that
+            naive chose.
         learning_rates: The grid.
         seeds: Repetitions of the fine-tuning.
         landscape: Points along each axis of the accuracy landscape over the plane of the trajectory; 0 for none.
@@ -135,20 +134,7 @@ class Setting:
         for name in self.methods:
             get_method(name)
         for control in self.controls:
-            self.factor(control)
-
-    @staticmethod
-    def factor(control: str) -> float | None:
-        """The factor of a ``shrink F`` control, None for one that is trained."""
-        if control in TRAINED_CONTROLS:
-            return None
-        try:
-            name, factor = control.split()
-            if name == "shrink":
-                return float(factor)
-        except ValueError:
-            pass
-        raise ValueError(f"Unknown control {control!r}; use {', '.join(TRAINED_CONTROLS)} or 'shrink 0.5'.")
+            find_control(control)
 
 
 @dataclass(frozen=True)
