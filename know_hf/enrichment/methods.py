@@ -1,7 +1,6 @@
 """Which methods, with which parameters and learned weights, into which folders: settled before anything runs."""
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -20,9 +19,6 @@ from know_hf.text import without_secrets
 from know_hf.trajectory import Parameter, Trajectory, resolve_kinds
 from know_hf.trajectory.identity import portable_name
 from know_hf.trajectory.trajectory import growth
-
-#: What the folder of a step is called, see [`step_names`].
-STEP_NAME = re.compile(r"x\d+(\.\d+)?")
 
 
 def method_names(retrodictor: str | Sequence[str]) -> list[str]:

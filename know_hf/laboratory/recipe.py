@@ -150,8 +150,6 @@ class Recipe:
         processes: Number of processes.
         data_folder: Folder that may hold copies of the data sets, by the last part of their names.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.laboratory.recipe import load_recipe
         >>> load_recipe("examples/recipes/table1.yaml", "cpu").settings[0].steps  # doctest: +SKIP
@@ -197,8 +195,6 @@ def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a name is unknown, missing or has a wrong value; the message says where.
-
-    Source: ours.
     """
     path = Path(path)
     content = {name: value for name, value in _numbers(read_recipe(path)).items() if not name.startswith(".")}
