@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoConfig
 
-from know_hf.laboratory.arms import Arm, make_arms, resolve_arm
+from know_hf.laboratory.arms import Arm, make_arm, make_arms
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
 from know_hf.laboratory.protocol import Protocol
@@ -140,7 +140,7 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
     Raises:
         FileNotFoundError: If an arm is neither a folder nor reachable on the Hub.
         ImportError: If scipy is not installed, which computes the intervals.
-        TrajectoryError: If an arm holds no weights, or damaged ones.
+        TrajectoryError: If an arm holds no weights, or damaged ones, or a damaged record of its prediction.
         ValueError: If there are too few arms, seeds or learning rates, or two arms' files would have the same name.
     """
     if len(arms) < 2 or seeds < 2:
@@ -150,7 +150,7 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
         raise ValueError(f"learning_rates is {list(learning_rates)}; give at least one, each above 0.")
     check_file_names(list(arms), "The arms")
     for name, arm in arms.items():
-        folder = resolve_arm(arm, name)
+        folder = make_arm(name, arm).folder
         if not (folder / FILE_NAME).exists():
             try:
                 Checkpoint(folder).tensors  # noqa: B018 (reads and checks the headers)
