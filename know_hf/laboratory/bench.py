@@ -19,6 +19,7 @@ from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.outcome import SettingResult, setting_folder, stages_read
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
+from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.building import check_timm
 from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import METHODS, check_method
@@ -37,6 +38,7 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
 
     Raises:
         FileNotFoundError: If a model or data cannot be found.
+        ImportError: If something is to be compared, and scipy is not installed.
         ValueError: If methods, steps, predictors and stages do not fit each other, or there is no such split.
     """
     source, target = setting.pretraining, setting.transfer
@@ -60,6 +62,7 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
         check_timm(source.architecture["timm"])
     check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
     if target is not None:
+        require_scipy()
         splits = (target.train_split, target.test_split, target.validation_split)
         check_splits(recipe.data(target.dataset), *(split for split in splits if split is not None))
 
