@@ -29,7 +29,7 @@ from know_hf.tasks.segmentation import without_background
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.prepared import open_examples, prepare
-from know_hf.training.scoring import ROWS, load_metric
+from know_hf.training.scoring import ROWS, make_scoring
 from know_hf.trajectory import TrajectoryRecord
 
 
@@ -109,7 +109,7 @@ class Bench:
         if setting.transfer is None:
             return
         protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
-        load_metric(protocol.metric, columns.task, len(columns.class_names))
+        make_scoring(protocol.metric, columns.task, len(columns.class_names))
         validated = self.transfer_data["validation"] is not None
         check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
@@ -179,13 +179,13 @@ class Bench:
 
     def _compare(self) -> None:
         setting, target = self.setting, self.setting.transfer
-        full, data = setting.full_grid, self.transfer_data
+        full = setting.full_grid
         spared = [arm for arm in self.arms.values() if arm.role != "naive" and not arm.is_among(full)]
         one_rate = [] if "all" in full else [arm.name for arm in spared]
+        data = {part: data for part, data in self.transfer_data.items() if data is not None}
         self.comparison = Comparison(
-            self.arms, self.folder, data["train"], data["test"], data["validation"], target.make_protocol(),
-            list(setting.learning_rates), one_rate, setting.seeds,
-        )  # fmt: skip
+            self.arms, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
+        )
         source = setting.pretraining
         self.comparison.prepare(
             self.root / "cache", self.transfer_columns, image_size=source.image_size, max_length=source.max_length

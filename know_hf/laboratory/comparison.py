@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.tasks.segmentation import without_background
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.training.prepared import prepare
-from know_hf.training.scoring import load_metric, score_of
+from know_hf.training.scoring import make_scoring, score_of
 from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.identity import describe_dataset
@@ -113,11 +113,11 @@ def compare(
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
     check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     inside(output_dir, "cache")
-    comparison = Comparison(
-        make_arms(arms), Path(output_dir), train, test, validation, protocol, list(learning_rates), one_rate, seeds
-    )
+    data = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+    arms, root = make_arms(arms), Path(output_dir)
+    comparison = Comparison(arms, root, data, protocol, list(learning_rates), one_rate, seeds)
     with locked(output_dir), Workers(processes) as workers:
-        comparison.prepare(Path(output_dir) / "cache", columns, image_size=image_size, max_length=max_length)
+        comparison.prepare(root / "cache", columns, image_size=image_size, max_length=max_length)
         workers.run(comparison.grid(), "Fine-tuning")
         workers.run(comparison.rest(), "Fine-tuning the rest")
         comparison.clear()
@@ -159,9 +159,9 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int = SEEDS, learning_rate
 
 
 def check_data(
-    train,
-    test,
-    validation=None,
+    train: Dataset,
+    test: Dataset,
+    validation: Dataset | None = None,
     *,
     protocol: Protocol,
     task: str | None = None,
@@ -192,7 +192,7 @@ def check_data(
         {"training data": train, "test data": test, "validation data": validation},
         task=task, inputs=input_columns, label=label_column, drop_incomplete=drop_incomplete,
     )  # fmt: skip
-    load_metric(protocol.metric, columns.task, len(columns.class_names))
+    make_scoring(protocol.metric, columns.task, len(columns.class_names))
     if protocol.new_head and get_task(columns.task).one_class:  # heads that are kept have classes of their own
         for what, part in parts.items():
             if part is not None:
@@ -210,15 +210,14 @@ def check_sizes(columns: Columns, found: int, validated: bool, protocol: Protoco
         raise ValueError(f"{name}: the downstream data have {found} examples, {needed} are asked for.")
 
 
+@dataclass
 class Comparison:
     """One comparison, in steps: prepare, run the jobs of the grid, run the rest, read the result.
 
     Args:
-        arms: Name → arm, each with its folder.
+        arms: Name → arm, each with its folder; the first is the reference.
         output_dir: As for [`compare`].
-        train: The downstream training data.
-        test: The test data.
-        validation: Data to choose learning rates on, or None to draw them from ``train``.
+        data: ``train``, ``test`` and, unless learning rates are chosen on examples of ``train``, ``validation`` → data.
         protocol: As for [`compare`].
         learning_rates: As for [`compare`].
         one_rate: As for [`compare`].
@@ -229,34 +228,25 @@ class Comparison:
         ValueError: If there are too few arms or seeds, or a folder of the comparison is a link.
     """
 
-    def __init__(
-        self,
-        arms: Mapping[str, Arm],
-        output_dir: Path,
-        train: Dataset,
-        test: Dataset,
-        validation: Dataset | None,
-        protocol: Protocol,
-        learning_rates: list[float],
-        one_rate: Collection[str],
-        seeds: int,
-    ):
-        self.arms, self.folders = arms, {name: arm.folder for name, arm in arms.items()}
-        check_arms(self.folders, seeds, learning_rates)
+    arms: dict[str, Arm]
+    output_dir: Path
+    data: dict[str, Dataset]
+    protocol: Protocol
+    learning_rates: list[float]
+    one_rate: Collection[str]
+    seeds: int
+    columns: Columns = field(init=False)
+    prepared: dict[str, Path] = field(init=False)
+
+    def __post_init__(self):
+        self.folders = {name: arm.folder for name, arm in self.arms.items()}
+        check_arms(self.folders, self.seeds, self.learning_rates)
         for part in COMPARISON_FOLDERS:
-            inside(output_dir, part)
-        self.output_dir, self.data = output_dir, {"train": train, "test": test, "validation": validation}
-        self.protocol, self.learning_rates, self.seeds = protocol, learning_rates, seeds
-        self.one_rate = [name for name in self.folders if name in one_rate]
-        self.columns: Columns | None = None
-        self.prepared: dict[str, Path] = {}
+            inside(self.output_dir, part)
 
-    @property
-    def reference(self) -> str:
-        """The first arm."""
-        return next(iter(self.folders))
-
-    def prepare(self, cache_dir: Path, columns: Columns, *, image_size=None, max_length=None) -> None:
+    def prepare(
+        self, cache_dir: Path, columns: Columns, *, image_size: int | None = None, max_length: int | None = None
+    ) -> None:
         """Checks or records the settings, and prepares the data.
 
         Raises:
@@ -264,21 +254,20 @@ class Comparison:
             TrajectoryError: If the folder holds another comparison.
             ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
         """
-        folder, task = self.folders[self.reference], get_task(columns.task)
+        folder, task = next(iter(self.folders.values())), get_task(columns.task)
         if task.answers == "mask":
             columns = without_background(columns, folder)
         if not self.protocol.new_head:
             columns = classes_of_kept_heads(self.folders, columns)
         self.columns = columns
-        load_metric(self.protocol.metric, task.name, len(columns.class_names))
-        parts = {part: data for part, data in self.data.items() if data is not None}
-        for part, data in parts.items():
+        make_scoring(self.protocol.metric, task.name, len(columns.class_names))
+        for part, data in self.data.items():
             check_part(data, columns, len(columns.class_names), f"{part} data")
         self.clear()  # what killed runs left; the folder is this run's alone
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             "starts": {name: arm.record for name, arm in self.arms.items()},
-            **{part: describe_dataset(data) for part, data in parts.items()},
+            **{part: describe_dataset(data) for part, data in self.data.items()},
             "columns": asdict(columns),
             "protocol": asdict(self.protocol),
             "image_size": image_size,
@@ -289,21 +278,25 @@ class Comparison:
         if columns.class_names:
             config.num_labels = len(columns.class_names)
         model = SimpleNamespace(config=config)
-        for part, data in parts.items():
-            self.prepared[part] = prepare(
+        self.prepared = {
+            part: prepare(
                 data, cache_dir, model, folder, columns, image_size=image_size, max_length=max_length,
                 name=f"{part} data",
-            )  # fmt: skip
+            )
+            for part, data in self.data.items()
+        }  # fmt: skip
 
     def grid(self) -> list[FineTuning]:
         """The runs over the grid of learning rates."""
-        return self._jobs({arm: self.learning_rates for arm in self.folders if arm not in self.one_rate})
+        return self._jobs({arm: self.learning_rates for arm in self.arms if arm not in self.one_rate})
 
     def rest(self) -> list[FineTuning]:
         """The runs at the rate that the reference chose; those of the grid must be done."""
-        if not self.one_rate:
+        spared = [arm for arm in self.arms if arm in self.one_rate]
+        if not spared:
             return []
-        return self._jobs(dict.fromkeys(self.one_rate, [self.result().chosen_rates[self.reference]]))
+        result = self.result()
+        return self._jobs(dict.fromkeys(spared, [result.chosen_rates[result.reference]]))
 
     def clear(self) -> None:
         """Deletes what Trainer wrote while runs lasted."""
@@ -311,7 +304,7 @@ class Comparison:
 
     def result(self) -> ComparisonResult:
         """Reads what is done of these arms, rates and seeds: arms without any run are left out."""
-        jobs = self._jobs(dict.fromkeys(self.folders, self.learning_rates))
+        jobs = self._jobs(dict.fromkeys(self.arms, self.learning_rates))
         done = {(job.arm, job.rate, job.seed): job.read() for job in jobs if job.done}
         arms = {name: arm for name, arm in self.arms.items() if any(key[0] == name for key in done)}
         score = score_of(self.protocol.metric, self.columns.task)

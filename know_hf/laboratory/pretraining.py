@@ -25,7 +25,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Augmentation, as_it_is
 from know_hf.training.prepared import open_examples
-from know_hf.training.scoring import load_metric
+from know_hf.training.scoring import make_scoring
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 
@@ -120,7 +120,7 @@ class ForgettingRun:
         ).processing_class
         trainer = ForgettingTrainer(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric(None, task.name, getattr(model.config, "num_labels", 0)),
+            compute_metrics=make_scoring(None, task.name, getattr(model.config, "num_labels", 0)),
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)

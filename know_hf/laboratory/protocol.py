@@ -19,7 +19,7 @@ from know_hf.models.building import load_with_new_head
 from know_hf.tasks import Columns, get_task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
 from know_hf.training.examples import Augmentation, Examples, as_it_is
-from know_hf.training.scoring import load_metric
+from know_hf.training.scoring import make_scoring
 from know_hf.training.workers import advance
 from know_hf.trajectory import kinds_of
 
@@ -211,7 +211,7 @@ def _train(
         args=args,
         train_dataset=train,
         data_collator=as_it_is,
-        compute_metrics=load_metric(protocol.metric, task.name, len(columns.class_names)),
+        compute_metrics=make_scoring(protocol.metric, task.name, len(columns.class_names)),
         preprocess_logits_for_metrics=task.keep,
         callbacks=[*callbacks, Advance()],
     )
