@@ -16,7 +16,7 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.laboratory.arms import Arm, PredictedArms, read_arms
 from know_hf.laboratory.outcome import SettingResult
 from know_hf.laboratory.result import ComparisonResult
-from know_hf.report.plots import plot_bars, plot_differences, score_limits
+from know_hf.report.plots import plot_bars, plot_differences, plot_forgetting_curve, score_limits
 from know_hf.tasks import Score, get_task
 from know_hf.training import workers
 from know_hf.trajectory import Checkpoint
@@ -132,6 +132,14 @@ def test_axes_follow_the_score(tmp_path):
     arrows = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in "<>"]
     assert arrows == [(axes.get_xlim()[1], 0)] and axes.get_yticklabels()[0].get_text() == "shrink"
     assert plot_differences(tmp_path / "none.png", replace(result, arms={"naive": Arm("naive")})) is None
+
+
+def test_a_prediction_is_drawn_at_the_size_of_its_step():
+    stages = [SimpleNamespace(index=i, examples=100 >> i, metrics={"eval_accuracy": 0.5}) for i in range(3)]
+    trajectory = SimpleNamespace(record=SimpleNamespace(stages=stages), scale=lambda step: 2.0**step)
+    points = [(step, f"x{2**step}", {"eval_accuracy": 0.1 * step}) for step in (3, 1)]  # in whatever order
+    axes = plot_forgetting_curve.__wrapped__(Figure, trajectory, points).axes[0]
+    assert axes.lines[1].get_xydata().tolist() == [[800, pytest.approx(0.3)], [200, 0.1]]
 
 
 def test_the_steps_of_a_prediction_are_found_whatever_their_names(tmp_path):
