@@ -106,7 +106,7 @@ def make_arm(name: str, folder: str | Path, *, role: Role | None = None, predict
     )  # fmt: skip
 
 
-def make_arms(starts: Mapping[str, "Arm | str | Path"]) -> dict[str, Arm]:
+def make_arms(starts: Mapping[str, Arm | str | Path]) -> dict[str, Arm]:
     """Makes the arms of a comparison, of which the first is the reference.
 
     Args:
