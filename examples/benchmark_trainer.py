@@ -22,7 +22,7 @@ from transformers import Trainer, TrainingArguments
 from know_hf import ForgettingArguments, ForgettingMixin
 from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.stages import stage_plan
-from know_hf.models.loading import timm_from_scratch
+from know_hf.models.building import timm_from_scratch
 from know_hf.quickstart import digits
 from know_hf.report import table
 

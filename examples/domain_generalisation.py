@@ -17,7 +17,7 @@ from datasets import Dataset
 from PIL import Image
 from transformers import HfArgumentParser
 
-from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.protocol import Protocol
 from know_hf.quickstart import digits
 from know_hf.report import table
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None):
         validation_examples=example.validation_examples,
     )  # fmt: skip
     results = {
-        domain: transfer(
+        domain: compare(
             arms, data.select(np.flatnonzero(domains != domain)), Path(example.output_dir) / domain,
             test_dataset=data.select(np.flatnonzero(domains == domain)), protocol=protocol, seeds=example.seeds,
             learning_rates=example.learning_rates, image_size=example.image_size, processes=example.processes,

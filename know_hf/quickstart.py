@@ -11,12 +11,12 @@ from transformers import set_seed
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.trainer import ForgettingTrainer
-from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.protocol import Protocol
-from know_hf.laboratory.result import TransferResult
-from know_hf.models.loading import timm_from_scratch
+from know_hf.laboratory.result import ComparisonResult
+from know_hf.models.building import timm_from_scratch
 from know_hf.pretrained import enrich_trained
-from know_hf.report.transfer import transfer_markdown, write_transfer_report
+from know_hf.report.comparison import comparison_markdown, write_comparison_report
 from know_hf.store import inside
 
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def quickstart(
     output_dir: str | Path = "know-quickstart", *, seeds: int = 5, trainer_class: type = ForgettingTrainer
-) -> TransferResult:
+) -> ComparisonResult:
     """Pre-trains, forgets, predicts ×2 ×4 ×8, and fine-tunes every candidate on other classes.
 
     A small timm ResNet learns seven digits, forgets and is retrodicted; each candidate is then fine-tuned with a new
@@ -48,8 +48,6 @@ def quickstart(
         ImportError: If scikit-learn is not installed.
         TrajectoryError: If the folder holds another run.
         ValueError: If ``seeds`` is less than 2.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.quickstart import quickstart
@@ -95,7 +93,7 @@ def quickstart(
     arms = {"naive": next(iter(naive.checkpoints.values()))}
     arms |= {f"shrink to {name}'s norms": folder for name, folder in shrunk.checkpoints.items()}
     arms |= {f"KNOWN {name}": folder for name, folder in result.checkpoints.items()}
-    compared = transfer(
+    compared = compare(
         arms,
         new_digits["train"],
         compared_in,
@@ -105,9 +103,9 @@ def quickstart(
         seeds=seeds,
         processes=min(2, os.cpu_count() or 1),
     )
-    report = write_transfer_report(compared)
+    report = write_comparison_report(compared)
     print((output_dir / "report" / "report.md").read_text())
-    print(f"Fine-tuning on {PROTOCOL.examples} examples of the digits 7, 8 and 9:\n\n{transfer_markdown(compared)}")
+    print(f"Fine-tuning on {PROTOCOL.examples} examples of the digits 7, 8 and 9:\n\n{comparison_markdown(compared)}")
     print("One small task: a demonstration, not evidence.")
     print(f"Plots and tables: {output_dir / 'report'}, {report}")
     print(f"Checkpoints: {', '.join(str(folder) for folder in result.checkpoints.values())}")

@@ -1,6 +1,4 @@
-"""Tables as Markdown and HTML, and how numbers look in them."""
-
-from html import escape
+"""Tables as Markdown, and how numbers look in them."""
 
 from know_hf.text import as_markdown
 
@@ -13,27 +11,8 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def html_table(rows: list[list[str]]) -> str:
-    """Renders rows, the first a heading, as an HTML table; text is escaped, ``**bold**`` cells stay bold."""
-
-    def cell(text: str, tag: str) -> str:
-        strong = text.startswith("**") and text.endswith("**") and len(text) > 4
-        inner = f"<strong>{escape(text[2:-2])}</strong>" if strong else escape(text)
-        return f"<{tag}>{inner}</{tag}>"
-
-    head, *body = rows
-    lines = ["<tr>" + "".join(cell(text, "td") for text in row) + "</tr>" for row in body]
-    return (
-        '<div class="scroll"><table><thead><tr>'
-        + "".join(cell(text, "th") for text in head)
-        + "</tr></thead><tbody>"
-        + "\n".join(lines)
-        + "</tbody></table></div>"
-    )
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number, or a dash where there is none."""
+def rounded(value: float | None, digits: int = 4) -> str:
+    """A number with so many decimals, or a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

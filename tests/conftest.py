@@ -31,7 +31,7 @@ from know_hf import ForgettingArguments, Trajectory
 from know_hf.forgetting.making import make_trainer
 from know_hf.meta.collection import MetaDataSet, collect
 from know_hf.meta.networks import NETWORKS
-from know_hf.models.loading import timm_from_scratch
+from know_hf.models.building import timm_from_scratch
 from know_hf.quickstart import digits
 
 collect_ignore = ["dying_run.py", "interpret_fused.py", "sharded_model.py"]  # programs that tests start

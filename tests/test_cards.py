@@ -170,7 +170,7 @@ def test_a_page_of_a_run_with_hostile_names(image_run, tmp_path):
         stages = [replace(s, metrics={name: 0.5}) for s in record.stages]
         spoilt = Trajectory.__new__(Trajectory)
         spoilt.__dict__ = {**image_run.trajectory.__dict__, "record": replace(record, stages=stages)}
-        assert plot_forgetting_curve(spoilt, tmp_path / "curve.png").stat().st_size > 1000
+        assert plot_forgetting_curve(tmp_path / "curve.png", spoilt).stat().st_size > 1000
     assert callable(write_page)
 
 

@@ -18,12 +18,12 @@ from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.outcome import SettingResult, read_recipe_record, read_wall, setting_folder
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import load_recipe
-from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.meta.collection import MetaDataSet
 from know_hf.meta.evaluation import functional_scores
 from know_hf.meta.progress import read_state
 from know_hf.meta.shards import SCHEMA, read_shard
-from know_hf.report.transfer import transfer_markdown
+from know_hf.report.comparison import comparison_markdown
 from know_hf.training.examples import Examples
 from know_hf.trajectory import TrajectoryError
 
@@ -79,8 +79,8 @@ def experiment(folder: Path) -> None:
 
 #: What makes a folder, the record to change, and what reads it.
 RECORDS = {
-    "transfer.json": (comparison, lambda folder: transfer_markdown(TransferResult.load(folder))),
-    "runs/KNOWN--0.001--1.json": (comparison, lambda folder: transfer_markdown(TransferResult.load(folder))),
+    "transfer.json": (comparison, lambda folder: comparison_markdown(ComparisonResult.load(folder))),
+    "runs/KNOWN--0.001--1.json": (comparison, lambda folder: comparison_markdown(ComparisonResult.load(folder))),
     "trials/trial-000001.json": (meta, lambda folder: MetaDataSet(folder).card()),
     "times/trial-000001.json": (meta, lambda folder: MetaDataSet(folder).card()),
     "branches/trial-000001.json": (meta, lambda folder: MetaDataSet(folder).card()),

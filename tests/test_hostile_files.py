@@ -21,9 +21,9 @@ from know_hf.enrichment.writer import read_enrichment
 from know_hf.forgetting.options import training_options
 from know_hf.hub.push import find_uploads
 from know_hf.laboratory.landscape import Landscape
-from know_hf.laboratory.outcome import LaboratoryResult
+from know_hf.laboratory.outcome import ExperimentResult
 from know_hf.laboratory.recipe import load_recipe
-from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.meta.collection import MetaDataSet
 from know_hf.models.adapters import base_of
 from know_hf.models.skeleton import skeleton
@@ -80,7 +80,7 @@ def read_skeleton(folder: Path) -> None:
 
 def read_experiment(folder: Path) -> None:
     with pytest.raises(TrajectoryError) as refused:  # of another folder than was ever run, the rest is missing
-        LaboratoryResult.load(folder)
+        ExperimentResult.load(folder)
     if "setting.json is missing" not in str(refused.value):
         raise refused.value
 
@@ -111,8 +111,8 @@ KINDS = {
     "predictor": ("config.json", PREDICTOR,
                   load_predictor_stages, 2),  # fmt: skip
     "note of a trial": ("trials/trial-1.json", NOTE, lambda folder: MetaDataSet(folder).trials, 4),
-    "comparison": ("transfer.json", COMPARED, TransferResult.load, 4),
-    "fine-tuning": ("runs/a.json", FINE_TUNED, TransferResult.load, 4),
+    "comparison": ("transfer.json", COMPARED, ComparisonResult.load, 4),
+    "fine-tuning": ("runs/a.json", FINE_TUNED, ComparisonResult.load, 4),
     "landscape": ("landscape.json", GRID, lambda folder: Landscape.load(folder / "landscape.json"), 4),
 }  # fmt: skip
 

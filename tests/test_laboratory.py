@@ -19,11 +19,11 @@ from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
 from know_hf.cli.main import main
-from know_hf.laboratory.experiment import LaboratoryResult, run_recipe
+from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.quickstart import digits
-from know_hf.report.laboratory import write_laboratory_report
+from know_hf.report.experiment import write_experiment_report
 from know_hf.tasks import get_task
 from know_hf.training.examples import Augmentation, Examples
 from know_hf.trajectory import Checkpoint, TrajectoryError
@@ -95,9 +95,9 @@ def recipe_file(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(recipe_file, tmp_path_factory) -> LaboratoryResult:
+def result(recipe_file, tmp_path_factory) -> ExperimentResult:
     before = stamps(recipe_file.parent)
-    made = run_recipe(load_recipe(recipe_file), tmp_path_factory.mktemp("laboratory"))
+    made = run_experiment(load_recipe(recipe_file), tmp_path_factory.mktemp("laboratory"))
     assert stamps(recipe_file.parent) == before  # what is given is not written to
     return made
 
@@ -112,7 +112,7 @@ def test_arms_and_controls(result):
     assert reused == set(ARMS) - {"naive", "known x2", "known x4", "equal_compute"}
     assert all(compared.rates(arm) == [compared.chosen_rates["naive"]] for arm in reused)
     assert set(compared.controls) == {a for a in ARMS if not a.startswith(("known", "linear_fit"))}
-    weights = {arm: Checkpoint(first.arms[arm]).read("timm_model.conv1.0.weight") for arm in ARMS}
+    weights = {arm: Checkpoint(first.arms[arm].folder).read("timm_model.conv1.0.weight") for arm in ARMS}
     assert torch.allclose(weights["shrink 0.5"], 0.5 * weights["naive"])
     assert torch.allclose(weights["shrink x2"].norm(), weights["known x2"].norm())
     assert len({values.sum().item() for values in weights.values()}) == len(ARMS)
@@ -143,16 +143,16 @@ def test_a_continued_experiment_and_two_processes_give_the_same(recipe_file, res
     process.wait()
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
-    other = LaboratoryResult.load(tmp_path / "out")
+    other = ExperimentResult.load(tmp_path / "out")
     for mine, its in zip(result.settings, other.settings, strict=True):
-        assert mine.comparison is None or {k: r["test"] for k, r in mine.comparison.runs.items()} == {
-            k: r["test"] for k, r in its.comparison.runs.items()
+        assert mine.comparison is None or {k: r["test"] for k, r in mine.comparison.fine_tunings.items()} == {
+            k: r["test"] for k, r in its.comparison.fine_tunings.items()
         }
     assert "| known x2 " in done.stdout and (tmp_path / "out" / "report" / "index.html").exists()
 
 
 def test_report(result):
-    page = write_laboratory_report(result)
+    page = write_experiment_report(result)
     html, text = page.read_text(), page.with_name("results.md").read_text()
     assert html.count("data:image/png;base64,") == len(list(page.parent.glob("*.png"))) >= 12
     assert "http" not in html.replace("http://www.w3.org", "")  # nothing is loaded from elsewhere
@@ -231,8 +231,8 @@ def test_text(text_model_folder, sentences, tmp_path):
     path.write_text(yaml.safe_dump(
         {"title": "t", "data_folder": str(tmp_path), "sizes": {"cpu": {"settings": {"one": setting}}}}
     ))  # fmt: skip
-    found = run_recipe(load_recipe(path), tmp_path / "out").settings[0].comparison
-    assert found.arms == ["naive", "known"] and len(found.runs) == 4
+    found = run_experiment(load_recipe(path), tmp_path / "out").settings[0].comparison
+    assert list(found.arms) == ["naive", "known"] and len(found.fine_tunings) == 4
 
 
 def test_augmentation():
@@ -286,17 +286,17 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
     with pytest.raises(ValueError, match="has no size 'huge'; it has tiny, other"):
         load_recipe(recipe_file, "huge")
     with pytest.raises(TrajectoryError, match="another experiment \\(different size, processes\\)"):
-        run_recipe(load_recipe(recipe_file, "other"), result.output_dir)
+        run_experiment(load_recipe(recipe_file, "other"), result.output_dir)
     with pytest.raises(TrajectoryError, match="no finished experiment"):
         (tmp_path / "recipe.json").write_text((result.output_dir / "recipe.json").read_text())
-        LaboratoryResult.load(tmp_path)
+        ExperimentResult.load(tmp_path)
 
     def early(match: str, part: str | None = None, error: type = ValueError, **changes):
         recipe = load_recipe(recipe_file)
         setting = recipe.settings[0]
         changed = replace(setting, **{part: replace(getattr(setting, part), **changes)} if part else changes)
         with pytest.raises(error, match=match):
-            run_recipe(replace(recipe, settings=(recipe.settings[1], changed)), tmp_path / "early")
+            run_experiment(replace(recipe, settings=(recipe.settings[1], changed)), tmp_path / "early")
         assert not (tmp_path / "early" / "pretraining").exists()
         shutil.rmtree(tmp_path / "early")
 
@@ -308,7 +308,7 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
           protocol={"examples": 10, "validation_examples": 40, "metric": "nowhere.py"})  # fmt: skip
     early("leave stage 3 without data", "pretraining", training={"num_stages": 4, "sampling_ratio": 0.1})
     with pytest.raises(ValueError, match="The predictor reads 5 stages, the trajectory has 3"):
-        run_recipe(load_recipe(recipe_file), tmp_path / "p", predictors={"mine": KnownPredictor.default()})
+        run_experiment(load_recipe(recipe_file), tmp_path / "p", predictors={"mine": KnownPredictor.default()})
     with pytest.raises(SystemExit):
         main(["transfer", str(recipe_file), "--seeds", "3"])
     assert "a recipe says everything itself; --seeds" in capsys.readouterr().err
@@ -326,5 +326,5 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
 def test_nothing_goes_through_a_link_in_an_experiment(recipe_file, tmp_path, precious, name):
     place = link(tmp_path / "out" / name, precious)
     with pytest.raises(ValueError, match=f"{place} is a link, through which nothing is written"):
-        run_recipe(load_recipe(recipe_file), tmp_path / "out")
+        run_experiment(load_recipe(recipe_file), tmp_path / "out")
     assert not (tmp_path / "out" / "recipe.json").exists()

@@ -21,7 +21,7 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.options import ForgettingSettings, TrainerOptions, training_options
 from know_hf.hub.options import Hub
 from know_hf.known import KnownConfig
-from know_hf.laboratory.comparison import transfer
+from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.options import ComparisonOptions
 from know_hf.meta.collection import collect
 from know_hf.meta.options import CollectionOptions, MetaTrainingOptions, PredictorOptions

@@ -22,7 +22,8 @@ from transformers import (
 
 from know_hf import enrich_pretrained
 from know_hf.forgetting.making import make_trainer
-from know_hf.models.loading import load_model, timm_from_scratch
+from know_hf.models.building import timm_from_scratch
+from know_hf.models.loading import load_model
 from know_hf.tasks import Columns, find_columns
 from know_hf.training.data import check_part, make_preprocessing
 

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from know_hf import ForgettingArguments, progress
 from know_hf.cli.watching import WatchedTrainer
 from know_hf.forgetting.making import make_trainer
-from know_hf.laboratory.arms import PredictedArms
+from know_hf.laboratory.arms import Arm, PredictedArms, read_arms
 from know_hf.laboratory.outcome import SettingResult
-from know_hf.laboratory.result import TransferResult
-from know_hf.report.plots import plot_bars, plot_differences, score_limits
+from know_hf.laboratory.result import ComparisonResult
+from know_hf.report.plots import plot_bars, plot_differences, plot_forgetting_curve, score_limits
 from know_hf.tasks import Score, get_task
 from know_hf.training import workers
 from know_hf.trajectory import Checkpoint
@@ -99,12 +99,20 @@ def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
     assert len(made) == 2 and not capsys.readouterr().out
 
 
-def compared(score: Score, values) -> TransferResult:
+#: Name → role and method of the arms below.
+WHAT = {
+    "naive": ("naive", None), "known x3": ("method", "known"), "known x9": ("method", "known"),
+    "mean": ("control", "mean"), "shrink": ("control", "shrink"), "shrink x3": ("control", "shrink"),
+}  # fmt: skip
+
+
+def compared(score: Score, values) -> ComparisonResult:
     runs = {
         (arm, rate, seed): {"test": value + 0.01 * seed, "validation": value, "curve": [(1.0, value)]}
         for arm, value in values.items() for rate in (1e-3, 1e-2) for seed in range(2)
     }  # fmt: skip
-    return TransferResult("nowhere", list(values), [1e-3, 1e-2], 2, runs, score)
+    arms = {name: Arm(name, None, *what) for name, what in WHAT.items() if name in values}
+    return ComparisonResult("nowhere", arms, [1e-3, 1e-2], 2, runs, score)
 
 
 def test_axes_follow_the_score(tmp_path):
@@ -123,21 +131,39 @@ def test_axes_follow_the_score(tmp_path):
     axes = plot_differences.__wrapped__(Figure, result).axes[0]
     arrows = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in "<>"]
     assert arrows == [(axes.get_xlim()[1], 0)] and axes.get_yticklabels()[0].get_text() == "shrink"
-    assert plot_differences(tmp_path / "none.png", replace(result, arms=["naive"])) is None
+    assert plot_differences(tmp_path / "none.png", replace(result, arms={"naive": Arm("naive")})) is None
 
 
-def test_the_first_step_is_found_whatever_its_name():
-    arms = {"naive": "0", "known x3": "a", "known x9": "b", "known x28": "c", "known-2 x3": "d", "mean": "e"}
-    setting = SimpleNamespace(arms=arms)
-    assert list(SettingResult.steps(setting, "known")) == ["known x3", "known x9", "known x28"]
-    assert list(SettingResult.steps(setting, "mean")) == ["mean"] and not SettingResult.steps(setting, "linear_fit")
-    assert list(SettingResult.steps(SimpleNamespace(arms={"known": "a"}), "known")) == ["known"]
+def test_a_prediction_is_drawn_at_the_size_of_its_step():
+    stages = [SimpleNamespace(index=i, examples=100 >> i, metrics={"eval_accuracy": 0.5}) for i in range(3)]
+    trajectory = SimpleNamespace(record=SimpleNamespace(stages=stages), scale=lambda step: 2.0**step)
+    points = [(step, f"x{2**step}", {"eval_accuracy": 0.1 * step}) for step in (3, 1)]  # in whatever order
+    axes = plot_forgetting_curve.__wrapped__(Figure, trajectory, points).axes[0]
+    assert axes.lines[1].get_xydata().tolist() == [[800, pytest.approx(0.3)], [200, 0.1]]
+
+
+def test_the_steps_of_a_prediction_are_found_whatever_their_names(tmp_path):
+    names = ["naive", "known x3", "known x9", "known x28", "known-2 x3", "mean"]  # a record of former versions
+    setting = SimpleNamespace(arms=read_arms(tmp_path, {"arms": dict.fromkeys(names)}, ""))
+
+    def steps(prediction: str) -> list[str]:
+        return [arm.name for arm in SettingResult.steps(setting, prediction)]
+
+    assert steps("known") == ["known x3", "known x9", "known x28"]
+    assert steps("mean") == ["mean"] and steps("known-2") == ["known-2 x3"] and not steps("linear_fit")
+    setting.arms = read_arms(tmp_path, {"arms": {"known": []}}, "")
+    assert steps("known") == ["known"]
+    setting.arms = {"x": Arm("x", prediction="known"), "known x3": Arm("known x3")}
+    assert steps("known") == ["x"]
 
 
 def test_a_method_whose_steps_are_all_the_same_makes_one_start(trajectory, tmp_path):
     arms = PredictedArms(trajectory.root, ["mean", "linear_fit"], 2).write(tmp_path)
     assert list(arms) == ["naive", "mean/x2", "linear_fit/x2", "linear_fit/x4"]
-    assert all(Checkpoint(folder).tensors for folder in arms.values())
+    assert all(Checkpoint(arm.folder).tensors for arm in arms.values())
+    assert [arm.role for arm in arms.values()] == ["naive", "control", "method", "method"]
+    last = arms["linear_fit/x4"]
+    assert (last.method, last.prediction, last.step, last.scale) == ("linear_fit", "linear_fit", 2, 4.0)
     assert sorted(p.name for p in (tmp_path / "mean").glob("x*")) == ["x2"]
 
 

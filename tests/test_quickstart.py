@@ -12,7 +12,10 @@ NAMES = ["naive", *(f"shrink to x{s}'s norms" for s in (2, 4, 8)), *(f"KNOWN x{s
 
 
 def check(folder, result, out):
-    assert result.arms == NAMES and len(result.runs) == len(NAMES) * len(result.learning_rates) * result.seeds
+    assert (
+        list(result.arms) == NAMES
+        and len(result.fine_tunings) == len(NAMES) * len(result.learning_rates) * result.seeds
+    )
     assert "best control" in out and "±" in out and "Self-check" in out
     for name in ("report/forgetting_curve.png", "transfer/report/bars.png", "transfer/report/curves.png"):
         assert (folder / name).stat().st_size > 10_000
@@ -26,7 +29,7 @@ def test_small_quickstart_and_its_continuation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "LEARNING_RATES", (1e-3,))
     result = quickstart(tmp_path, seeds=2)
     check(tmp_path, result, capsys.readouterr().out)
-    assert quickstart(tmp_path, seeds=2).runs == result.runs
+    assert quickstart(tmp_path, seeds=2).fine_tunings == result.fine_tunings
 
 
 def test_digits_are_real_and_relabelled():

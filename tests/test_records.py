@@ -113,5 +113,5 @@ def test_stages_with_other_scores_are_drawn_by_what_they_share(record, tmp_path)
     for shared in (True, False):
         record["stages"][1]["metrics"] = {"b" if shared else "d": 3.0}
         (tmp_path / FILE_NAME).write_text(json.dumps(record))
-        drawn = plot_forgetting_curve(Trajectory.load(tmp_path), tmp_path / "curve.png")
+        drawn = plot_forgetting_curve(tmp_path / "curve.png", Trajectory.load(tmp_path))
         assert bool(drawn) == shared

@@ -9,7 +9,7 @@ from conftest import tiny_image_model
 
 from know_hf import Trajectory
 from know_hf.report.plots import plot_plane
-from know_hf.report.run import comparison, report_markdown
+from know_hf.report.run import change_rows, report_markdown
 from know_hf.trajectory.plane import principal_plane
 
 
@@ -58,6 +58,6 @@ def test_a_report_leaves_out_tables_of_nothing():
     )  # fmt: skip
     text = report_markdown(still)
     assert "What changed" not in text and "Self-check" not in text and "## Verdict" in text
-    assert comparison({"x2": {}}) == ""
+    assert change_rows({"x2": {}}) == []
     still.unmoved = {"equal in all stages": 3}
     assert "## What changed\n\n3 tensors that could have been predicted were equal" in report_markdown(still)

@@ -24,12 +24,14 @@ from transformers import (
 )
 
 from know_hf.laboratory import protocol as protocol_module
-from know_hf.laboratory.comparison import transfer
-from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head
-from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.arms import Arm
+from know_hf.laboratory.comparison import compare
+from know_hf.laboratory.protocol import Protocol, fine_tune
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.laboratory.statistics import paired_difference
+from know_hf.models.building import load_with_new_head
 from know_hf.models.loading import load_model
-from know_hf.report.transfer import transfer_markdown
+from know_hf.report.comparison import comparison_markdown
 from know_hf.settings import options_of
 from know_hf.tasks import TASKS, Score, find_columns, get_task
 from know_hf.training.data import make_preprocessing
@@ -288,7 +290,7 @@ def compared(tmp_path_factory, tokenizer):
         optimizer.zero_grad()
     model.save_pretrained(folder / "trained")
     arms = {"naive": folder / "naive", "known": folder / "trained"}
-    return transfer(
+    return compare(
         arms, texts(text=lines), folder / "out", test_dataset=texts(text=lines), protocol=SHORT, learning_rates=(1e-4,),
         seeds=2, max_length=6,
     )  # fmt: skip
@@ -299,9 +301,9 @@ def test_less_perplexity_is_better(compared):
     assert np.mean(compared.best("known")) < 2 < np.mean(compared.best("naive")) < 20, "as it is, not in percent"
     assert compared.against("known", "naive").mean < 0 and compared.against("known", "naive").verdict == "better"
     assert compared.best_control == "naive"
-    text = transfer_markdown(compared)
+    text = comparison_markdown(compared)
     assert "Test perplexity, mean" in text and "Less perplexity is better." in text and "percent" not in text
-    assert TransferResult.load(compared.output_dir).score == compared.score
+    assert ComparisonResult.load(compared.output_dir).score == compared.score
     assert paired_difference([3.0, 3.1], [1.0, 1.1], higher_is_better=False).verdict == "worse"
 
 
@@ -309,7 +311,9 @@ def test_learning_rates_are_chosen_by_the_better_score(tmp_path):
     runs = {("naive", rate, seed): {"test": score, "validation": score, "curve": [(1, score + 1), (2, score)]}
             for rate, score in ((0.1, 5.0), (0.2, 4.0)) for seed in (0, 1)}  # fmt: skip
     less, more = (
-        TransferResult(tmp_path, ["naive"], [0.1, 0.2], 2, runs, Score("s", percent=False, higher_is_better=better))
+        ComparisonResult(
+            tmp_path, {"naive": Arm("naive")}, [0.1, 0.2], 2, runs, Score("s", percent=False, higher_is_better=better)
+        )
         for better in (False, True)
     )
     assert less.chosen_rates == {"naive": 0.2} and more.chosen_rates == {"naive": 0.1}
@@ -321,7 +325,7 @@ def test_segmentation_in_the_laboratory(tmp_path, masks):
     model = MobileNetV2ForSemanticSegmentation(MobileNetV2Config(num_labels=5, depth_multiplier=0.1, image_size=32))
     for name in ("naive", "other"):
         model.save_pretrained(tmp_path / name)
-    result = transfer(
+    result = compare(
         {"naive": tmp_path / "naive", "other": tmp_path / "other"}, masks, tmp_path / "out", test_dataset=masks,
         protocol=replace(SHORT, head_epochs=0), learning_rates=(1e-3,), seeds=2, image_size=32,
     )  # fmt: skip
@@ -342,7 +346,7 @@ def test_an_adapter_is_continued(tmp_path, sentences, text_model_folder):
     loaded = load_with_new_head(tmp_path / "naive", columns, 0, new_head=False)
     trained = [name for name, p in loaded.named_parameters() if p.requires_grad]
     assert trained and all("lora_" in name or "modules_to_save" in name for name in trained)
-    result = transfer(
+    result = compare(
         {"naive": tmp_path / "naive", "other": tmp_path / "other"}, sentences, tmp_path / "out",
         test_dataset=sentences, protocol=SHORT, learning_rates=(1e-3,), seeds=2,
     )  # fmt: skip

@@ -28,7 +28,7 @@ from know_hf import (
     Trajectory,
     TrajectoryError,
 )
-from know_hf.forgetting.arguments import RECIPES
+from know_hf.forgetting.controls import TRAINED
 from know_hf.forgetting.stages import stage_plan
 from know_hf.store import LOCK_NAME, locked
 from know_hf.trajectory import TrajectoryRecord
@@ -300,7 +300,7 @@ def test_incremental_trains_the_same_subsets_smallest_first(tmp_path):
     record = TrajectoryRecord.load(tmp_path / "incremental")
     assert [stage.examples for stage in record.stages] == sizes[::-1] == [16, 32, 64]
     assert all(stage.steps for stage in record.stages)
-    forgetting, incremental = (stage_plan(Pixels(), make(tmp_path / r, recipe=r).args)[0] for r in RECIPES[:2])
+    forgetting, incremental = (stage_plan(Pixels(), make(tmp_path / r, recipe=r).args)[0] for r in TRAINED[:2])
     assert [list(s.indices) for s in forgetting[1:]] == [list(s.indices) for s in incremental[:2]][::-1]
     with pytest.raises(TrajectoryError, match="control 'incremental', not of forgetting"):
         Trajectory.load(tmp_path / "incremental")

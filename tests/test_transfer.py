@@ -13,12 +13,13 @@ from conftest import QUICK, tiny_image_model
 from transformers import Trainer, TrainingArguments
 
 from know_hf.cli.main import main
-from know_hf.laboratory.comparison import transfer
-from know_hf.laboratory.protocol import Protocol, fine_tune, load_with_new_head, split_pool
-from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.comparison import compare
+from know_hf.laboratory.protocol import Protocol, fine_tune, split_pool
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.laboratory.statistics import paired_difference
+from know_hf.models.building import load_with_new_head
 from know_hf.quickstart import digits
-from know_hf.report.transfer import transfer_markdown, write_transfer_report
+from know_hf.report.comparison import comparison_markdown, write_comparison_report
 from know_hf.tasks import Columns, find_columns
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Examples
@@ -64,7 +65,7 @@ def downstream():
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, starts, downstream):
     three = {name: starts[name] for name in ("naive", "naive again", "scrambled")}
-    return transfer(
+    return compare(
         three, downstream["train"], tmp_path_factory.mktemp("transfer"), test_dataset=downstream["test"], protocol=FEW,
         learning_rates=(1e-3, 3e-3), seeds=5,
     )  # fmt: skip
@@ -86,7 +87,7 @@ def test_a_scrambled_start_is_worse(compared):
 def test_a_scrambled_layer_before_the_head_is_worse(tmp_path, starts, downstream):
     """On the starts' own task, with their own head, which reads what that layer makes."""
     known = digits(tuple(range(7))).train_test_split(test_size=0.5, seed=1)
-    result = transfer(
+    result = compare(
         {name: starts[name] for name in ("naive", "naive again", "last layer scrambled")}, known["train"], tmp_path,
         test_dataset=known["test"], learning_rates=(3e-4,), seeds=5,
         protocol=Protocol(0, 2, 16, 64, 40, 1, new_head=False),
@@ -102,23 +103,23 @@ def test_rates_are_chosen_on_validation(compared):
 
 
 def test_curves_end_with_the_final_validation_score(compared):
-    for run in compared.runs.values():
+    for run in compared.fine_tunings.values():
         assert len(run["curve"]) == 3 and run["curve"][-1] == [3.0, run["validation"]]
         assert 0 < run["training"] < run["seconds"]
     assert compared.epochs_to("naive", 0.0) == 1.0 and compared.epochs_to("naive", 100.1) is None
 
 
 def test_report(compared):
-    folder = write_transfer_report(compared)
+    folder = write_comparison_report(compared)
     text = (folder / "transfer.md").read_text()
-    assert text == transfer_markdown(compared)
+    assert text == comparison_markdown(compared)
     assert "| scrambled " in text and "worse" in text and "best control" in text and "inside training steps" in text
     assert all((folder / name).stat().st_size > 10_000 for name in ("bars.png", "curves.png"))
 
 
 def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream, compared):
     def again(folder, **options):
-        return transfer(
+        return compare(
             {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], folder,
             test_dataset=downstream["test"], protocol=FEW, learning_rates=(1e-3,), seeds=2, **options,
         )  # fmt: skip
@@ -130,11 +131,11 @@ def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream,
     second = again(tmp_path / "one")
     assert kept[0].stat().st_mtime_ns == stamp
     third = again(tmp_path / "two", processes=2)
-    for key, run in first.runs.items():
-        for other in (second.runs[key], third.runs[key], compared.runs[key]):
+    for key, run in first.fine_tunings.items():
+        for other in (second.fine_tunings[key], third.fine_tunings[key], compared.fine_tunings[key]):
             assert (run["test"], run["curve"]) == (other["test"], other["curve"])
     with pytest.raises(TrajectoryError, match="another comparison \\(different protocol\\)"):
-        transfer(starts, downstream["train"], tmp_path / "one", test_dataset=downstream["test"], seeds=2)
+        compare(starts, downstream["train"], tmp_path / "one", test_dataset=downstream["test"], seeds=2)
 
 
 def test_everything_but_the_start_is_paired(starts, downstream):
@@ -192,11 +193,11 @@ def test_intervals():
 
 def test_refusals(tmp_path, starts, downstream):
     with pytest.raises(ValueError, match="two arms and two seeds"):
-        transfer({"naive": starts["naive"]}, downstream["train"], tmp_path)
+        compare({"naive": starts["naive"]}, downstream["train"], tmp_path)
     with pytest.raises(FileNotFoundError, match="Arm 'nobody/nothing'"):
-        transfer({"naive": starts["naive"], "other": "nobody/nothing"}, downstream["train"], tmp_path)
+        compare({"naive": starts["naive"], "other": "nobody/nothing"}, downstream["train"], tmp_path)
     with pytest.raises(ValueError, match="Give a test_dataset"):
-        transfer(starts, downstream["train"], tmp_path)
+        compare(starts, downstream["train"], tmp_path)
 
 
 MODULE = """
@@ -216,40 +217,46 @@ class Share(evaluate.Metric):
 
 def test_a_local_metric_module(tmp_path, starts, downstream, compared):
     (tmp_path / "wrong.py").write_text(MODULE)
-    result = transfer(
+    result = compare(
         {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], tmp_path / "out",
         test_dataset=downstream["test"], protocol=replace(FEW, metric=str(tmp_path / "wrong.py")),
         learning_rates=(3e-3,), seeds=2,
     )  # fmt: skip
     for seed in (0, 1):  # the same runs, judged otherwise
-        assert result.runs["naive", 3e-3, seed]["test"] == pytest.approx(1 - compared.runs["naive", 3e-3, seed]["test"])
-    assert "Test wrong in percent" in transfer_markdown(result)
+        assert result.fine_tunings["naive", 3e-3, seed]["test"] == pytest.approx(
+            1 - compared.fine_tunings["naive", 3e-3, seed]["test"]
+        )
+    assert "Test wrong in percent" in comparison_markdown(result)
     with pytest.raises(FileNotFoundError, match="'f1' is neither 'accuracy' nor the path"):
-        transfer(starts, downstream["train"], tmp_path / "no", test_dataset=downstream["test"],
+        compare(starts, downstream["train"], tmp_path / "no", test_dataset=downstream["test"],
                  protocol=replace(FEW, metric="f1"))  # fmt: skip
 
 
 def test_some_arms_at_the_reference_rate_only(tmp_path, starts, downstream, compared):
-    result = transfer(
+    result = compare(
         {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], tmp_path, seeds=2,
         test_dataset=downstream["test"], protocol=FEW, learning_rates=(1e-3, 3e-3), one_rate=["scrambled"],
     )  # fmt: skip
     assert result.rates("scrambled") == [result.chosen_rates["naive"]] and len(result.rates("naive")) == 2
     run = ("scrambled", result.chosen_rates["naive"], 0)
-    assert result.runs[run]["test"] == compared.runs[run]["test"]
-    loaded = TransferResult.load(tmp_path)
-    assert (loaded.runs, loaded.arms, loaded.learning_rates) == (result.runs, result.arms, result.learning_rates)
-    assert transfer_markdown(loaded) == transfer_markdown(result)
+    assert result.fine_tunings[run]["test"] == compared.fine_tunings[run]["test"]
+    loaded = ComparisonResult.load(tmp_path)
+    assert (loaded.fine_tunings, loaded.arms, loaded.learning_rates) == (
+        result.fine_tunings,
+        result.arms,
+        result.learning_rates,
+    )
+    assert comparison_markdown(loaded) == comparison_markdown(result)
 
 
 def test_given_validation_data_are_not_trained_on(tmp_path, starts, downstream):
     halves = downstream["train"].train_test_split(test_size=0.5, seed=0)
-    result = transfer(
+    result = compare(
         {name: starts[name] for name in ("naive", "scrambled")}, halves["train"], tmp_path, seeds=2,
         validation_dataset=halves["test"], test_dataset=halves["test"], learning_rates=(1e-3,),
         protocol=replace(FEW, examples=None, new_head=True),
     )  # fmt: skip
-    assert all(run["test"] == run["validation"] for run in result.runs.values())
+    assert all(run["test"] == run["validation"] for run in result.fine_tunings.values())
 
 
 def test_the_arms_own_head_may_stay(starts):
@@ -310,7 +317,7 @@ def test_jobs_wait_for_what_they_build_on(tmp_path, processes):
 
 
 def test_text_arms(tmp_path, text_model_folder, sentences):
-    result = transfer(
+    result = compare(
         {"naive": text_model_folder, "same": text_model_folder}, sentences, tmp_path, test_dataset=sentences,
         protocol=Protocol(1, 2, 8, 24, 16, 2), learning_rates=(1e-3,), seeds=2,
     )  # fmt: skip

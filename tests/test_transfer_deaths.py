@@ -9,13 +9,13 @@ import pytest
 from conftest import link
 from deaths import Death, dying, stamps, tree
 
+from know_hf.laboratory import comparison
 from know_hf.laboratory.arms import PredictedArms
-from know_hf.laboratory.comparison import transfer
 from know_hf.laboratory.protocol import Protocol
 from know_hf.laboratory.recipe import load_recipe
-from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.meta.shards import write_table
-from know_hf.report.transfer import write_transfer_report
+from know_hf.report.comparison import write_comparison_report
 from know_hf.trajectory import TrajectoryError
 
 QUICK = Protocol(head_epochs=0, epochs=1, batch_size=32, examples=48, validation_examples=16, evaluations=1)
@@ -27,7 +27,7 @@ def compare(image_model_folder, images):
 
     def run(folder, *names, arms=None, rates=(1e-3,)):
         arms = arms or dict.fromkeys(names or ("naive", "same"), image_model_folder)
-        return transfer(
+        return comparison.compare(
             arms, images.select(range(96)), folder, test_dataset=images.select(range(96, 160)), protocol=QUICK,
             learning_rates=rates, seeds=2,
         )  # fmt: skip
@@ -36,7 +36,7 @@ def compare(image_model_folder, images):
 
 
 def scores(result) -> dict:
-    return {key: (run["test"], run["validation"], run["curve"]) for key, run in result.runs.items()}
+    return {key: (run["test"], run["validation"], run["curve"]) for key, run in result.fine_tunings.items()}
 
 
 @pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
@@ -63,7 +63,7 @@ def test_damaged_results_are_made_again(compare, tmp_path):
         first.write_text(damage)
         if damage != json.dumps(other):
             with pytest.raises(TrajectoryError, match=f"{first.name} .*delete it and run the comparison again"):
-                TransferResult.load(tmp_path)
+                ComparisonResult.load(tmp_path)
         assert scores(compare(tmp_path)) == scores(whole)
     for text in ("", "{}", '{"arms": 3}'):
         (tmp_path / "transfer.json").write_text(text)
@@ -85,8 +85,8 @@ def test_names_that_would_share_a_file_are_refused(compare, tmp_path):
 def test_rates_that_are_nearly_the_same_are_two(compare, tmp_path):
     rates = (0.00123456789, 0.00123456788)
     result = compare(tmp_path, rates=rates)
-    assert len(result.runs) == 8 and len(list((tmp_path / "runs").iterdir())) == 8
-    assert TransferResult.load(tmp_path).learning_rates == sorted(rates)
+    assert len(result.fine_tunings) == 8 and len(list((tmp_path / "runs").iterdir())) == 8
+    assert ComparisonResult.load(tmp_path).learning_rates == sorted(rates)
 
 
 def test_recipes_with_names_alike_are_refused(tmp_path):
@@ -113,7 +113,7 @@ def test_nothing_is_written_to_what_is_given(compare, image_run, image_model_fol
     before = stamps(root, image_model_folder)
     made = PredictedArms(root, ["known", "mean"], 2).write(tmp_path / "arms")
     arms = {"naive": image_model_folder, "stage": root / "stage-0", "known": made["known/x2"]}
-    write_transfer_report(compare(tmp_path / "out", arms=arms))
+    write_comparison_report(compare(tmp_path / "out", arms=arms))
     assert stamps(root, image_model_folder) == before
     for folder in (image_model_folder, root / "stage-0" / "transfer"):
         with pytest.raises(FileExistsError, match="is, or lies in, the input"):

@@ -32,8 +32,8 @@ def run_compare(call: Call) -> None:
     settings = call.merged()
     quiet()
     from know_hf.laboratory.arms import PredictedArms
-    from know_hf.laboratory.comparison import COMPARISON_FOLDERS, check_arms, check_data, check_sizes, transfer
-    from know_hf.report.transfer import transfer_markdown, write_transfer_report
+    from know_hf.laboratory.comparison import COMPARISON_FOLDERS, check_arms, check_data, check_sizes, compare
+    from know_hf.report.comparison import comparison_markdown, write_comparison_report
     from know_hf.store import check_output, inside
     from know_hf.training.checks import check_splits
     from know_hf.training.data import load_split
@@ -59,10 +59,10 @@ def run_compare(call: Call) -> None:
             inside(output_dir, part)
         made = predicted.write(inside(output_dir, "arms"))
         arms = {"naive": made.pop("naive"), **arms, **made}
-    result = transfer(arms, train, output_dir, test_dataset=test, protocol=protocol, options=how, about=about)
+    result = compare(arms, train, output_dir, test_dataset=test, protocol=protocol, options=how, about=about)
     save_recipe(settings, result.output_dir)
-    report = write_transfer_report(result)
-    print(transfer_markdown(result))
+    report = write_comparison_report(result)
+    print(comparison_markdown(result))
     print(f"Plots and tables: {report}")
 
 
@@ -75,11 +75,11 @@ def run_experiment(call: Call) -> None:
     if "processes" in settings:
         recipe = replace(recipe, processes=settings["processes"])
     quiet()
-    from know_hf.laboratory.experiment import run_recipe
-    from know_hf.report.laboratory import write_laboratory_report
+    from know_hf.laboratory.experiment import run_experiment as run
+    from know_hf.report.experiment import write_experiment_report
 
     output_dir = settings.get("output_dir", f"{recipe.name}-{recipe.size}")
-    result = run_recipe(recipe, output_dir, predictors=settings.get("predictors"))
-    page = write_laboratory_report(result)
+    result = run(recipe, output_dir, predictors=settings.get("predictors"))
+    page = write_experiment_report(result)
     print(page.with_name("results.md").read_text())
     print(f"Page, tables and plots: {page.parent}")

@@ -109,12 +109,13 @@ def run_predict(call: Call) -> None:
     settings = call.settings()
     quiet()
     from know_hf.enrichment.stream import enrich
-    from know_hf.report import comparison
+    from know_hf.report import change_rows, table
     from know_hf.store import inside, write_text
 
     result = enrich(**settings)
     if int(os.environ.get("RANK", 0)) == 0:
-        text = comparison(result.statistics) or "No tensor was predicted: all are copies."
+        changes = change_rows(result.statistics)
+        text = table(changes) if changes else "No tensor was predicted: all are copies."
         write_text(inside(result.output_dir, "report") / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
         print(text)
         for name, folder in result.checkpoints.items():

@@ -1,14 +1,10 @@
 """What the folders of predictions are called."""
 
-import re
 from pathlib import Path
 
 from know_hf.retrodiction import DEFAULT
 from know_hf.store import inside
 from know_hf.trajectory.trajectory import growth
-
-#: What the folder of a step is called, see [`step_names`].
-STEP_NAME = re.compile(r"x\d+(\.\d+)?")
 
 
 def step_names(sampling_ratio: float | None, steps: int) -> list[str]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from transformers import TrainingArguments
 
-from know_hf.forgetting.options import RECIPES, ForgettingSettings
+from know_hf.forgetting.options import ForgettingSettings
 
-__all__ = ["RECIPES", "ForgettingArguments", "ForgettingSettings"]
+__all__ = ["ForgettingArguments", "ForgettingSettings"]
 
 
 @dataclass

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED
 from know_hf.settings import COUNT, HUGE, SEED, Option, Options, check_limits, documented, option, options_of
 
 if TYPE_CHECKING:
     from know_hf.forgetting.arguments import ForgettingArguments
 
-RECIPES = ("forgetting", "incremental", "equal_compute")
 #: Of fields that come with ``TrainingArguments``: smallest and largest value.
 TRAINING_LIMITS: dict[str, tuple[float, float]] = {
     "num_train_epochs": (0, 1e9),
@@ -83,11 +83,11 @@ class ForgettingSettings:
         False, help="Train one further, smallest stage from which stage 0 can be retrodicted, as a test."
     )
     recipe: str = option(
-        "forgetting",
-        help="forgetting, or a control that spends training the same data and steps otherwise: incremental trains from "
-        "the smallest subset to the largest, the last stage is the result; equal_compute trains the model on all the "
-        "data for as many steps as its forgetting would take.",
-        choices=RECIPES,
+        FORGETTING,
+        help=f"{FORGETTING}, or a control that spends training the same data and steps otherwise: "
+        + "; ".join(f"{name} {CONTROLS[name].help}" for name in TRAINED if name != FORGETTING)
+        + ".",
+        choices=TRAINED,
     )
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class ForgettingSettings:
         epochs, steps = values["num_train_epochs"], values["max_steps"]
         if not epochs > 0 or steps < -1 or steps == 0:
             raise ValueError(f"num_train_epochs is {epochs}, max_steps {steps}; a stage has to take steps.")
-        if self.recipe != "forgetting" and self.self_check:
+        if self.recipe != FORGETTING and self.self_check:
             raise ValueError(f"self_check retrodicts a forgetting run; recipe={self.recipe!r} has nothing to check.")
         if getattr(self, "push_to_hub", False):
             raise ValueError(

@@ -2,20 +2,25 @@
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import datasets
 from torch.utils.data import Dataset, IterableDataset, Subset
 
+from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import nested_subsets
 
+if TYPE_CHECKING:
+    from know_hf.forgetting.arguments import ForgettingArguments
 
-def first_trained_stage(args) -> int:
+
+def first_trained_stage(args: "ForgettingArguments") -> int:
     """Index of the first stage that is trained: 1 where forgetting takes the model as its stage 0."""
-    return 1 if args.recipe == "forgetting" and not args.train_stage_zero else 0
+    return 1 if args.recipe == FORGETTING and not args.train_stage_zero else 0
 
 
-def stage_plan(dataset: Dataset, args) -> tuple[list[Dataset], int]:
-    """Plans the stages of a recipe.
+def stage_plan(dataset: Dataset, args: "ForgettingArguments") -> tuple[list[Dataset], int]:
+    """Plans the stages of the forgetting or of a control, as its declaration in ``CONTROLS`` says.
 
     Args:
         dataset: A ``datasets.Dataset`` or any torch data set with a length.
@@ -27,19 +32,14 @@ def stage_plan(dataset: Dataset, args) -> tuple[list[Dataset], int]:
     Raises:
         TypeError: As [`stage_subsets`].
         ValueError: As [`stage_subsets`].
-
-    Source: forgetting, paper section 3; incremental pre-training, paper section 5 (order and budget of its stages are
-        ours: the same subsets and epochs); equal compute, ours.
     """
-    subsets = stage_subsets(dataset, args)
-    if args.recipe == "forgetting":
-        return subsets, args.max_steps
-    if args.recipe == "incremental":
-        return subsets[::-1], args.max_steps
-    return subsets[:1], sum(training_steps(len(subset), args) for subset in subsets[1:])
+    control, subsets = CONTROLS[args.recipe], stage_subsets(dataset, args)
+    if control.steps is None:
+        return control.subsets(subsets), args.max_steps
+    return control.subsets(subsets), control.steps([training_steps(len(subset), args) for subset in subsets])
 
 
-def training_steps(examples: int, args) -> int:
+def training_steps(examples: int, args: "ForgettingArguments") -> int:
     """Optimizer steps that Trainer takes over a data set of that size, with these arguments."""
     if args.max_steps > 0:
         return args.max_steps
@@ -69,7 +69,7 @@ def check_train_dataset(dataset: Dataset) -> None:
         )
 
 
-def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
+def stage_subsets(dataset: Dataset, args: "ForgettingArguments") -> list[Dataset]:
     """Makes the nested data sets of every stage, the self-check's included.
 
     Args:

@@ -12,13 +12,16 @@ from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Predicted, find_control
 from know_hf.forgetting.subsets import subset_sizes
+from know_hf.laboratory.arms import Arm, make_arm
 from know_hf.laboratory.comparison import Comparison, check_sizes
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.outcome import SettingResult, setting_folder, stages_read
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
-from know_hf.models.loading import check_timm
+from know_hf.laboratory.statistics import require_scipy
+from know_hf.models.building import check_timm
 from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import METHODS
 from know_hf.retrodiction.predictors import load_predictor
@@ -27,8 +30,8 @@ from know_hf.tasks import get_task
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.prepared import open_examples, prepare
-from know_hf.training.scoring import ROWS, load_metric
-from know_hf.trajectory import Trajectory
+from know_hf.training.scoring import ROWS, make_scoring
+from know_hf.trajectory import TrajectoryRecord
 
 
 def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping[str, Any]) -> None:
@@ -36,6 +39,7 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
 
     Raises:
         FileNotFoundError: If a model or data cannot be found.
+        ImportError: If something is to be compared, and scipy is not installed.
         ValueError: If methods, steps, predictors and stages do not fit each other, or there is no such split.
     """
     source, target = setting.pretraining, setting.transfer
@@ -58,6 +62,7 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
         check_timm(source.architecture["timm"])
     check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
     if target is not None:
+        require_scipy()
         splits = (target.train_split, target.test_split, target.validation_split)
         check_splits(recipe.data(target.dataset), *(split for split in splits if split is not None))
 
@@ -88,7 +93,7 @@ class Bench:
                 self.transfer_data, task=target.task, label=target.label_column
             )
         self.runs: dict[str, ForgettingRun] = {}
-        self.arms: dict[str, Path] = {}
+        self.arms: dict[str, Arm] = {}
         self.retrodicted: dict[str, Path] = {}
         self.seconds: dict[str, float] = {}
         self.comparison: Comparison | None = None
@@ -96,7 +101,7 @@ class Bench:
     def check(self) -> None:
         """Raises what would be raised after hours of training, once the data are there: their columns and sizes."""
         setting, source = self.setting, self.setting.pretraining
-        fields = ForgettingRun(self.folder, "forgetting", source, self.columns, {}).arguments()
+        fields = ForgettingRun(self.folder, FORGETTING, source, self.columns, {}).arguments()
         # How many examples the rows of a text make shows when they are prepared.
         if get_task(self.columns.task).rows_are_examples:
             sampled = fields.num_stages + bool(fields.self_check)
@@ -104,7 +109,7 @@ class Bench:
         if setting.transfer is None:
             return
         protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
-        load_metric(protocol.metric, columns.task, len(columns.class_names))
+        make_scoring(protocol.metric, columns.task, len(columns.class_names))
         validated = self.transfer_data["validation"] is not None
         check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
@@ -127,57 +132,58 @@ class Bench:
         told = {name: value for name, value in asdict(source).items() if value is not None}
         described = json.dumps([told, sorted(path.name for path in data.values())], sort_keys=True)
         folder = self.root / "pretraining" / hashlib.sha256(described.encode()).hexdigest()[:12]
-        for recipe in ("forgetting", *(c for c in self.setting.controls if Setting.factor(c) is None)):
-            start = folder / "forgetting" / "stage-0" if recipe == "equal_compute" else None
-            own = inside(self.root, (folder / recipe).relative_to(self.root))
-            self.runs[recipe] = ForgettingRun(own, recipe, source, self.columns, data, start)
+        for name in (FORGETTING, *(control for control in self.setting.controls if control in TRAINED)):
+            start = None if CONTROLS[name].start == "model" else folder / FORGETTING / CONTROLS[name].start
+            own = inside(self.root, (folder / name).relative_to(self.root))
+            self.runs[name] = ForgettingRun(own, name, source, self.columns, data, start)
 
     def make_arms(self) -> None:
         """Retrodicts, and collects every start to compare."""
-        self.trajectory = stages_read(self.runs["forgetting"].folder, self.setting)
-        self.arms["naive"] = self.trajectory.checkpoints[0].folder
+        self.trajectory = stages_read(self.runs[FORGETTING].folder, self.setting)
+        self.arms["naive"] = make_arm("naive", self.trajectory.checkpoints[0].folder, role="naive")
         for method in self.setting.methods:
             if method != "naive":
                 self._predict(method, method, predictor=self.predictor)
         for name, predictor in self.predictors.items():
             self._predict(name, "known", predictor=predictor)
-        for control in self.setting.controls:
-            factor = Setting.factor(control)
-            if factor is None:
-                record = Trajectory.load(self.runs["forgetting"].folder).record
-                last = record.num_stages - 1 if control == "incremental" else 0
-                self.arms[control] = self.runs[control].folder / f"stage-{last}"
+        for name in self.setting.controls:
+            control, number = find_control(name)
+            if isinstance(control.result, Predicted):
+                self._predict(name, control.result.method, steps=1, parameters=control.result.parameters(number))
             else:
-                factors = dict.fromkeys(("conv", "fc", "bias"), factor)
-                self._predict(control, "shrink", steps=1, parameters={"factors": factors})
+                stage = TrajectoryRecord.load(self.runs[name].folder).stages[control.result]
+                folder = self.runs[name].folder / stage.folder
+                self.arms[name] = make_arm(name, folder, role="control", prediction=name)
         if self.setting.transfer is not None:
             self._compare()
 
-    def _predict(self, arm: str, method: str, steps: int | None = None, **options) -> None:
+    def _predict(self, prediction: str, method: str, steps: int | None = None, **options) -> None:
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
-        folder = inside(self.folder, Path("arms") / file_name(arm))
+        folder = inside(self.folder, Path("arms") / file_name(prediction))
         begun, timing = time.perf_counter(), folder / "seconds.json"
         made = enrich(self.trajectory, folder, method=method, steps=steps, **options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
-        self.seconds[arm] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
-        self.arms |= {arm if steps == 1 else f"{arm} {step}": path for step, path in made.items()}
+        self.seconds[prediction] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
+        for step, path in made.items():
+            name = prediction if steps == 1 else f"{prediction} {step}"
+            self.arms[name] = make_arm(name, path, prediction=prediction)
         window = self.trajectory.self_check_window()
         if window is not None and "parameters" not in options:
             folder = inside(self.folder, Path("retrodicted") / folder.name)
-            self.retrodicted[arm] = next(
+            self.retrodicted[prediction] = next(
                 iter(enrich(window, folder, method=method, steps=1, **options).checkpoints.values())
             )
 
     def _compare(self) -> None:
         setting, target = self.setting, self.setting.transfer
         full = setting.full_grid
-        one_rate = [arm for arm in self.arms if "all" not in full and not arm.startswith(("naive", *full))]
-        data = self.transfer_data
+        spared = [arm for arm in self.arms.values() if arm.role != "naive" and not arm.is_among(full)]
+        one_rate = [] if "all" in full else [arm.name for arm in spared]
+        data = {part: data for part, data in self.transfer_data.items() if data is not None}
         self.comparison = Comparison(
-            self.arms, self.folder, data["train"], data["test"], data["validation"], target.make_protocol(),
-            list(setting.learning_rates), one_rate, setting.seeds,
-        )  # fmt: skip
+            self.arms, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
+        )
         source = setting.pretraining
         self.comparison.prepare(
             self.root / "cache", self.transfer_columns, image_size=source.image_size, max_length=source.max_length
@@ -189,22 +195,23 @@ class Bench:
             self.comparison.clear()
         parts = {
             "runs": {name: run.folder for name, run in self.runs.items()},
-            "arms": self.arms,
+            "arms": {name: arm.folder for name, arm in self.arms.items()},
             "retrodicted": self.retrodicted,
         }
         content = {
             part: {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
             for part, paths in parts.items()
         }
-        write_json(self.folder / "setting.json", {**content, "seconds": self.seconds})
+        starts = {name: arm.record for name, arm in self.arms.items()}
+        write_json(self.folder / "setting.json", {**content, "starts": starts, "seconds": self.seconds})
         drawn = self.folder / "landscape.json"
         if self.setting.landscape and not drawn.exists():
             result = SettingResult.load(self.setting, self.root)
-            run = self.runs["forgetting"]
+            run = self.runs[FORGETTING]
             model = build_model(self.setting.pretraining, self.columns, 0).model
             test, train = (open_examples(run.data[part]) for part in ("eval", "train"))
-            found = score_landscape(
+            landscape = score_landscape(
                 self.trajectory, result.plane, model, test, train, task=get_task(self.columns.task),
                 rows=min(ROWS, run.arguments().per_device_eval_batch_size), resolution=self.setting.landscape,
             )  # fmt: skip
-            found.save(drawn)
+            landscape.save(drawn)

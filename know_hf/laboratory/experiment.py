@@ -10,7 +10,7 @@ from pathlib import Path
 
 from know_hf.laboratory.bench import Bench, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
-from know_hf.laboratory.outcome import LaboratoryResult, read_wall, setting_folder
+from know_hf.laboratory.outcome import ExperimentResult, read_wall, setting_folder
 from know_hf.laboratory.recipe import Recipe
 from know_hf.records import read_record
 from know_hf.store import check_output, inside, locked, write_json
@@ -19,13 +19,13 @@ from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.identity import versions
 
 
-def run_recipe(
+def run_experiment(
     recipe: Recipe,
     output_dir: str | Path,
     *,
     predictor=None,
     predictors: Mapping[str, str | Path] | None = None,
-) -> LaboratoryResult:
+) -> ExperimentResult:
     """Runs everything that a recipe asks for and is not done yet.
 
     Args:
@@ -46,9 +46,9 @@ def run_recipe(
     Source: paper section 5; pairing and controls are ours.
 
     Example:
-        >>> from know_hf.laboratory.experiment import run_recipe
+        >>> from know_hf.laboratory.experiment import run_experiment
         >>> from know_hf.laboratory.recipe import load_recipe
-        >>> run_recipe(load_recipe("examples/recipes/table1.yaml", "cpu"), "runs/table1")  # doctest: +SKIP
+        >>> run_experiment(load_recipe("examples/recipes/table1.yaml", "cpu"), "runs/table1")  # doctest: +SKIP
     """
     output_dir, given = Path(output_dir), [setting.pretraining.model for setting in recipe.settings]
     data = [part.dataset for s in recipe.settings for part in (s.pretraining, s.transfer) if part is not None]
@@ -74,7 +74,7 @@ def run_recipe(
         workers.run([job for comparison in compared for job in comparison.rest()], "Fine-tuning the rest")
         for bench in benches:
             bench.finish()
-    return LaboratoryResult.load(output_dir)
+    return ExperimentResult.load(output_dir)
 
 
 def _check_folders(root: Path, recipe: Recipe) -> None:

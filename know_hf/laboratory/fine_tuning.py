@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.laboratory.protocol import Protocol, fine_tune
-from know_hf.laboratory.result import read_run
+from know_hf.laboratory.result import read_fine_tuning
 from know_hf.records import file_name
 from know_hf.store import write_json
 from know_hf.tasks import Columns
@@ -48,7 +48,7 @@ class FineTuning:
         Raises:
             TrajectoryError: If it is missing, damaged or another run's.
         """
-        found = read_run(self.path)
+        found = read_fine_tuning(self.path)
         if (found["arm"], found["rate"], found["seed"]) != (self.arm, self.rate, self.seed):
             raise TrajectoryError(f"{self.path} is the result of another run.")
         return found

@@ -25,8 +25,6 @@ def classes_of_kept_heads(arms: Mapping[str, Path], columns: Columns) -> Columns
 
     Raises:
         ValueError: If an arm has no head for the task, heads differ, or classes are unknown to them.
-
-    Source: ours.
     """
     task = get_task(columns.task)
     if not columns.class_names or not task.renews_head:

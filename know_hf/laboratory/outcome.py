@@ -1,14 +1,14 @@
-"""What came out of a recipe: its settings, their arms and fine-tunings, as its folder holds them."""
+"""What came out of an experiment: its settings, their arms and fine-tunings, as its folder holds them."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from know_hf.enrichment.folders import STEP_NAME
+from know_hf.forgetting.controls import FORGETTING
+from know_hf.laboratory.arms import Arm, read_arms
 from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import Recipe, Setting
-from know_hf.laboratory.result import TransferResult
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.records import file_name, read_record
 from know_hf.store import inside
 from know_hf.tasks import TASKS, Score
@@ -25,9 +25,9 @@ class SettingResult:
         folder: Its folder.
         trajectory: Θ^0 … as the methods read it.
         runs: ``forgetting`` and the trained controls → their folders.
-        arms: Name → folder of every start.
-        retrodicted: Method → folder of Θ^0 as retrodicted from the stages after it, where there is one stage more.
-        seconds: Method → seconds for all its steps, reading and writing included.
+        arms: Name → start.
+        retrodicted: Prediction → folder of Θ^0 as retrodicted from the stages after it, where there is one stage more.
+        seconds: Prediction → seconds for all its steps, reading and writing included.
         comparison: The fine-tunings, or None without a downstream task.
         landscape: Scores over the plane, or None.
     """
@@ -36,10 +36,10 @@ class SettingResult:
     folder: Path
     trajectory: Trajectory
     runs: dict[str, Path]
-    arms: dict[str, Path]
+    arms: dict[str, Arm]
     retrodicted: dict[str, Path]
     seconds: dict[str, float]
-    comparison: TransferResult | None
+    comparison: ComparisonResult | None
     landscape: Landscape | None
 
     @classmethod
@@ -51,26 +51,30 @@ class SettingResult:
             ValueError: If it names folders outside of the experiment's.
         """
         folder = setting_folder(root, setting)
-        kinds = {part: dict[str, str] for part in ("runs", "arms", "retrodicted")}
-        found = read_record(folder / "setting.json", {**kinds, "seconds": dict[str, float]}, _REMEDY)
-        paths = {part: {n: inside(root, p) for n, p in found[part].items()} for part in kinds}
-        if "forgetting" not in paths["runs"] or "naive" not in paths["arms"]:
-            raise TrajectoryError(f"{folder / 'setting.json'} is damaged: it names no forgetting; {_REMEDY}.")
+        path, kinds = folder / "setting.json", {part: dict[str, str] for part in ("runs", "arms", "retrodicted")}
+        record = read_record(path, {**kinds, "seconds": dict[str, float]}, _REMEDY)
+        paths = {part: {name: inside(root, place) for name, place in record[part].items()} for part in kinds}
+        arms = {
+            name: replace(arm, folder=paths["arms"][name]) for name, arm in read_arms(path, record, _REMEDY).items()
+        }
+        if FORGETTING not in paths["runs"] or not any(arm.role == "naive" for arm in arms.values()):
+            raise TrajectoryError(f"{path} is damaged: it names no forgetting; {_REMEDY}.")
         drawn = folder / "landscape.json"
         return cls(
             setting=setting,
             folder=folder,
-            trajectory=stages_read(paths["runs"]["forgetting"], setting),
-            seconds=found["seconds"],
-            comparison=None if setting.transfer is None else TransferResult.load(folder),
+            trajectory=stages_read(paths["runs"][FORGETTING], setting),
+            runs=paths["runs"],
+            arms=arms,
+            retrodicted=paths["retrodicted"],
+            seconds=record["seconds"],
+            comparison=None if setting.transfer is None else ComparisonResult.load(folder),
             landscape=Landscape.load(drawn) if drawn.exists() else None,
-            **paths,
         )
 
-    def steps(self, prediction: str) -> dict[str, Path]:
-        """The arms that one method or predictor made, nearest step first: name → folder."""
-        own = re.compile(rf"{re.escape(prediction)}( {STEP_NAME.pattern})?")
-        return {arm: folder for arm, folder in self.arms.items() if own.fullmatch(arm)}
+    def steps(self, prediction: str) -> list[Arm]:
+        """The arms of one prediction, nearest step first."""
+        return [arm for arm in self.arms.values() if arm.prediction == prediction]
 
     @property
     def score(self) -> Score:
@@ -81,13 +85,14 @@ class SettingResult:
     @property
     def plane(self) -> Plane:
         """The plane of the trajectory, with the retrodicted Θ̂^0 and the first prediction of KNOWN on it."""
-        names = {"Θ̂⁰": self.retrodicted.get("known"), "Θ̂⁻¹": next(iter(self.steps("known").values()), None)}
-        return principal_plane(self.trajectory, {name: folder for name, folder in names.items() if folder})
+        first = next((arm.folder for arm in self.steps("known")), None)
+        predicted = {"Θ̂⁰": self.retrodicted.get("known"), "Θ̂⁻¹": first}
+        return principal_plane(self.trajectory, {name: folder for name, folder in predicted.items() if folder})
 
 
 @dataclass(frozen=True)
-class LaboratoryResult:
-    """What came out of a recipe.
+class ExperimentResult:
+    """What came out of an experiment.
 
     Args:
         recipe: The recipe.
@@ -104,7 +109,7 @@ class LaboratoryResult:
     training: float
 
     @classmethod
-    def load(cls, output_dir: str | Path) -> "LaboratoryResult":
+    def load(cls, output_dir: str | Path) -> "ExperimentResult":
         """Reads a finished experiment.
 
         Raises:
@@ -120,7 +125,8 @@ class LaboratoryResult:
         wall = read_wall(root / "wall.json")
         folders = {folder for result in settings for folder in result.runs.values()}
         training = sum(log["training"] for folder in folders for log in read_logs(folder))
-        training += sum(r["training"] for s in settings if s.comparison for r in s.comparison.runs.values())
+        compared = [result.comparison for result in settings if result.comparison]
+        training += sum(tuned["training"] for result in compared for tuned in result.fine_tunings.values())
         return cls(recipe, root, settings, wall, training)
 
     @property

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, TrainerCallback, set_seed
-from transformers.models import auto
+from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.laboratory.protocol import Advance, Stopwatch
 from know_hf.laboratory.recipe import Pretraining
-from know_hf.models.loading import LoadedModel, label_settings, load_model, timm_from_scratch
+from know_hf.models.building import auto_class_of
+from know_hf.models.loading import LoadedModel, load_model
 from know_hf.records import read_record
 from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Augmentation, as_it_is
 from know_hf.training.prepared import open_examples
-from know_hf.training.scoring import load_metric
+from know_hf.training.scoring import make_scoring
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 
@@ -40,28 +41,16 @@ def build_model(pretraining: Pretraining, columns: Columns, seed: int) -> Loaded
         ValueError: If the architecture is unknown.
     """
     set_seed(seed)
-    names = columns.class_names
-    if pretraining.model is not None:
-        return load_model(pretraining.model, columns.task, names, image_size=pretraining.image_size)
-    described = dict(pretraining.architecture)
-    if architecture := described.pop("timm", None):
-        size = pretraining.image_size
-        built = timm_from_scratch(architecture, image_size=size, **label_settings(names, columns.task), **described)
-        return LoadedModel(built, columns.task, True, names)
-    if "model_type" not in described:
-        raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
-    labels = label_settings(names, columns.task)
-    config = AutoConfig.for_model(described.pop("model_type"), **labels, **described)
-    built = getattr(auto, get_task(columns.task).auto_class).from_config(config)
-    return LoadedModel(built, columns.task, True, names)
+    source = pretraining.model if pretraining.model is not None else pretraining.architecture
+    return load_model(source, columns.task, columns.class_names, image_size=pretraining.image_size)
 
 
 @dataclass(frozen=True)
 class ForgettingRun:
-    """One run of a recipe of forgetting, for [`Workers`](know_hf.training.workers)."""
+    """The forgetting of an experiment or one of its trained controls, for [`Workers`](know_hf.training.workers)."""
 
     folder: Path
-    recipe: str
+    control: str
     pretraining: Pretraining
     columns: Columns
     data: dict[str, Path]
@@ -86,14 +75,16 @@ class ForgettingRun:
         args = self.arguments()
         stages = args.num_stages + bool(args.self_check)
         sizes = subset_sizes(len(open_examples(self.data["train"])), args.sampling_ratio, stages)
-        return args.num_train_epochs * sum(sizes[1:] if self.recipe == "equal_compute" else sizes)
+        control = CONTROLS[self.control]
+        trained = control.subsets(sizes)
+        return args.num_train_epochs * (sum(trained) if control.steps is None else len(trained) * control.steps(sizes))
 
     def arguments(self) -> ForgettingArguments:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
         own = {**self.pretraining.training}
         batch = own.get("per_device_train_batch_size", ForgettingArguments.per_device_train_batch_size)
-        if self.recipe != "forgetting":
+        if self.control != FORGETTING:
             own.pop("self_check", None)
         return ForgettingArguments(
             str(self.folder),
@@ -109,7 +100,7 @@ class ForgettingRun:
                 "remove_unused_columns": False,
                 "disable_tqdm": True,
                 **own,
-                "recipe": self.recipe,
+                "recipe": self.control,
             },
         )
 
@@ -122,14 +113,14 @@ class ForgettingRun:
         if self.start is None:
             model = build_model(self.pretraining, self.columns, args.seed).model
         else:
-            model = getattr(auto, task.auto_class).from_pretrained(self.start, dtype=torch.float32)
+            model = auto_class_of(task.name).from_pretrained(self.start, dtype=torch.float32)
         # Saved with every stage, so that each can be fine-tuned on its own.
         processor = make_preprocessing(
             model, self.pretraining.model, self.columns, image_size=self.pretraining.image_size
         ).processing_class
         trainer = ForgettingTrainer(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric(None, task.name, getattr(model.config, "num_labels", 0)),
+            compute_metrics=make_scoring(None, task.name, getattr(model.config, "num_labels", 0)),
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)

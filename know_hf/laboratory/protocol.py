@@ -10,18 +10,16 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.models import auto
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.trainer import evaluate_all
 from know_hf.laboratory.options import Protocol
-from know_hf.models.adapters import base_of, load_adapted
-from know_hf.models.loading import label_settings
+from know_hf.models.building import load_with_new_head
 from know_hf.tasks import Columns, get_task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
 from know_hf.training.examples import Examples, as_it_is
-from know_hf.training.scoring import load_metric
+from know_hf.training.scoring import make_scoring
 from know_hf.training.workers import advance
 from know_hf.trajectory import kinds_of
 
@@ -122,43 +120,6 @@ def split_pool(
     return pool.select(order[held_out:stop]), pool.select(order[:held_out]) if validation is None else validation
 
 
-def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool = True) -> PreTrainedModel:
-    """Loads a checkpoint with a head that the seed alone decides, also where the old one would fit.
-
-    Args:
-        folder: The checkpoint.
-        columns: Task and classes.
-        seed: What the new head is drawn from.
-        new_head: False keeps the checkpoint's own head.
-
-    Raises:
-        ValueError: If the model has no linear head of as many outputs as there are classes, or none to keep.
-    """
-    task, classes = get_task(columns.task), len(columns.class_names)
-    labels = {**label_settings(columns.class_names, task.name), "ignore_mismatched_sizes": True} if classes else {}
-    torch.manual_seed(seed)  # an adapter's base model gets its head here
-    base, info = getattr(auto, task.auto_class).from_pretrained(
-        base_of(folder), dtype=torch.float32, output_loading_info=True, **labels
-    )
-    whole = base_of(folder) == folder
-    if whole and not new_head and (drawn := [*info["missing_keys"], *info["mismatched_keys"]]):
-        raise ValueError(f"{folder} has no head of {classes} outputs to keep: {drawn[0]} would be drawn at random.")
-    model = base if whole else load_adapted(folder, base)
-    torch.manual_seed(seed)
-    head = task.head(model, classes)
-    if new_head and task.renews_head:
-        renew(head)
-    return model
-
-
-def renew(module: nn.Module) -> None:
-    """Draws a part of a model anew, as its model or its layer does it."""
-    if isinstance(module, PreTrainedModel):
-        module.load_state_dict(type(module)(module.config).state_dict())
-    else:
-        module.reset_parameters()
-
-
 def _head_and_norms(model: nn.Module, columns: Columns) -> list[nn.Parameter]:
     head = list(get_task(columns.task).head(model, len(columns.class_names)).parameters())
     kinds = kinds_of(model)
@@ -201,7 +162,7 @@ def _train(
         args=args,
         train_dataset=train,
         data_collator=as_it_is,
-        compute_metrics=load_metric(protocol.metric, task.name, len(columns.class_names)),
+        compute_metrics=make_scoring(protocol.metric, task.name, len(columns.class_names)),
         preprocess_logits_for_metrics=task.keep,
         callbacks=[*callbacks, Advance()],
     )

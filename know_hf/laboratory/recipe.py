@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from know_hf.forgetting.controls import find_control
 from know_hf.forgetting.options import training_options
 from know_hf.laboratory.options import Protocol
 from know_hf.reading import check_form
@@ -24,9 +25,6 @@ from know_hf.settings import (
     read_recipe,
 )
 from know_hf.training.options import Augmentation
-
-#: What ``controls`` may name besides factors of ``shrink``.
-TRAINED_CONTROLS = ("incremental", "equal_compute")
 
 
 @documented
@@ -115,8 +113,9 @@ class Setting(Options):
     controls: tuple[str, ...] = option((), help="incremental, equal_compute, or shrink F: Θ^0 times the factor F.")
     full_grid: tuple[str, ...] = option(
         ("all",),
-        help="Beginnings of the names of arms that get the whole grid of learning rates; all for all arms. The others "
-        "are run at the rate that naive chose.",
+        help="What gets the whole grid of learning rates: methods, predictors, controls or single arms by name, "
+        "'NAME x' for the steps of one prediction alone, all for all arms. The others are run at the rate that naive "
+        "chose.",
     )
     learning_rates: tuple[float, ...] = option((4e-4, 1e-3, 2.5e-3), help="The grid.", limits=(TINY, HUGE))
     seeds: int = option(5, help="Repetitions of the fine-tuning.", limits=(1, 100_000))
@@ -133,20 +132,7 @@ class Setting(Options):
         for name in self.methods:
             get_method(name)
         for control in self.controls:
-            self.factor(control)
-
-    @staticmethod
-    def factor(control: str) -> float | None:
-        """The factor of a ``shrink F`` control, None for one that is trained."""
-        if control in TRAINED_CONTROLS:
-            return None
-        try:
-            name, factor = control.split()
-            if name == "shrink":
-                return float(factor)
-        except ValueError:
-            pass
-        raise ValueError(f"Unknown control {control!r}; use {', '.join(TRAINED_CONTROLS)} or 'shrink 0.5'.")
+            find_control(control)
 
 
 @documented

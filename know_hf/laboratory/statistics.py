@@ -1,8 +1,23 @@
 """Paired comparisons over seeds, and a verdict in words that follows from the interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+
+def require_scipy() -> Any:
+    """The statistics of scipy, asked for before anything is trained.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ImportError('Comparisons need scipy: pip install "know-hf[transfer]"') from error
+    return stats
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Difference:
 
 
 def paired_difference(
-    scores: list[float], reference: list[float], confidence: float = 0.95, higher_is_better: bool = True
+    scores: Sequence[float], reference: Sequence[float], confidence: float = 0.95, higher_is_better: bool = True
 ) -> Difference:
     """Compares two arms that were run with the same seeds.
 
@@ -41,9 +56,8 @@ def paired_difference(
         Mean difference with Student's t interval; zero wide where all seeds agree.
 
     Raises:
+        ImportError: If scipy is not installed.
         ValueError: If there are fewer than two seeds or their numbers differ.
-
-    Source: Student's t for paired samples.
 
     Example:
         >>> from know_hf.laboratory.statistics import paired_difference
@@ -54,10 +68,7 @@ def paired_difference(
         raise ValueError(
             f"A paired comparison needs two seeds or more on both sides, found {len(scores)} and {len(reference)}."
         )
-    from scipy.stats import t
-
-    differences = np.asarray(scores, dtype=float) - np.asarray(reference, dtype=float)
-    error = differences.std(ddof=1) / len(differences) ** 0.5
-    reach = float(t.ppf(0.5 + confidence / 2, len(differences) - 1)) * error
-    mean = float(differences.mean())
-    return Difference(mean, mean - reach, mean + reach, len(differences), higher_is_better)
+    stats, differences = require_scipy(), np.subtract(scores, reference, dtype=float)
+    mean, error = float(differences.mean()), float(stats.sem(differences))
+    low, high = (mean + error * float(quantile) for quantile in stats.t.interval(confidence, len(differences) - 1))
+    return Difference(mean, low, high, len(differences), higher_is_better)

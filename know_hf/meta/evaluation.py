@@ -14,7 +14,7 @@ from know_hf.meta.trials import STAGES
 from know_hf.retrodiction import ALL, DEFAULT, get_method, retrodict
 from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.store import write_json, write_text
-from know_hf.tables import number, table
+from know_hf.tables import rounded, table
 from know_hf.training.examples import Examples
 from know_hf.training.scoring import network_score
 from know_hf.trajectory.kinds import PREDICTED_KINDS
@@ -211,7 +211,9 @@ def error_table(errors: Errors) -> str:
     rows = [["method", *(f"{kind}, {step} step{'s' * (step > 1)}" for step, kind in columns)]]
     for name, own in errors.items():
         cells = [own.get(kind, {}).get(str(step)) for step, kind in columns]
-        rows.append([name, *("" if c is None else f"{number(c['mean'], 3)} / {number(c['pooled'], 3)}" for c in cells)])
+        rows.append(
+            [name, *("" if c is None else f"{rounded(c['mean'], 3)} / {rounded(c['pooled'], 3)}" for c in cells)]
+        )
     return table(rows)
 
 
@@ -221,5 +223,5 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     rows = [["network", "accuracy, mean of trials", "trials better than Θ¹"]]
     for name, own in scores.items():
         better = sum(own[trial] > before[trial] for trial in own)
-        rows.append([name, number(100 * sum(own.values()) / len(own), 1), f"{better} of {len(own)}"])
+        rows.append([name, rounded(100 * sum(own.values()) / len(own), 1), f"{better} of {len(own)}"])
     return table(rows)

@@ -27,7 +27,7 @@ from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
 from know_hf.training.examples import Examples, as_it_is
 from know_hf.training.prepared import open_examples
-from know_hf.training.scoring import load_metric
+from know_hf.training.scoring import make_scoring
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.identity import versions
 
@@ -220,7 +220,7 @@ class TrialRun:
         model, train, test = self.parts()
         trainer = ForgettingTrainer(
             model=model, args=self.arguments(work), train_dataset=train, eval_dataset=test, data_collator=as_it_is,
-            compute_metrics=load_metric("accuracy"), callbacks=[Advance()],
+            compute_metrics=make_scoring("accuracy"), callbacks=[Advance()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         content: dict[str, Any] = {"settings": asdict(trial), "versions": versions()}

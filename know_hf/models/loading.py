@@ -2,18 +2,18 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from transformers import PreTrainedModel
-from transformers.models import auto
 
 from know_hf.checkpoints import Checkpoint
 from know_hf.model_config import brief, read_config
 from know_hf.models.adapters import is_adapted, is_live
+from know_hf.models.building import ONE_CLASS, auto_class_of, build_network, label_settings
 from know_hf.models.skeleton import skeleton
 from know_hf.remote import NONSENSE, bounded, public
 from know_hf.tasks import get_task
@@ -22,8 +22,6 @@ from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
 
-#: The problem type of transformers' classifiers whose examples have one class each.
-ONE_CLASS = "single_label_classification"
 # timm's networks are image classifiers, and their configurations name no class.
 _TIMM_HEADS = ("ForImageClassification",)
 
@@ -43,7 +41,7 @@ class LoadedModel:
 
 @bounded()
 def load_model(
-    model: str | Path | PreTrainedModel,
+    model: str | Path | PreTrainedModel | Mapping[str, Any],
     task: str,
     class_names: list[str] | None,
     *,
@@ -59,13 +57,14 @@ def load_model(
     order, and those that the data lack.
 
     Args:
-        model: Hub id or folder (transformers or timm), or a live model, which is returned as it is.
+        model: Hub id or folder (transformers or timm); a live model, which is returned as it is; or the description of
+            a network to start from its initial values, as for [`build_network`].
         task: A key of [`TASKS`](know_hf.tasks).
         class_names: Names of the data's classes; none where there are no classes.
         ordered: Whether the data number their classes; of mere words the order says nothing about a head without names.
         from_scratch: Only take the architecture and start from its own initial values; ``model`` may then also be
             the name of a timm architecture such as ``timm/resnet10t``.
-        image_size: With ``from_scratch`` and a timm name: side of the square images in pixels.
+        image_size: Of a timm network that starts from its initial values: side of the square images in pixels.
         revision: Revision on the Hub.
         trust_remote_code: Whether the repository's own code may run.
 
@@ -76,16 +75,16 @@ def load_model(
         FileNotFoundError: If the model is neither a folder nor reachable on the Hub.
         ValueError: If the model is damaged, its weights are no safetensors or beyond this machine, or a live model's
             head does not fit the classes.
-
-    Source: ours.
     """
     names, one_class = list(class_names or []), get_task(task).one_class
     if is_live(model):
         return _fit_live(model, task, names)
+    if isinstance(model, Mapping):
+        return LoadedModel(build_network(model, task, names, image_size), task, True, names)
     model = str(model)
-    auto_class = getattr(auto, get_task(task).auto_class)
+    auto_class = auto_class_of(task)
     if from_scratch and model.startswith("timm/"):
-        built = timm_from_scratch(model.removeprefix("timm/"), image_size=image_size, **label_settings(names, task))
+        built = build_network({"timm": model.removeprefix("timm/")}, task, names, image_size)
         return LoadedModel(built, task, True, names)
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
@@ -157,21 +156,6 @@ def raise_unreachable(model: str, error: Exception) -> NoReturn:
         f"Model {shown!r} is neither a local folder nor reachable on the Hub. Offline, pass the path of "
         f"a folder saved with save_pretrained. ({public(error)})"
     ) from error
-
-
-def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
-    """What a model's configuration says of its classes; empty where there are none.
-
-    A head left from regression or from several labels an example would else be trained by its own loss.
-    """
-    if not class_names:
-        return {}
-    return {
-        "num_labels": len(class_names),
-        "id2label": dict(enumerate(class_names)),
-        "label2id": {name: i for i, name in enumerate(class_names)},
-        **({"problem_type": ONE_CLASS} if get_task(task).one_class else {}),
-    }
 
 
 def known_classes(config) -> list[str]:
@@ -271,67 +255,3 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
 def few(names: list[str], most: int = 4) -> str:
     """The first names, for messages."""
     return ", ".join(names[:most]) + (" …" if len(names) > most else "")
-
-
-def timm_from_scratch(
-    architecture: str,
-    *,
-    image_size: int | None = None,
-    model_args: dict[str, Any] | None = None,
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5),
-    std: tuple[float, ...] = (0.5, 0.5, 0.5),
-    **labels,
-) -> PreTrainedModel:
-    """Builds an untrained timm network as a transformers model, with timm's own initial values.
-
-    Args:
-        architecture: Name that ``timm.create_model`` knows.
-        image_size: Side of the square input images in pixels; by default the architecture's.
-        model_args: Further arguments of ``timm.create_model``.
-        mean: Mean of each channel, in units of the full range of values.
-        std: Standard deviation of each channel, likewise.
-        **labels: ``num_labels``, ``id2label`` and ``label2id`` for the configuration.
-
-    Returns:
-        A ``TimmWrapperForImageClassification`` whose folder also carries the preprocessing.
-
-    Raises:
-        ValueError: If timm does not know the architecture.
-
-    Source: ours.
-    """
-    import timm
-    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
-
-    check_timm(architecture)
-    network = timm.create_model(architecture, num_classes=labels.get("num_labels", 2), **(model_args or {}))
-    side = image_size or network.default_cfg["input_size"][-1]
-    channels = (model_args or {}).get("in_chans", 3)
-    config = TimmWrapperConfig(
-        architecture=architecture,
-        model_args=model_args,
-        pretrained_cfg={
-            "input_size": [channels, side, side],
-            "mean": list(mean),
-            "std": list(std),
-            "crop_pct": 1.0,
-            "interpolation": "bicubic",
-        },
-        **labels,
-    )
-    model = TimmWrapperForImageClassification(config)
-    # The wrapper's constructor draws every kernel from N(0, 0.02), which kills the signal of deep networks.
-    model.timm_model.load_state_dict(network.state_dict())
-    return model
-
-
-def check_timm(architecture: str) -> None:
-    """Raises ``ValueError`` if timm does not know an architecture.
-
-    Source: ours.
-    """
-    import timm
-
-    if architecture not in timm.list_models():
-        near = timm.list_models(f"*{architecture.split('_')[0][:6]}*")[:5]
-        raise ValueError(f"timm has no architecture {architecture!r}; similar: {', '.join(near) or 'none'}.")

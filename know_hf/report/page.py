@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 
 from know_hf.store import write_text
-from know_hf.tables import html_table, table
+from know_hf.tables import table
 from know_hf.text import as_markdown
 
 # In characters.
@@ -46,8 +46,8 @@ class Page:
         return self._add("text", text)
 
     def table(self, rows: list[list[str]]) -> "Page":
-        """Adds a table; the first row is its heading."""
-        return self._add("table", rows)
+        """Adds a table, of which the first row is the heading; one without rows adds nothing."""
+        return self._add("table", rows) if rows else self
 
     def image(self, path: Path | None, caption: str) -> "Page":
         """Adds a PNG; None adds nothing."""
@@ -69,7 +69,7 @@ class Page:
             elif kind == "text":
                 body.append(f"<p>{escape(content)}</p>")
             elif kind == "table":
-                body.append(html_table(content))
+                body.append(_html_table(content))
             else:
                 path, caption = content[0], escape(content[1])
                 data = base64.b64encode(path.read_bytes()).decode()
@@ -93,8 +93,28 @@ class Page:
                 lines.append(f"![{as_markdown(content[1])}]({content[0].name})")
         return "\n\n".join(lines) + "\n"
 
-    def write(self, folder: Path, name: str) -> Path:
-        """Writes ``index.html`` and ``<name>.md``, each whole or not at all; returns the page's path."""
-        write_text(folder / f"{name}.md", self.markdown())
+    def write(self, folder: Path, name: str | None = None) -> Path:
+        """Writes ``index.html`` and, under a name, ``<name>.md``, each whole or not at all; returns the page's path."""
+        if name is not None:
+            write_text(folder / f"{name}.md", self.markdown())
         write_text(folder / "index.html", self.html())
         return folder / "index.html"
+
+
+def _html_table(rows: list[list[str]]) -> str:
+    """Renders rows, the first a heading, as an HTML table; text is escaped, ``**bold**`` cells stay bold."""
+
+    def cell(text: str, tag: str) -> str:
+        strong = text.startswith("**") and text.endswith("**") and len(text) > 4
+        inner = f"<strong>{escape(text[2:-2])}</strong>" if strong else escape(text)
+        return f"<{tag}>{inner}</{tag}>"
+
+    head, *body = rows
+    lines = ["<tr>" + "".join(cell(text, "td") for text in row) + "</tr>" for row in body]
+    return (
+        '<div class="scroll"><table><thead><tr>'
+        + "".join(cell(text, "th") for text in head)
+        + "</tr></thead><tbody>"
+        + "\n".join(lines)
+        + "</tbody></table></div>"
+    )

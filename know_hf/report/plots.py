@@ -4,13 +4,18 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from know_hf.store import writing
 from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from know_hf.laboratory.result import ComparisonResult
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +45,11 @@ def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
     return write
 
 
-def plot_forgetting_curve(
-    trajectory: Trajectory, path: Path, metrics: Mapping[str, Mapping[str, float]] | None = None
-) -> Path | None:
-    """Draws the score of every stage over its number of examples, predicted checkpoints beyond.
-
-    Args:
-        trajectory: The finished trajectory.
-        path: PNG to write.
-        metrics: Step name → scores of the predicted checkpoints.
-
-    Returns:
-        The path, or None without scores or matplotlib.
-
-    Source: ours.
-    """
-    return _forgetting_curve(path, trajectory, metrics)
-
-
 @plot
-def _forgetting_curve(new_figure, trajectory: Trajectory, metrics):
+def plot_forgetting_curve(
+    new_figure, trajectory: Trajectory, predicted: Sequence[tuple[int, str, Mapping[str, float]]] = ()
+) -> "Figure | None":
+    """The score of every stage over its number of examples, and of predictions (step, name, scores) beyond."""
     stages = [stage for stage in trajectory.record.stages if stage.metrics and (stage.examples or 0) > 0]
     if not stages:
         return None
@@ -76,21 +66,19 @@ def _forgetting_curve(new_figure, trajectory: Trajectory, metrics):
             stage_symbol(stage.index), (stage.examples, stage.metrics[names[0]]),
             textcoords="offset points", xytext=(6, -12), color=GREY,
         )  # fmt: skip
-    predicted = [
+    points = [
         (examples[0] * trajectory.scale(step), scores[names[0]], name)
-        for step, (name, scores) in enumerate(
-            ((n, s) for n, s in (metrics or {}).items() if n.startswith("x")), start=1
-        )
+        for step, name, scores in predicted
         if names[0] in scores
     ]
-    if predicted:
-        x, y, labels = zip(*predicted, strict=True)
+    if points:
+        x, y, _ = zip(*points, strict=True)
         axes.plot(x, y, "s--", color=ORANGE, label="predicted (nominal size)")
-        for point in predicted:
+        for point in points:
             axes.annotate(point[2], point[:2], textcoords="offset points", xytext=(6, -12), color=ORANGE)
     axes.set_xscale("log", base=2)
-    axes.set_xticks([*examples, *(p[0] for p in predicted)])
-    axes.set_xticklabels([f"{x:.0f}" for x in [*examples, *(p[0] for p in predicted)]], rotation=45)
+    axes.set_xticks([*examples, *(point[0] for point in points)])
+    axes.set_xticklabels([f"{x:.0f}" for x in [*examples, *(point[0] for point in points)]], rotation=45)
     axes.set_xlabel("training examples")
     axes.set_ylabel(names[0].removeprefix("eval_").replace("_", " "))
     _tidy(axes)
@@ -103,11 +91,11 @@ def stage_symbol(index: int) -> str:
     return f"Θ{'⁰¹²³⁴⁵⁶⁷⁸⁹'[index % 10]}"
 
 
-def colour(arm: str, controls: Sequence[str]) -> str:
-    """Colour of an arm: controls grey, KNOWN orange, other predictions blue."""
-    if arm in controls:
+def colour(name: str, result: "ComparisonResult") -> str:
+    """Colour of an arm: controls grey, KNOWN orange, everything else blue."""
+    if name in result.controls:
         return GREY
-    return ORANGE if arm.lower().startswith("known") else BLUE
+    return ORANGE if result.arms[name].is_known else BLUE
 
 
 @plot
@@ -138,7 +126,7 @@ def plot_bars(new_figure, result):
 @plot
 def plot_differences(new_figure, result):
     """Paired difference of every arm to the reference with its 95 % interval, beside that of the best control."""
-    reference = result.arms[0]
+    reference = result.reference
     arms = [arm for arm in result.arms if arm != reference][::-1]
     if not arms:
         return None
@@ -151,7 +139,7 @@ def plot_differences(new_figure, result):
         axes.axvline(best, color=GREY, lw=1, ls="--", label=f"best control ({result.best_control})")
         axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     for place, (arm, difference) in enumerate(zip(arms, found, strict=True)):
-        shade = colour(arm, result.controls)
+        shade = colour(arm, result)
         axes.plot([difference.low, difference.high], [place, place], color=shade, lw=2.2, solid_capstyle="round")
         axes.plot(difference.mean, place, "o", color=shade, ms=5)
     axes.set_yticks(range(len(arms)), arms, fontsize=8)
@@ -168,7 +156,7 @@ def plot_differences(new_figure, result):
     for place, (arm, difference) in enumerate(zip(arms, found, strict=True)):  # what goes on beyond the axis
         for end, marker, beyond in ((left, "<", difference.low < left), (right, ">", difference.high > right)):
             if beyond:
-                axes.plot(end, place, marker, color=colour(arm, result.controls), ms=6, clip_on=False)
+                axes.plot(end, place, marker, color=colour(arm, result), ms=6, clip_on=False)
     unit = "points, " if result.score.percent else "" if result.score.higher_is_better else "less is better, "
     axes.set_xlabel(f"test {result.metric} − {reference} ({unit}95 % interval)")
     _tidy(axes, "x")

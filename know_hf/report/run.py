@@ -1,18 +1,24 @@
-"""The report of a run: tables always, plots where matplotlib is installed."""
+"""The report and the page of a run: tables always, plots where matplotlib is installed."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.result import EnrichmentResult
+from know_hf.enrichment.writer import read_enrichment
 from know_hf.reading import read_fields
-from know_hf.report.page import LONGEST_PARAGRAPH
-from know_hf.report.plots import plot_forgetting_curve
+from know_hf.records import ENRICHMENT_FILE
+from know_hf.report.page import Page
+from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.store import inside, write_text
-from know_hf.tables import number, table
-from know_hf.text import as_markdown
+from know_hf.tables import rounded
+from know_hf.trajectory import Checkpoint, Trajectory
+from know_hf.trajectory.plane import all_stages, principal_plane
+from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.trajectory import check_alike
 
-_VERDICT = "\n\n## Verdict\n\n"
+RECORD = FILE_NAME
 
 
 def write_report(result: EnrichmentResult) -> Path:
@@ -23,50 +29,58 @@ def write_report(result: EnrichmentResult) -> Path:
 
     Returns:
         The report's folder.
-
-    Source: ours.
     """
     folder = inside(result.output_dir, "report")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.md", report_markdown(result))
-    plot_forgetting_curve(result.trajectory, folder / "forgetting_curve.png", result.metrics)
+    alone = len({path.parent for path in result.checkpoints.values()}) == 1  # steps of several methods make no one line
+    steps = enumerate(result.checkpoints if alone else (), start=1)
+    predicted = [(step, name, result.metrics.get(name, {})) for step, name in steps]
+    plot_forgetting_curve(folder / "forgetting_curve.png", result.trajectory, predicted)
     return folder
 
 
 def report_markdown(result: EnrichmentResult) -> str:
-    """Renders the tables: forgetting curve and predictions, change per kind, self-check."""
+    """Renders the tables: forgetting curve and predictions, change per kind, self-check.
+
+    Args:
+        result: What [`enrich_pretrained`] made.
+
+    Returns:
+        Markdown.
+    """
     stages = result.trajectory.record.stages
     names = sorted({name for stage in stages for name in stage.metrics})
     rows = [
         ["stage", "examples", *names],
-        *[[str(s.index), str(s.examples), *(number(s.metrics.get(n)) for n in names)] for s in stages],
+        *[[str(s.index), str(s.examples), *(rounded(s.metrics.get(n)) for n in names)] for s in stages],
         *[
-            [step, "", *(number(result.metrics.get(step, {}).get(n)) for n in names)]
+            [step, "", *(rounded(result.metrics.get(step, {}).get(n)) for n in names)]
             for step in result.metrics
             if step != "stage-0"
         ],
     ]
-    text = f"# Report\n\n## Stages and predictions\n\n{table(rows)}"
-    changed = [part for part in [comparison(result.statistics)] if part] + [
-        f"{count} tensors that could have been predicted were {reason} and are copied."
-        for reason, count in result.unmoved.items()
-    ]
-    if changed:
-        text += "\n\n" + "\n\n".join(["## What changed", *changed])
-    if result.self_check and result.self_check["ratios"]:
-        ratios = [
-            ["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"],
-            *[[k, number(v)] for k, v in result.self_check["ratios"].items()],
-        ]
-        text += "\n\n## Self-check (1 = no nearer to stage 0 than stage 1)\n\n" + table(ratios)
-        scores = [["metric", "retrodicted", "stage 0", "stage 1"]] + [
-            [metric, *(number(v[key]) for key in ("retrodicted", "stage_0", "stage_1"))]
-            for metric, v in result.self_check["scores"].items()
-        ]
-        text += "\n\n" + table(scores) if len(scores) > 1 else ""
+    page = Page("Report").section("Stages and predictions").table(rows)
+    changes = change_rows(result.statistics)
+    if changes or result.unmoved:
+        page.section("What changed").table(changes)
+        for reason, count in result.unmoved.items():
+            page.text(f"{count} tensors that could have been predicted were {reason} and are copied.")
+    checked = result.self_check
+    if checked and checked["ratios"]:
+        page.section("Self-check (1 = no nearer to stage 0 than stage 1)").table(ratio_rows(checked["ratios"]))
+        parts = ("retrodicted", "stage_0", "stage_1")
+        scores = [[metric, *(rounded(values[p]) for p in parts)] for metric, values in checked["scores"].items()]
+        if scores:
+            page.table([["metric", "retrodicted", "stage 0", "stage 1"], *scores])
     if result.verdict:
-        text += _VERDICT + as_markdown(result.verdict, LONGEST_PARAGRAPH)
-    return text + "\n"
+        page.section("Verdict").text(result.verdict)
+    return page.markdown()
+
+
+def ratio_rows(ratios: Mapping[str, float]) -> list[list[str]]:
+    """The self-check's ratio of each kind."""
+    return [["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"], *([kind, rounded(ratio)] for kind, ratio in ratios.items())]
 
 
 def read_self_check(folder: Path) -> dict[str, Any]:
@@ -82,29 +96,88 @@ def last_verdict(folder: Path) -> str:
     """The verdict at the end of a run's ``report.md``, empty where there is none."""
     path = folder / "report.md"
     try:
-        return path.read_text(encoding="utf-8").partition(_VERDICT)[2].strip() if path.exists() else ""
+        return path.read_text(encoding="utf-8").partition("\n\n## Verdict\n\n")[2].strip() if path.exists() else ""
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def comparison(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def change_rows(statistics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
     """Tabulates how far each prediction moved each kind, and which way.
 
     Args:
         statistics: Name of the checkpoint → kind → statistics, as in an [`EnrichmentResult`].
 
     Returns:
-        A Markdown table: ‖Θ̂−Θ⁰‖/‖Θ⁰‖, ‖Θ̂‖/‖Θ⁰‖ and, where KNOWN was predicted too, the cosine to its change; nothing if
+        ‖Θ̂−Θ⁰‖/‖Θ⁰‖, ‖Θ̂‖/‖Θ⁰‖ and, where KNOWN was predicted too, the cosine to its change, below a heading; nothing if
         no kind was predicted.
-
-    Source: ours.
     """
     columns = {"relative_change": "‖Θ̂−Θ⁰‖/‖Θ⁰‖", "norm_ratio": "‖Θ̂‖/‖Θ⁰‖", "cosine_to_known": "cosine to KNOWN"}
     kinds = sorted({kind for by in statistics.values() for kind in by})
     shown = [c for c in columns if any(c in values for by in statistics.values() for values in by.values())]
     if not shown:
-        return ""
-    rows = [["prediction", *(f"{columns[c]} {kind}" for c in shown for kind in kinds)]] + [
-        [name, *(number(by.get(kind, {}).get(c)) for c in shown for kind in kinds)] for name, by in statistics.items()
+        return []
+    return [["prediction", *(f"{columns[c]} {kind}" for c in shown for kind in kinds)]] + [
+        [name, *(rounded(by.get(kind, {}).get(c)) for c in shown for kind in kinds)] for name, by in statistics.items()
     ]
-    return table(rows)
+
+
+def write_page(folder: Path) -> Path:
+    """Writes the page of a run's folder; returns it."""
+    return write_run_page(Trajectory.load(folder))
+
+
+def write_run_page(trajectory: Trajectory) -> Path:
+    """Writes the page of a forgetting run: stages, predictions, their plane, and layer by layer.
+
+    Args:
+        trajectory: The finished trajectory, in its run's folder.
+
+    Returns:
+        The page's path.
+    """
+    folder = inside(trajectory.root, "report")
+    found = [path.parent for path in trajectory.root.glob(f"enriched*/[!.]*/{ENRICHMENT_FILE}")]
+    described = {path: read_enrichment(path) for path in found}
+    predicted = sorted(found, key=lambda path: (path.parent.name, described[path]["step"]))
+    for checkpoint in (*all_stages(trajectory), *map(Checkpoint, predicted)):
+        check_alike(trajectory.checkpoints[0], checkpoint)
+    several = len({path.parent for path in predicted}) > 1
+    names = {path: f"{described[path]['method']} {path.name}" if several else path.name for path in predicted}
+    record = trajectory.record
+    metrics = sorted({name for stage in record.stages for name in stage.metrics})
+    title = record.model.get("id") or record.model.get("class") or trajectory.root.name
+    page = Page(f"Forgetting of {title}").section("Stages and predictions")
+    known = {path.name: described[path] for path in predicted if described[path]["method"] == "known"}
+    points = [(content["step"], name, content["metrics"]) for name, content in known.items()]
+    page.image(
+        plot_forgetting_curve(folder / "forgetting_curve.png", trajectory, points),
+        "Score of every stage over the number of its training examples; predictions at their nominal size.",
+    )
+    rows = [["checkpoint", "examples", *metrics]]
+    rows += [
+        [f"stage-{s.index}", str(s.examples), *(rounded(s.metrics.get(m)) for m in metrics)] for s in record.stages
+    ]
+    rows += [[names[path], "", *(rounded(described[path]["metrics"].get(m)) for m in metrics)] for path in predicted]
+    page.table(rows)
+    checked = folder / "self_check.json"
+    if checked.exists() and (ratios := read_self_check(folder)["ratios"]):
+        page.heading("Self-check").text(
+            "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
+            "do not trust the step beyond Θ⁰."
+        ).table(ratio_rows(ratios))
+    if said := last_verdict(folder):
+        page.heading("Verdict of the last enrichment").text(said)
+    page.section("Trajectory")
+    plane = principal_plane(trajectory, {names[path]: path for path in predicted})
+    page.image(
+        plot_plane(folder / "plane.png", plane),
+        "Stages and predictions on the plane of the stages' first two principal components.",
+    )
+    if predicted:
+        page.section("Layer by layer")
+        tensors, layers = layer_statistics(trajectory, {names[path]: path for path in predicted})
+        page.image(
+            plot_layers(folder / "layers.png", layers, tensors),
+            "Norms, residuals and directions of the predictions in every tensor, from input to output.",
+        )
+    return page.write(folder)

@@ -5,7 +5,8 @@ from pathlib import Path
 from datasets import get_dataset_split_names
 
 from know_hf.model_config import read_config
-from know_hf.models.loading import check_timm, raise_unreachable
+from know_hf.models.building import check_timm
+from know_hf.models.loading import raise_unreachable
 from know_hf.remote import bounded
 from know_hf.training.data import NOT_THERE, unreachable, unreadable
 

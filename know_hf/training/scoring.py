@@ -25,7 +25,7 @@ Metric = Callable[..., dict[str, float]]
 
 
 @lru_cache
-def load_metric(metric: str | None = None, task: str = "image-classification", classes: int = 0) -> Metric:
+def make_scoring(metric: str | None = None, task: str = "image-classification", classes: int = 0) -> Metric:
     """Makes a ``compute_metrics`` function.
 
     Args:
@@ -46,8 +46,8 @@ def load_metric(metric: str | None = None, task: str = "image-classification", c
     Example:
         >>> from types import SimpleNamespace
         >>> import numpy as np
-        >>> from know_hf.training.scoring import load_metric
-        >>> load_metric()(SimpleNamespace(predictions=np.eye(2), label_ids=np.array([0, 0])))
+        >>> from know_hf.training.scoring import make_scoring
+        >>> make_scoring()(SimpleNamespace(predictions=np.eye(2), label_ids=np.array([0, 0])))
         {'score': 0.5}
     """
     own = get_task(task)
@@ -73,7 +73,7 @@ def load_metric(metric: str | None = None, task: str = "image-classification", c
 
 
 def score_of(metric: str | None, task: str) -> Score:
-    """What the scores of a comparison are: those of [`load_metric`] with the same arguments."""
+    """What the scores of a comparison are: those of [`make_scoring`] with the same arguments."""
     own = get_task(task).score
     return own if metric in (None, own.name) else Score(Path(metric).stem)
 

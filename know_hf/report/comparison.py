@@ -1,21 +1,21 @@
 """Tables and plots of a comparison of fine-tunings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from know_hf.laboratory.result import TransferResult
-from know_hf.report.page import LONGEST_PARAGRAPH, Page
+from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult
+from know_hf.report.page import Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.store import inside, write_text
-from know_hf.tables import table
-from know_hf.text import as_markdown
 
+RECORD = SETTINGS_FILE
 #: Learning curves of more arms than this could not be told apart.
 MOST_CURVES = 9
 
 
-def explanation(result: TransferResult) -> str:
+def explanation(result: ComparisonResult) -> str:
     """How to read the table of verdicts."""
     score = result.score
     points = " in points" if score.percent else ""
@@ -27,27 +27,28 @@ def explanation(result: TransferResult) -> str:
     )
 
 
-def transfer_markdown(result: TransferResult) -> str:
+def comparison_markdown(result: ComparisonResult) -> str:
     """Renders the comparison: every learning rate, each arm at its own, differences and verdicts.
 
     Args:
-        result: What [`transfer`] returned.
+        result: What [`compare`](know_hf.laboratory.comparison) returned.
 
     Returns:
         Markdown; shares in percent, their differences in points.
-
-    Source: ours.
     """
-    return (
-        f"# Transfer\n\nTest {as_markdown(result.metric)}{result.score.unit}, mean ± standard deviation over "
-        f"{result.seeds} seeds.\n\n"
-        f"{table(rate_rows(result))}\n\n{as_markdown(explanation(result), LONGEST_PARAGRAPH)}\n\n"
-        f"{table(verdict_rows(result))}\n\n"
-        f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.\n"
-    )
+    page = Page("Transfer")
+    page.text(f"Test {result.metric}{result.score.unit}, mean ± standard deviation over {result.seeds} seeds.").table(
+        rate_rows(result)
+    ).text(explanation(result)).table(verdict_rows(result)).text(time_in_steps(result))
+    return page.markdown()
 
 
-def rate_rows(result: TransferResult) -> list[list[str]]:
+def time_in_steps(result: ComparisonResult) -> str:
+    """How much of the fine-tunings' time was training, in words."""
+    return f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps."
+
+
+def rate_rows(result: ComparisonResult) -> list[list[str]]:
     """Scores at every learning rate that an arm was run at."""
     rows = [["start", *(f"lr {rate:g}" for rate in result.learning_rates)]]
     for arm in result.arms:
@@ -58,11 +59,11 @@ def rate_rows(result: TransferResult) -> list[list[str]]:
     return rows
 
 
-def verdict_rows(result: TransferResult) -> list[list[str]]:
+def verdict_rows(result: ComparisonResult) -> list[list[str]]:
     """Each arm at its own learning rate: score, differences, curve, verdict."""
-    naive, control = result.arms[0], result.best_control
-    target = result.curve(naive)[-1][1]
-    others = list(dict.fromkeys((naive, control)))
+    reference, control = result.reference, result.best_control
+    target = result.curve(reference)[-1][1]
+    others = list(dict.fromkeys((reference, control)))
     differences = [f"− {other}" for other in others]
     rows = [["start", "own lr", "score", *differences, "area", f"epochs to {target:.1f}", "verdict"]]
     for arm in result.arms:
@@ -82,12 +83,12 @@ def verdict_rows(result: TransferResult) -> list[list[str]]:
     return rows
 
 
-def add_transfer(page: Page, result: TransferResult, folder: Path, prefix: str = "") -> None:
+def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: str = "") -> None:
     """Adds a comparison's plots and tables to a page; the plots are PNGs in ``folder`` too."""
     page.text(explanation(result))
     page.image(
         plot_differences(folder / f"{prefix}differences.png", result),
-        f"Difference to {result.arms[0]}, each arm at its own learning rate: mean and 95 % interval over "
+        f"Difference to {result.reference}, each arm at its own learning rate: mean and 95 % interval over "
         f"{result.seeds} seeds; controls grey, KNOWN orange.",
     )
     page.table(verdict_rows(result))
@@ -105,32 +106,34 @@ def add_transfer(page: Page, result: TransferResult, folder: Path, prefix: str =
     )
 
 
-def curve_arms(result: TransferResult) -> list[str]:
+def curve_arms(result: ComparisonResult) -> list[str]:
     """The arms whose learning curves are drawn: reference, best control, KNOWN, then whoever there is room for."""
-    first = [result.arms[0], result.best_control, *(arm for arm in result.arms if arm.lower().startswith("known"))]
-    return list(dict.fromkeys([*first, *result.arms]))[:MOST_CURVES]
+    known = [name for name, arm in result.arms.items() if arm.is_known]
+    return list(dict.fromkeys([result.reference, result.best_control, *known, *result.arms]))[:MOST_CURVES]
 
 
-def write_transfer_report(result: TransferResult) -> Path:
+def write_comparison_report(result: ComparisonResult) -> Path:
     """Writes ``report/`` of a comparison: ``transfer.md``, ``index.html`` and, with matplotlib, PNGs.
 
     Args:
-        result: What [`transfer`] returned.
+        result: What [`compare`](know_hf.laboratory.comparison) returned.
 
     Returns:
         The folder.
-
-    Source: ours.
     """
     folder = inside(result.output_dir, "report")
-    write_text(folder / "transfer.md", transfer_markdown(result))
+    write_text(folder / "transfer.md", comparison_markdown(result))
     page = Page("Transfer").section("Comparison")
-    add_transfer(page, result, folder)
-    page.text(f"{100 * result.share_in_steps:.0f} % of the time was spent inside training steps.")
-    write_text(folder / "index.html", page.html())
+    add_comparison(page, result, folder)
+    page.text(time_in_steps(result)).write(folder)
     return folder
 
 
-def spread(scores: list[float]) -> str:
+def write_page(folder: Path) -> Path:
+    """Writes the report of a comparison's folder; returns its page."""
+    return write_comparison_report(ComparisonResult.load(folder)) / "index.html"
+
+
+def spread(scores: Sequence[float]) -> str:
     """Mean ± standard deviation."""
     return f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"

@@ -1,4 +1,4 @@
-"""The report of a recipe: the paper's table, what it cost, and every setting in detail."""
+"""The report of an experiment: the paper's table, what it cost, and every setting in detail."""
 
 import re
 from pathlib import Path
@@ -7,29 +7,29 @@ import numpy as np
 
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
-from know_hf.laboratory.outcome import LaboratoryResult, SettingResult
+from know_hf.forgetting.controls import CONTROLS, FORGETTING
+from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.pretraining import read_logs
+from know_hf.report.comparison import add_comparison, spread
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
-from know_hf.report.transfer import add_transfer, spread
 from know_hf.store import inside
-from know_hf.tables import duration, number
+from know_hf.tables import duration, rounded
 from know_hf.trajectory import TrajectoryRecord
 
+RECORD = "recipe.json"
 #: A pre-training whose last quarter gained no more than this many points ([`Score.point`]) is called converged.
 STILL = 1.0
 
 
-def write_laboratory_report(result: LaboratoryResult) -> Path:
+def write_experiment_report(result: ExperimentResult) -> Path:
     """Writes ``report/`` of an experiment: ``index.html``, ``results.md`` and, with matplotlib, PNGs.
 
     Args:
-        result: What [`run_recipe`] returned.
+        result: What [`run_experiment`](know_hf.laboratory.experiment) returned.
 
     Returns:
         The page's path.
-
-    Source: ours.
     """
     folder = inside(result.output_dir, "report")
     page = Page(result.recipe.title)
@@ -47,7 +47,7 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
         ).table(score_rows(compared))
     page.section("Pre-training")
     # Settings that share their pre-training share its curve.
-    runs = {setting.runs["forgetting"]: setting.setting.name for setting in result.settings[::-1]}
+    runs = {setting.runs[FORGETTING]: setting.setting.name for setting in result.settings[::-1]}
     curves = {name: read_logs(folder)[0]["curve"] for folder, name in reversed(runs.items())}
     curves = {name: curve for name, curve in curves.items() if curve}
     if curves:
@@ -80,20 +80,25 @@ def write_laboratory_report(result: LaboratoryResult) -> Path:
     return page.write(folder, "results")
 
 
+def write_page(folder: Path) -> Path:
+    """Writes the report of an experiment's folder; returns its page."""
+    return write_experiment_report(ExperimentResult.load(folder))
+
+
 def verdict(setting: SettingResult) -> str:
     """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
     result = setting.comparison
-    known = [arm for arm in result.arms if arm.startswith("known")]
+    known = [name for name, arm in result.arms.items() if arm.is_known]
     if not known:
         return f"the best control is {result.best_control}."
     best = result.score.best(
         known, key=lambda arm: float(np.mean(result.scores(arm, result.chosen_rates[arm], "validation")))
     )
-    unit = " points" if result.score.percent else f" {result.metric}"
-    naive, control = result.against(best, result.arms[0]), result.against(best, result.best_control)
+    unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
+    over, control = result.against(best, reference), result.against(best, result.best_control)
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
-    text = f"{best} (the step that validation chose) {words[naive.verdict]} naive ({naive}{unit})"
-    if result.best_control != result.arms[0]:
+    text = f"{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
+    if result.best_control != reference:
         text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
     return text + "."
 
@@ -110,7 +115,7 @@ def score_rows(settings: list[SettingResult]) -> list[list[str]]:
                 cells.append("")
                 continue
             text = spread(result.best(arm))
-            cells.append(text if arm == result.arms[0] else f"{text} ({result.against(arm, result.arms[0])})")
+            cells.append(text if arm == result.reference else f"{text} ({result.against(arm, result.reference)})")
         marked = any(arm in setting.comparison.controls for setting in settings)
         rows.append([arm + ("*" if marked else ""), *cells])
     return rows
@@ -121,7 +126,7 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
     rows = [["setting", "parameters", "examples", "Θ⁰", "gain in its last quarter", "equal compute", "converged"]]
     for setting in settings:
         record = setting.trajectory.record
-        curve = read_logs(setting.runs["forgetting"])[0]["curve"]
+        curve = read_logs(setting.runs[FORGETTING])[0]["curve"]
         score = setting.score
         sign = 1 if score.higher_is_better else -1
         gain = sign * score.shown(curve[-1][1] - curve[-(len(curve) // 4) - 1][1]) if curve else None
@@ -132,7 +137,7 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
         rows.append(
             [
                 setting.setting.name, f"{record.model['parameters']:,}", str(record.stages[0].examples),
-                number(scores["stage-0"], 1), number(gain, 1), number(scores.get("equal_compute"), 1), converged,
+                rounded(scores["stage-0"], 1), rounded(gain, 1), rounded(scores.get("equal_compute"), 1), converged,
             ]
         )  # fmt: skip
     return rows
@@ -140,15 +145,14 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
 
 def _own_scores(setting: SettingResult) -> dict[str, float]:
     """Scores on the pre-training's own held-out data, of Θ^0 and of the trained controls."""
-    found = {}
+    scores = {}
     for name, folder in setting.runs.items():
         stages = TrajectoryRecord.load(folder).stages
-        for stage in stages if name == "forgetting" else stages[-1:]:
+        for stage in stages if name == FORGETTING else [stages[CONTROLS[name].result]]:
             score = stage.metrics.get("eval_score")
             if score is not None:
-                shown = setting.score.shown(score)
-                found[f"stage-{stage.index}" if name == "forgetting" else name] = shown
-    return found
+                scores[f"stage-{stage.index}" if name == FORGETTING else name] = setting.score.shown(score)
+    return scores
 
 
 def ratio_rows(settings: list[SettingResult]) -> list[list[str]]:
@@ -167,7 +171,7 @@ def ratio_rows(settings: list[SettingResult]) -> list[list[str]]:
     for method in methods:
         cells = []
         for _, ratios in columns:
-            text = number(ratios.get(method), 3)
+            text = rounded(ratios.get(method), 3)
             cells.append(f"**{text}**" if method in ratios and ratios[method] == min(ratios.values()) else text)
         rows.append([method, *cells])
     return rows
@@ -178,11 +182,11 @@ def cost_rows(settings: list[SettingResult]) -> list[list[str]]:
     rows = [["part", *(setting.setting.name for setting in settings)]]
     columns = []
     for setting in settings:
-        logs = read_logs(setting.runs["forgetting"])[: len(setting.trajectory)]
+        logs = read_logs(setting.runs[FORGETTING])[: len(setting.trajectory)]
         first, rest = logs[0]["seconds"], sum(log["seconds"] for log in logs[1:])
         column = {"Θ⁰": duration(first), "the further stages": f"{duration(rest)} (×{rest / first:.2f} of Θ⁰)"}
         for name, folder in setting.runs.items():
-            if name != "forgetting":
+            if name != FORGETTING:
                 column[name] = duration(sum(log["seconds"] for log in read_logs(folder)))
         weights = sum(
             setting.trajectory.tensors[n].numel
@@ -203,11 +207,11 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     prefix = re.sub(r"[^\w.-]+", "_", name) + "-"
     page.section(name)
     page.image(
-        plot_forgetting_curve(setting.trajectory, folder / f"{prefix}forgetting.png"),
+        plot_forgetting_curve(folder / f"{prefix}forgetting.png", setting.trajectory),
         "Score of every stage on the pre-training's own held-out data.",
     )
     if setting.comparison is not None:
-        add_transfer(page, setting.comparison, folder, prefix)
+        add_comparison(page, setting.comparison, folder, prefix)
     plane = setting.plane
     page.heading("Trajectory and predictions")
     page.image(
@@ -223,10 +227,9 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
             f"{'nearer' if near < far else 'not nearer'} ({near / far:.3f} of the distance)."
         )
     # All steps of KNOWN, of two simple methods the first.
-    shown = {arm: path for arm, path in setting.arms.items() if arm.startswith("known")}
-    for method in ("linear_fit", "mean"):
-        shown |= dict(list(setting.steps(method).items())[:1])
-    names, layers = layer_statistics(setting.trajectory, shown)
+    shown = [arm for arm in setting.arms.values() if arm.is_known]
+    shown += [arm for method in ("linear_fit", "mean") for arm in setting.steps(method)[:1]]
+    names, layers = layer_statistics(setting.trajectory, {arm.name: arm.folder for arm in shown})
     page.heading("Layer by layer")
     page.image(
         plot_layers(folder / f"{prefix}layers.png", layers, names),

@@ -1,0 +1,100 @@
+"""The forgetting and its controls: what data each trains on, for how long, from where, and what of it is compared."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FORGETTING = "forgetting"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A start that is computed from the forgetting's stages instead of trained.
+
+    Args:
+        method: The retrodiction method, which takes one step.
+        parameters: From the number in the control's name to the method's parameters.
+    """
+
+    method: str
+    parameters: Callable[[float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One way to spend the data and the steps of a run. Whatever trains or names a control asks its declaration.
+
+    Args:
+        subsets: From the forgetting's data sets, largest first, to those that are trained on, in this order.
+        steps: From the optimizer steps of the forgetting's stages to those of each stage of the control; None for as
+            many as the epochs (or ``max_steps``) of the arguments make of its data.
+        start: What its first stage starts from: the ``"model"`` that the forgetting starts from, or ``"stage-0"``, the
+            Θ^0 that the forgetting ended its first stage with.
+        result: Index of the stage whose weights are compared with Θ^0, or how they are [`Predicted`].
+        help: What it does, as a sentence without its subject.
+    """
+
+    subsets: Callable[[list[Any]], list[Any]]
+    steps: Callable[[list[int]], int] | None = None
+    start: Literal["model", "stage-0"] = "model"
+    result: int | Predicted = -1
+    help: str = ""
+
+
+def _times(factor: float) -> dict[str, Any]:
+    from know_hf.trajectory.kinds import PREDICTED_KINDS  # here, because the command line reads the names alone
+
+    return {"factors": dict.fromkeys(PREDICTED_KINDS, factor)}
+
+
+#: Name → declaration. The name of a predicted control is followed by its number, as in ``shrink 0.5``.
+CONTROLS: dict[str, Control] = {
+    # Paper section 3.
+    FORGETTING: Control(subsets=lambda subsets: subsets, result=0),
+    # Paper section 5; order and budget of its stages are ours.
+    "incremental": Control(
+        subsets=lambda subsets: subsets[::-1],
+        help="trains from the smallest subset to the largest, the last stage is the result",
+    ),
+    "equal_compute": Control(
+        subsets=lambda subsets: subsets[:1], steps=lambda steps: sum(steps[1:]), start="stage-0",
+        help="trains the model on all the data for as many steps as its forgetting would take",
+    ),
+    "shrink": Control(
+        subsets=lambda subsets: [],
+        start="stage-0",
+        result=Predicted("shrink", _times),
+    ),
+}  # fmt: skip
+#: Names of what is trained: the values of ``recipe`` in the training arguments.
+TRAINED = tuple(name for name, control in CONTROLS.items() if not isinstance(control.result, Predicted))
+
+
+def find_control(name: str) -> tuple[Control, float | None]:
+    """Finds a control by the name that an experiment gives it.
+
+    Args:
+        name: ``"incremental"``, ``"equal_compute"``, or a predicted control with its number, such as ``"shrink 0.5"``.
+
+    Returns:
+        The declaration, and the number of a predicted control.
+
+    Raises:
+        ValueError: If there is none of that name.
+
+    Example:
+        >>> from know_hf.forgetting.controls import find_control
+        >>> find_control("shrink 0.5")[1]
+        0.5
+    """
+    word, *numbers = name.split() or [name]
+    if word in CONTROLS and word != FORGETTING:
+        if word in TRAINED and not numbers:
+            return CONTROLS[word], None
+        with suppress(ValueError):
+            if word not in TRAINED and len(numbers) == 1:
+                return CONTROLS[word], float(numbers[0])
+    trained = [known for known in TRAINED if known != FORGETTING]
+    predicted = [f"'{known} 0.5'" for known in CONTROLS if known not in TRAINED]
+    raise ValueError(f"Unknown control {name!r}; use {', '.join(trained)} or {' or '.join(predicted)}.")

@@ -1,0 +1,27 @@
+"""Controls: one declaration each, from which everything else follows."""
+
+import pytest
+
+from know_hf.forgetting.controls import CONTROLS, TRAINED, Predicted, find_control
+
+STAGES, STEPS = ["D0", "D1", "D2"], [8, 4, 2]
+
+
+def test_what_each_control_sees():
+    assert TRAINED == ("forgetting", "incremental", "equal_compute")
+    seen = {name: control.subsets(STAGES) for name, control in CONTROLS.items()}
+    assert seen == {"forgetting": STAGES, "incremental": STAGES[::-1], "equal_compute": ["D0"], "shrink": []}
+    assert CONTROLS["equal_compute"].steps(STEPS) == 6 and CONTROLS["equal_compute"].start == "stage-0"
+    assert all(CONTROLS[name].steps is None for name in ("forgetting", "incremental"))
+
+
+def test_controls_are_found_by_name():
+    assert find_control("incremental") == (CONTROLS["incremental"], None)
+    control, factor = find_control("shrink 0.5")
+    assert isinstance(control.result, Predicted) and control.result.method == "shrink"
+    assert control.result.parameters(factor) == {"factors": {"conv": 0.5, "fc": 0.5, "bias": 0.5}}
+    for wrong in ("", "forgetting", "shrink", "shrink x", "shrink 0.5 2", "incremental 2", "magic"):
+        with pytest.raises(
+            ValueError, match=f"Unknown control '{wrong}'; use incremental, equal_compute or 'shrink 0.5'"
+        ):
+            find_control(wrong)
