@@ -40,7 +40,7 @@ KEYWORDS = {
     forget_pretrained: (TrainerOptions, DataOptions, ModelSource),
     make_trainer: (TrainerOptions, DataOptions, ModelSource),
     make_plan: (Extent, ModelCode),
-    transfer: (ComparisonOptions, DataOptions),
+    compare: (ComparisonOptions, DataOptions),
     collect: (CollectionOptions,),
     meta_train: (MetaTrainingOptions,),
 }
