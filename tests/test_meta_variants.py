@@ -14,10 +14,12 @@ from know_hf.cli.main import main
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.hub.push import find_uploads
 from know_hf.known.differences import tensor_statistics
-from know_hf.meta import branches, collection
-from know_hf.meta.branches import BRANCHES, BranchRun
-from know_hf.meta.collection import MetaDataSet, collect, prepare_images, prepare_unseen
-from know_hf.meta.functional import FunctionalSettings, FunctionalTraining, LiveTrial
+from know_hf.meta.collection import collect
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.experimental import branches, functional
+from know_hf.meta.experimental.branches import BRANCHES, BranchRun
+from know_hf.meta.experimental.functional import FunctionalSettings, FunctionalTraining, LiveTrial, prepare_unseen
+from know_hf.meta.images import prepare_images
 from know_hf.meta.samples import Samples, Window, find_target, windows_of
 from know_hf.meta.training import MetaTrainingSettings, meta_train
 from know_hf.meta.trials import TrialRun, draw_trial
@@ -233,7 +235,7 @@ def test_nan_and_too_little_are_named(collected, tmp_path, monkeypatch):
 
 @pytest.fixture
 def few_unseen(monkeypatch):
-    monkeypatch.setattr(collection, "UNSEEN_EXAMPLES", 200)
+    monkeypatch.setattr(functional, "UNSEEN_EXAMPLES", 200)
 
 
 @pytest.mark.parametrize("predictor", [KnownPredictor.default(), different_predictor()], ids=["values", "differences"])

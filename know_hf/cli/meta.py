@@ -31,7 +31,7 @@ def run_meta_train(options: argparse.Namespace, rest: list[str]) -> None:
     quiet()
     from know_hf.known import KnownConfig
     from know_hf.meta.evaluation import error_table
-    from know_hf.meta.functional import FunctionalSettings
+    from know_hf.meta.experimental.functional import FunctionalSettings
     from know_hf.meta.training import MetaTrainingSettings, meta_train
 
     config = KnownConfig(
@@ -56,8 +56,9 @@ def run_meta_evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     quiet()
     from know_hf.enrichment.methods import load_predictor, load_predictor_stages
     from know_hf.known import KnownPredictor
-    from know_hf.meta.collection import MetaDataSet, prepare_images
+    from know_hf.meta.data_set import MetaDataSet
     from know_hf.meta.evaluation import evaluate_predictors
+    from know_hf.meta.images import prepare_images
     from know_hf.meta.samples import split_trials
     from know_hf.store import check_output, inside, locked
     from know_hf.training.prepared import open_examples

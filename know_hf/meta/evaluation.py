@@ -8,7 +8,7 @@ import torch
 
 from know_hf.enrichment.methods import predictor_parameters
 from know_hf.known import KnownPredictor
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
@@ -138,8 +138,6 @@ def functional_scores(
 
     Raises:
         TrajectoryError: If a trial's file is damaged.
-
-    Source: ours.
     """
     readers = _readers(predictors, methods, STAGES - 1)
     settings = {note["name"]: note["settings"] for note in meta.trials}
@@ -188,8 +186,6 @@ def evaluate_predictors(
 
     Raises:
         TrajectoryError: If a trial's file is damaged.
-
-    Source: ours.
     """
     errors = compare_errors(meta, names, predictors)
     scores = None if images is None else functional_scores(meta, names, images, predictors, ["shrink", *PLAIN])

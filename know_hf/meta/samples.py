@@ -1,6 +1,6 @@
 """From a meta-data set to training samples: which trials, which targets, and rows drawn from them evenly."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from know_hf.known import KnownConfig
-from know_hf.known.differences import tensor_statistics
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.experimental.variants import (
+    BRANCHED_TARGETS,
+    branched_starts,
+    branched_target,
+    window_statistics,
+)
 from know_hf.meta.shards import TensorStages
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
@@ -20,10 +25,9 @@ MOST_VALUES = 32_768
 #: Rows gathered at a time while an epoch is drawn.
 CHUNK = 1 << 18
 
-#: What a predictor may learn to find. ``stage``: the stage before the window, as the paper does. ``repeated``: the
-#: same, averaged over independent repetitions of it. ``same_compute``: the newest stage of the window, moved by what
-#: more data would have made of the same steps. The latter two need a meta-data set with branches.
-TARGETS = ("stage", "repeated", "same_compute")
+#: What a predictor may learn to find. ``stage``: the stage before the window, as the paper does; the others are
+#: experimental.
+TARGETS = ("stage", *BRANCHED_TARGETS)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def windows_of(target: str, config: KnownConfig) -> list[Window]:
         most = room if "horizon" in config.conditions else 1
         windows = [Window(t + h, h) for h in range(1, most + 1) for t in range(room - h + 1)]
     else:
-        windows = [Window(start) for start in ((2,) if target == "repeated" else (1, 2)) if start <= room]
+        windows = [Window(start) for start in branched_starts(target, config.history_length)]
     if not windows:
         raise ValueError(
             f"history_length is {config.history_length}; for target={target!r} trials of {STAGES} stages allow at most "
@@ -109,15 +113,28 @@ def windows_of(target: str, config: KnownConfig) -> list[Window]:
     return windows
 
 
-def find_target(tensor: TensorStages, window: Window, target: str, branches) -> np.ndarray:
-    """What a predictor should find from a window of a tensor, ``(n,)`` float32; ``branches`` are the tensor's own."""
-    stages, start = tensor.values, window.start
+def find_target(
+    tensor: TensorStages, window: Window, target: str, branches: Mapping[tuple[int, int], np.ndarray] | None
+) -> np.ndarray:
+    """What a predictor should find from a window of a tensor.
+
+    Args:
+        tensor: The tensor's stages.
+        window: What is read of them.
+        target: One of ``TARGETS``.
+        branches: The tensor's own, (stage, stage of the data) → ``(repetitions, n)`` float32; not read for ``stage``.
+
+    Returns:
+        ``(n,)`` float32.
+
+    Raises:
+        TrajectoryError: If the target needs branches and the tensor has none.
+    """
     if target == "stage":
-        return stages[start - window.horizon]
-    if target == "repeated":
-        before = start - 1
-        return np.concatenate([stages[before : before + 1], branches[before, before]]).mean(0)
-    return stages[start] + branches[start, start - 1].mean(0) - branches[start, start].mean(0)
+        return tensor.values[window.start - window.horizon]
+    if branches is None:
+        raise TrajectoryError(f"Tensor {tensor.tensor!r} has no branches, which target={target!r} needs: collect them.")
+    return branched_target(tensor.values, window.start, target, branches)
 
 
 @dataclass(frozen=True)
@@ -169,12 +186,13 @@ class Samples:
         for position, name in enumerate(progress_bar(names, desc=f"Reading {kind}", leave=False)):
             branches = {} if target == "stage" else meta.read_branches(name)
             for tensor in meta.read(name, [kind]):
-                ratio = tensor.trial["sampling_ratio"]
                 wanted = [find_target(tensor, w, target, branches.get(tensor.tensor)) for w in self.windows]
                 columns = np.concatenate([tensor.values, wanted])
                 if not np.isfinite(columns).all():
                     raise TrajectoryError(f"{meta.path(name)}: tensor {tensor.tensor!r} holds NaN or infinite values.")
-                statistics.append([self._statistics(tensor, window, ratio) for window in self.windows])
+                if config.inputs == "differences":
+                    told = [window_statistics(tensor, config, w.start, w.horizon) for w in self.windows]
+                    statistics.append(torch.stack(told))
                 distances.append([self._distance(tensor, w, t) for w, t in zip(self.windows, wanted, strict=True)])
                 if columns.shape[1] > MOST_VALUES:
                     keep = np.random.default_rng(position).choice(columns.shape[1], MOST_VALUES, replace=False)
@@ -187,18 +205,10 @@ class Samples:
         self.device, self.values, self.sizes = device, torch.cat(values).to(device), torch.tensor(sizes, device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
         self.distances = torch.tensor(np.array(distances), dtype=torch.float32, device=device)
-        told = statistics[0][0] is not None
-        self.statistics = torch.stack([torch.stack(s) for s in statistics]).to(device) if told else None
+        self.statistics = torch.stack(statistics).to(device) if statistics else None
         # Each trial is drawn from as often as any other, and each of its tensors as often as its others.
         per_trial = torch.bincount(torch.tensor(trials))
         self.shares = (1 / per_trial[torch.tensor(trials)].double()).to(device)
-
-    def _statistics(self, tensor: TensorStages, window: Window, ratio: float) -> Tensor | None:
-        if self.config.inputs == "values":
-            return None
-        stages = torch.from_numpy(tensor.values[window.start : window.start + self.config.history_length])
-        history = to_history(stages.reshape(-1, *tensor.shape))
-        return tensor_statistics(history, self.config, sampling_ratio=ratio, horizon=window.horizon)
 
     def _distance(self, tensor: TensorStages, window: Window, target: np.ndarray) -> float:
         stages = tensor.values[window.start : window.start + self.config.history_length]

@@ -1,5 +1,6 @@
 """Meta-training: KNOWN learns to undo the forgetting of many small networks."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -18,9 +19,10 @@ from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import ScaledLinear
 from know_hf.known.threads import one_thread
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_table
-from know_hf.meta.functional import FunctionalSettings, FunctionalTraining
+from know_hf.meta.experimental.functional import FunctionalSettings, FunctionalTraining
+from know_hf.meta.experimental.variants import relative_errors
 from know_hf.meta.progress import Progress, has_ended, read_state
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
 from know_hf.records import read_record
@@ -173,18 +175,25 @@ def meta_train(
         with _stored(predictor.cpu(), work / "predictor") as files:
             result = {
                 **described,
+                **{name: _digest(described[name]) for name in ("data", "branches") if name in described},
                 "weights": hash_file(files["model.safetensors"]),
                 "epochs": {job.kind: job.state for job in jobs},
                 "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
             }
             size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
-            write_json(output_dir / RESULT, result)
+            write_json(output_dir / RESULT, result, indent=None)
             write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
             # The configuration last: without it the folder is no predictor.
             for name in sorted(files, key=lambda name: name == "config.json"):
                 with writing(output_dir / name) as beside:
                     shutil.copyfile(files[name], beside)
     return result
+
+
+def _digest(hashes: dict[str, str]) -> dict[str, Any]:
+    """Stands for the hashes of many files, name → SHA-256: how many they are, and the SHA-256 of their list."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return {"files": len(hashes), "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
 
 @contextmanager
@@ -274,7 +283,7 @@ class KindTraining:
         penalised = [m for m in network.modules() if isinstance(m, ScaledLinear)]
         total = torch.zeros((), device=train.device)
         for batch in train.batches(settings.rows, settings.batch_size, generator):
-            loss = self._errors(network, batch).mean()
+            loss = self._errors(batch, batch.history[-1] + residuals(network, batch)).mean()
             objective = loss
             if penalised:
                 kernels = torch.cat([m.weight.flatten() for m in penalised])
@@ -288,12 +297,10 @@ class KindTraining:
             advance(len(batch.target))
         return total.item() / settings.rows
 
-    def _errors(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Every row's distance, in the objective's unit."""
-        errors = (batch.history[-1] + residuals(network, batch) - batch.target).abs()
-        if self.settings.objective == "absolute":
-            return errors
-        return torch.where(batch.distance > 0, errors / batch.distance.clamp_min(1e-12), 0.0)
+    def _errors(self, batch: Batch, predicted: Tensor) -> Tensor:
+        """Every row's distance between what is predicted ``(n,)`` and the target, in the objective's unit."""
+        errors = (predicted - batch.target).abs()
+        return errors if self.settings.objective == "absolute" else relative_errors(errors, batch.distance)
 
     @torch.no_grad()
     def _score(self, network: nn.Module, judged: Batch) -> float:
@@ -301,11 +308,8 @@ class KindTraining:
         error = distance = 0.0
         for start in range(0, len(judged.target), 65_536):
             part = judged[start : start + 65_536]
-            error += self._errors(network, part).sum().item()
-            apart = (part.history[-1] - part.target).abs()
-            if self.settings.objective == "relative":
-                apart = torch.where(part.distance > 0, apart / part.distance.clamp_min(1e-12), 0.0)
-            distance += apart.sum().item()
+            error += self._errors(part, part.history[-1] + residuals(network, part)).sum().item()
+            distance += self._errors(part, part.history[-1]).sum().item()
         return error / max(distance, 1e-30)
 
 

@@ -6,7 +6,7 @@ steps of fine-tuning, whose effect on the gradient is left out (first order).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,23 @@ from torch.func import functional_call
 from know_hf.known import KnownPredictor
 from know_hf.known.differences import tensor_statistics
 from know_hf.known.inference import FoldedNetwork
-from know_hf.meta.collection import MetaDataSet, open_task, prepare_unseen
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.images import image_columns, named_sources, prepare_part
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.progress import Progress
 from know_hf.meta.samples import Split
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
+from know_hf.training.data import load_split
 from know_hf.training.examples import Examples
+from know_hf.training.prepared import open_examples
 from know_hf.trajectory import to_history
 
 #: Trials that an epoch is judged by, at most.
 JUDGES = 24
+#: Training examples, the last of a data set, that steps draw images from: trials take the first.
+UNSEEN_EXAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,6 @@ class FunctionalSettings:
         learning_rate: Of Adam.
         inner_steps: Steps of fine-tuning before the loss is taken.
         patience: Epochs without a better choice score after which it ends.
-
-    Source: ours.
     """
 
     epochs: int = 0
@@ -133,8 +136,6 @@ class FunctionalTraining:
     Raises:
         FileNotFoundError: If a data set cannot be found.
         ValueError: If the data of a trial are missing.
-
-    Source: ours.
     """
 
     def __init__(
@@ -195,3 +196,39 @@ class FunctionalTraining:
         """Mean relative loss of one step beyond Θ^0 over the judges, always on the same images."""
         generator = torch.Generator().manual_seed(3)
         return sum(self._relative_loss(trial, 0, generator).item() for trial in self.judges) / len(self.judges)
+
+
+def prepare_unseen(data: Sequence[str], cache_dir: Path) -> dict[str, Path]:
+    """Prepares training images from the end of every data set, which no trial trained on.
+
+    Args:
+        data: Hub ids or folders of image data sets with ten classes.
+        cache_dir: Folder for the prepared images.
+
+    Returns:
+        Last part of each name → file for [`open_examples`].
+
+    Raises:
+        FileNotFoundError: If a data set cannot be found.
+        ValueError: As [`prepare_images`].
+    """
+    found = {}
+    for name, source in named_sources(data).items():
+        train = load_split(source, "train")
+        columns = image_columns(source, train, UNSEEN_EXAMPLES)
+        found[name] = prepare_part(
+            train.select(range(len(train) - UNSEEN_EXAMPLES, len(train))), columns, cache_dir, name
+        )
+    return found
+
+
+def open_task(images: Mapping[str, Path], meta: MetaDataSet, name: str) -> Examples:
+    """Opens the prepared images of a trial's task.
+
+    Raises:
+        ValueError: If its data set is not among them.
+    """
+    wanted = next(note["settings"]["data_set"] for note in meta.trials if note["name"] == name)
+    if wanted not in images:
+        raise ValueError(f"{name} was run on {wanted}, which is not among the data {', '.join(images)}: name it too.")
+    return open_examples(images[wanted])
