@@ -1,16 +1,22 @@
 """Settings of a forgetting run, next to those of any training."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
 from know_hf.limits import check_limits
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments as _Mixin
+else:  # a mixin for any subclass of them
+    _Mixin = object
+
 RECIPES = ("forgetting", "incremental", "equal_compute")
 
 
 @dataclass
-class ForgettingSettings:
+class ForgettingSettings(_Mixin):
     """The fields that forgetting adds to training arguments, as a mixin for any subclass of them.
 
     Args:
@@ -57,7 +63,7 @@ class ForgettingSettings:
         default="forgetting", metadata={"help": "forgetting, or a control: incremental, equal_compute."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_stages < 2:
             raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
         if not 0 < self.sampling_ratio < 1:

@@ -142,7 +142,7 @@ def _label_column(dataset: Any) -> str | None:
     return next((name for name in ("labels", "label") if name in integer), None)
 
 
-def check_sizes(sizes: Sequence[int], args, model: nn.Module) -> None:
+def check_sizes(sizes: Sequence[int], args: TrainingArguments, model: nn.Module) -> None:
     """Says beforehand what a small subset would do hours later.
 
     Args:

@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from torch import nn
 from transformers import set_seed
@@ -30,16 +31,17 @@ from know_hf.training.data import (
     make_preprocessing,
     open_parts,
 )
+from know_hf.training.examples import MapDataset
 
 logger = logging.getLogger(__name__)
 
 
 def make_trainer(
-    model,
-    train_dataset,
+    model: str | Path | nn.Module,
+    train_dataset: str | Path | datasets.Dataset | MapDataset,
     output_dir: str | Path | None = None,
     *,
-    eval_dataset=None,
+    eval_dataset: str | Path | datasets.Dataset | MapDataset | Mapping[str, MapDataset] | None = None,
     args: ForgettingArguments | None = None,
     task: str | None = None,
     input_columns: Sequence[str] | None = None,
@@ -54,9 +56,9 @@ def make_trainer(
     compute_metrics: Callable | None = None,
     processing_class: Any = None,
     callbacks: list | None = None,
-    trainer_class: type = ForgettingTrainer,
-    **training_arguments,
-):
+    trainer_class: type[ForgettingTrainer] = ForgettingTrainer,
+    **training_arguments: Any,
+) -> ForgettingTrainer:
     """Builds the ForgettingTrainer of [`enrich_pretrained`], data prepared and head fitted.
 
     Args, Raises: as for [`enrich_pretrained`].
@@ -74,7 +76,10 @@ def make_trainer(
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
 
-    def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
+    def trainer(
+        model: Any, train: Any, evaluation: Any, collator: Callable, metrics: Callable | None, processor: Any,
+        class_names: Sequence[str] = (), **further: Any,
+    ) -> ForgettingTrainer:  # fmt: skip
         made = trainer_class(
             model=model,
             args=args,
@@ -92,10 +97,11 @@ def make_trainer(
     if data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
-        stage_subsets(train_dataset, args)
-        return trainer(model, train_dataset, eval_dataset, data_collator, compute_metrics, processing_class)
+        own: Any = train_dataset
+        stage_subsets(own, args)
+        return trainer(model, own, eval_dataset, data_collator, compute_metrics, processing_class)
 
-    train = load_split(train_dataset)
+    train: Any = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
     parts, columns = open_parts(
         {"training data": train, "evaluation data": evaluation},
@@ -104,7 +110,8 @@ def make_trainer(
     train, evaluation = parts.values()
     the_task, source = get_task(columns.task), None if is_live(model) else str(model)
     if the_task.answers == "mask":
-        columns = without_background(columns, source or model.config._name_or_path, processing_class)
+        config: Any = getattr(model, "config", None)
+        columns = without_background(columns, source or config._name_or_path, processing_class)
     if the_task.one_class:
         _check_classes(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.
@@ -147,7 +154,7 @@ def make_trainer(
 
 
 def make_arguments(
-    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments
+    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments: Any
 ) -> ForgettingArguments:
     """The settings of a run, given whole or as keywords.
 
@@ -166,7 +173,7 @@ def make_arguments(
     return args
 
 
-def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
+def _check_classes(train: datasets.Dataset, columns: Columns, args: ForgettingArguments) -> None:
     check_answers(train, columns, "training data")
     labels = set(label_values(train, columns).tolist())
     if len(labels) < 2:
@@ -174,7 +181,8 @@ def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
             f"Label column {columns.label!r} of the training data holds one class only, {labels.pop()!r}; there is "
             "nothing to learn to tell apart."
         )
-    smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
+    subsets, _ = stage_plan(train.select_columns([columns.label]), args)
+    smallest: Any = min(subsets, key=len)
     if lost := len(labels) - len(set(label_values(smallest, columns).tolist())):
         logger.warning(
             "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
@@ -182,7 +190,7 @@ def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
         )  # fmt: skip
 
 
-def check_output_dir(output_dir: str | Path, model) -> None:
+def check_output_dir(output_dir: str | Path, model: object) -> None:
     """Raises if a run of this model cannot go, or go on, in a folder.
 
     Raises:

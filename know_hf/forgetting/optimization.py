@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from know_hf.forgetting.stages import training_steps
 
@@ -28,7 +28,7 @@ class Optimization:
         ValueError: If what the caller gave cannot be used stage by stage.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Trainer) -> None:
         # Trainer hands these the making of optimizers, each time anew; it takes none from the caller then.
         self.by_plugin = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
         self._given, self._scheduler = trainer.optimizer is not None, trainer.lr_scheduler
@@ -97,7 +97,7 @@ class Optimization:
         if self._scaling:
             trainer.accelerator.scaler.load_state_dict(self._scaling)
 
-    def check_lengths(self, args, examples: list[int], max_steps: int) -> None:
+    def check_lengths(self, args: TrainingArguments, examples: list[int], max_steps: int) -> None:
         """Compares the caller's scheduler, which has one length, with the stages, which have many.
 
         Args:

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
-from torch.utils.data import Dataset
 from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
@@ -29,6 +30,7 @@ from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_sub
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
+from know_hf.training.examples import MapDataset
 from know_hf.trajectory import (
     Checkpoint,
     StageRecord,
@@ -42,11 +44,15 @@ from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    from transformers import Trainer as _Mixin
+else:  # a mixin for any subclass of it
+    _Mixin = object
 # Scores that say how fast, not how well: they would make equal runs differ.
 _TIMINGS = ("runtime", "per_second", "epoch", "_time")
 
 
-class ForgettingMixin:
+class ForgettingMixin(_Mixin):
     """Makes any Trainer subclass forget; its arguments need the fields of [`ForgettingSettings`].
 
     ``train()`` runs all stages. Each is one ordinary ``train()`` of the class mixed into, on a nested subset, so
@@ -67,6 +73,8 @@ class ForgettingMixin:
         ...     pass
     """
 
+    #: All the data; while a stage is trained, those of the stage.
+    train_dataset: Any
     #: Called between stages with the stage's record, for example to report progress.
     on_stage_end: Callable[[StageRecord], None] | None = None
     #: Hub id of the data, when there is one, for the record and the cards.
@@ -76,12 +84,10 @@ class ForgettingMixin:
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
-    #: Optimizer and schedule as they were before the first stage.
-    _optimization: Optimization | None = None
     #: Whether the stage is continued from its own end: there is nothing left to train.
     _ended = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         unnamed, given = named_arguments(super().__init__, args, kwargs)
         check_construction(given)
         try:
@@ -90,7 +96,7 @@ class ForgettingMixin:
             check_model_kind(given["model"])
             raise
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, **kwargs) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, trial: None = None, **kwargs: Any) -> TrainOutput:
         """Runs every stage that is not finished yet.
 
         Args:
@@ -116,13 +122,13 @@ class ForgettingMixin:
         with locked(self.args.output_dir, self.is_world_process_zero()):
             return self._forget(**kwargs)
 
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Logs with the fields ``stage`` and ``stage_examples`` added."""
         if self._stage is not None:
             logs = {**logs, "stage": self._stage.index, "stage_examples": self._stage.examples}
         super().log(logs, *args, **kwargs)
 
-    def set_initial_training_values(self, *args, **kwargs):
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[int, ...]:
         """As ever; but a stage that is continued from its end has no epoch left."""
         epochs, steps_in_epoch, *others = super().set_initial_training_values(*args, **kwargs)
         return (0 if self._ended else epochs, steps_in_epoch, *others)
@@ -138,11 +144,16 @@ class ForgettingMixin:
         """The finished trajectory in ``args.output_dir``."""
         return Trajectory.load(self.args.output_dir)
 
-    def _forget(self, **kwargs) -> TrainOutput:
-        args, full_dataset, root = self.args, self.train_dataset, Path(self.args.output_dir)
+    @cached_property
+    def _optimization(self) -> Optimization:
+        """Optimizer and schedule as they were before the first stage."""
+        return Optimization(self)
+
+    def _forget(self, **kwargs: Any) -> TrainOutput:
+        args, root = self.args, Path(self.args.output_dir)
+        full_dataset: MapDataset = self.train_dataset
         given = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
         subsets, steps = stage_plan(full_dataset, args)
-        self._optimization = self._optimization or Optimization(self)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(folder, record)
@@ -189,7 +200,7 @@ class ForgettingMixin:
         scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
         return output._replace(metrics={**output.metrics, **scores})
 
-    def _train_stage(self, stage: StageRecord, termination: SaveWhenTerminated, **kwargs) -> TrainOutput:
+    def _train_stage(self, stage: StageRecord, termination: SaveWhenTerminated, **kwargs: Any) -> TrainOutput:
         """One ordinary training, from where an earlier process left it."""
         args, scored_first = self.args, self.args.eval_on_start
         course, resume = SameCourse(self._seed(stage)), self._find_checkpoint()
@@ -204,7 +215,7 @@ class ForgettingMixin:
             args.eval_on_start = scored_first
         if termination.stopped:
             raise KeyboardInterrupt(f"terminated; stage {stage.index} is saved at {self.state.global_step}")
-        if self._ended:
+        if self._ended and resume is not None:
             take_config(self.accelerator.unwrap_model(self.model), resume)
         self._ended = False
         self._take_best()
@@ -216,7 +227,7 @@ class ForgettingMixin:
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
         return seed
 
-    def _check_beforehand(self, subsets: list[Dataset], steps: int) -> None:
+    def _check_beforehand(self, subsets: list[MapDataset], steps: int) -> None:
         """Looks at all that can be seen before the first stage."""
         args, sizes = self.args, [len(subset) for subset in subsets]
         check_settings(args)
@@ -227,7 +238,7 @@ class ForgettingMixin:
         check_labels(self)
         check_batches(self)
 
-    def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
+    def _open_record(self, root: Path, subsets: list[MapDataset]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
         total = max(len(subset) for subset in subsets)
         fresh = TrajectoryRecord(
@@ -374,7 +385,7 @@ class ForgettingTrainer(ForgettingMixin, Trainer):
     """
 
 
-def evaluate_all(trainer: Trainer, *args) -> dict[str, float]:
+def evaluate_all(trainer: Trainer, *args: Any) -> dict[str, float]:
     """Evaluates on every example: ``dataloader_drop_last`` is meant for training, but Trainer drops there too."""
     dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
     try:

@@ -15,6 +15,7 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from know_hf.known import KnownConfig
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
 
@@ -108,12 +109,10 @@ def loader(model: Mapping[str, Any]) -> str:
     if model.get("adapter"):
         head = str(name).removeprefix("AutoModel")
         return f"AutoPeftModel{head if head in _PEFT_HEADS else ''}"
-    known = (
-        isinstance(name, str)
-        and _CLASS.fullmatch(name)
-        and hasattr(getattr(transformers, name, None), "from_pretrained")
-    )
-    return name if known else "AutoModel"
+    if isinstance(name, str) and _CLASS.fullmatch(name):
+        if hasattr(getattr(transformers, name, None), "from_pretrained"):
+            return name
+    return "AutoModel"
 
 
 def repository(name: Any) -> str | None:
@@ -203,7 +202,7 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     )  # fmt: skip
 
 
-def plain_predictor_card(config) -> str:
+def plain_predictor_card(config: KnownConfig) -> str:
     """The README of a predictor of whose training nothing is recorded.
 
     Args:

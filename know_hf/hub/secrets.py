@@ -80,7 +80,7 @@ _RULES = {
 }
 # detect-secrets' rules: file, class, and words that what they find has (none: they read all of a text). Those that look
 # for words of a shape that vocabularies have, too, are left out.
-_DETECTORS = (
+_DETECTORS: tuple[tuple[str, str, list[str]], ...] = (
     ("aws", "AWSKeyDetector", ["AKIA", "ASIA", "ABIA", "ACCA", "A3T", "aws"]),
     ("azure_storage_key", "AzureStorageKeyDetector", ["AccountKey="]),
     ("discord", "DiscordBotTokenDetector", []),

@@ -54,7 +54,7 @@ class KnownConfig(PreTrainedConfig):
     inputs: str = "values"
     conditions: list[str] | tuple[str, ...] = ()
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         if self.history_length < 2:
             raise ValueError(
                 f"history_length is {self.history_length}; a predictor needs at least 2 stages to see a difference."
@@ -74,7 +74,7 @@ class KnownConfig(PreTrainedConfig):
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"kinds must name each kind once, found {list(self.kinds)}.")
 
-    def validate_inputs(self):
+    def validate_inputs(self) -> None:
         if self.inputs not in INPUTS:
             raise ValueError(f"inputs={self.inputs!r} is not known; use one of {', '.join(INPUTS)}.")
         wrong = [name for name in self.conditions if name not in CONDITIONS]

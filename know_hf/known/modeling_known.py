@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class ScaledLinear(nn.Linear):
 class KnownStream(nn.Module):
     """One of the two streams: gated layer between two linear ones, ``(…, inputs)`` → ``(…, output_size)``."""
 
-    def __init__(self, inputs: int, config: KnownConfig):
+    def __init__(self, inputs: int, config: KnownConfig) -> None:
         super().__init__()
         hidden, bottleneck = config.hidden_size, config.bottleneck_size
         self.expand = ScaledLinear(inputs, hidden)
@@ -49,7 +50,7 @@ class KnownStream(nn.Module):
 class KnownNetwork(nn.Module):
     """The network of one kind: ``(…, S)`` histories → ``(…)`` residuals."""
 
-    def __init__(self, config: KnownConfig):
+    def __init__(self, config: KnownConfig) -> None:
         super().__init__()
         self.values = KnownStream(config.history_length, config)
         self.differences = KnownStream(config.history_length - 1, config)
@@ -81,7 +82,7 @@ class KnownPredictor(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "history"
 
-    def __init__(self, config: KnownConfig):
+    def __init__(self, config: KnownConfig) -> None:
         super().__init__(config)
         network = DifferenceNetwork if config.inputs == "differences" else KnownNetwork
         self.networks = nn.ModuleDict({kind: network(config) for kind in config.kinds})
@@ -90,7 +91,7 @@ class KnownPredictor(PreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         """The paper's initial values; a network of differences begins by predicting no change."""
         if not isinstance(module, nn.Linear):
             return
@@ -105,17 +106,17 @@ class KnownPredictor(PreTrainedModel):
             init.zeros_(module.bias)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "KnownPredictor":
         """As of any model; within know-hf without waiting for the Hub for longer than it is worth."""
         try:
-            bounded = importlib.import_module("know_hf.remote").bounded
+            bounded: Any = importlib.import_module("know_hf.remote").bounded
         except ImportError:  # this file also runs where know-hf is not installed
             bounded = nullcontext
         with bounded():
             return super().from_pretrained(*args, **kwargs)
 
     @classmethod
-    def default(cls, history_length: int = 5, **kwargs) -> "KnownPredictor":
+    def default(cls, history_length: int = 5, **kwargs: Any) -> "KnownPredictor":
         """Loads a predictor that comes with the package; needs no network.
 
         Args:
@@ -143,7 +144,7 @@ class KnownPredictor(PreTrainedModel):
         with resources.as_file(resources.files("know_hf.known") / "weights" / f"stages-{history_length}") as folder:
             return cls.from_pretrained(Path(folder), **kwargs)
 
-    def push_to_hub(self, repo_id: str, **options) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the predictor with its card, and with its code for machines without know-hf.
 
         Args:
@@ -189,7 +190,7 @@ class KnownPredictor(PreTrainedModel):
         """
         if kind not in self.networks:
             raise ValueError(f"This predictor has no network for kind {kind!r}; it has {list(self.networks)}.")
-        return self.networks[kind]
+        return cast("KnownNetwork | DifferenceNetwork", self.networks[kind])
 
     def forward(self, history: Tensor, kind: str, statistics: Tensor | None = None) -> Tensor:
         """Computes residuals, differentiably.

@@ -12,7 +12,7 @@ from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.experimental.branches import BranchRun
 from know_hf.meta.images import named_sources, prepare_images
 from know_hf.meta.networks import NETWORKS
-from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, Trial, TrialRun, clear, draw_trial
+from know_hf.meta.trials import EPOCHS, EXAMPLES, STAGES, Run, Trial, TrialRun, clear, draw_trial
 from know_hf.sharing import sweep
 from know_hf.store import check_output, inside, write_text
 from know_hf.training.workers import Workers
@@ -50,8 +50,8 @@ def collect(
         architectures: Names of networks (``know_hf.meta.networks``); all by default.
         examples: Range of the number of training examples of stage 0.
         epochs: Range of the number of epochs of every stage.
-        branches: Repetitions of each of a trial's branches (``know_hf/meta/experimental``), which serve other targets of
-            meta-training; 0 for none. Trials that are there already get theirs.
+        branches: Repetitions of each of a trial's branches (``know_hf/meta/experimental``), which serve further
+            targets of meta-training; 0 for none. Trials that are there already get theirs.
         processes: Number of processes that this one starts, where it was not launched as one of several.
 
     Returns:
@@ -92,7 +92,8 @@ def collect(
         images = prepare_images(data, output_dir / "cache", examples[1], shared=True)
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
     branching = [BranchRun(run, branches) for run in runs] if branches else []
-    for run in [*runs, *branching]:
+    everything: list[Run] = [*runs, *branching]
+    for run in everything:
         run.check()
         if run.done and state.is_main_process:  # a process that was killed after its last file left them
             clear(run.work)

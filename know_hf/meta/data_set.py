@@ -68,7 +68,7 @@ class MetaDataSet:
         diverged = len(self.notes) - len(self.trials)
         return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
-    def push_to_hub(self, repo_id: str, **options) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads shards, notes and card to a data set repository.
 
         Args:

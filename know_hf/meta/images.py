@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+from datasets import Dataset
+
 from know_hf.meta.networks import CLASSES
 from know_hf.tasks import Columns, find_columns
 from know_hf.training.data import load_split
@@ -35,21 +37,26 @@ def prepare_images(
     for name, source in named_sources(data).items():  # all of them, before the first is prepared
         train, test = (load_split(source, part) for part in ("train", "test"))
         columns = image_columns(source, train, largest)
-        loaded[name] = columns, (train.select(range(largest)), test.select(range(min(TEST_EXAMPLES, len(test)))))
+        loaded[name] = columns, train.select(range(largest)), test.select(range(min(TEST_EXAMPLES, len(test))))
     return {
-        name: tuple(prepare_part(part, columns, cache_dir, name, shared) for part in parts)
-        for name, (columns, parts) in loaded.items()
+        name: (
+            prepare_part(train, columns, cache_dir, name, shared),
+            prepare_part(test, columns, cache_dir, name, shared),
+        )
+        for name, (columns, train, test) in loaded.items()
     }
 
 
 def named_sources(data: Sequence[str]) -> dict[str, str]:
+    """Last part of each name → the name; ``ValueError`` if two share it."""
     names = [str(name).rstrip("/").split("/")[-1] for name in data]
     if len(set(names)) < len(names):
         raise ValueError(f"Two data sets share a name: {', '.join(names)}.")
     return dict(zip(names, data, strict=True))
 
 
-def image_columns(source: str, train, needed: int) -> Columns:
+def image_columns(source: str, train: Dataset, needed: int) -> Columns:
+    """The columns of a data set; ``ValueError`` if it has other than ten classes, or fewer images than needed."""
     columns = find_columns(train, task="image-classification")
     if len(columns.class_names) != CLASSES or len(train) < needed:
         raise ValueError(
@@ -59,7 +66,8 @@ def image_columns(source: str, train, needed: int) -> Columns:
     return columns
 
 
-def prepare_part(part, columns: Columns, cache_dir: Path, name: str, shared: bool = False) -> Path:
+def prepare_part(part: Dataset, columns: Columns, cache_dir: Path, name: str, shared: bool = False) -> Path:
+    """Prepares some images, of one channel or three as they are; returns the file for [`open_examples`]."""
     colour = part[0][columns.inputs[0]].mode not in ("L", "1")
     like = SimpleNamespace(config=SimpleNamespace(num_channels=3 if colour else 1))
     return prepare(part, cache_dir, like, None, columns, image_size=SIDE, name=f"images of {name}", shared=shared)

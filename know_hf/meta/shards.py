@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from know_hf.checkpoints.checkpoint import PREDICTABLE
 from know_hf.store import hash_file, writing
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.kinds import stored_names
+
+if TYPE_CHECKING:
+    from know_hf.meta.trials import Trial
 
 #: What pyarrow raises of files that are damaged or none.
 DAMAGES = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
@@ -65,7 +68,7 @@ class TensorStages:
     values: np.ndarray
 
 
-def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
+def write_shard(path: Path, trial: "Trial", trajectory: Trajectory) -> str:
     """Writes every floating-point tensor of a finished trial, whole or not at all.
 
     Tensors that are never predicted are kept too: with them a prediction can be run as a network.
@@ -95,7 +98,7 @@ def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
     return write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=16)
 
 
-def write_table(path: Path, table: pa.Table, **options) -> str:
+def write_table(path: Path, table: pa.Table, **options: Any) -> str:
     """Writes a Parquet file, whole or not at all, also where other machines write it too; returns its SHA-256.
 
     Raises:

@@ -86,7 +86,7 @@ class MetaTrainingSettings:
     target: str = "stage"
     functional: FunctionalSettings = field(default_factory=FunctionalSettings)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.epochs, self.rows, self.batch_size) < 1:
             raise ValueError("epochs, rows and batch_size must be at least 1.")
         if self.objective not in OBJECTIVES:
@@ -145,7 +145,7 @@ def meta_train(
         check_splits(str(source), "train")
     split = split_trials(meta, held_out_architectures, held_out_data, branched=settings.target != "stage")
     trained_on = {name for part in asdict(split).values() for name in part}
-    described = {
+    described: dict[str, Any] = {
         "config": {name: getattr(config, name) for name in _SIZES},
         "settings": asdict(settings),
         "split": asdict(split),
@@ -173,7 +173,7 @@ def meta_train(
             with one_thread():
                 FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
         with _stored(predictor.cpu(), work / "predictor") as files:
-            result = {
+            result: dict[str, Any] = {
                 **described,
                 **{name: _digest(described[name]) for name in ("data", "branches") if name in described},
                 "weights": hash_file(files["model.safetensors"]),
@@ -243,7 +243,7 @@ class KindTraining:
     @property
     def state(self) -> dict[str, Any]:
         """What came of every epoch: ``history`` of training loss and choice score, ``best_epoch``, and ``best``."""
-        state = read_state(self.work, self.kind)
+        state = read_state(self.work, self.kind) or {}
         return {name: value for name, value in state.items() if name != "files"}
 
     def load_best(self, network: nn.Module) -> None:

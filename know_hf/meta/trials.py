@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.training.examples import Examples, as_it_is
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import load_metric
+from know_hf.training.workers import Job
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.identity import versions
 
@@ -123,6 +125,33 @@ def draw_trial(
     )
 
 
+class Run(Job, Interface):
+    """A job of a collection, which other machines may take up as well: a shard is made, and then a note of it."""
+
+    @property
+    def note(self) -> Path:
+        """The file that says what became of it; it is written last."""
+        ...
+
+    @property
+    def shard(self) -> Path:
+        """The file of its tensors."""
+        ...
+
+    @property
+    def work(self) -> Path:
+        """The folder that it runs in."""
+        ...
+
+    def check(self) -> None:
+        """Raises if something else was made under its name."""
+        ...
+
+    def make(self, work: Path) -> None:
+        """Makes shard and note, in a folder that no one else uses now."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrialRun:
     """A trial to run into a folder of meta-data, for [`Workers`](know_hf.training.workers)."""
@@ -192,10 +221,10 @@ class TrialRun:
         model = NETWORKS[trial.architecture](train.inputs["pixel_values"].shape[1], trial.width)
         return model, train.select(rows), open_examples(self.test)
 
-    def arguments(self, work: Path, **changed) -> ForgettingArguments:
+    def arguments(self, work: Path, **changed: Any) -> ForgettingArguments:
         """Training arguments for a work folder, the trial's own but for ``changed``."""
         trial, accelerator = self.trial, torch.accelerator.is_available()
-        own = dict(
+        settings: dict[str, Any] = dict(
             num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
             subset_seed=trial.seed, num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size,
             per_device_eval_batch_size=IMAGE_CLASSIFICATION.eval_batch_size(trial.batch_size),
@@ -203,14 +232,14 @@ class TrialRun:
             optim=trial.optimizer, save_strategy="no", logging_strategy="no", disable_tqdm=True,
             remove_unused_columns=False, dataloader_pin_memory=accelerator, use_cpu=not accelerator,
         )  # fmt: skip
-        return ForgettingArguments(str(work), **{**own, **changed})
+        return ForgettingArguments(str(work), **{**settings, **changed})
 
     def run(self) -> None:
         """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out.
 
         Where another machine has the same trial in hand, it is waited for, not done twice.
         """
-        make_in_turn(self, self.work)
+        make_in_turn(self)
 
     def make(self, work: Path) -> None:
         """Runs it in a folder that no one else uses now."""
@@ -241,19 +270,13 @@ class TrialRun:
         write_json(self.note, content, shared=True)
 
 
-def make_in_turn(run, work: Path) -> None:
-    """Makes what no other machine has in hand, or waits and looks whether that made it; its work folder goes.
-
-    Args:
-        run: A [`TrialRun`], or anything else with its ``check``, ``done`` and ``make``.
-        work: Its work folder.
-    """
-    lock = work.with_name(f"{work.name}.lock")
-    with turn(lock):
+def make_in_turn(run: Run) -> None:
+    """Makes what no other machine has in hand, or waits and looks whether that made it; its work folder goes."""
+    with turn(run.work.with_name(f"{run.work.name}.lock")):
         run.check()
         if not run.done:
-            run.make(work)
-        clear(work)
+            run.make(run.work)
+        clear(run.work)
 
 
 def clear(work: Path) -> None:

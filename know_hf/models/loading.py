@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models import auto
 
 from know_hf.checkpoints import Checkpoint
@@ -88,7 +88,7 @@ def load_model(
     if from_scratch and model.startswith("timm/"):
         built = timm_from_scratch(model.removeprefix("timm/"), image_size=image_size, **label_settings(names, task))
         return LoadedModel(built, task, True, names)
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = read_config(model, **options)
         if from_scratch:
@@ -125,7 +125,7 @@ def load_model(
     return LoadedModel(loaded, task, new_head, names)
 
 
-def _by_library(model: str, call: Callable, *args, **kwargs) -> Any:
+def _by_library(model: str, call: Callable, *args: Any, **kwargs: Any) -> Any:
     """What transformers makes of a model's files; it raises many types for those that are damaged."""
     try:
         return call(*args, **kwargs)
@@ -175,13 +175,13 @@ def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
     }
 
 
-def known_classes(config) -> list[str]:
+def known_classes(config: PreTrainedConfig) -> list[str]:
     """Names of a model's classes in the order of its outputs; ``LABEL_0`` … where it has none."""
     found = getattr(config, "id2label", None) or {}
     return [str(found[i]) for i in sorted(found)]
 
 
-def trained_for(config, task: str) -> bool:
+def trained_for(config: PreTrainedConfig, task: str) -> bool:
     """Whether a checkpoint's head was trained for a task, as far as its configuration tells."""
     head = get_task(task).auto_class.removeprefix("AutoModel")
     kinds = config.architectures or []
@@ -229,7 +229,7 @@ def all_known(names: list[str], known: list[str]) -> bool:
     return names == known or (not numbered(names) and None not in positions(names, known))
 
 
-def _other_loss(config) -> bool:
+def _other_loss(config: PreTrainedConfig) -> bool:
     """Whether a head was trained for something else than one class an example."""
     return getattr(config, "problem_type", None) not in (None, ONE_CLASS)
 
@@ -281,7 +281,7 @@ def timm_from_scratch(
     model_args: dict[str, Any] | None = None,
     mean: tuple[float, ...] = (0.5, 0.5, 0.5),
     std: tuple[float, ...] = (0.5, 0.5, 0.5),
-    **labels,
+    **labels: Any,
 ) -> PreTrainedModel:
     """Builds an untrained timm network as a transformers model, with timm's own initial values.
 

@@ -119,12 +119,11 @@ def _architecture(config: PreTrainedConfig) -> str:
     return names[0] if isinstance(names, (list, tuple)) and names and isinstance(names[0], str) else ""
 
 
-def _class_named(config: PreTrainedConfig, name: str) -> type[PreTrainedModel] | None:
+def _class_named(config: PreTrainedConfig, name: str) -> Any:
     """The model class of that name in transformers, if it is one for such a configuration."""
-    found = getattr(transformers, name, None) if name.isidentifier() else None
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
-        return None
-    return found if isinstance(config, found.config_class or ()) else None
+    found: Any = getattr(transformers, name, None) if name.isidentifier() else None
+    is_model = isinstance(found, type) and issubclass(found, PreTrainedModel)
+    return found if is_model and isinstance(config, found.config_class or ()) else None
 
 
 def _remote_classes(config: PreTrainedConfig) -> dict[str, str]:

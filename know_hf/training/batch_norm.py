@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
@@ -13,16 +14,17 @@ from transformers import Trainer
 
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.progress import progress_bar
+from know_hf.training.examples import MapDataset
 
 
 class FromBatch(nn.Module):
     """Feeds a dictionary batch to a model by keyword, on the model's device: what ``update_bn`` does not do."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, batch: dict[str, torch.Tensor]):
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
         device = next(self.model.parameters()).device
         return self.model(**{name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)})
 
@@ -32,7 +34,7 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules())
 
 
-def estimate_batch_norm(trainer: Trainer, dataset) -> None:
+def estimate_batch_norm(trainer: Trainer, dataset: MapDataset | datasets.Dataset) -> None:
     """Re-estimates the BatchNorm statistics of the trainer's model over a data set, in place.
 
     Under several processes each does all of it, so that all end with the same statistics.
@@ -44,6 +46,7 @@ def estimate_batch_norm(trainer: Trainer, dataset) -> None:
     Source: ``torch.optim.swa_utils.update_bn``; its use here is ours.
     """
     model, args = trainer.model, trainer.args
+    rows: Any = dataset
     if isinstance(dataset, datasets.Dataset) and args.remove_unused_columns:
         accepted = [
             *inspect.signature(model.forward).parameters,
@@ -51,9 +54,9 @@ def estimate_batch_norm(trainer: Trainer, dataset) -> None:
             "label_ids",
             *(args.label_names or []),
         ]
-        dataset = dataset.select_columns([name for name in dataset.column_names if name in accepted])
+        rows = dataset.select_columns([name for name in dataset.column_names if name in accepted])
     loader = DataLoader(
-        dataset,
+        rows,
         batch_size=args.train_batch_size,
         collate_fn=trainer.data_collator,
         # Sorted data would bias the variances; a lone last example would weigh as much as a whole batch.

@@ -3,12 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+
+
+class MapDataset(Protocol):
+    """What examples are read of by index: a ``datasets.Dataset``, or any torch data set that has a length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Examples(Dataset):
         inputs: dict[str, Tensor],
         rows: Sequence[int] | np.ndarray | Tensor | None = None,
         augmentation: Augmentation | None = None,
-    ):
+    ) -> None:
         self.inputs, self.augmentation = inputs, augmentation
         count = len(next(iter(inputs.values())))
         self.rows = torch.arange(count) if rows is None else torch.as_tensor(rows)

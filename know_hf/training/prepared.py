@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -23,14 +25,14 @@ from know_hf.trajectory.identity import describe_dataset
 
 
 def prepare(
-    dataset,
+    dataset: datasets.Dataset,
     cache_dir: Path,
-    model,
-    source,
+    model: Any,
+    source: str | Path | None,
     columns: Columns,
     *,
-    image_size=None,
-    max_length=None,
+    image_size: int | None = None,
+    max_length: int | None = None,
     name: str = "data",
     shared: bool = False,
 ) -> Path:

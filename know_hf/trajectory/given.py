@@ -100,7 +100,7 @@ def given_ratio(ratio: object) -> float | None:
         return None
     if isinstance(ratio, bool) or not isinstance(ratio, Real):
         raise TypeError(f"sampling_ratio is {ratio!r:.80}; give a number between 0 and 1, or leave it out.")
-    if not 0 < ratio < 1:
+    if not 0 < float(ratio) < 1:
         raise ValueError(
             f"sampling_ratio is {ratio}; it is the share of the data that each stage keeps of those of the stage "
             "before, and lies strictly between 0 and 1. Leave it out if it is not known."

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+from collections.abc import Sized
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
+from transformers import TrainingArguments
 
 from know_hf.models.adapters import is_adapted
 from know_hf.models.skeleton import loader_of
@@ -18,6 +20,9 @@ from know_hf.tasks import TASKS
 from know_hf.text import hub_name, without_secrets
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
+
+if TYPE_CHECKING:
+    import datasets
 
 # Settings that change the weights. Others (logging, workers …) may differ when a run is continued.
 _SETTINGS = (
@@ -41,7 +46,7 @@ _STATE = {True: "trained", False: "frozen"}
 _PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
 
 
-def describe_recipe(args) -> dict[str, Any]:
+def describe_recipe(args: TrainingArguments) -> dict[str, Any]:
     """The settings of a run that decide its weights, as plain data; tokens and paths are not among them."""
     values = args.to_dict()
     names = [*_SETTINGS, *_LATER_SETTINGS, *_dependent_settings(args)]
@@ -50,7 +55,7 @@ def describe_recipe(args) -> dict[str, Any]:
     return recipe
 
 
-def _dependent_settings(args) -> list[str]:
+def _dependent_settings(args: TrainingArguments) -> list[str]:
     """Settings that change the weights only because of others: what is scored, and when, may decide what is kept."""
     names = ["length_column_name"] if args.train_sampling_strategy == "group_by_length" else []
     # Early stopping and schedules on a plateau look at the same scores.
@@ -78,13 +83,14 @@ def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, 
     different = []
     for section in ("recipe", "model", "dataset"):
         # As it comes back from the file, in which a tuple is a list.
-        old, new = getattr(found, section), json.loads(json.dumps(getattr(fresh, section)))
+        old: dict[str, Any] = getattr(found, section)
+        new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
         # A licence is not always to be learnt, and records did not always name the classes.
         for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
-    for index, (old, new) in enumerate(zip_longest(found.stages, fresh.stages)):
-        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in (old, new))
+    for index, pair in enumerate(zip_longest(found.stages, fresh.stages)):
+        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in pair)
         if was != now:  # stages that lie elsewhere are read, but never written to
             different.append(f"stage {index} was {was}, now {now}")
             break
@@ -125,7 +131,7 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
         "auto_class": auto_class,
-        "task": _TASKS.get(auto_class),
+        "task": _TASKS.get(auto_class or ""),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),
@@ -156,7 +162,7 @@ def portable_name(name: str) -> str:
     return os.path.basename(os.path.abspath(name)) if name and os.path.exists(name) else without_secrets(name)
 
 
-def describe_dataset(dataset) -> dict[str, Any]:
+def describe_dataset(dataset: "Sized | datasets.Dataset") -> dict[str, Any]:
     """Size and, for a ``datasets.Dataset``, columns and a fingerprint of evenly spread raw rows."""
     import datasets
 

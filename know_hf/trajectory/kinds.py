@@ -61,7 +61,8 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         >>> {name: parameter.kind for name, parameter in kinds_of(nn.Linear(2, 3)).items()}
         {'weight': 'fc', 'bias': 'bias'}
     """
-    kinds, uses = {}, {}
+    kinds: dict[str, Parameter] = {}
+    uses: dict[int, list[str]] = {}
     for name, tensor, owner, role in _owned_parameters(model):
         kinds[name] = Parameter(_kind(owner, role, tensor), type(owner).__name__, tensor.requires_grad)
         uses.setdefault(id(tensor), []).append(name)

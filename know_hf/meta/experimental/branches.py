@@ -20,6 +20,7 @@ from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
 from know_hf.laboratory.protocol import Advance
@@ -27,7 +28,7 @@ from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, i
 from know_hf.meta.trials import TrialRun, make_in_turn, read_note
 from know_hf.records import check_fields, read_record
 from know_hf.store import inside, write_json
-from know_hf.training.examples import as_it_is
+from know_hf.training.examples import MapDataset, as_it_is
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS
 
@@ -104,7 +105,7 @@ class BranchRun:
 
     def run(self) -> None:
         """Trains them; branches that diverge are noted and left out together; see [`TrialRun.run`]."""
-        make_in_turn(self, self.work)
+        make_in_turn(self)
 
     @property
     def work(self) -> Path:
@@ -120,7 +121,8 @@ class BranchRun:
         stages = list(read_shard(self.trial_run.shard))
         own, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
         predicted = [tensor.tensor for tensor in stages if tensor.kind in PREDICTED_KINDS]
-        rows, content = [], {"repetitions": self.repetitions}
+        rows: list[dict[str, Any]] = []
+        content: dict[str, Any] = {"repetitions": self.repetitions}
         for stage, data in BRANCHES:
             for repetition in range(self.repetitions):
                 start = {live[t.tensor]: torch.from_numpy(t.values[stage - 1]).view(t.shape) for t in stages}
@@ -157,7 +159,7 @@ def read_branch_note(path: Path) -> dict[str, Any]:
     return check_fields(path, note, {"diverged" if "diverged" in note else "sha256": str}, _REMEDY)
 
 
-def _train(model: nn.Module, args, subset) -> None:
+def _train(model: nn.Module, args: ForgettingArguments, subset: MapDataset) -> None:
     set_seed(args.seed)
     trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is, callbacks=[Advance()])
     trainer.remove_callback(PrinterCallback)
