@@ -20,8 +20,6 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         OSError: If it is not there or cannot be read.
         ValueError: If it holds something else, or more than any recipe.
-
-    Source: ours.
     """
     check_text(str(path), "the name")
     with open(path, "rb") as file:

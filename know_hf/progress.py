@@ -24,8 +24,6 @@ def progress_bar(iterable: Iterable | None = None, **options: Any) -> Any:
     Returns:
         A ``tqdm`` bar, or [`Lines`], which has of it what this package uses.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.progress import progress_bar
         >>> with progress_bar(total=2, desc="Counting", disable=True) as bar:
@@ -50,8 +48,6 @@ class Lines:
     """Progress in whole lines, for logs: at most every half minute, and one at the end of what took so long.
 
     Args: as for ``tqdm``; the others of its arguments change nothing here.
-
-    Source: ours.
     """
 
     def __init__(

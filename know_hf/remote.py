@@ -52,8 +52,6 @@ class HubSilentError(ConnectionError):
 def bounded() -> Iterator[None]:
     """Within it every request to the Hub, whoever makes it, ends in bounded time, and lost connections are OSErrors.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.remote import bounded
         >>> with bounded():  # doctest: +SKIP
@@ -65,8 +63,8 @@ def bounded() -> Iterator[None]:
         if _depth == 1:
             _failing_since = None
             # The one way to keep a client of the caller's own, with its proxies and certificates, is to ask for it.
-            _given = given = hub_http._GLOBAL_CLIENT_FACTORY
-            set_client_factory(lambda: _guarded(given()))
+            _given = factory = hub_http._GLOBAL_CLIENT_FACTORY
+            set_client_factory(lambda: _guarded(factory()))
     try:
         yield
     finally:
@@ -82,8 +80,8 @@ def _guarded(client: Any) -> Any:
     def guarded_send(request: Any, *, stream: bool = False, **options: Any) -> Any:
         if _failing_since is not None and time.monotonic() - _failing_since > PATIENCE:
             raise HubSilentError(f"nothing that was asked of it succeeded for {PATIENCE:.0f} s")
-        given = request.extensions.get("timeout") or {}
-        limits = {what: min(given.get(what) or ANSWER, ANSWER) for what in ("connect", "read", "write", "pool")}
+        timeouts = request.extensions.get("timeout") or {}
+        limits = {what: min(timeouts.get(what) or ANSWER, ANSWER) for what in ("connect", "read", "write", "pool")}
         request.extensions = {**request.extensions, "timeout": limits}
         watch = _Watch(client)
         request.stream = _Counted(request.stream, sent=watch.progress)

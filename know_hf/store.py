@@ -47,8 +47,6 @@ def inside(root: str | Path, name: str | Path) -> Path:
     Raises:
         ValueError: If it is absolute, leads out of the folder or through a link, or is the folder itself.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.store import inside
         >>> inside("run", "stage-0").as_posix()
@@ -93,8 +91,6 @@ def writing(path: str | Path, shared: bool = False) -> Iterator[Path]:
 
     Raises:
         OSError: If it cannot be written.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.store import writing

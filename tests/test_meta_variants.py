@@ -103,6 +103,8 @@ def test_targets(branched):
     found = find_target(tensor, Window(1), "same_compute", own)
     np.testing.assert_allclose(found, stages[1] + own[1, 0][0] - own[1, 1][0], rtol=1e-6)
     assert (find_target(tensor, Window(2, 2), "stage", None) == stages[0]).all()
+    with pytest.raises(TrajectoryError, match="has no branches, which target='repeated' needs"):
+        find_target(tensor, Window(2), "repeated", None)
     assert windows_of("stage", KnownConfig()) == [Window(1), Window(2)]
     horizons = KnownConfig(inputs="differences", conditions=["horizon"])
     assert windows_of("stage", horizons) == [Window(1), Window(2), Window(2, 2)]

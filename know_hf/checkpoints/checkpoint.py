@@ -77,8 +77,6 @@ class Checkpoint:
     Raises:
         TrajectoryError: If the folder is missing, holds no safetensors, or a file is damaged.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.trajectory import Checkpoint
         >>> Checkpoint("path/to/model").tensors["classifier.weight"].shape  # doctest: +SKIP

@@ -62,8 +62,6 @@ def make_trainer(
     """Builds the ForgettingTrainer of [`enrich_pretrained`], data prepared and head fitted.
 
     Args, Raises: as for [`enrich_pretrained`].
-
-    Source: ours.
     """
     args = make_arguments(output_dir, args, **training_arguments)
     for name, value in (("image_size", image_size), ("max_length", max_length)):
@@ -97,9 +95,9 @@ def make_trainer(
     if data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
-        own: Any = train_dataset
-        stage_subsets(own, args)
-        return trainer(model, own, eval_dataset, data_collator, compute_metrics, processing_class)
+        rows: Any = train_dataset
+        stage_subsets(rows, args)
+        return trainer(model, rows, eval_dataset, data_collator, compute_metrics, processing_class)
 
     train: Any = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
@@ -128,8 +126,8 @@ def make_trainer(
     )
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
-        found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
-        logger.info("The head %s (train_stage_zero decides otherwise).", found)
+        state = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
+        logger.info("The head %s (train_stage_zero decides otherwise).", state)
     columns = replace(columns, class_names=loaded.class_names)
     classes = getattr(loaded.model.config, "num_labels", 0)
     if evaluation is not None:
@@ -160,14 +158,12 @@ def make_arguments(
 
     Raises:
         ValueError: If they are given both ways or do not say where the run goes, or a value is out of range.
-
-    Source: ours.
     """
     if args is None:
         if output_dir is None:
             raise ValueError("Say where the run goes: output_dir=….")
-        own = {"save_total_limit": 1, "dataloader_pin_memory": torch.accelerator.is_available()}
-        return ForgettingArguments(str(output_dir), **{**own, **training_arguments})
+        defaults = {"save_total_limit": 1, "dataloader_pin_memory": torch.accelerator.is_available()}
+        return ForgettingArguments(str(output_dir), **{**defaults, **training_arguments})
     if training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
         raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
     return args
@@ -196,8 +192,6 @@ def check_output_dir(output_dir: str | Path, model: object) -> None:
     Raises:
         FileExistsError: If it is the model's own, a file, or holds something else.
         PermissionError: If it cannot be written to.
-
-    Source: ours.
     """
     target = Path(output_dir)
     if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():

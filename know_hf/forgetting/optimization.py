@@ -168,9 +168,9 @@ def _check_optimizer(trainer: Trainer) -> None:
             f"The {name} given in optimizers=(…) {what}, so that it cannot be started again with every stage: pass a "
             "plain optimizer, or set optim in the training arguments."
         )
-    own = {id(parameter) for parameter in trainer.model.parameters()}
+    live = {id(parameter) for parameter in trainer.model.parameters()}
     held = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-    if foreign := sum(id(parameter) not in own for parameter in held):
+    if foreign := sum(id(parameter) not in live for parameter in held):
         raise ValueError(
             f"{foreign} of the {len(held)} parameters in the optimizer given in optimizers=(…) are not the model's, so "
             "that they would be trained in vain: make the optimizer from the parameters of the model passed with it."

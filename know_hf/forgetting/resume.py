@@ -39,12 +39,10 @@ def last_complete_checkpoint(
 
     Returns:
         The checkpoint's path, or None: the stage begins again.
-
-    Source: ours.
     """
-    found = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", p.name)]
-    found = [p for p in found if p.is_dir() and not p.is_symlink()]
-    for path in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
+    checkpoints = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", p.name)]
+    checkpoints = [p for p in checkpoints if p.is_dir() and not p.is_symlink()]
+    for path in sorted(checkpoints, key=lambda p: int(p.name.split("-")[1]), reverse=True):
         lacks = _lacks(path, processes, scaler, best)
         if lacks is None:
             return str(path)

@@ -88,12 +88,12 @@ class ForgettingMixin(_Mixin):
     _ended = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        unnamed, given = named_arguments(super().__init__, args, kwargs)
-        check_construction(given)
+        unnamed, named = named_arguments(super().__init__, args, kwargs)
+        check_construction(named)
         try:
-            super().__init__(*unnamed, **given)
+            super().__init__(*unnamed, **named)
         except Exception:
-            check_model_kind(given["model"])
+            check_model_kind(named["model"])
             raise
 
     def train(self, resume_from_checkpoint: str | bool | None = None, trial: None = None, **kwargs: Any) -> TrainOutput:
@@ -129,7 +129,7 @@ class ForgettingMixin(_Mixin):
         super().log(logs, *args, **kwargs)
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[int, ...]:
-        """As ever; but a stage that is continued from its end has no epoch left."""
+        """Plans the epochs as Trainer does, but none for a stage that is continued from its own end."""
         epochs, steps_in_epoch, *others = super().set_initial_training_values(*args, **kwargs)
         return (0 if self._ended else epochs, steps_in_epoch, *others)
 
@@ -152,7 +152,7 @@ class ForgettingMixin(_Mixin):
     def _forget(self, **kwargs: Any) -> TrainOutput:
         args, root = self.args, Path(self.args.output_dir)
         full_dataset: MapDataset = self.train_dataset
-        given = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
+        before = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
         subsets, steps = stage_plan(full_dataset, args)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
@@ -193,7 +193,7 @@ class ForgettingMixin(_Mixin):
                 self.remove_callback(callback)
             self._in_memory = None  # whoever comes next may put other weights into the model
             self.train_dataset, self._stage, self._ended = full_dataset, None, False
-            for name, value in given.items():
+            for name, value in before.items():
                 setattr(args, name, value)
         if history:
             self.state.log_history = history
@@ -262,14 +262,14 @@ class ForgettingMixin(_Mixin):
             if root.is_dir() and any(root.glob("stage-*")):
                 raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
             return fresh
-        found = TrajectoryRecord.load(root)
+        recorded = TrajectoryRecord.load(root)
         self.accelerator.wait_for_everyone()
-        if different := differences(found, fresh, root, self._loads_by_itself()):
+        if different := differences(recorded, fresh, root, self._loads_by_itself()):
             raise TrajectoryError(
                 f"{root} holds another run: {'; '.join(different[:4])}. Choose another output_dir, or repeat the "
                 "settings to continue that run."
             )
-        return found
+        return recorded
 
     def _reopen_lost_stages(self, folder: RunFolder, record: TrajectoryRecord) -> None:
         """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
@@ -300,20 +300,21 @@ class ForgettingMixin(_Mixin):
     def _find_checkpoint(self) -> str | None:
         """Finds what this stage can be continued from; what else lies in its folder is in the way, and deleted."""
         args, scaler = self.args, getattr(self.accelerator, "scaler", None)
-        found = last_complete_checkpoint(
+        checkpoint = last_complete_checkpoint(
             args.output_dir, args.world_size, scaler is not None, args.load_best_model_at_end
         )
         self.accelerator.wait_for_everyone()
-        reached = int(found.rsplit("-", 1)[1]) if found else -1
+        reached = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1
         if self.is_world_process_zero():
             for path in Path(args.output_dir).glob("*checkpoint-*"):
                 number = path.name.removeprefix("checkpoint-")
                 if not number.isdecimal() or int(number) > reached or path.is_symlink():
                     remove(path)
         self.accelerator.wait_for_everyone()
-        if found and not self._loads_by_itself():
-            load_weights(self.model, found)  # Trainer itself takes no notice of names that differ from the live ones
-        return found
+        if checkpoint and not self._loads_by_itself():
+            # Trainer itself takes no notice of names that differ from the live ones.
+            load_weights(self.model, checkpoint)
+        return checkpoint
 
     def _take_best(self) -> None:
         """Puts the best weights of a stage into the model: Trainer passes over names that differ from the live ones."""
@@ -331,12 +332,12 @@ class ForgettingMixin(_Mixin):
 
     def _finish_stage(self, folder: RunFolder, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Saves a plain checkpoint, scores it, and records the stage as finished."""
-        found = not_finite(self.model)
+        damaged = not_finite(self.model)
         if self.args.world_size > 1:  # each may hold another part
-            found = next((name for name in gather_object([found]) if name), None)
-        if found:
+            damaged = next((name for name in gather_object([damaged]) if name), None)
+        if damaged:
             raise TrajectoryError(
-                f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {found!r}. Lower the "
+                f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {damaged!r}. Lower the "
                 "learning rate and run again in a new folder."
             )
         final = folder.stage(stage.index)

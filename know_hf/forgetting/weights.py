@@ -101,8 +101,6 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 
     Raises:
         RuntimeError: If the checkpoint does not fit the model.
-
-    Source: ours.
     """
     model, checkpoint = plain_model(model), Checkpoint(folder)
     if is_adapted(model):
@@ -166,10 +164,10 @@ def _load_anew(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     # A sharded model's class was changed beneath it; the one that it was made from loads.
     plain: Any = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
     stored = {DTYPES[spec.dtype] for spec in checkpoint.tensors.values() if spec.dtype in PREDICTABLE}
-    loaded, found = plain.from_pretrained(
+    loaded, info = plain.from_pretrained(
         checkpoint.folder, config=copy.deepcopy(model.config), output_loading_info=True,
         dtype=reduce(torch.promote_types, stored) if stored else model.dtype,
     )  # fmt: skip
-    _check(checkpoint.folder, _expected(model, found["missing_keys"]), "has no value there")
-    _check(checkpoint.folder, found["unexpected_keys"], "is not part of it")
+    _check(checkpoint.folder, _expected(model, info["missing_keys"]), "has no value there")
+    _check(checkpoint.folder, info["unexpected_keys"], "is not part of it")
     return loaded.state_dict()

@@ -47,8 +47,6 @@ def enriched_card(
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     record = trajectory.record
     model_id = one_line(record.model.get("id") or "", 120)
@@ -95,8 +93,6 @@ def loader(model: Mapping[str, Any]) -> str:
 
     Returns:
         A class of ``transformers``, or of ``peft`` for an adapter.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.hub.cards import loader
@@ -145,8 +141,6 @@ def meta_card(
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     settings = [note["settings"] for note in notes]
     data = DatasetCardData(
@@ -184,8 +178,6 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
     return _render(
@@ -210,8 +202,6 @@ def plain_predictor_card(config: KnownConfig) -> str:
 
     Returns:
         Markdown with a metadata block.
-
-    Source: ours.
     """
     data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
     return _render(ModelCard, data, "plain-predictor", config=config)

@@ -220,18 +220,18 @@ def _sentencepiece(content: bytes) -> list[bytes] | None:
         return None
     if all(number != 1 for number, _ in parts):
         return None
-    found: list[bytes] = []
+    words: list[bytes] = []
     for part in texts:
         inner = _fields(part)
         # The bytes before a word are its length, which may look like a letter of it.
-        found += [word for _, word in inner if word is not None] if inner else [part]
-    return found
+        words += [word for _, word in inner if word is not None] if inner else [part]
+    return words
 
 
 def _fields(content: bytes) -> list[tuple[int, bytes | None]] | None:
     """Fields of a message of protocol buffers by number, numbers themselves as None; None if it is no such message."""
     at = 0
-    found: list[tuple[int, bytes | None]] = []
+    fields: list[tuple[int, bytes | None]] = []
     while at < len(content):
         key, at = _varint(content, at)
         if key is None:
@@ -249,8 +249,8 @@ def _fields(content: bytes) -> list[tuple[int, bytes | None]] | None:
             return None
         if at > len(content):
             return None
-        found.append((key >> 3, part))
-    return found
+        fields.append((key >> 3, part))
+    return fields
 
 
 def _varint(content: bytes, at: int) -> tuple[int | None, int]:

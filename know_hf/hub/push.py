@@ -53,8 +53,6 @@ def push(
         PermissionError: If there is no token, or it may not write there.
         ValueError: If a file holds a token, a path of this machine or a pickle, or an option does not fit.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.hub.push import push
         >>> push("runs/mine", "me/resnet-18-know", private=True)  # doctest: +SKIP

@@ -5,7 +5,7 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-#: Of a predictor, whose networks have some ten thousand; a file that asks for more is refused before any is made.
+#: Most weights of a predictor, whose networks have some ten thousand; a file that asks for more is refused early.
 MOST_WEIGHTS = 100_000_000
 INPUTS = ("values", "differences")
 #: What a predictor of differences may be told of a tensor, beside the differences themselves.
@@ -35,7 +35,7 @@ class KnownConfig(PreTrainedConfig):
     Raises:
         ValueError: If a size is out of range, or a name is unknown or given twice.
 
-    Source: paper section 4.4; sizes, slope and activations from the authors' released network; ``differences`` is ours.
+    Source: paper section 4.4; sizes, slope and activations from the authors' released network.
 
     Example:
         >>> from know_hf import KnownConfig
@@ -61,7 +61,7 @@ class KnownConfig(PreTrainedConfig):
             )
         if min(self.hidden_size, self.bottleneck_size, self.output_size) < 1:
             raise ValueError("hidden_size, bottleneck_size and output_size must be at least 1.")
-        # Of either kind of network, roughly.
+        # A rough bound for either kind of network.
         width = self.history_length + self.hidden_size + 4 * self.bottleneck_size + self.output_size
         if 2 * len(self.kinds) * self.hidden_size * width > MOST_WEIGHTS:
             raise ValueError(

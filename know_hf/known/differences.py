@@ -39,8 +39,6 @@ def tensor_statistics(
 
     Raises:
         ValueError: If ``ratio`` is a condition and there is none.
-
-    Source: ours.
     """
     if "ratio" in config.conditions and sampling_ratio is None:
         raise ValueError("This predictor is told the sampling ratio of the forgetting: pass sampling_ratio=….")

@@ -107,7 +107,7 @@ class KnownPredictor(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> "KnownPredictor":
-        """As of any model; within know-hf without waiting for the Hub for longer than it is worth."""
+        """Loads a predictor as any model is loaded; within know-hf no request to the Hub waits without end."""
         try:
             bounded: Any = importlib.import_module("know_hf.remote").bounded
         except ImportError:  # this file also runs where know-hf is not installed
@@ -128,8 +128,6 @@ class KnownPredictor(PreTrainedModel):
 
         Raises:
             ValueError: If none that comes with the package reads so many stages.
-
-        Source: ours; the cards in ``know_hf/known/weights`` say what they were trained on.
 
         Example:
             >>> from know_hf import KnownPredictor
@@ -158,14 +156,12 @@ class KnownPredictor(PreTrainedModel):
         Raises:
             ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
 
-        Source: ours.
-
         Example:
             >>> from know_hf import KnownPredictor
             >>> KnownPredictor.default().push_to_hub("me/known")  # doctest: +SKIP
             'https://huggingface.co/me/known'
         """
-        # By name: this file also runs where know-hf is not installed.
+        # Imported by name: this file also runs where know-hf is not installed.
         hub, readme = (importlib.import_module(f"know_hf.hub.{name}") for name in ("push", "readme"))
         with tempfile.TemporaryDirectory(prefix="know-hf-") as folder:
             self.save_pretrained(folder)
@@ -229,8 +225,6 @@ class KnownPredictor(PreTrainedModel):
             work: Weights times steps of all that will be predicted within the block. The weights of the predictor
                 must not change there.
 
-        Source: ours.
-
         Example:
             >>> import torch
             >>> from know_hf import KnownPredictor
@@ -275,7 +269,7 @@ class KnownPredictor(PreTrainedModel):
             ValueError: If the number of stages, the kind or ``steps`` does not fit, the ratio is missing, or the
                 precision is not to be had here.
 
-        Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding (ours).
+        Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding.
         """
         if history.shape[0] != self.config.history_length:
             raise ValueError(

@@ -125,8 +125,8 @@ def compile_kernel(sizes: Sizes, bfloat16: bool = False) -> Kernel | None:
 
 def compiler() -> list[str] | None:
     """The C++ compiler, ``$CXX`` first, or None."""
-    given = shlex.split(os.environ.get("CXX", ""))
-    for command in [given] if given else [["g++"], ["clang++"], ["c++"]]:
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    for command in [chosen] if chosen else [["g++"], ["clang++"], ["c++"]]:
         if shutil.which(command[0]):
             return command
     return None

@@ -104,10 +104,10 @@ def collect(
         share = slice(state.process_index, None, state.num_processes)
         workers.run([*runs[share], *branching[share]], "Collecting")
     state.wait_for_everyone()
-    found = MetaDataSet(output_dir)
+    meta = MetaDataSet(output_dir)
     if state.is_main_process:
-        _write_card(found)
-    return found
+        _write_card(meta)
+    return meta
 
 
 def _check_sizes(trials: Sequence[Trial], examples: tuple[int, int]) -> None:

@@ -26,7 +26,7 @@ class MetaDataSet:
     Raises:
         TrajectoryError: If it holds no finished trial, or a trial's file is missing.
 
-    Source: paper section 5.1; the format is ours, ``know_hf/meta/shards.py`` describes it.
+    Source: paper section 5.1.
 
     Example:
         >>> from know_hf.meta.collection import MetaDataSet
@@ -69,12 +69,7 @@ class MetaDataSet:
         return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads shards, notes and card to a data set repository.
-
-        Args:
-            repo_id: ``user/name``; made if need be.
-            **options: As for [`push`](know_hf.hub.push): ``private``, ``create_pr``, ``dry_run``, ``overwrite_card``,
-                ``token``.
+        """Uploads shards, notes and card to a data set repository; see [`push`](know_hf.hub.push) for all but the set.
 
         Returns:
             Address of the repository.
@@ -139,9 +134,11 @@ class MetaDataSet:
         """
         if name not in self.branches:
             raise TrajectoryError(f"{self.folder}: {name} has no branches; `know-hf collect --branches 1` makes them.")
-        found: dict[str, dict[tuple[int, int], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
+        collected: dict[str, dict[tuple[int, int], list[np.ndarray]]] = defaultdict(lambda: defaultdict(list))
         path = self.folder / "branches" / f"{name}.parquet"
         for tensor, stage, data, values in read_branches(path):
-            found[tensor][stage, data].append(values)
+            collected[tensor][stage, data].append(values)
         self._check(path, self.branches[name])
-        return {tensor: {key: np.stack(rows) for key, rows in own.items()} for tensor, own in found.items()}
+        return {
+            tensor: {key: np.stack(rows) for key, rows in by_branch.items()} for tensor, by_branch in collected.items()
+        }

@@ -35,20 +35,20 @@ class _Reader:
 
     def __call__(self, stages: torch.Tensor, kind: str, steps: int, ratio: float) -> torch.Tensor:
         """Predicts from the first of the stages."""
-        own = {} if self.predictor is None else predictor_parameters(self.predictor, ratio)
-        return retrodict(stages[: self.length], kind, steps, self.method, **own)
+        parameters = {} if self.predictor is None else predictor_parameters(self.predictor, ratio)
+        return retrodict(stages[: self.length], kind, steps, self.method, **parameters)
 
 
 def _readers(
     predictors: Mapping[str, KnownPredictor] | None, methods: Sequence[str], longest: int
 ) -> dict[str, _Reader]:
     """Predictors, each followed by the shrink control that takes on its norms, then further methods."""
-    found = {}
+    readers = {}
     for name, predictor in (predictors or {}).items():
-        found[name] = _Reader("known", predictor.config.history_length, predictor)
+        readers[name] = _Reader("known", predictor.config.history_length, predictor)
         if "shrink" in methods:
-            found[f"shrink to {name}"] = _Reader("shrink", predictor.config.history_length, predictor)
-    return found | {name: _Reader(name, min(5, longest)) for name in methods if name != "shrink"}
+            readers[f"shrink to {name}"] = _Reader("shrink", predictor.config.history_length, predictor)
+    return readers | {name: _Reader(name, min(5, longest)) for name in methods if name != "shrink"}
 
 
 def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]) -> Errors:
@@ -92,26 +92,26 @@ def retrodiction_errors(
         raise ValueError(f"{steps} steps do not fit: trials have {STAGES} stages.")
     sums: dict[tuple[str, str, int], list[list[float]]] = {}
     for trial in names:
-        own: dict[tuple[str, str, int], list[float]] = {}
+        trial_sums: dict[tuple[str, str, int], list[float]] = {}
         for tensor in meta.read(trial):
             stages = torch.from_numpy(tensor.values).reshape(STAGES, *tensor.shape)
             for name, reader in readers.items():
                 for step in range(1, steps + 1):
                     guess = reader(stages[step:], tensor.kind, step, tensor.trial["sampling_ratio"])
-                    total = own.setdefault((name, tensor.kind, step), [0.0, 0.0])
+                    total = trial_sums.setdefault((name, tensor.kind, step), [0.0, 0.0])
                     total[0] += (guess[-1].double() - stages[0]).abs().sum().item()
                     total[1] += (stages[step].double() - stages[0]).abs().sum().item()
-        for key, total in own.items():
+        for key, total in trial_sums.items():
             if total[1] > 0:
                 sums.setdefault(key, []).append(total)
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    errors: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for (name, kind, step), trials in sorted(sums.items(), key=lambda item: (list(readers).index(item[0][0]), item[0])):
-        found.setdefault(name, {}).setdefault(kind, {})[str(step)] = {
+        errors.setdefault(name, {}).setdefault(kind, {})[str(step)] = {
             "mean": sum(error / distance for error, distance in trials) / len(trials),
             "pooled": sum(error for error, _ in trials) / sum(distance for _, distance in trials),
             "trials": len(trials),
         }
-    return found
+    return errors
 
 
 def functional_scores(
@@ -141,7 +141,7 @@ def functional_scores(
     """
     readers = _readers(predictors, methods, STAGES - 1)
     settings = {note["name"]: note["settings"] for note in meta.trials}
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for trial in names:
         train, test = images[settings[trial]["data_set"]]
         channels = train.inputs["pixel_values"].shape[1]
@@ -158,11 +158,11 @@ def functional_scores(
                     state[tensor.tensor] = guess[0].float()
             states[name] = state
         for name, state in states.items():
-            own = model.state_dict()
-            loaded = {live[key]: value.reshape(own[live[key]].shape) for key, value in state.items()}
-            model.load_state_dict({**own, **loaded})
-            found.setdefault(name, {})[trial] = network_score(model, test, train)
-    return found
+            live_state = model.state_dict()
+            loaded = {live[key]: value.reshape(live_state[live[key]].shape) for key, value in state.items()}
+            model.load_state_dict({**live_state, **loaded})
+            scores.setdefault(name, {})[trial] = network_score(model, test, train)
+    return scores
 
 
 def evaluate_predictors(
@@ -201,10 +201,12 @@ def evaluate_predictors(
 
 def error_table(errors: Errors) -> str:
     """‖Θ̂^0−Θ^0‖₁/‖Θ^s−Θ^0‖₁ as a Markdown table: mean of trials, and all trials as one, by kind and steps."""
-    columns = sorted({(int(step), kind) for own in errors.values() for kind, steps in own.items() for step in steps})
+    columns = sorted(
+        {(int(step), kind) for by_kind in errors.values() for kind, steps in by_kind.items() for step in steps}
+    )
     rows = [["method", *(f"{kind}, {step} step{'s' * (step > 1)}" for step, kind in columns)]]
-    for name, own in errors.items():
-        cells = [own.get(kind, {}).get(str(step)) for step, kind in columns]
+    for name, by_kind in errors.items():
+        cells = [by_kind.get(kind, {}).get(str(step)) for step, kind in columns]
         rows.append([name, *("" if c is None else f"{number(c['mean'], 3)} / {number(c['pooled'], 3)}" for c in cells)])
     return table(rows)
 
@@ -213,7 +215,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Accuracy of the retrodicted Θ̂^0 as networks, mean over trials, and in how many they beat Θ^1, in Markdown."""
     before = scores["stage-1"]
     rows = [["network", "accuracy, mean of trials", "trials better than Θ¹"]]
-    for name, own in scores.items():
-        better = sum(own[trial] > before[trial] for trial in own)
-        rows.append([name, number(100 * sum(own.values()) / len(own), 1), f"{better} of {len(own)}"])
+    for name, by_trial in scores.items():
+        better = sum(by_trial[trial] > before[trial] for trial in by_trial)
+        rows.append([name, number(100 * sum(by_trial.values()) / len(by_trial), 1), f"{better} of {len(by_trial)}"])
     return table(rows)

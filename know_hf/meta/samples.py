@@ -61,8 +61,6 @@ def split_trials(
 
     Raises:
         ValueError: If a part would be empty.
-
-    Source: paper section 5.1 holds out nothing; ours.
     """
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for note in meta.trials:
@@ -224,11 +222,11 @@ class Samples:
         tensors = torch.multinomial(self.shares, rows, replacement=True, generator=generator)
         place = torch.rand(rows, generator=generator, dtype=torch.float64, device=self.device)
         inside = (place * self.sizes[tensors]).long()
-        found = self.values[self.starts[tensors] + inside.clamp_max(self.sizes[tensors] - 1)]
+        drawn = self.values[self.starts[tensors] + inside.clamp_max(self.sizes[tensors] - 1)]
         length, order = self.config.history_length, torch.randperm(rows, generator=generator, device=self.device)
         history, target, distance, statistics = [], [], [], []
         for i, (part, owners) in enumerate(
-            zip(found.tensor_split(len(self.windows)), tensors.tensor_split(len(self.windows)), strict=True)
+            zip(drawn.tensor_split(len(self.windows)), tensors.tensor_split(len(self.windows)), strict=True)
         ):
             start = self.windows[i].start
             history.append(to_history(part[:, start : start + length].T))

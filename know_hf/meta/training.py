@@ -58,11 +58,11 @@ class MetaTrainingSettings:
         epochs: Epochs at most, one cosine decay over all of them.
         rows: Rows drawn an epoch, for each kind.
         batch_size: Rows a step.
-        learning_rate: Of Adam.
+        learning_rate: Peak learning rate of Adam.
         patience: Epochs without a better choice score after which a kind ends.
         kernel_penalty: L1 penalty on the kernels of the gated and last layers of each stream.
         bias_penalty: L1 penalty on their biases.
-        seed: Of initial values and drawing.
+        seed: Seed of initial values and drawing.
         objective: ``"absolute"``: mean ℓ1 distance; ``"relative"``: each row's distance as a share of how far its
             tensor moved, so that tensors that hardly move count as much as others.
         target: What is to be found: ``"stage"``, ``"repeated"`` or ``"same_compute"``, see ``know_hf.meta.samples``.
@@ -71,7 +71,7 @@ class MetaTrainingSettings:
     Raises:
         ValueError: If a number is out of range or a name unknown.
 
-    Source: paper section 5.1 (ℓ1 objective) and the authors' network definition (penalties); the rest is ours.
+    Source: paper section 5.1 (ℓ1 objective) and the authors' network definition (penalties).
     """
 
     epochs: int = 100
@@ -260,9 +260,9 @@ class KindTraining:
                 Samples(meta, names, self.kind, self.config, self.settings.target, device)
                 for names in (self.split.train, self.split.choice)
             )
-            if (found := len(train.values)) < FEWEST_VALUES:
+            if (count := len(train.values)) < FEWEST_VALUES:
                 raise ValueError(
-                    f"The {len(self.split.train)} trials to train on hold {found} values of kind {self.kind}; at "
+                    f"The {len(self.split.train)} trials to train on hold {count} values of kind {self.kind}; at "
                     f"least {FEWEST_VALUES} are needed: collect more trials."
                 )
             judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
@@ -322,8 +322,8 @@ def residuals(network: nn.Module, batch: Batch) -> Tensor:
 
 def training_device() -> torch.device:
     """The accelerator, where there is one, else the CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
@@ -335,8 +335,8 @@ def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
 def _same_training(path: Path, described: dict[str, Any]) -> None:
     described = json.loads(json.dumps(described))
     if path.exists():
-        found = read_record(path, {}, "choose another output_dir")
-        if different := [name for name in described if found.get(name) != described[name]]:
+        recorded = read_record(path, {}, "choose another output_dir")
+        if different := [name for name in described if recorded.get(name) != described[name]]:
             raise TrajectoryError(
                 f"{path.parent.parent} holds another training (different {', '.join(different)}); choose another "
                 "output_dir."

@@ -55,7 +55,7 @@ class Trial:
         optimizer: ``adamw_torch`` or ``sgd``.
         schedule: ``constant`` or ``cosine``.
 
-    Source: paper section 5.1; ranges that suit small networks are ours.
+    Source: paper section 5.1; the ranges suit smaller networks.
     """
 
     seed: int
@@ -184,8 +184,8 @@ class TrialRun:
             ValueError: If its work folder is a link.
         """
         inside(self.folder, self.work.relative_to(self.folder))
-        if self.note.exists() and (found := read_note(self.note)["settings"]) != asdict(self.trial):
-            different = [name for name, value in asdict(self.trial).items() if found.get(name) != value]
+        if self.note.exists() and (settings := read_note(self.note)["settings"]) != asdict(self.trial):
+            different = [name for name, value in asdict(self.trial).items() if settings.get(name) != value]
             raise TrajectoryError(
                 f"{self.folder} holds another {self.trial.name} (different {', '.join(different)}): take the same "
                 "data, networks and ranges, or another folder."

@@ -30,7 +30,7 @@ _AUTO_CLASSES = {
 }
 
 
-def is_adapted(model: object) -> "TypeGuard[PeftModel]":
+def is_adapted(model: object) -> TypeGuard["PeftModel"]:
     """Whether a model is a ``PeftModel``."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
@@ -78,7 +78,7 @@ def check_adapter(model: nn.Module) -> None:
 
 def _check_adapted(model: "PeftModel") -> None:
     name = active_adapter(model)
-    # As parameters, of which one that layers share (a bank of vectors) is one, whatever names it has.
+    # Compared as parameters: one that layers share (a bank of vectors) counts once, whatever names it has.
     live = model.state_dict(keep_vars=True)
     stored = {id(live[path]) for path in adapter_names(model, live).values()}
     kind = model.peft_config[name].peft_type.value
@@ -127,11 +127,11 @@ def make_plain(model: "PeftModel", folder: Path) -> None:
     name = active_adapter(model)
     for other in set(model.peft_config) - {name, "default"}:
         shutil.rmtree(folder / other, ignore_errors=True)
-    own = folder / name
-    if name != "default" and own.is_dir():
-        for file in own.iterdir():
+    inner = folder / name
+    if name != "default" and inner.is_dir():
+        for file in inner.iterdir():
             file.replace(folder / file.name)
-        own.rmdir()
+        inner.rmdir()
     _sort_sets(folder / ADAPTER_CONFIG, model.peft_config[name])
 
 

@@ -77,8 +77,6 @@ def load_model(
         FileNotFoundError: If the model is neither a folder nor reachable on the Hub.
         ValueError: If the model is damaged, its weights are no safetensors or beyond this machine, or a live model's
             head does not fit the classes.
-
-    Source: ours.
     """
     names, one_class = list(class_names or []), get_task(task).one_class
     if is_live(model):
@@ -177,8 +175,8 @@ def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
 
 def known_classes(config: PreTrainedConfig) -> list[str]:
     """Names of a model's classes in the order of its outputs; ``LABEL_0`` … where it has none."""
-    found = getattr(config, "id2label", None) or {}
-    return [str(found[i]) for i in sorted(found)]
+    labels = getattr(config, "id2label", None) or {}
+    return [str(labels[i]) for i in sorted(labels)]
 
 
 def trained_for(config: PreTrainedConfig, task: str) -> bool:
@@ -298,8 +296,6 @@ def timm_from_scratch(
 
     Raises:
         ValueError: If timm does not know the architecture.
-
-    Source: ours.
     """
     import timm
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
@@ -327,10 +323,7 @@ def timm_from_scratch(
 
 
 def check_timm(architecture: str) -> None:
-    """Raises ``ValueError`` if timm does not know an architecture.
-
-    Source: ours.
-    """
+    """Raises ``ValueError`` if timm does not know an architecture."""
     import timm
 
     if architecture not in timm.list_models():

@@ -43,7 +43,7 @@ def estimate_batch_norm(trainer: Trainer, dataset: MapDataset | datasets.Dataset
         trainer: Holds the model; its collator and batch size are used.
         dataset: The data to run through the model once, in shuffled order.
 
-    Source: ``torch.optim.swa_utils.update_bn``; its use here is ours.
+    Source: ``torch.optim.swa_utils.update_bn``.
     """
     model, args = trainer.model, trainer.args
     rows: Any = dataset

@@ -46,7 +46,7 @@ def prepare(
         columns: What to read.
         image_size: As for [`enrich_pretrained`].
         max_length: As for [`enrich_pretrained`].
-        name: For the progress bar.
+        name: What the progress bar says is being prepared.
         shared: Whether other machines may be preparing the same.
 
     Returns:
@@ -54,8 +54,6 @@ def prepare(
 
     Raises:
         FileNotFoundError: If a task with text comes without a tokenizer.
-
-    Source: ours.
     """
     preprocessing = make_preprocessing(model, source, columns, image_size=image_size, max_length=max_length)
     rows = preprocessing.apply(dataset)

@@ -74,8 +74,6 @@ class Workers:
         launched: This process's number among several that were launched as one distributed run, and theirs. The jobs
             are not distributed trainings: they run in one process of their own, on this one's share of the machine.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.training.workers import Workers
         >>> with Workers(2) as workers:  # doctest: +SKIP
@@ -138,17 +136,20 @@ class Workers:
             while todo or running:
                 # No more than there are processes: what becomes ready meanwhile may be longer than what waits.
                 while todo and len(running) < self.processes and (not running or any(job.ready for job in todo)):
-                    job, free = _next_ready(todo), set(range(self.processes)) - {own.place for own in running.values()}
-                    own = _Running(min(free), job.cost)
-                    self._places[own.place] = 0.0
-                    running[pool.submit(_run, job, own.place)] = own
+                    job, free = (
+                        _next_ready(todo),
+                        set(range(self.processes)) - {progress.place for progress in running.values()},
+                    )
+                    progress = _Running(min(free), job.cost)
+                    self._places[progress.place] = 0.0
+                    running[pool.submit(_run, job, progress.place)] = progress
                 finished, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for future in finished:
                     future.result()
-                    own = running.pop(future)
-                    yield own.cost - own.seen
-                for own in running.values():
-                    yield own.look(self._places[own.place])
+                    progress = running.pop(future)
+                    yield progress.cost - progress.seen
+                for progress in running.values():
+                    yield progress.look(self._places[progress.place])
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "a worker process died, perhaps for want of memory; run the same command again to continue, with "
@@ -230,16 +231,16 @@ def _run_here(todo: list[Job], update: Callable[[float], None]) -> None:
     with _frozen():
         while todo:
             job = _next_ready(todo)
-            own, done = _Running(0, job.cost), 0.0
+            progress, done = _Running(0, job.cost), 0.0
 
-            def report(cost: float, own: _Running = own) -> None:
+            def report(cost: float, progress: _Running = progress) -> None:
                 nonlocal done
                 done += cost
-                update(own.look(done))
+                update(progress.look(done))
 
             with _reporting(report):
                 job.run()
-            update(own.cost - own.seen)
+            update(progress.cost - progress.seen)
 
 
 def _run(job: Job, place: int) -> None:

