@@ -23,14 +23,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
-from know_hf.training.data import (
-    check_part,
-    label_values,
-    load_evaluation,
-    load_split,
-    make_preprocessing,
-    open_parts,
-)
+from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
 from know_hf.training.examples import MapDataset
 
 logger = logging.getLogger(__name__)

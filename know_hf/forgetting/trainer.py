@@ -31,14 +31,7 @@ from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
 from know_hf.training.examples import MapDataset
-from know_hf.trajectory import (
-    Checkpoint,
-    StageRecord,
-    Trajectory,
-    TrajectoryError,
-    TrajectoryRecord,
-    kinds_of,
-)
+from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
 

@@ -32,10 +32,7 @@ _PEFT_HEADS = (
 
 
 def enriched_card(
-    trajectory: Trajectory,
-    enrichment: dict[str, Any],
-    name: str,
-    self_check: dict[str, Any] | None = None,
+    trajectory: Trajectory, enrichment: dict[str, Any], name: str, self_check: dict[str, Any] | None = None
 ) -> str:
     """Renders the README of an enriched folder.
 

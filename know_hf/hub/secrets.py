@@ -33,10 +33,7 @@ _RULES = {
         ["github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"],
         r"(?<![A-Za-z0-9])(?:github_pat_[A-Za-z0-9_]{22,}|gh[pousr]_[A-Za-z0-9]{36,})",
     ),
-    "a key of Weights & Biases": (
-        ["wandb"],
-        r"(?i:wandb)[^\n]{0,60}?\b[0-9a-f]{40}\b|wandb_v\d_[A-Za-z0-9_]{40,}",
-    ),
+    "a key of Weights & Biases": (["wandb"], r"(?i:wandb)[^\n]{0,60}?\b[0-9a-f]{40}\b|wandb_v\d_[A-Za-z0-9_]{40,}"),
     "a Google key": (
         ["AIza", "ya29.", "GOCSPX-"],
         r"(?<![A-Za-z0-9])(?:AIza[0-9A-Za-z_-]{35}|ya29\.[0-9A-Za-z_-]{20,}|GOCSPX-[0-9A-Za-z_-]{20,})",

@@ -9,12 +9,7 @@ from torch import Tensor
 
 from know_hf.known import KnownConfig
 from know_hf.meta.data_set import MetaDataSet
-from know_hf.meta.experimental.variants import (
-    BRANCHED_TARGETS,
-    branched_starts,
-    branched_target,
-    window_statistics,
-)
+from know_hf.meta.experimental.variants import BRANCHED_TARGETS, branched_starts, branched_target, window_statistics
 from know_hf.meta.shards import TensorStages
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
@@ -43,10 +38,7 @@ class Split:
 
 
 def split_trials(
-    meta: MetaDataSet,
-    held_out_architectures: Collection[str],
-    held_out_data: Collection[str],
-    branched: bool = False,
+    meta: MetaDataSet, held_out_architectures: Collection[str], held_out_data: Collection[str], branched: bool = False
 ) -> Split:
     """Splits trials by what is held out.
 

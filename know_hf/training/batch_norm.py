@@ -48,12 +48,7 @@ def estimate_batch_norm(trainer: Trainer, dataset: MapDataset | datasets.Dataset
     model, args = trainer.model, trainer.args
     rows: Any = dataset
     if isinstance(dataset, datasets.Dataset) and args.remove_unused_columns:
-        accepted = [
-            *inspect.signature(model.forward).parameters,
-            "label",
-            "label_ids",
-            *(args.label_names or []),
-        ]
+        accepted = [*inspect.signature(model.forward).parameters, "label", "label_ids", *(args.label_names or [])]
         rows = dataset.select_columns([name for name in dataset.column_names if name in accepted])
     loader = DataLoader(
         rows,

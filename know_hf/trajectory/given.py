@@ -109,10 +109,7 @@ def given_ratio(ratio: object) -> float | None:
 
 
 def report_unmatched(
-    parameters: Collection[str],
-    tensors: Mapping[str, TensorSpec],
-    misfits: Mapping[str, tuple[int, ...]],
-    source: str,
+    parameters: Collection[str], tensors: Mapping[str, TensorSpec], misfits: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
     """Names the stored tensors that a model does not have, or has in another shape.
 

@@ -186,10 +186,7 @@ def resolve_kinds(
         if value not in (*PREDICTED_KINDS, "copy"):
             raise ValueError(f"kinds: {value!r} is not known; use one of {[*PREDICTED_KINDS, 'copy']}.")
     for name, parameter in parameters.items():
-        choice, reason = (
-            choices.get(parameter.kind, "copy"),
-            _COPY_REASONS.get(parameter.kind, parameter.kind),
-        )
+        choice, reason = (choices.get(parameter.kind, "copy"), _COPY_REASONS.get(parameter.kind, parameter.kind))
         for pattern, value in (kinds or {}).items():
             if fnmatchcase(name, pattern):
                 choice, reason = value, f"matches {pattern!r}"

@@ -175,10 +175,7 @@ class Trajectory:
         for stage in self.record.stages:
             path = (self.root / stage.folder).resolve()
             stages.append(
-                replace(
-                    stage,
-                    folder=path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
-                )
+                replace(stage, folder=path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))
             )
         return replace(self.record, stages=stages).save(folder)
 
