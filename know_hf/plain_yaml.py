@@ -34,7 +34,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """As [`read_yaml`], of a text; ``where`` names it in messages."""
+    """Reads a text as [`read_yaml`] reads a file; ``where`` names it in the ``ValueError`` for what it cannot hold."""
     import yaml
 
     try:

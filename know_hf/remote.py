@@ -269,7 +269,12 @@ def _plainly(call: Callable[[], Result]) -> Result:
 
 @contextmanager
 def explained(repo_id: str) -> Iterator[None]:
-    """Turns the Hub's errors into what to do about them; what was sent so far stays, and a repeated push continues."""
+    """Turns the Hub's errors into what to do about them; what was sent so far stays, and a repeated push continues.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached or refuses what is sent.
+        PermissionError: If there is no token, or it may not write there.
+    """
     again = "Nothing is lost: the same push continues."
     try:
         yield

@@ -60,6 +60,7 @@ class TensorSpec:
 
     @property
     def numel(self) -> int:
+        """Number of values."""
         return math.prod(self.shape)
 
     @property
@@ -107,7 +108,11 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, TensorSpec]:
-        """Every stored tensor by name, from the headers alone."""
+        """Every stored tensor by name, from the headers alone.
+
+        Raises:
+            TrajectoryError: If a file is missing or damaged, or index and files contradict each other.
+        """
         if self.weight_file.suffix == ".safetensors":
             return self._tensors_of(self.weight_file)
         places = self._index()

@@ -25,7 +25,11 @@ class SaveWhenTerminated(TrainerCallback):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Listens within the block; elsewhere, and in threads, the signal does what it did before."""
+        """Listens within the block; elsewhere, and in threads, the signal does what it did before.
+
+        Raises:
+            KeyboardInterrupt: At a second Ctrl-C, within the block.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -55,6 +55,7 @@ class Upload:
 
     @property
     def nbytes(self) -> int:
+        """Size of the files in bytes."""
         return sum((self.folder / name).stat().st_size for name in self.files)
 
     def __str__(self) -> str:

@@ -55,6 +55,7 @@ class KnownConfig(PreTrainedConfig):
     conditions: list[str] | tuple[str, ...] = ()
 
     def validate_sizes(self) -> None:
+        """Raises ``ValueError`` if a size is out of range."""
         if self.history_length < 2:
             raise ValueError(
                 f"history_length is {self.history_length}; a predictor needs at least 2 stages to see a difference."
@@ -75,6 +76,7 @@ class KnownConfig(PreTrainedConfig):
             raise ValueError(f"kinds must name each kind once, found {list(self.kinds)}.")
 
     def validate_inputs(self) -> None:
+        """Raises ``ValueError`` if a name is unknown, given twice, or of no use to the network."""
         if self.inputs not in INPUTS:
             raise ValueError(f"inputs={self.inputs!r} is not known; use one of {', '.join(INPUTS)}.")
         wrong = [name for name in self.conditions if name not in CONDITIONS]

@@ -27,7 +27,7 @@ class ScaledLinear(nn.Linear):
 
 
 class KnownStream(nn.Module):
-    """One of the two streams: gated layer between two linear ones, ``(…, inputs)`` → ``(…, output_size)``."""
+    """One of the two streams: a gated layer between two linear ones."""
 
     def __init__(self, inputs: int, config: KnownConfig) -> None:
         super().__init__()
@@ -41,6 +41,7 @@ class KnownStream(nn.Module):
         self.negative_slope = config.negative_slope
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Maps ``(…, inputs)`` to ``(…, output_size)``."""
         hidden = self.expand(inputs)
         gate = torch.relu(self.squeeze(hidden))
         hidden = self.gain(gate) * torch.exp(self.rate(gate) * hidden) + self.shift(gate)
@@ -48,7 +49,7 @@ class KnownStream(nn.Module):
 
 
 class KnownNetwork(nn.Module):
-    """The network of one kind: ``(…, S)`` histories → ``(…)`` residuals."""
+    """The network of one kind."""
 
     def __init__(self, config: KnownConfig) -> None:
         super().__init__()
@@ -57,6 +58,7 @@ class KnownNetwork(nn.Module):
         self.head = nn.Linear(2 * config.output_size, 1)
 
     def forward(self, history: Tensor) -> Tensor:
+        """Maps ``(…, S)`` histories, the most forgotten stage first, to ``(…)`` residuals."""
         streams = self.values(history), self.differences(history.diff(dim=-1))
         return torch.tanh(self.head(torch.cat(streams, dim=-1))).squeeze(-1)
 

@@ -144,16 +144,8 @@ def meta_train(
     for source in data:
         check_splits(str(source), "train")
     split = split_trials(meta, held_out_architectures, held_out_data, branched=settings.target != "stage")
-    trained_on = {name for part in asdict(split).values() for name in part}
-    described: dict[str, Any] = {
-        "config": {name: getattr(config, name) for name in _SIZES},
-        "settings": asdict(settings),
-        "split": asdict(split),
-        "held_out": {"architectures": list(held_out_architectures), "data": list(held_out_data)},
-        "data": {note["name"]: note["sha256"] for note in meta.trials if note["name"] in trained_on},
-    }
-    if settings.target != "stage":
-        described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in trained_on}
+    held_out = {"architectures": list(held_out_architectures), "data": list(held_out_data)}
+    described = _describe(meta, config, settings, split, held_out)
     check_output(output_dir, meta.folder, *data)
     work = inside(output_dir, "training")
     for part in ("cache", "predictor"):
@@ -172,7 +164,8 @@ def meta_train(
             predictor.to(training_device())
             with one_thread():
                 FunctionalTraining(predictor, meta, split, data, settings.functional, settings.seed, work).run()
-        with _stored(predictor.cpu(), work / "predictor") as files:
+        predictor = predictor.cpu()
+        with _stored(predictor, work / "predictor") as files:
             result: dict[str, Any] = {
                 **described,
                 **{name: _digest(described[name]) for name in ("data", "branches") if name in described},
@@ -180,14 +173,36 @@ def meta_train(
                 "epochs": {job.kind: job.state for job in jobs},
                 "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
             }
-            size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
-            write_json(output_dir / RESULT, result, indent=None)
-            write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
-            # The configuration last: without it the folder is no predictor.
-            for name in sorted(files, key=lambda name: name == "config.json"):
-                with writing(output_dir / name) as beside:
-                    shutil.copyfile(files[name], beside)
+            _publish(output_dir, files, result, predictor)
     return result
+
+
+def _describe(
+    meta: MetaDataSet, config: KnownConfig, settings: MetaTrainingSettings, split: Split, held_out: dict[str, list[str]]
+) -> dict[str, Any]:
+    """What identifies a training, as plain data: a training that continues has to be described alike."""
+    names = {name for part in asdict(split).values() for name in part}
+    described = {
+        "config": {name: getattr(config, name) for name in _SIZES},
+        "settings": asdict(settings),
+        "split": asdict(split),
+        "held_out": held_out,
+        "data": {note["name"]: note["sha256"] for note in meta.trials if note["name"] in names},
+    }
+    if settings.target != "stage":
+        described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in names}
+    return described
+
+
+def _publish(output_dir: Path, files: dict[str, Path], result: dict[str, Any], predictor: KnownPredictor) -> None:
+    """Writes record and card beside a stored predictor's files."""
+    size = sum(parameter.numel() for parameter in predictor.network(predictor.config.kinds[0]).parameters())
+    write_json(output_dir / RESULT, result, indent=None)
+    write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
+    # The configuration last: without it the folder is no predictor.
+    for name in sorted(files, key=lambda name: name == "config.json"):
+        with writing(output_dir / name) as beside:
+            shutil.copyfile(files[name], beside)
 
 
 def _digest(hashes: dict[str, str]) -> dict[str, Any]:
@@ -251,7 +266,12 @@ class KindTraining:
         self._progress(network).load_best()
 
     def run(self) -> None:
-        """Trains to the end, or until nothing gets better."""
+        """Trains to the end, or until nothing gets better.
+
+        Raises:
+            TrajectoryError: If the meta-data or the progress are damaged.
+            ValueError: If there are too few values of the kind.
+        """
         with one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
             device = training_device()
             network = _initial(self.config, self.settings.seed).network(self.kind).to(device)

@@ -25,6 +25,7 @@ class FromBatch(nn.Module):
         self.model = model
 
     def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        """Runs the model on the tensors of a batch."""
         device = next(self.model.parameters()).device
         return self.model(**{name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)})
 
