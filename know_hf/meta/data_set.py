@@ -81,6 +81,10 @@ class MetaDataSet:
 
         return push(self.folder, repo_id, **options)
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """What a trial was run with, by the names of a [`Trial`](know_hf.meta.trials)'s fields."""
+        return next(note["settings"] for note in self.trials if note["name"] == name)
+
     def path(self, name: str) -> Path:
         """The shard of a trial."""
         return self.folder / "data" / f"{name}.parquet"

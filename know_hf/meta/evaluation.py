@@ -140,12 +140,12 @@ def functional_scores(
         TrajectoryError: If a trial's file is damaged.
     """
     readers = _readers(predictors, methods, STAGES - 1)
-    settings = {note["name"]: note["settings"] for note in meta.trials}
     scores: dict[str, dict[str, float]] = {}
     for trial in names:
-        train, test = images[settings[trial]["data_set"]]
+        settings = meta.settings(trial)
+        train, test = images[settings["data_set"]]
         channels = train.inputs["pixel_values"].shape[1]
-        model = NETWORKS[settings[trial]["architecture"]](channels, settings[trial]["width"])
+        model = NETWORKS[settings["architecture"]](channels, settings["width"])
         tensors = list(meta.read(trial, None))
         live = check_tensors(meta.path(trial), tensors, model)
         states = {f"stage-{i}": {t.tensor: torch.from_numpy(t.values[i]) for t in tensors} for i in (0, 1)}
@@ -154,7 +154,7 @@ def functional_scores(
             for tensor in tensors:
                 if tensor.kind in PREDICTED_KINDS:
                     stages = torch.from_numpy(tensor.values[1:]).reshape(STAGES - 1, *tensor.shape)
-                    guess = reader(stages, tensor.kind, 1, settings[trial]["sampling_ratio"])
+                    guess = reader(stages, tensor.kind, 1, settings["sampling_ratio"])
                     state[tensor.tensor] = guess[0].float()
             states[name] = state
         for name, state in states.items():

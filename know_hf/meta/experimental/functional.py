@@ -70,7 +70,7 @@ class LiveTrial:
     """
 
     def __init__(self, meta: MetaDataSet, name: str, images: Examples, device: torch.device | str = "cpu"):
-        settings = next(note["settings"] for note in meta.trials if note["name"] == name)
+        settings = meta.settings(name)
         self.ratio, self.rate, self.images = settings["sampling_ratio"], settings["learning_rate"], images
         self.sign = settings["optimizer"] != "sgd"
         channels = images.inputs["pixel_values"].shape[1]
@@ -238,7 +238,7 @@ def open_task(images: Mapping[str, Path], meta: MetaDataSet, name: str) -> Examp
     Raises:
         ValueError: If its data set is not among them.
     """
-    wanted = next(note["settings"]["data_set"] for note in meta.trials if note["name"] == name)
+    wanted = meta.settings(name)["data_set"]
     if wanted not in images:
         raise ValueError(f"{name} was run on {wanted}, which is not among the data {', '.join(images)}: name it too.")
     return open_examples(images[wanted])
