@@ -1,22 +1,16 @@
 """Settings of a forgetting run, next to those of any training."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from transformers import TrainingArguments
 
 from know_hf.limits import check_limits
 
-if TYPE_CHECKING:
-    from transformers import TrainingArguments as _Mixin
-else:  # a mixin for any subclass of them
-    _Mixin = object
-
 RECIPES = ("forgetting", "incremental", "equal_compute")
 
 
 @dataclass
-class ForgettingSettings(_Mixin):
+class ForgettingSettings:
     """The fields that forgetting adds to training arguments, as a mixin for any subclass of them.
 
     Args:
@@ -63,7 +57,7 @@ class ForgettingSettings(_Mixin):
         default="forgetting", metadata={"help": "forgetting, or a control: incremental, equal_compute."}
     )
 
-    def __post_init__(self) -> None:
+    def __post_init__(self):
         if self.num_stages < 2:
             raise ValueError(f"num_stages is {self.num_stages}; forgetting needs at least 2 stages.")
         if not 0 < self.sampling_ratio < 1:

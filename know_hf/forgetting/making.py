@@ -2,12 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from torch import nn
 from transformers import set_seed
@@ -23,18 +22,24 @@ from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.tasks.segmentation import without_background
 from know_hf.text import without_secrets
-from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
-from know_hf.training.examples import MapDataset
+from know_hf.training.data import (
+    check_part,
+    label_values,
+    load_evaluation,
+    load_split,
+    make_preprocessing,
+    open_parts,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def make_trainer(
-    model: str | Path | nn.Module,
-    train_dataset: str | Path | datasets.Dataset | MapDataset,
+    model,
+    train_dataset,
     output_dir: str | Path | None = None,
     *,
-    eval_dataset: str | Path | datasets.Dataset | MapDataset | Mapping[str, MapDataset] | None = None,
+    eval_dataset=None,
     args: ForgettingArguments | None = None,
     task: str | None = None,
     input_columns: Sequence[str] | None = None,
@@ -49,12 +54,14 @@ def make_trainer(
     compute_metrics: Callable | None = None,
     processing_class: Any = None,
     callbacks: list | None = None,
-    trainer_class: type[ForgettingTrainer] = ForgettingTrainer,
-    **training_arguments: Any,
-) -> ForgettingTrainer:
+    trainer_class: type = ForgettingTrainer,
+    **training_arguments,
+):
     """Builds the ForgettingTrainer of [`enrich_pretrained`], data prepared and head fitted.
 
     Args, Raises: as for [`enrich_pretrained`].
+
+    Source: ours.
     """
     args = make_arguments(output_dir, args, **training_arguments)
     for name, value in (("image_size", image_size), ("max_length", max_length)):
@@ -67,10 +74,7 @@ def make_trainer(
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
 
-    def trainer(
-        model: Any, train: Any, evaluation: Any, collator: Callable, metrics: Callable | None, processor: Any,
-        class_names: Sequence[str] = (), **further: Any,
-    ) -> ForgettingTrainer:  # fmt: skip
+    def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
         made = trainer_class(
             model=model,
             args=args,
@@ -88,11 +92,10 @@ def make_trainer(
     if data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
-        rows: Any = train_dataset
-        stage_subsets(rows, args)
-        return trainer(model, rows, eval_dataset, data_collator, compute_metrics, processing_class)
+        stage_subsets(train_dataset, args)
+        return trainer(model, train_dataset, eval_dataset, data_collator, compute_metrics, processing_class)
 
-    train: Any = load_split(train_dataset)
+    train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
     parts, columns = open_parts(
         {"training data": train, "evaluation data": evaluation},
@@ -101,8 +104,7 @@ def make_trainer(
     train, evaluation = parts.values()
     the_task, source = get_task(columns.task), None if is_live(model) else str(model)
     if the_task.answers == "mask":
-        config: Any = getattr(model, "config", None)
-        columns = without_background(columns, source or config._name_or_path, processing_class)
+        columns = without_background(columns, source or model.config._name_or_path, processing_class)
     if the_task.one_class:
         _check_classes(train, columns, args)
     # The new head is drawn from the seed too, so that a run that starts again starts the same.
@@ -119,8 +121,8 @@ def make_trainer(
     )
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
-        state = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
-        logger.info("The head %s (train_stage_zero decides otherwise).", state)
+        found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
+        logger.info("The head %s (train_stage_zero decides otherwise).", found)
     columns = replace(columns, class_names=loaded.class_names)
     classes = getattr(loaded.model.config, "num_labels", 0)
     if evaluation is not None:
@@ -145,24 +147,26 @@ def make_trainer(
 
 
 def make_arguments(
-    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments: Any
+    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments
 ) -> ForgettingArguments:
     """The settings of a run, given whole or as keywords.
 
     Raises:
         ValueError: If they are given both ways or do not say where the run goes, or a value is out of range.
+
+    Source: ours.
     """
     if args is None:
         if output_dir is None:
             raise ValueError("Say where the run goes: output_dir=….")
-        defaults = {"save_total_limit": 1, "dataloader_pin_memory": torch.accelerator.is_available()}
-        return ForgettingArguments(str(output_dir), **{**defaults, **training_arguments})
+        own = {"save_total_limit": 1, "dataloader_pin_memory": torch.accelerator.is_available()}
+        return ForgettingArguments(str(output_dir), **{**own, **training_arguments})
     if training_arguments or (output_dir is not None and str(output_dir) != args.output_dir):
         raise ValueError("Give training settings either as args=ForgettingArguments(…) or as keywords, not both.")
     return args
 
 
-def _check_classes(train: datasets.Dataset, columns: Columns, args: ForgettingArguments) -> None:
+def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
     check_answers(train, columns, "training data")
     labels = set(label_values(train, columns).tolist())
     if len(labels) < 2:
@@ -170,8 +174,7 @@ def _check_classes(train: datasets.Dataset, columns: Columns, args: ForgettingAr
             f"Label column {columns.label!r} of the training data holds one class only, {labels.pop()!r}; there is "
             "nothing to learn to tell apart."
         )
-    subsets, _ = stage_plan(train.select_columns([columns.label]), args)
-    smallest: Any = min(subsets, key=len)
+    smallest = min(stage_plan(train.select_columns([columns.label]), args)[0], key=len)
     if lost := len(labels) - len(set(label_values(smallest, columns).tolist())):
         logger.warning(
             "The smallest subset (%d examples) lacks %d of %d classes; stratify_by=%r keeps the shares.",
@@ -179,12 +182,14 @@ def _check_classes(train: datasets.Dataset, columns: Columns, args: ForgettingAr
         )  # fmt: skip
 
 
-def check_output_dir(output_dir: str | Path, model: object) -> None:
+def check_output_dir(output_dir: str | Path, model) -> None:
     """Raises if a run of this model cannot go, or go on, in a folder.
 
     Raises:
         FileExistsError: If it is the model's own, a file, or holds something else.
         PermissionError: If it cannot be written to.
+
+    Source: ours.
     """
     target = Path(output_dir)
     if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():

@@ -2,21 +2,19 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import datasets
-from torch.utils.data import IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
 from know_hf.forgetting.subsets import nested_subsets
-from know_hf.training.examples import MapDataset
 
 
-def first_trained_stage(args: Any) -> int:
+def first_trained_stage(args) -> int:
     """Index of the first stage that is trained: 1 where forgetting takes the model as its stage 0."""
     return 1 if args.recipe == "forgetting" and not args.train_stage_zero else 0
 
 
-def stage_plan(dataset: MapDataset, args: Any) -> tuple[list[MapDataset], int]:
+def stage_plan(dataset: Dataset, args) -> tuple[list[Dataset], int]:
     """Plans the stages of a recipe.
 
     Args:
@@ -41,7 +39,7 @@ def stage_plan(dataset: MapDataset, args: Any) -> tuple[list[MapDataset], int]:
     return subsets[:1], sum(training_steps(len(subset), args) for subset in subsets[1:])
 
 
-def training_steps(examples: int, args: Any) -> int:
+def training_steps(examples: int, args) -> int:
     """Optimizer steps that Trainer takes over a data set of that size, with these arguments."""
     if args.max_steps > 0:
         return args.max_steps
@@ -51,7 +49,7 @@ def training_steps(examples: int, args: Any) -> int:
     return math.ceil(max(updates, 1) * args.num_train_epochs)
 
 
-def check_train_dataset(dataset: object) -> None:
+def check_train_dataset(dataset: Dataset) -> None:
     """Raises ``TypeError`` if subsets cannot be taken of a data set."""
     if dataset is None or isinstance(dataset, (str, Path)):
         raise TypeError(
@@ -71,7 +69,7 @@ def check_train_dataset(dataset: object) -> None:
         )
 
 
-def stage_subsets(dataset: MapDataset, args: Any) -> list[MapDataset]:
+def stage_subsets(dataset: Dataset, args) -> list[Dataset]:
     """Makes the nested data sets of every stage, the self-check's included.
 
     Args:

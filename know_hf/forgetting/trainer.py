@@ -30,7 +30,6 @@ from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_sub
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
-from know_hf.training.examples import MapDataset
 from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
@@ -144,7 +143,7 @@ class ForgettingMixin(_Mixin):
 
     def _forget(self, **kwargs: Any) -> TrainOutput:
         args, root = self.args, Path(self.args.output_dir)
-        full_dataset: MapDataset = self.train_dataset
+        full_dataset: Any = self.train_dataset
         before = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
         subsets, steps = stage_plan(full_dataset, args)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
@@ -220,18 +219,19 @@ class ForgettingMixin(_Mixin):
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
         return seed
 
-    def _check_beforehand(self, subsets: list[MapDataset], steps: int) -> None:
+    def _check_beforehand(self, subsets: Sequence[Any], steps: int) -> None:
         """Looks at all that can be seen before the first stage."""
         args, sizes = self.args, [len(subset) for subset in subsets]
         check_settings(args)
         # A control takes as many steps as the forgetting would, whose stages have to exist for that.
-        check_sizes([len(subset) for subset in stage_subsets(self.train_dataset, args)], args, self.model)
+        forgotten: Sequence[Any] = stage_subsets(self.train_dataset, args)
+        check_sizes([len(subset) for subset in forgotten], args, self.model)
         check_model(self.model, args.recipe)
         self._optimization.check_lengths(args, sizes[first_trained_stage(args) :], steps)
         check_labels(self)
         check_batches(self)
 
-    def _open_record(self, root: Path, subsets: list[MapDataset]) -> TrajectoryRecord:
+    def _open_record(self, root: Path, subsets: Sequence[Any]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
         total = max(len(subset) for subset in subsets)
         fresh = TrajectoryRecord(

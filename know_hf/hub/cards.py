@@ -8,16 +8,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment
 from markupsafe import Markup
 
-from know_hf.known import KnownConfig
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from know_hf.known import KnownConfig
 
 # Names that the Hub takes; of `user/name` both parts have to be there.
 _REPOSITORY = re.compile(
@@ -191,7 +193,7 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     )  # fmt: skip
 
 
-def plain_predictor_card(config: KnownConfig) -> str:
+def plain_predictor_card(config: "KnownConfig") -> str:
     """The README of a predictor of whose training nothing is recorded.
 
     Args:

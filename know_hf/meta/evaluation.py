@@ -43,12 +43,12 @@ def _readers(
     predictors: Mapping[str, KnownPredictor] | None, methods: Sequence[str], longest: int
 ) -> dict[str, _Reader]:
     """Predictors, each followed by the shrink control that takes on its norms, then further methods."""
-    readers = {}
+    found = {}
     for name, predictor in (predictors or {}).items():
-        readers[name] = _Reader("known", predictor.config.history_length, predictor)
+        found[name] = _Reader("known", predictor.config.history_length, predictor)
         if "shrink" in methods:
-            readers[f"shrink to {name}"] = _Reader("shrink", predictor.config.history_length, predictor)
-    return readers | {name: _Reader(name, min(5, longest)) for name in methods if name != "shrink"}
+            found[f"shrink to {name}"] = _Reader("shrink", predictor.config.history_length, predictor)
+    return found | {name: _Reader(name, min(5, longest)) for name in methods if name != "shrink"}
 
 
 def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]) -> Errors:
@@ -201,12 +201,10 @@ def evaluate_predictors(
 
 def error_table(errors: Errors) -> str:
     """‖Θ̂^0−Θ^0‖₁/‖Θ^s−Θ^0‖₁ as a Markdown table: mean of trials, and all trials as one, by kind and steps."""
-    columns = sorted(
-        {(int(step), kind) for by_kind in errors.values() for kind, steps in by_kind.items() for step in steps}
-    )
+    columns = sorted({(int(step), kind) for own in errors.values() for kind, steps in own.items() for step in steps})
     rows = [["method", *(f"{kind}, {step} step{'s' * (step > 1)}" for step, kind in columns)]]
-    for name, by_kind in errors.items():
-        cells = [by_kind.get(kind, {}).get(str(step)) for step, kind in columns]
+    for name, own in errors.items():
+        cells = [own.get(kind, {}).get(str(step)) for step, kind in columns]
         rows.append([name, *("" if c is None else f"{number(c['mean'], 3)} / {number(c['pooled'], 3)}" for c in cells)])
     return table(rows)
 
@@ -215,7 +213,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Accuracy of the retrodicted Θ̂^0 as networks, mean over trials, and in how many they beat Θ^1, in Markdown."""
     before = scores["stage-1"]
     rows = [["network", "accuracy, mean of trials", "trials better than Θ¹"]]
-    for name, by_trial in scores.items():
-        better = sum(by_trial[trial] > before[trial] for trial in by_trial)
-        rows.append([name, number(100 * sum(by_trial.values()) / len(by_trial), 1), f"{better} of {len(by_trial)}"])
+    for name, own in scores.items():
+        better = sum(own[trial] > before[trial] for trial in own)
+        rows.append([name, number(100 * sum(own.values()) / len(own), 1), f"{better} of {len(own)}"])
     return table(rows)

@@ -28,7 +28,6 @@ from know_hf.tasks.classification import IMAGE_CLASSIFICATION
 from know_hf.training.examples import Examples, as_it_is
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import load_metric
-from know_hf.training.workers import Job
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.identity import versions
 
@@ -125,8 +124,13 @@ def draw_trial(
     )
 
 
-class Run(Job, Interface):
+class Run(Interface):
     """A job of a collection, which other machines may take up as well: a shard is made, and then a note of it."""
+
+    @property
+    def done(self) -> bool:
+        """Whether note and shard are there, undamaged."""
+        ...
 
     @property
     def note(self) -> Path:

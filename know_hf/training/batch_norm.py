@@ -9,12 +9,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.progress import progress_bar
-from know_hf.training.examples import MapDataset
 
 
 class FromBatch(nn.Module):
@@ -35,7 +34,7 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules())
 
 
-def estimate_batch_norm(trainer: Trainer, dataset: MapDataset | datasets.Dataset) -> None:
+def estimate_batch_norm(trainer: Trainer, dataset: Dataset | datasets.Dataset) -> None:
     """Re-estimates the BatchNorm statistics of the trainer's model over a data set, in place.
 
     Under several processes each does all of it, so that all end with the same statistics.
@@ -58,7 +57,7 @@ def estimate_batch_norm(trainer: Trainer, dataset: MapDataset | datasets.Dataset
         # Sorted data would bias the variances; a lone last example would weigh as much as a whole batch.
         shuffle=True,
         generator=torch.Generator().manual_seed(args.seed),
-        drop_last=len(dataset) > args.train_batch_size,
+        drop_last=len(rows) > args.train_batch_size,
         num_workers=args.dataloader_num_workers,
     )
     hidden = args.disable_tqdm or not trainer.is_world_process_zero()

@@ -127,11 +127,11 @@ _TASKS["AutoModelForTokenClassification"] = "token-classification"
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    auto_class = loader_of(model)
+    auto_class: Any = loader_of(model)
     return {
         "class": type(model).__name__,
         "auto_class": auto_class,
-        "task": _TASKS.get(auto_class or ""),
+        "task": _TASKS.get(auto_class),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),

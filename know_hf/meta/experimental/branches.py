@@ -7,7 +7,7 @@ their difference is the data's alone.
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -28,7 +29,7 @@ from know_hf.meta.shards import DAMAGES, VERSION, check_format, check_tensors, i
 from know_hf.meta.trials import TrialRun, make_in_turn, read_note
 from know_hf.records import check_fields, read_record
 from know_hf.store import inside, write_json
-from know_hf.training.examples import MapDataset, as_it_is
+from know_hf.training.examples import as_it_is
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.kinds import PREDICTED_KINDS
 
@@ -117,7 +118,7 @@ class BranchRun:
         trial = self.trial_run.trial
         model, train, _ = self.trial_run.parts()
         args = self.trial_run.arguments(work)
-        subsets = stage_subsets(train, args)
+        subsets: Sequence[Any] = stage_subsets(train, args)
         stages = list(read_shard(self.trial_run.shard))
         initial, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
         predicted = [tensor.tensor for tensor in stages if tensor.kind in PREDICTED_KINDS]
@@ -159,7 +160,7 @@ def read_branch_note(path: Path) -> dict[str, Any]:
     return check_fields(path, note, {"diverged" if "diverged" in note else "sha256": str}, _REMEDY)
 
 
-def _train(model: nn.Module, args: ForgettingArguments, subset: MapDataset) -> None:
+def _train(model: nn.Module, args: ForgettingArguments, subset: Dataset) -> None:
     set_seed(args.seed)
     trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is, callbacks=[Advance()])
     trainer.remove_callback(PrinterCallback)

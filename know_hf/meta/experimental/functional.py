@@ -6,7 +6,7 @@ steps of fine-tuning, whose effect on the gradient is left out (first order).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,11 @@ class FunctionalSettings:
     Args:
         epochs: Epochs at most; one step a trial and epoch. 0 leaves the objective out.
         images: Images a step.
-        learning_rate: Peak learning rate of Adam.
+        learning_rate: Of Adam.
         inner_steps: Steps of fine-tuning before the loss is taken.
         patience: Epochs without a better choice score after which it ends.
+
+    Source: ours.
     """
 
     epochs: int = 0
@@ -232,7 +234,7 @@ def prepare_unseen(data: Sequence[str], cache_dir: Path) -> dict[str, Path]:
     return files
 
 
-def open_task(images: Mapping[str, Path], meta: MetaDataSet, name: str) -> Examples:
+def open_task(images: dict[str, Path], meta: MetaDataSet, name: str) -> Examples:
     """Opens the prepared images of a trial's task.
 
     Raises:
