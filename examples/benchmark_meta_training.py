@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from know_hf import KnownConfig, KnownPredictor
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.samples import Batch, Samples
 from know_hf.meta.training import KindTraining, MetaTrainingSettings, residuals
 from know_hf.report import table

@@ -4,7 +4,7 @@ Importing the package loads nothing heavy: every public name is fetched on first
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from know_hf.trajectory import Trajectory, TrajectoryError, kinds_of
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
         globals()[name] = value

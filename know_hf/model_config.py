@@ -11,7 +11,7 @@ from know_hf.reading import LARGEST, shown
 from know_hf.store import read_json
 
 CONFIG_FILE = "config.json"
-#: Of layers that are made one by one, and of classes that are named one by one, more than any model has.
+#: More layers, and more classes, than any model has: they are made, or named, one by one.
 MOST_LAYERS, MOST_CLASSES = 2000, 1_000_000
 _LAYERS = re.compile(r"(^|_)(layers?|depths?|blocks|stages)$")
 _DEPTHS = {"depths", "layers", "num_layers", "blocks", "num_blocks"}  # how many layers each of several parts has
@@ -35,8 +35,6 @@ def read_config(
     Raises:
         OSError: If there is none.
         ValueError: If it cannot be read, describes no model that transformers knows, or one that nothing could hold.
-
-    Source: ours.
     """
     file = Path(source) / CONFIG_FILE
     if file.is_file():

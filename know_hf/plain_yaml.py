@@ -34,7 +34,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """As [`read_yaml`], of a text; ``where`` names it in messages."""
+    """Reads a text as [`read_yaml`] reads a file; ``where`` names it in the ``ValueError`` for what it cannot hold."""
     import yaml
 
     try:
@@ -88,24 +88,24 @@ def _loader() -> type:
     class Loader(yaml.SafeLoader):
         values = 0
 
-        def compose_node(self, parent, index):
+        def compose_node(self, parent: Any, index: Any) -> Any:
             self.values += 1
             if self.values > MOST_VALUES:
                 raise yaml.YAMLError(f"it holds more than {MOST_VALUES:,} values")
             return super().compose_node(parent, index)
 
         # Its time grows with the square of the depth, so that it is told to stop as it reads.
-        def fetch_flow_collection_start(self, token_class):
+        def fetch_flow_collection_start(self, token_class: Any) -> None:
             if self.flow_level > DEEPEST:
                 raise yaml.YAMLError("it is nested too deeply")
             super().fetch_flow_collection_start(token_class)
 
-        def add_indent(self, column):
+        def add_indent(self, column: int) -> bool:
             if len(self.indents) > DEEPEST:
                 raise yaml.YAMLError("it is nested too deeply")
             return super().add_indent(column)
 
-        def compose_mapping_node(self, anchor):
+        def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
             seen = set()
             for key, _ in node.value:
@@ -115,7 +115,7 @@ def _loader() -> type:
                     seen.add(key.value)
             return node
 
-        def flatten_mapping(self, node):
+        def flatten_mapping(self, node: Any) -> None:
             super().flatten_mapping(node)
             if len(node.value) > MOST_VALUES:
                 raise yaml.YAMLError(f"with its merges it holds more than {MOST_VALUES:,} values")

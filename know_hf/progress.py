@@ -3,7 +3,7 @@
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -14,7 +14,7 @@ SECONDS, SHARE = 30.0, 0.01
 _open: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 
-def progress_bar(iterable: Iterable | None = None, **options) -> Any:
+def progress_bar(iterable: Iterable | None = None, **options: Any) -> Any:
     """Makes a progress bar for a terminal or notebook, or something like it that writes whole lines elsewhere.
 
     Args:
@@ -23,8 +23,6 @@ def progress_bar(iterable: Iterable | None = None, **options) -> Any:
 
     Returns:
         A ``tqdm`` bar, or [`Lines`], which has of it what this package uses.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.progress import progress_bar
@@ -50,16 +48,14 @@ class Lines:
     """Progress in whole lines, for logs: at most every half minute, and one at the end of what took so long.
 
     Args: as for ``tqdm``; the others of its arguments change nothing here.
-
-    Source: ours.
     """
 
     def __init__(
         self, iterable: Iterable | None = None, desc: str = "", total: float | None = None, initial: float = 0,
-        disable: bool = False, **_,
-    ):  # fmt: skip
+        disable: bool = False, **_: Any,
+    ) -> None:  # fmt: skip
         self.iterable, self.desc, self.n, self.initial, self.disable = iterable, desc, initial, initial, disable
-        self.total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+        self.total = len(iterable) if total is None and isinstance(iterable, Sized) else total
         self.postfix, self.closed = "", False
         self.begun = time.monotonic()
         self._last = (self.begun, initial)
@@ -67,11 +63,11 @@ class Lines:
     def __enter__(self) -> "Lines":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Iterator:
-        for item in self.iterable:
+        for item in self.iterable or ():
             yield item
             self.update()
         self.close()

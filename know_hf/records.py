@@ -13,10 +13,7 @@ ENRICHMENT_FILE = "enrichment.json"
 
 
 class TrajectoryError(ValueError):
-    """A trajectory or one of its checkpoints is missing, damaged or does not fit the others.
-
-    Source: ours.
-    """
+    """A trajectory or one of its checkpoints is missing, damaged or does not fit the others."""
 
 
 def read_record(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
@@ -33,29 +30,27 @@ def read_record(path: Path, fields: Mapping[str, Any], remedy: str) -> dict[str,
     Raises:
         TrajectoryError: If it is missing, no JSON object, or lacks a field or has one of another kind.
 
-    Source: ours.
-
     Example:
         >>> from pathlib import Path
         >>> from know_hf.records import read_record
         >>> read_record(Path("wall.json"), {"seconds": float}, "delete it")  # doctest: +SKIP
     """
     try:
-        found = read_json(path)
+        content = read_json(path)
     except FileNotFoundError as error:
         raise TrajectoryError(f"{path} is missing; {remedy}.") from error
     except ValueError as error:
         raise TrajectoryError(f"{error}; {remedy}.") from error
-    return check_fields(path, found, fields, remedy)
+    return check_fields(path, content, fields, remedy)
 
 
-def check_fields(path: Path, found: Any, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
+def check_fields(path: Path, content: Any, fields: Mapping[str, Any], remedy: str) -> dict[str, Any]:
     """Raises if what was read from a file is no object with these fields; see [`read_record`]."""
     try:
-        check_form(found, fields, f"{path} is damaged")
+        check_form(content, fields, f"{path} is damaged")
     except ValueError as error:
         raise TrajectoryError(f"{str(error).rstrip('.')}; {remedy}.") from error
-    return found
+    return content
 
 
 def file_name(name: str) -> str:

@@ -10,11 +10,11 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from huggingface_hub import close_session, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -24,8 +24,8 @@ from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
 #: Of the client's HTTP library, whichever that is: lost connections as well as the server's answers.
-HttpError = HfHubHTTPError.__bases__[0]
-_library = sys.modules[HttpError.__module__.partition(".")[0]]
+HttpError = cast("type[Exception]", HfHubHTTPError.__bases__[0])
+_library: Any = sys.modules[HttpError.__module__.partition(".")[0]]
 Result = TypeVar("Result")
 
 #: Seconds in which a request has to get an answer, or so many bytes of one: longer than the Hub's own gateways wait.
@@ -39,7 +39,8 @@ NONSENSE = (KeyError, TypeError, AttributeError)
 # What a server may answer today and not tomorrow; the storage of large files says some of it where the Hub would not.
 _PASSING = (408, 409, 412, 425, 429)
 _installed = threading.RLock()
-_depth, _given = 0, None
+_depth = 0
+_given: Callable[[], Any] | None = None
 _failing_since: float | None = None
 
 
@@ -50,8 +51,6 @@ class HubSilentError(ConnectionError):
 @contextmanager
 def bounded() -> Iterator[None]:
     """Within it every request to the Hub, whoever makes it, ends in bounded time, and lost connections are OSErrors.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.remote import bounded
@@ -64,25 +63,25 @@ def bounded() -> Iterator[None]:
         if _depth == 1:
             _failing_since = None
             # The one way to keep a client of the caller's own, with its proxies and certificates, is to ask for it.
-            _given = given = hub_http._GLOBAL_CLIENT_FACTORY
-            set_client_factory(lambda: _guarded(given()))
+            _given = factory = hub_http._GLOBAL_CLIENT_FACTORY
+            set_client_factory(lambda: _guarded(factory()))
     try:
         yield
     finally:
         with _installed:
             _depth -= 1
-            if _depth == 0:
+            if _depth == 0 and _given is not None:
                 set_client_factory(_given)
 
 
-def _guarded(client):
+def _guarded(client: Any) -> Any:
     send = client.send
 
-    def guarded_send(request, *, stream: bool = False, **options):
+    def guarded_send(request: Any, *, stream: bool = False, **options: Any) -> Any:
         if _failing_since is not None and time.monotonic() - _failing_since > PATIENCE:
             raise HubSilentError(f"nothing that was asked of it succeeded for {PATIENCE:.0f} s")
-        given = request.extensions.get("timeout") or {}
-        limits = {what: min(given.get(what) or ANSWER, ANSWER) for what in ("connect", "read", "write", "pool")}
+        timeouts = request.extensions.get("timeout") or {}
+        limits = {what: min(timeouts.get(what) or ANSWER, ANSWER) for what in ("connect", "read", "write", "pool")}
         request.extensions = {**request.extensions, "timeout": limits}
         watch = _Watch(client)
         request.stream = _Counted(request.stream, sent=watch.progress)
@@ -116,7 +115,7 @@ def _note(succeeded: bool, since: float) -> None:
     _failing_since = None if succeeded else (since if _failing_since is None else _failing_since)
 
 
-def _lost(kind: type[Exception], message: str) -> Exception:
+def _lost(kind: Any, message: str) -> Exception:
     """An error of the HTTP library's that is an OSError as well, as which everybody can catch it."""
     return _also_os_error(kind)(message)
 
@@ -135,13 +134,14 @@ def _in_words(name: str) -> str:
 class _Watch:
     """Ends a request that makes no progress: by closing its connection, which no timeout of single bytes does."""
 
-    def __init__(self, client):
+    def __init__(self, client: Any) -> None:
         self.expired = False
         self.last = time.monotonic()
         self._client = client
         self._done = threading.Event()
 
     def progress(self) -> None:
+        """Says that something was sent."""
         self.last = time.monotonic()
 
     def _run(self) -> None:
@@ -156,17 +156,17 @@ class _Watch:
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._done.set()
 
 
 class _Counted(_library.SyncByteStream):
     """A body on its way: tells of every piece that is sent, refuses what only drips in."""
 
-    def __init__(self, stream, sent: Callable[[], None] | None = None):
+    def __init__(self, stream: Any, sent: Callable[[], None] | None = None) -> None:
         self._stream, self._sent = stream, sent
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -195,7 +195,7 @@ class _Counted(_library.SyncByteStream):
         self._stream.close()
 
 
-def tame(headers) -> None:
+def tame(headers: MutableMapping[str, str]) -> None:
     """Takes out of an answer's headers what nobody should do: to wait for days, or for no number of seconds."""
     asked = headers.get("Retry-After")
     if asked is not None:
@@ -269,7 +269,12 @@ def _plainly(call: Callable[[], Result]) -> Result:
 
 @contextmanager
 def explained(repo_id: str) -> Iterator[None]:
-    """Turns the Hub's errors into what to do about them; what was sent so far stays, and a repeated push continues."""
+    """Turns the Hub's errors into what to do about them; what was sent so far stays, and a repeated push continues.
+
+    Raises:
+        ConnectionError: If the Hub cannot be reached or refuses what is sent.
+        PermissionError: If there is no token, or it may not write there.
+    """
     again = "Nothing is lost: the same push continues."
     try:
         yield

@@ -65,12 +65,12 @@ def sweep(folder: Path) -> None:
         folder: Where they lie; those in folders below it stay.
     """
     for path in folder.glob(f".*{PARTIAL}"):
-        found = _SHARED.fullmatch(path.name)
-        if found is None:
+        match = _SHARED.fullmatch(path.name)
+        if match is None:
             continue
         with suppress(OSError):  # someone else swept it, or it is not ours to delete
-            here = found["machine"].endswith(f".{this_machine()}-")
+            here = match["machine"].endswith(f".{this_machine()}-")
             old = time.time() - path.stat().st_mtime > FORGOTTEN
-            process = int(found["process"])
+            process = int(match["process"])
             if old or (here and (process == os.getpid() or not psutil.pid_exists(process))):
                 remove(path)

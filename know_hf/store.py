@@ -16,9 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LOCK_NAME = ".know-hf.lock"
 #: What an unfinished file or folder is called: ``.<final name>.partial``.
@@ -43,8 +46,6 @@ def inside(root: str | Path, name: str | Path) -> Path:
 
     Raises:
         ValueError: If it is absolute, leads out of the folder or through a link, or is the folder itself.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.store import inside
@@ -90,8 +91,6 @@ def writing(path: str | Path, shared: bool = False) -> Iterator[Path]:
 
     Raises:
         OSError: If it cannot be written.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.store import writing
@@ -163,15 +162,16 @@ def read_json(path: str | Path) -> Any:
 
 def _deep(content: Any) -> bool:
     """Whether plain data are nested deeper than what looks at them, level by level, can follow."""
-    level, depth = [[content]], 0
+    level: list[dict | list] = [[content]]
+    depth = 0
     while level and depth <= _DEEPEST:
-        inner = [value.values() if isinstance(value, dict) else value for value in level]
-        level, depth = [one for values in inner for one in values if isinstance(one, (dict, list))], depth + 1
+        inner = [part for value in level for part in (value.values() if isinstance(value, dict) else value)]
+        level, depth = [part for part in inner if isinstance(part, (dict, list))], depth + 1
     return bool(level)
 
 
 def write_tensors(
-    path: str | Path, tensors: Mapping, metadata: Mapping[str, str] | None = None, shared: bool = False
+    path: str | Path, tensors: "Mapping[str, Tensor]", metadata: dict[str, str] | None = None, shared: bool = False
 ) -> None:
     """Writes tensors as safetensors, whole or not at all; see [`writing`].
 
@@ -325,7 +325,7 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
         yield
 
 
-def acquire(path: Path):
+def acquire(path: Path) -> AcquireReturnProxy:
     """Takes a lock file, or raises filelock's ``Timeout`` at once; to be held in a ``with`` statement.
 
     Raises:

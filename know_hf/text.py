@@ -44,8 +44,6 @@ def as_markdown(value: object, longest: int = LONGEST) -> str:
     Returns:
         One line without tags, links, code or borders of tables.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.text import as_markdown
         >>> as_markdown("a|b <script>[here](http://example.org)")
@@ -77,8 +75,6 @@ def without_secrets(value: Any) -> Any:
 
     Returns:
         The same; settings that are named like secrets are left out, secret parts of texts become ``…``.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.text import without_secrets

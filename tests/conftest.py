@@ -29,7 +29,8 @@ from transformers.utils import logging
 
 from know_hf import ForgettingArguments, Trajectory
 from know_hf.forgetting.making import make_trainer
-from know_hf.meta.collection import MetaDataSet, collect
+from know_hf.meta.collection import collect
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.models.building import timm_from_scratch
 from know_hf.quickstart import digits

@@ -19,7 +19,7 @@ from know_hf.laboratory.outcome import SettingResult, read_recipe_record, read_w
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.result import ComparisonResult
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.evaluation import functional_scores
 from know_hf.meta.progress import read_state
 from know_hf.meta.shards import SCHEMA, read_shard

@@ -24,7 +24,7 @@ from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.outcome import ExperimentResult
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.result import ComparisonResult
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.models.adapters import base_of
 from know_hf.models.skeleton import skeleton
 from know_hf.report.run import read_self_check

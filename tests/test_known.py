@@ -1,6 +1,7 @@
 """The hyper-model: golden values, folding, blocks, storage."""
 
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from know_hf import KnownConfig, KnownPredictor, retrodict
 from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import BUNDLED
 from know_hf.retrodiction.conversion import convert_keras
+from know_hf.store import hash_file, read_json
 from know_hf.trajectory import to_history
 
 KINDS = ("conv", "fc", "bias")
@@ -44,6 +46,14 @@ def test_orientation_of_the_whole_path(official):
     # Θ^0 = 0.050 … Θ^4 = 0.046; read the wrong way round the result is 0.0374.
     stages = torch.tensor([0.050, 0.049, 0.048, 0.047, 0.046])[:, None]
     assert retrodict(stages, "bias", predictor=official).item() == pytest.approx(0.0411, abs=5e-5)
+
+
+@pytest.mark.parametrize("length", BUNDLED)
+def test_bundled_records_are_small_and_of_these_weights(length):
+    folder = Path(resources.files("know_hf.known") / "weights" / f"stages-{length}")
+    record = folder / "meta_training.json"
+    assert read_json(record)["weights"] == hash_file(folder / "model.safetensors")
+    assert read_json(record)["config"]["history_length"] == length and record.stat().st_size < 16_000
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,8 +22,10 @@ from know_hf.cli.main import main
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.hub.push import find_uploads
 from know_hf.meta import collection
-from know_hf.meta.collection import MetaDataSet, collect, prepare_images
+from know_hf.meta.collection import collect
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.evaluation import PLAIN, functional_scores, retrodiction_errors
+from know_hf.meta.images import prepare_images
 from know_hf.meta.matlab import read_matlab
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.samples import Samples, split_trials
@@ -245,6 +247,8 @@ def test_meta_training(collected, tmp_path, monkeypatch):
     )
     assert predictor.config.history_length == 5 and set(result["errors"]["known"]) == {"conv", "fc", "bias"}
     assert set(result["errors"]) == {"known", "shrink to known", *PLAIN}
+    split = result["split"]
+    assert result["data"]["files"] == len({*split["train"], *split["choice"], *split["report"]})
     for kind in ("conv", "fc", "bias"):
         state = json.loads((tmp_path / "whole" / "training" / f"{kind}.json").read_text())
         assert state["epoch"] == 4 and state["best"] == min(score for _, score in state["history"])

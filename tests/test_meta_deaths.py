@@ -9,9 +9,9 @@ from conftest import link
 from deaths import Death, dying, stamps, tree
 
 from know_hf import KnownPredictor
-from know_hf.meta import collection, functional
 from know_hf.meta.evaluation import retrodiction_errors
-from know_hf.meta.functional import FunctionalSettings
+from know_hf.meta.experimental import functional
+from know_hf.meta.experimental.functional import FunctionalSettings
 from know_hf.meta.training import KindTraining, MetaTrainingSettings, meta_train
 from know_hf.trajectory import TrajectoryError
 
@@ -23,7 +23,7 @@ SPLIT = {"held_out_architectures": ["vit", "mobilenet", "resnet", "shufflenet"],
 @pytest.fixture
 def train(collected, data, monkeypatch):
     """Meta-trains into a folder, with little to judge by."""
-    monkeypatch.setattr(collection, "UNSEEN_EXAMPLES", 100)
+    monkeypatch.setattr(functional, "UNSEEN_EXAMPLES", 100)
     monkeypatch.setattr(functional, "JUDGES", 1)
     monkeypatch.setattr(
         "know_hf.meta.training.compare_errors",

@@ -14,10 +14,12 @@ from know_hf.cli.main import main
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.hub.push import find_uploads
 from know_hf.known.differences import tensor_statistics
-from know_hf.meta import branches, collection
-from know_hf.meta.branches import BRANCHES, BranchRun
-from know_hf.meta.collection import MetaDataSet, collect, prepare_images, prepare_unseen
-from know_hf.meta.functional import FunctionalSettings, FunctionalTraining, LiveTrial
+from know_hf.meta.collection import collect
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.experimental import branches, functional
+from know_hf.meta.experimental.branches import BRANCHES, BranchRun
+from know_hf.meta.experimental.functional import FunctionalSettings, FunctionalTraining, LiveTrial, prepare_unseen
+from know_hf.meta.images import prepare_images
 from know_hf.meta.samples import Samples, Window, find_target, windows_of
 from know_hf.meta.training import MetaTrainingSettings, meta_train
 from know_hf.meta.trials import TrialRun, draw_trial
@@ -101,6 +103,8 @@ def test_targets(branched):
     found = find_target(tensor, Window(1), "same_compute", own)
     np.testing.assert_allclose(found, stages[1] + own[1, 0][0] - own[1, 1][0], rtol=1e-6)
     assert (find_target(tensor, Window(2, 2), "stage", None) == stages[0]).all()
+    with pytest.raises(TrajectoryError, match="has no branches, which target='repeated' needs"):
+        find_target(tensor, Window(2), "repeated", None)
     assert windows_of("stage", KnownConfig()) == [Window(1), Window(2)]
     horizons = KnownConfig(inputs="differences", conditions=["horizon"])
     assert windows_of("stage", horizons) == [Window(1), Window(2), Window(2, 2)]
@@ -233,7 +237,7 @@ def test_nan_and_too_little_are_named(collected, tmp_path, monkeypatch):
 
 @pytest.fixture
 def few_unseen(monkeypatch):
-    monkeypatch.setattr(collection, "UNSEEN_EXAMPLES", 200)
+    monkeypatch.setattr(functional, "UNSEEN_EXAMPLES", 200)
 
 
 @pytest.mark.parametrize("predictor", [KnownPredictor.default(), different_predictor()], ids=["values", "differences"])

@@ -20,7 +20,9 @@ def first_block(heading: str) -> str:
 
 def test_the_two_commands():
     assert first_block("## Install and run") == 'python -m pip install ".[quickstart]" && python -m know_hf quickstart'
-    assert first_block("## Test") == 'python -m pip install -e ".[test]" && python -m pytest -n 2'
+    steps = ('pip install -e ".[dev]"', "ruff check .", "ruff format --check .", "mypy", "pytest -n 2")
+    # One list of commands: whichever fails, what comes after it does not run, and the whole fails.
+    assert first_block("## Test").replace("&&\n", "&& ") == " && ".join(f"python -m {step}" for step in steps)
 
 
 def test_python_blocks_parse_and_import_real_names():

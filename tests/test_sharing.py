@@ -16,7 +16,9 @@ from deaths import Death, dying, tree
 from test_meta import content
 
 from know_hf import sharing
-from know_hf.meta.collection import MetaDataSet, collect, prepare_images
+from know_hf.meta.collection import collect
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.images import prepare_images
 from know_hf.meta.trials import TrialRun, draw_trial
 from know_hf.sharing import done_with, sweep, turn
 from know_hf.store import this_machine, writing

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import parse_local_safetensors_file_metadata
@@ -59,6 +60,7 @@ class TensorSpec:
 
     @property
     def numel(self) -> int:
+        """Number of values."""
         return math.prod(self.shape)
 
     @property
@@ -75,8 +77,6 @@ class Checkpoint:
 
     Raises:
         TrajectoryError: If the folder is missing, holds no safetensors, or a file is damaged.
-
-    Source: ours.
 
     Example:
         >>> from know_hf.trajectory import Checkpoint
@@ -108,10 +108,15 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, TensorSpec]:
-        """Every stored tensor by name, from the headers alone."""
+        """Every stored tensor by name, from the headers alone.
+
+        Raises:
+            TrajectoryError: If a file is missing or damaged, or index and files contradict each other.
+        """
         if self.weight_file.suffix == ".safetensors":
             return self._tensors_of(self.weight_file)
-        places, specs = self._index(), {}
+        places = self._index()
+        specs: dict[str, TensorSpec] = {}
         for shard in sorted(set(places.values())):
             for name, spec in self._tensors_of(self.folder / shard).items():
                 if name in specs:
@@ -188,7 +193,7 @@ class Checkpoint:
             raise TrajectoryError(f"Tensor {name!r} is of type {spec.dtype}, which can only be copied.")
         stop = spec.numel if stop is None else min(stop, spec.numel)
         buffer = torch.empty(stop - start, dtype=DTYPES[spec.dtype]) if into is None else into
-        self._fill(memoryview(buffer.view(torch.uint8).numpy()), name, start * spec.itemsize)
+        self._fill(bytes_of(buffer), name, start * spec.itemsize)
         return buffer
 
     def read_bytes(self, name: str, start: int, stop: int) -> bytearray:
@@ -211,6 +216,12 @@ class Checkpoint:
                 if not count:
                     raise TrajectoryError(f"{spec.file} ends inside tensor {name!r}: it is truncated.")
                 done += count
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor on the CPU, byte by byte."""
+    array: Any = tensor.view(torch.uint8).numpy()
+    return memoryview(array)
 
 
 def check_file(path: Path) -> int:

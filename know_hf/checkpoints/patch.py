@@ -6,7 +6,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from know_hf.checkpoints.checkpoint import DTYPES, Checkpoint
+from know_hf.checkpoints.checkpoint import DTYPES, Checkpoint, bytes_of
 
 
 class CheckpointPatch:
@@ -23,7 +23,7 @@ class CheckpointPatch:
     def __enter__(self) -> "CheckpointPatch":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
 
@@ -44,7 +44,7 @@ class CheckpointPatch:
         if file is None:
             file = self._files[spec.file] = open(spec.file, "r+b", buffering=0)
         file.seek(spec.offset + start * spec.itemsize)
-        view = memoryview(stored.view(torch.uint8).numpy())
+        view = bytes_of(stored)
         while view:
             view = view[file.write(view) :]
         return stored

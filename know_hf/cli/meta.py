@@ -54,8 +54,9 @@ def run_meta_evaluate(call: Call) -> None:
     given = call.merged()
     quiet()
     from know_hf.known import KnownPredictor
-    from know_hf.meta.collection import MetaDataSet, prepare_images
+    from know_hf.meta.data_set import MetaDataSet
     from know_hf.meta.evaluation import evaluate_predictors
+    from know_hf.meta.images import prepare_images
     from know_hf.meta.samples import split_trials
     from know_hf.retrodiction.predictors import load_predictor, load_predictor_stages
     from know_hf.store import check_output, inside, locked

@@ -35,14 +35,14 @@ def named_arguments(init: Callable, args: Sequence, kwargs: Mapping[str, Any]) -
     return args[len(names) :], {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def check_construction(given: dict[str, Any]) -> None:
+def check_construction(named: dict[str, Any]) -> None:
     """Looks at what a trainer is made of; takes wrappers off the model, which is changed in ``given``.
 
     Raises:
         TypeError: If model, arguments or data are of a kind that cannot be used.
         ValueError: If there is no model.
     """
-    args = given.get("args")
+    args = named.get("args")
     missing = [field.name for field in fields(ForgettingSettings) if not hasattr(args, field.name)]
     if missing:
         what = "nothing" if args is None else f"a {type(args).__name__} without {', '.join(missing[:3])} …"
@@ -50,25 +50,25 @@ def check_construction(given: dict[str, Any]) -> None:
             f"args is {what}: pass ForgettingArguments(output_dir, …), which has every field of TrainingArguments, "
             "too; for a subclass of those make a data class of (ForgettingSettings, YourArguments)."
         )
-    model = given.get("model")
-    if given.get("model_init") is not None or model is None:
+    model = named.get("model")
+    if named.get("model_init") is not None or model is None:
         raise ValueError(
             "Forgetting needs one model from start to end: pass model=AutoModelFor….from_pretrained(…); model_init is "
             "not supported."
         )
     if isinstance(model, nn.Module):
-        given["model"] = plain_model(model)
-        if given["model"] is not model:
+        named["model"] = plain_model(model)
+        if named["model"] is not model:
             logger.warning(
                 "The %s around the model is taken off, so that tensors keep their names; torch_compile=True compiles, "
                 "and torchrun or accelerate launch distribute the training.", type(model).__name__,
             )  # fmt: skip
-    if given.get("optimizer_cls_and_kwargs") is not None:
-        optimizer, settings = given["optimizer_cls_and_kwargs"]
-        given["optimizer_cls_and_kwargs"] = optimizer, dict(settings)  # Trainer takes entries out
-    if given.get("train_dataset") is not None:
-        check_train_dataset(given["train_dataset"])
-    evaluation = given.get("eval_dataset")
+    if named.get("optimizer_cls_and_kwargs") is not None:
+        optimizer, settings = named["optimizer_cls_and_kwargs"]
+        named["optimizer_cls_and_kwargs"] = optimizer, dict(settings)  # Trainer takes entries out
+    if named.get("train_dataset") is not None:
+        check_train_dataset(named["train_dataset"])
+    evaluation = named.get("eval_dataset")
     for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
         _check_eval_dataset(dataset)
 
@@ -107,7 +107,7 @@ def check_labels(trainer: Trainer) -> None:
     if getattr(config, "problem_type", None) == "regression" or getattr(config, "num_labels", 0) == 1:
         return  # any number is a target
     evaluation = trainer.eval_dataset if isinstance(trainer.eval_dataset, dict) else {"": trainer.eval_dataset}
-    own = _label_column(trainer.train_dataset)
+    train_column = _label_column(trainer.train_dataset)
     for what, data in [
         ("train_dataset", trainer.train_dataset),
         *((f"eval_dataset {n}", d) for n, d in evaluation.items()),
@@ -121,7 +121,7 @@ def check_labels(trainer: Trainer) -> None:
                 f"first is row {int(unlabelled.argmax())} ({labels[unlabelled][0]}): unlabelled? Pass another split."
             )
         names = getattr(data.features[column], "names", None)
-        known = getattr(trainer.train_dataset.features[own], "names", None) if own else None
+        known = getattr(trainer.train_dataset.features[train_column], "names", None) if train_column else None
         if names and known and names != known[: len(names)]:
             raise ValueError(
                 f"{what.strip()} numbers its classes {', '.join(names[:4])} …, train_dataset {', '.join(known[:4])} …, "
@@ -142,7 +142,7 @@ def _label_column(dataset: Any) -> str | None:
     return next((name for name in ("labels", "label") if name in integer), None)
 
 
-def check_sizes(sizes: Sequence[int], args, model: nn.Module) -> None:
+def check_sizes(sizes: Sequence[int], args: TrainingArguments, model: nn.Module) -> None:
     """Says beforehand what a small subset would do hours later.
 
     Args:
@@ -253,7 +253,7 @@ def check_batches(trainer: Trainer) -> None:
 
 def _check_batch(trainer: Trainer, loader: Callable, dataset: Any, name: str) -> None:
     columns = getattr(dataset, "column_names", None)
-    found = f"{name} ({', '.join(columns)})" if columns else name
+    described = f"{name} ({', '.join(columns)})" if columns else name
     advice = (
         "pass a data_collator that makes what the model takes (with remove_unused_columns=False, if it reads other "
         f"columns), or prepare the data with set_transform; {_EASIER}."
@@ -262,7 +262,7 @@ def _check_batch(trainer: Trainer, loader: Callable, dataset: Any, name: str) ->
         batch = next(iter(loader()))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"No batch can be made of {found}: {type(error).__name__}: {error}. Please {advice}"
+            f"No batch can be made of {described}: {type(error).__name__}: {error}. Please {advice}"
         ) from error
     own_loss = trainer.compute_loss_func is not None or type(trainer).compute_loss is not Trainer.compute_loss
     if not isinstance(batch, Mapping) or own_loss:
@@ -273,6 +273,6 @@ def _check_batch(trainer: Trainer, loader: Callable, dataset: Any, name: str) ->
     labels = {*trainer.label_names, "labels", "label"}
     if takes and not [key for key in batch if key in takes and key not in labels]:
         raise ValueError(
-            f"A batch of {found} holds {', '.join(batch) or 'nothing'}, but {type(model).__name__} takes "
+            f"A batch of {described} holds {', '.join(batch) or 'nothing'}, but {type(model).__name__} takes "
             f"{', '.join([n for n in takes if n not in labels][:3])} …: {advice}"
         )

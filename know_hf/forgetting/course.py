@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class SameCourse(TrainerCallback):
@@ -19,15 +19,22 @@ class SameCourse(TrainerCallback):
         seed: Seed of the stage.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int) -> None:
         self.seed, self._due = seed, False
 
-    def on_train_begin(self, args, state, control, **_):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.best_global_step:  # recorded by its path, which another machine or place of the folder makes another
             best = Path(args.output_dir) / f"checkpoint-{state.best_global_step}"
             state.best_model_checkpoint = str(best) if best.is_dir() else None
 
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **_):
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
         """Tells all that draws an order which epoch it is.
 
         A sampler without ``set_epoch`` draws from the numbers that training has come to, which are others in a process
@@ -42,12 +49,12 @@ class SameCourse(TrainerCallback):
                 part.generator = part.generator or torch.Generator()
                 part.generator.manual_seed(self.seed + epoch)
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         ends = control.should_training_stop or control.should_epoch_stop or state.epoch % 1 == 0
         if control.should_save and ends:
             self._due, control.should_save = True, False
 
-    def on_epoch_end(self, args, state, control, **_):
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._due:
             self._due, control.should_save = False, True
 

@@ -30,7 +30,7 @@ class RunFolder:
         root: The run's ``output_dir``.
     """
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
     def stage(self, index: int) -> Path:
@@ -86,7 +86,7 @@ class RunFolder:
         """
         live = model.state_dict()
         names = adapter_names(model, live).values() if is_adapted(model) else live
-        # By place: tied tensors are stored once.
+        # Counted by place in memory: tied tensors are stored once.
         sizes = {(live[name].device, live[name].data_ptr() or name): live[name].nbytes for name in names}
         existing = next(folder for folder in (self.root.absolute(), *self.root.absolute().parents) if folder.exists())
         check_space(existing, count, sum(sizes.values()))
@@ -96,7 +96,7 @@ class RunFolder:
         """Says in words, as an ``OSError``, that something of a stage could not be written within the block.
 
         Raises:
-            OSError: With what to do.
+            OSError: If something could not be written; the message says what to do.
         """
         try:
             yield

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from know_hf.forgetting.stages import training_steps
 
@@ -28,7 +28,7 @@ class Optimization:
         ValueError: If what the caller gave cannot be used stage by stage.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Trainer) -> None:
         # Trainer hands these the making of optimizers, each time anew; it takes none from the caller then.
         self.by_plugin = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
         self._given, self._scheduler = trainer.optimizer is not None, trainer.lr_scheduler
@@ -97,7 +97,7 @@ class Optimization:
         if self._scaling:
             trainer.accelerator.scaler.load_state_dict(self._scaling)
 
-    def check_lengths(self, args, examples: list[int], max_steps: int) -> None:
+    def check_lengths(self, args: TrainingArguments, examples: list[int], max_steps: int) -> None:
         """Compares the caller's scheduler, which has one length, with the stages, which have many.
 
         Args:
@@ -168,9 +168,9 @@ def _check_optimizer(trainer: Trainer) -> None:
             f"The {name} given in optimizers=(…) {what}, so that it cannot be started again with every stage: pass a "
             "plain optimizer, or set optim in the training arguments."
         )
-    own = {id(parameter) for parameter in trainer.model.parameters()}
+    live = {id(parameter) for parameter in trainer.model.parameters()}
     held = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
-    if foreign := sum(id(parameter) not in own for parameter in held):
+    if foreign := sum(id(parameter) not in live for parameter in held):
         raise ValueError(
             f"{foreign} of the {len(held)} parameters in the optimizer given in optimizers=(…) are not the model's, so "
             "that they would be trained in vain: make the optimizer from the parameters of the model passed with it."

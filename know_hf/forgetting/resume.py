@@ -6,12 +6,13 @@ import math
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedConfig, TrainerCallback
+from transformers import PreTrainedConfig, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME as STATE
 from transformers.utils import CONFIG_NAME
 
@@ -38,12 +39,10 @@ def last_complete_checkpoint(
 
     Returns:
         The checkpoint's path, or None: the stage begins again.
-
-    Source: ours.
     """
-    found = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", p.name)]
-    found = [p for p in found if p.is_dir() and not p.is_symlink()]
-    for path in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
+    checkpoints = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", p.name)]
+    checkpoints = [p for p in checkpoints if p.is_dir() and not p.is_symlink()]
+    for path in sorted(checkpoints, key=lambda p: int(p.name.split("-")[1]), reverse=True):
         lacks = _lacks(path, processes, scaler, best)
         if lacks is None:
             return str(path)
@@ -103,7 +102,8 @@ def take_config(model: nn.Module, checkpoint: str | Path) -> None:
 
 def _storable(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, float | None]]:
     """Tensors and numbers that an optimizer keeps, as ``<parameter>.<name>``; ``TypeError`` for anything else."""
-    tensors, numbers = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, float | None] = {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor):
@@ -125,7 +125,9 @@ def _shapes(optimizer: torch.optim.Optimizer) -> list[list[int]]:
 class CheckMoments(TrainerCallback):
     """Sees after the first step of a stage, and not after its last, whether the optimizer's state can be stored."""
 
-    def on_step_end(self, args, state, control, optimizer=None, **_):
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **_: Any
+    ) -> None:
         if args.carry_optimizer and state.global_step == 1 and optimizer is not None:
             _storable(optimizer)
 
@@ -133,7 +135,7 @@ class CheckMoments(TrainerCallback):
 class OptimizerState:
     """An optimizer's state as one safetensors file, no pickle: ``<parameter>.<name>`` → tensor."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
     def save(self, optimizer: torch.optim.Optimizer) -> None:

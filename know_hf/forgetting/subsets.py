@@ -60,7 +60,7 @@ def nested_subsets(
     Raises:
         ValueError: As [`subset_sizes`], or if ``labels`` has another length.
 
-    Source: paper section 3; stratification is ours.
+    Source: paper section 3, but for the stratification.
 
     Example:
         >>> from know_hf.forgetting.subsets import nested_subsets

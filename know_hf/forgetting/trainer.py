@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
-from torch.utils.data import Dataset
 from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
@@ -29,24 +30,21 @@ from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_sub
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
-from know_hf.trajectory import (
-    Checkpoint,
-    StageRecord,
-    Trajectory,
-    TrajectoryError,
-    TrajectoryRecord,
-    kinds_of,
-)
+from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    from transformers import Trainer as _Mixin
+else:  # a mixin for any subclass of it
+    _Mixin = object
 # Scores that say how fast, not how well: they would make equal runs differ.
 _TIMINGS = ("runtime", "per_second", "epoch", "_time")
 
 
-class ForgettingMixin:
+class ForgettingMixin(_Mixin):
     """Makes any Trainer subclass forget; its arguments need the fields of [`ForgettingSettings`].
 
     ``train()`` runs all stages. Each is one ordinary ``train()`` of the class mixed into, on a nested subset, so
@@ -67,6 +65,8 @@ class ForgettingMixin:
         ...     pass
     """
 
+    #: All the data; while a stage is trained, those of the stage.
+    train_dataset: Any
     #: Called between stages with the stage's record, for example to report progress.
     on_stage_end: Callable[[StageRecord], None] | None = None
     #: Hub id of the data, when there is one, for the record and the cards.
@@ -76,21 +76,19 @@ class ForgettingMixin:
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
-    #: Optimizer and schedule as they were before the first stage.
-    _optimization: Optimization | None = None
     #: Whether the stage is continued from its own end: there is nothing left to train.
     _ended = False
 
-    def __init__(self, *args, **kwargs):
-        unnamed, given = named_arguments(super().__init__, args, kwargs)
-        check_construction(given)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        unnamed, named = named_arguments(super().__init__, args, kwargs)
+        check_construction(named)
         try:
-            super().__init__(*unnamed, **given)
+            super().__init__(*unnamed, **named)
         except Exception:
-            check_model_kind(given["model"])
+            check_model_kind(named["model"])
             raise
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, trial=None, **kwargs) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, trial: None = None, **kwargs: Any) -> TrainOutput:
         """Runs every stage that is not finished yet.
 
         Args:
@@ -116,14 +114,14 @@ class ForgettingMixin:
         with locked(self.args.output_dir, self.is_world_process_zero()):
             return self._forget(**kwargs)
 
-    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+    def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """Logs with the fields ``stage`` and ``stage_examples`` added."""
         if self._stage is not None:
             logs = {**logs, "stage": self._stage.index, "stage_examples": self._stage.examples}
         super().log(logs, *args, **kwargs)
 
-    def set_initial_training_values(self, *args, **kwargs):
-        """As ever; but a stage that is continued from its end has no epoch left."""
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[int, ...]:
+        """Plans the epochs as Trainer does, but none for a stage that is continued from its own end."""
         epochs, steps_in_epoch, *others = super().set_initial_training_values(*args, **kwargs)
         return (0 if self._ended else epochs, steps_in_epoch, *others)
 
@@ -138,11 +136,16 @@ class ForgettingMixin:
         """The finished trajectory in ``args.output_dir``."""
         return Trajectory.load(self.args.output_dir)
 
-    def _forget(self, **kwargs) -> TrainOutput:
-        args, full_dataset, root = self.args, self.train_dataset, Path(self.args.output_dir)
-        given = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
+    @cached_property
+    def _optimization(self) -> Optimization:
+        """Optimizer and schedule as they were before the first stage."""
+        return Optimization(self)
+
+    def _forget(self, **kwargs: Any) -> TrainOutput:
+        args, root = self.args, Path(self.args.output_dir)
+        full_dataset: Any = self.train_dataset
+        before = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
         subsets, steps = stage_plan(full_dataset, args)
-        self._optimization = self._optimization or Optimization(self)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(folder, record)
@@ -182,14 +185,14 @@ class ForgettingMixin:
                 self.remove_callback(callback)
             self._in_memory = None  # whoever comes next may put other weights into the model
             self.train_dataset, self._stage, self._ended = full_dataset, None, False
-            for name, value in given.items():
+            for name, value in before.items():
                 setattr(args, name, value)
         if history:
             self.state.log_history = history
         scores = {f"stage_{s.index}_{name}": value for s in record.stages for name, value in s.metrics.items()}
         return output._replace(metrics={**output.metrics, **scores})
 
-    def _train_stage(self, stage: StageRecord, termination: SaveWhenTerminated, **kwargs) -> TrainOutput:
+    def _train_stage(self, stage: StageRecord, termination: SaveWhenTerminated, **kwargs: Any) -> TrainOutput:
         """One ordinary training, from where an earlier process left it."""
         args, scored_first = self.args, self.args.eval_on_start
         course, resume = SameCourse(self._seed(stage)), self._find_checkpoint()
@@ -204,7 +207,7 @@ class ForgettingMixin:
             args.eval_on_start = scored_first
         if termination.stopped:
             raise KeyboardInterrupt(f"terminated; stage {stage.index} is saved at {self.state.global_step}")
-        if self._ended:
+        if self._ended and resume is not None:
             take_config(self.accelerator.unwrap_model(self.model), resume)
         self._ended = False
         self._take_best()
@@ -216,18 +219,19 @@ class ForgettingMixin:
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
         return seed
 
-    def _check_beforehand(self, subsets: list[Dataset], steps: int) -> None:
+    def _check_beforehand(self, subsets: Sequence[Any], steps: int) -> None:
         """Looks at all that can be seen before the first stage."""
         args, sizes = self.args, [len(subset) for subset in subsets]
         check_settings(args)
         # A control takes as many steps as the forgetting would, whose stages have to exist for that.
-        check_sizes([len(subset) for subset in stage_subsets(self.train_dataset, args)], args, self.model)
+        forgotten: Sequence[Any] = stage_subsets(self.train_dataset, args)
+        check_sizes([len(subset) for subset in forgotten], args, self.model)
         check_model(self.model, args.recipe)
         self._optimization.check_lengths(args, sizes[first_trained_stage(args) :], steps)
         check_labels(self)
         check_batches(self)
 
-    def _open_record(self, root: Path, subsets: list[Dataset]) -> TrajectoryRecord:
+    def _open_record(self, root: Path, subsets: Sequence[Any]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
         total = max(len(subset) for subset in subsets)
         fresh = TrajectoryRecord(
@@ -251,14 +255,14 @@ class ForgettingMixin:
             if root.is_dir() and any(root.glob("stage-*")):
                 raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
             return fresh
-        found = TrajectoryRecord.load(root)
+        recorded = TrajectoryRecord.load(root)
         self.accelerator.wait_for_everyone()
-        if different := differences(found, fresh, root, self._loads_by_itself()):
+        if different := differences(recorded, fresh, root, self._loads_by_itself()):
             raise TrajectoryError(
                 f"{root} holds another run: {'; '.join(different[:4])}. Choose another output_dir, or repeat the "
                 "settings to continue that run."
             )
-        return found
+        return recorded
 
     def _reopen_lost_stages(self, folder: RunFolder, record: TrajectoryRecord) -> None:
         """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
@@ -289,20 +293,21 @@ class ForgettingMixin:
     def _find_checkpoint(self) -> str | None:
         """Finds what this stage can be continued from; what else lies in its folder is in the way, and deleted."""
         args, scaler = self.args, getattr(self.accelerator, "scaler", None)
-        found = last_complete_checkpoint(
+        checkpoint = last_complete_checkpoint(
             args.output_dir, args.world_size, scaler is not None, args.load_best_model_at_end
         )
         self.accelerator.wait_for_everyone()
-        reached = int(found.rsplit("-", 1)[1]) if found else -1
+        reached = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1
         if self.is_world_process_zero():
             for path in Path(args.output_dir).glob("*checkpoint-*"):
                 number = path.name.removeprefix("checkpoint-")
                 if not number.isdecimal() or int(number) > reached or path.is_symlink():
                     remove(path)
         self.accelerator.wait_for_everyone()
-        if found and not self._loads_by_itself():
-            load_weights(self.model, found)  # Trainer itself takes no notice of names that differ from the live ones
-        return found
+        if checkpoint and not self._loads_by_itself():
+            # Trainer itself takes no notice of names that differ from the live ones.
+            load_weights(self.model, checkpoint)
+        return checkpoint
 
     def _take_best(self) -> None:
         """Puts the best weights of a stage into the model: Trainer passes over names that differ from the live ones."""
@@ -320,12 +325,12 @@ class ForgettingMixin:
 
     def _finish_stage(self, folder: RunFolder, record: TrajectoryRecord, stage: StageRecord) -> None:
         """Saves a plain checkpoint, scores it, and records the stage as finished."""
-        found = not_finite(self.model)
+        damaged = not_finite(self.model)
         if self.args.world_size > 1:  # each may hold another part
-            found = next((name for name in gather_object([found]) if name), None)
-        if found:
+            damaged = next((name for name in gather_object([damaged]) if name), None)
+        if damaged:
             raise TrajectoryError(
-                f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {found!r}. Lower the "
+                f"Stage {stage.index} diverged: it left NaN or infinite values in tensor {damaged!r}. Lower the "
                 "learning rate and run again in a new folder."
             )
         final = folder.stage(stage.index)
@@ -374,7 +379,7 @@ class ForgettingTrainer(ForgettingMixin, Trainer):
     """
 
 
-def evaluate_all(trainer: Trainer, *args) -> dict[str, float]:
+def evaluate_all(trainer: Trainer, *args: Any) -> dict[str, float]:
     """Evaluates on every example: ``dataloader_drop_last`` is meant for training, but Trainer drops there too."""
     dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
     try:

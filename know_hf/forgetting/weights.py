@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 
 from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE
 from know_hf.models.adapters import is_adapted, load_adapter_weights
@@ -33,7 +34,10 @@ def complete_state_dict(model: nn.Module) -> dict[str, Tensor]:
     Returns:
         Name → whole tensor on the main process, nothing elsewhere.
     """
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    state: dict[str, Any] = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    return state
 
 
 def not_finite(model: nn.Module) -> str | None:
@@ -45,7 +49,7 @@ def not_finite(model: nn.Module) -> str | None:
     return None
 
 
-def save_stage(trainer, folder: Path) -> None:
+def save_stage(trainer: Trainer, folder: Path) -> None:
     """Saves a trainer's model as a complete plain folder; every process has to call it.
 
     Trainer itself saves nothing under FSDP with sharded state.
@@ -97,8 +101,6 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
 
     Raises:
         RuntimeError: If the checkpoint does not fit the model.
-
-    Source: ours.
     """
     model, checkpoint = plain_model(model), Checkpoint(folder)
     if is_adapted(model):
@@ -107,10 +109,10 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
     live = model.state_dict()
     names = _live_names(model, live)
     if checkpoint.tensors.keys() <= names.keys():
-        parts = _read(checkpoint, names, live)
+        parts: Iterable[dict[str, Any]] = _read(checkpoint, names, live)
     else:  # names or pieces of which only the model's class knows what becomes of them
         parts = [_load_anew(model, checkpoint)]
-    loaded = set()
+    loaded: set[str] = set()
     for weights in parts:
         if is_sharded(model):
             set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
@@ -123,7 +125,7 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
         torch.cuda.empty_cache()
 
 
-def _check(folder: Path, names: Iterable[str], problem: str) -> None:
+def _check(folder: str | Path, names: Iterable[str], problem: str) -> None:
     if names := sorted(names):
         raise RuntimeError(f"{folder} does not fit the model: {names[0]} {problem}.")
 
@@ -160,12 +162,12 @@ def _load_anew(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     if not isinstance(model, PreTrainedModel):
         _check(checkpoint.folder, checkpoint.tensors.keys() - model.state_dict().keys(), "is not part of it")
     # A sharded model's class was changed beneath it; the one that it was made from loads.
-    plain = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
+    plain: Any = next(c for c in type(model).__mro__ if not c.__name__.startswith("FSDP"))
     stored = {DTYPES[spec.dtype] for spec in checkpoint.tensors.values() if spec.dtype in PREDICTABLE}
-    loaded, found = plain.from_pretrained(
+    loaded, info = plain.from_pretrained(
         checkpoint.folder, config=copy.deepcopy(model.config), output_loading_info=True,
         dtype=reduce(torch.promote_types, stored) if stored else model.dtype,
     )  # fmt: skip
-    _check(checkpoint.folder, _expected(model, found["missing_keys"]), "has no value there")
-    _check(checkpoint.folder, found["unexpected_keys"], "is not part of it")
+    _check(checkpoint.folder, _expected(model, info["missing_keys"]), "has no value there")
+    _check(checkpoint.folder, info["unexpected_keys"], "is not part of it")
     return loaded.state_dict()

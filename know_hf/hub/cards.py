@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
@@ -18,6 +18,9 @@ from markupsafe import Markup
 from know_hf.retrodiction import METHODS
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from know_hf.known import KnownConfig
 
 # Names that the Hub takes; of `user/name` both parts have to be there.
 _REPOSITORY = re.compile(
@@ -32,10 +35,7 @@ _PEFT_HEADS = (
 
 
 def enriched_card(
-    trajectory: Trajectory,
-    enrichment: dict[str, Any],
-    name: str,
-    self_check: dict[str, Any] | None = None,
+    trajectory: Trajectory, enrichment: dict[str, Any], name: str, self_check: dict[str, Any] | None = None
 ) -> str:
     """Renders the README of an enriched folder.
 
@@ -107,12 +107,10 @@ def loader(model: Mapping[str, Any]) -> str:
     if model.get("adapter"):
         head = str(name).removeprefix("AutoModel")
         return f"AutoPeftModel{head if head in _PEFT_HEADS else ''}"
-    known = (
-        isinstance(name, str)
-        and _CLASS.fullmatch(name)
-        and hasattr(getattr(transformers, name, None), "from_pretrained")
-    )
-    return name if known else "AutoModel"
+    if isinstance(name, str) and _CLASS.fullmatch(name):
+        if hasattr(getattr(transformers, name, None), "from_pretrained"):
+            return name
+    return "AutoModel"
 
 
 def repository(name: Any) -> str | None:
@@ -198,7 +196,7 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     )  # fmt: skip
 
 
-def plain_predictor_card(config) -> str:
+def plain_predictor_card(config: "KnownConfig") -> str:
     """The README of a predictor of whose training nothing is recorded.
 
     Args:

@@ -215,42 +215,42 @@ def _values(path: Path, column: pa.Array) -> Iterator[str]:
 def _sentencepiece(content: bytes) -> list[bytes] | None:
     """The words and texts of a sentencepiece model; None if the bytes are, from end to end, anything but one."""
     parts = _fields(content)
-    if not parts or any(number not in _SENTENCEPIECE or part is None for number, part in parts):
+    texts = [part for _, part in parts or () if part is not None]
+    if not parts or len(texts) < len(parts) or any(number not in _SENTENCEPIECE for number, _ in parts):
         return None
     if all(number != 1 for number, _ in parts):
         return None
-    found = []
-    for _, part in parts:
+    words: list[bytes] = []
+    for part in texts:
         inner = _fields(part)
         # The bytes before a word are its length, which may look like a letter of it.
-        found += [word for _, word in inner if word is not None] if inner else [part]
-    return found
+        words += [word for _, word in inner if word is not None] if inner else [part]
+    return words
 
 
 def _fields(content: bytes) -> list[tuple[int, bytes | None]] | None:
     """Fields of a message of protocol buffers by number, numbers themselves as None; None if it is no such message."""
-    at, found = 0, []
+    at = 0
+    fields: list[tuple[int, bytes | None]] = []
     while at < len(content):
         key, at = _varint(content, at)
-        kind = -1 if key is None else key & 7
-        part = None
-        if kind == 0:
+        if key is None:
+            return None
+        kind, part = key & 7, None
+        if kind in (0, 2):
             size, at = _varint(content, at)
             if size is None:
                 return None
+            if kind == 2:
+                part, at = content[at : at + size], at + size
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
-        elif kind == 2:
-            size, at = _varint(content, at)
-            if size is None:
-                return None
-            part, at = content[at : at + size], at + size
         else:
             return None
         if at > len(content):
             return None
-        found.append((key >> 3, part))
-    return found
+        fields.append((key >> 3, part))
+    return fields
 
 
 def _varint(content: bytes, at: int) -> tuple[int | None, int]:

@@ -55,6 +55,7 @@ class Upload:
 
     @property
     def nbytes(self) -> int:
+        """Size of the files in bytes."""
         return sum((self.folder / name).stat().st_size for name in self.files)
 
     def __str__(self) -> str:
@@ -122,10 +123,10 @@ def _settings(path: Path) -> dict[str, Any]:
     """
     if path.is_file() and path.stat().st_size > _LONGEST_SETTINGS:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, which settings never have; restore it.")
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__} where settings by name belong; restore it.")
-    return found
+    settings = read_json(path)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds {type(settings).__name__} where settings by name belong; restore it.")
+    return settings
 
 
 def _upload(folder: Path, revision: str, allowed: tuple[str, ...]) -> Upload:
@@ -162,13 +163,13 @@ def _code(folder: Path) -> Iterable[str]:
         if path.is_file() and not path.is_symlink() and any(fnmatchcase(path.name, name) for name in MODEL_FILES):
             declared = _settings(path).get("auto_map")
             waiting += [value.rpartition(".")[0] for value in _words(declared) if "--" not in value]
-    found: set[str] = set()
+    code: set[str] = set()
     while waiting:
         name = f"{waiting.pop().replace('.', '/')}.py"
         path = folder / name
-        if name in found or not re.fullmatch(r"(?:\w+/)*\w+\.py", name) or not path.is_file() or path.is_symlink():
+        if name in code or not re.fullmatch(r"(?:\w+/)*\w+\.py", name) or not path.is_file() or path.is_symlink():
             continue
-        found.add(name)
+        code.add(name)
         package = name.split("/")[:-1]
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -179,7 +180,7 @@ def _code(folder: Path) -> Iterable[str]:
                 base = package[: len(package) - node.level + 1]
                 names = [node.module] if node.module else [alias.name for alias in node.names]
                 waiting += [".".join([*base, module]) for module in names]
-    return found
+    return code
 
 
 def _module_types(folder: Path) -> list[str]:

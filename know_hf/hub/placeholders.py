@@ -38,16 +38,16 @@ def is_placeholder(word: str) -> bool:
     return bool(few or _WORDS.fullmatch(word) or _ASKS.fullmatch(word) or _SHOWN.search(word))
 
 
-def is_ordinary(found: re.Match, prefixes: list[str]) -> bool:
+def is_ordinary(match: re.Match, prefixes: list[str]) -> bool:
     """Whether what a rule of `know_hf.hub.secrets` found may be in any text.
 
     Args:
-        found: What the rule found. Groups say what its parts are: the ``value`` of a setting, with ``user`` and
+        match: What the rule found. Groups say what its parts are: the ``value`` of a setting, with ``user`` and
             ``host`` that of a URL; ``owner`` and ``person`` of a home folder; ``shared…`` a path in a folder that
             most machines have.
         prefixes: Words of the rule, which begin a token that has no such parts.
     """
-    parts = {name: part for name, part in found.groupdict().items() if part is not None}
+    parts = {name: part for name, part in match.groupdict().items() if part is not None}
     if "host" in parts:
         told = parts["value"] == parts["user"] or _WORDS.fullmatch(parts["value"])
         return bool(_BLANK.fullmatch(parts["value"]) or (told and _LOCAL.fullmatch(parts["host"])))
@@ -58,6 +58,6 @@ def is_ordinary(found: re.Match, prefixes: list[str]) -> bool:
     if shared := [part for name, part in parts.items() if name.startswith("shared")]:
         place = re.sub(r"[/\\\\]+", "/", shared[0])
         return not os.path.lexists(place) and not os.path.lexists(place.rstrip("."))
-    if prefix := next((word for word in prefixes if found[0].startswith(word)), None):
-        return is_placeholder(_KIND.sub("", found[0].removeprefix(prefix), count=1))
+    if prefix := next((word for word in prefixes if match[0].startswith(word)), None):
+        return is_placeholder(_KIND.sub("", match[0].removeprefix(prefix), count=1))
     return False

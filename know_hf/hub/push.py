@@ -2,9 +2,10 @@
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 
@@ -52,8 +53,6 @@ def push(
         PermissionError: If there is no token, or it may not write there.
         ValueError: If a file holds a token, a path of this machine or a pickle, or an option does not fit.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.hub.push import push
         >>> push("runs/mine", "me/resnet-18-know", private=True)  # doctest: +SKIP
@@ -75,11 +74,8 @@ def push(
         with explained(repo_id):
             for upload in uploads:
                 if upload.revision != "main":
-                    persistently(
-                        lambda to=upload: api.create_branch(
-                            repo_id, branch=to.revision, repo_type=repo_type, exist_ok=True
-                        )
-                    )
+                    create = partial(api.create_branch, repo_id, repo_type=repo_type, exist_ok=True)
+                    persistently(partial(create, branch=upload.revision))
                 steps = [u.revision for u in uploads if u.revision != "main"]
                 sent = _send(api, repo_id, repo_type, upload, steps, create_pr, overwrite_card)
                 url = getattr(sent, "pr_url", None) or url
@@ -101,7 +97,9 @@ def ensure_repository(
         return str(persistently(lambda: create(repo_id, repo_type=repo_type, private=private, exist_ok=True)))
 
 
-def _send(api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[str], create_pr: bool, card: bool):
+def _send(
+    api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[str], create_pr: bool, card: bool
+) -> CommitInfo:
     files = list(upload.files)
     with tempfile.TemporaryDirectory(prefix="know-hf-") as temporary:
         staged = Path(temporary)

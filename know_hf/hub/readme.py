@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from know_hf.checkpoints.checkpoint import WEIGHT_FILES
 from know_hf.hub.cards import plain_predictor_card
+from know_hf.known import KnownPredictor
 from know_hf.store import write_text
 
 _WITHOUT_US = (
@@ -40,7 +41,7 @@ def addressed(card: str, repo_id: str, revision: str, steps: list[str]) -> str:
     return _signed(card.replace("## How it was made\n", f"{said}## How it was made\n", 1))
 
 
-def add_predictor_card(predictor, folder: Path) -> None:
+def add_predictor_card(predictor: KnownPredictor, folder: Path) -> None:
     """Puts the card of a predictor, and the record of its training, beside its saved weights.
 
     Args:

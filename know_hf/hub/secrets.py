@@ -33,10 +33,7 @@ _RULES = {
         ["github_pat_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"],
         r"(?<![A-Za-z0-9])(?:github_pat_[A-Za-z0-9_]{22,}|gh[pousr]_[A-Za-z0-9]{36,})",
     ),
-    "a key of Weights & Biases": (
-        ["wandb"],
-        r"(?i:wandb)[^\n]{0,60}?\b[0-9a-f]{40}\b|wandb_v\d_[A-Za-z0-9_]{40,}",
-    ),
+    "a key of Weights & Biases": (["wandb"], r"(?i:wandb)[^\n]{0,60}?\b[0-9a-f]{40}\b|wandb_v\d_[A-Za-z0-9_]{40,}"),
     "a Google key": (
         ["AIza", "ya29.", "GOCSPX-"],
         r"(?<![A-Za-z0-9])(?:AIza[0-9A-Za-z_-]{35}|ya29\.[0-9A-Za-z_-]{20,}|GOCSPX-[0-9A-Za-z_-]{20,})",
@@ -80,7 +77,7 @@ _RULES = {
 }
 # detect-secrets' rules: file, class, and words that what they find has (none: they read all of a text). Those that look
 # for words of a shape that vocabularies have, too, are left out.
-_DETECTORS = (
+_DETECTORS: tuple[tuple[str, str, list[str]], ...] = (
     ("aws", "AWSKeyDetector", ["AKIA", "ASIA", "ABIA", "ACCA", "A3T", "aws"]),
     ("azure_storage_key", "AzureStorageKeyDetector", ["AccountKey="]),
     ("discord", "DiscordBotTokenDetector", []),

@@ -5,7 +5,7 @@ import math
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-#: Of a predictor, whose networks have some ten thousand; a file that asks for more is refused before any is made.
+#: Most weights of a predictor, whose networks have some ten thousand; a file that asks for more is refused early.
 MOST_WEIGHTS = 100_000_000
 INPUTS = ("values", "differences")
 #: What a predictor of differences may be told of a tensor, beside the differences themselves.
@@ -35,7 +35,7 @@ class KnownConfig(PreTrainedConfig):
     Raises:
         ValueError: If a size is out of range, or a name is unknown or given twice.
 
-    Source: paper section 4.4; sizes, slope and activations from the authors' released network; ``differences`` is ours.
+    Source: paper section 4.4; sizes, slope and activations from the authors' released network.
 
     Example:
         >>> from know_hf import KnownConfig
@@ -54,14 +54,15 @@ class KnownConfig(PreTrainedConfig):
     inputs: str = "values"
     conditions: list[str] | tuple[str, ...] = ()
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
+        """Raises ``ValueError`` if a size is out of range."""
         if self.history_length < 2:
             raise ValueError(
                 f"history_length is {self.history_length}; a predictor needs at least 2 stages to see a difference."
             )
         if min(self.hidden_size, self.bottleneck_size, self.output_size) < 1:
             raise ValueError("hidden_size, bottleneck_size and output_size must be at least 1.")
-        # Of either kind of network, roughly.
+        # A rough bound for either kind of network.
         width = self.history_length + self.hidden_size + 4 * self.bottleneck_size + self.output_size
         if 2 * len(self.kinds) * self.hidden_size * width > MOST_WEIGHTS:
             raise ValueError(
@@ -74,7 +75,8 @@ class KnownConfig(PreTrainedConfig):
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"kinds must name each kind once, found {list(self.kinds)}.")
 
-    def validate_inputs(self):
+    def validate_inputs(self) -> None:
+        """Raises ``ValueError`` if a name is unknown, given twice, or of no use to the network."""
         if self.inputs not in INPUTS:
             raise ValueError(f"inputs={self.inputs!r} is not known; use one of {', '.join(INPUTS)}.")
         wrong = [name for name in self.conditions if name not in CONDITIONS]

@@ -39,11 +39,10 @@ def tensor_statistics(
 
     Raises:
         ValueError: If ``ratio`` is a condition and there is none.
-
-    Source: ours.
     """
     if "ratio" in config.conditions and sampling_ratio is None:
         raise ValueError("This predictor is told the sampling ratio of the forgetting: pass sampling_ratio=….")
+    ratio = 0.0 if sampling_ratio is None else float(sampling_ratio)
     moves = history.reshape(len(history), -1).float().diff(dim=0)
     count = max(moves.shape[1], 1)
     sizes = moves.norm(dim=1) / count**0.5
@@ -54,7 +53,7 @@ def tensor_statistics(
 
     def measure(name: str) -> Tensor:
         if name == "ratio":
-            return history.new_tensor([2 * float(sampling_ratio) - 1])
+            return history.new_tensor([2 * ratio - 1])
         if name == "horizon":
             return history.new_tensor([float(horizon) - 1])
         if name == "movement":
@@ -78,7 +77,7 @@ class ZeroLinear(nn.Linear):
 class DifferenceNetwork(nn.Module):
     """The network of one kind: differences and their tensor's statistics → residuals."""
 
-    def __init__(self, config: KnownConfig):
+    def __init__(self, config: KnownConfig) -> None:
         super().__init__()
         moves, conditions = config.history_length - 1, condition_size(config)
         self.first = nn.Linear(2 * moves - 1, config.hidden_size)

@@ -5,7 +5,9 @@ history, runs both streams as small matrix products, and writes the predicted va
 Without Triton, or for sizes that its matrix products do not take, the folded form does the same in many launches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +47,7 @@ class FusedKernel:
     output: int
     bfloat16: bool = False
 
-    def pack(self, streams, head: tuple[Tensor, Tensor]) -> Tensor:
+    def pack(self, streams: Sequence[Any], head: tuple[Tensor, Tensor]) -> Tensor:
         """Lays the folded matrices out one behind the other, as the kernel reads them.
 
         Args:

@@ -10,12 +10,14 @@ differences of large weights would be lost in rounding.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .fused import FusedKernel
 from .fused import kernel as fused_kernel
-from .native import Sizes, compile_kernel, repays
+from .native import Kernel, Sizes, compile_kernel, repays
 from .threads import run_side_by_side
 
 #: Arithmetic of the products of hidden values; everything else is float32.
@@ -31,13 +33,13 @@ class _Gated(torch.autograd.Function):
     """``gain·exp(rate·hidden)``, with fewer passes over memory than the product rule step by step."""
 
     @staticmethod
-    def forward(ctx, hidden, rate, gain):
+    def forward(ctx: Any, hidden: Tensor, rate: Tensor, gain: Tensor) -> Tensor:
         exponential = torch.mul(rate, hidden).exp_()
         ctx.save_for_backward(hidden, rate, gain, exponential)
         return gain * exponential
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, rate, gain, exponential = ctx.saved_tensors
         to_gain = gradient * exponential
         inner = to_gain * gain
@@ -56,10 +58,10 @@ class _FoldedStream:
     slope: float
 
     @staticmethod
-    def of(stream: nn.Module) -> "_FoldedStream":
+    def of(stream: Any) -> "_FoldedStream":
         """Folds a KnownStream, in float64."""
 
-        def affine(layer):
+        def affine(layer: nn.Linear) -> tuple[Tensor, Tensor]:
             return layer.weight.double(), layer.bias.double()
 
         expand, squeeze, shift, output = map(affine, (stream.expand, stream.squeeze, stream.shift, stream.output))
@@ -89,12 +91,12 @@ class _FoldedStream:
 class FoldedNetwork:
     """A KnownNetwork ready for prediction; weights are columns, so every product is contiguous."""
 
-    def __init__(self, values: _FoldedStream, differences: _FoldedStream, head: tuple[Tensor, Tensor]):
+    def __init__(self, values: _FoldedStream, differences: _FoldedStream, head: tuple[Tensor, Tensor]) -> None:
         self.values, self.differences, self.head = values, differences, head
         self._constants: dict[object, Tensor] = {}
 
     @classmethod
-    def of(cls, network: nn.Module) -> "FoldedNetwork":
+    def of(cls, network: Any) -> "FoldedNetwork":
         """Folds a KnownNetwork."""
         head = network.head.weight.float(), network.head.bias.float()
         return cls(_FoldedStream.of(network.values), _FoldedStream.of(network.differences), head)
@@ -110,7 +112,7 @@ class FoldedNetwork:
         hidden, stages = self.values.hidden[0].shape
         return Sizes(stages, hidden, *self.values.gates[0].shape[:1], *self.values.gated.shape[:1])
 
-    def kernel(self, device: torch.device, work: int, precision: str = "float32"):
+    def kernel(self, device: torch.device, work: int, precision: str = "float32") -> Kernel | FusedKernel | None:
         """The kernel for so much work, or None for the folded form.
 
         Args:
@@ -124,6 +126,7 @@ class FoldedNetwork:
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision!r} is not known; use one of {', '.join(PRECISIONS)}.")
         reduced = precision == "bfloat16"
+        kernel: Kernel | FusedKernel | None
         if device.type == "cpu" and (reduced or repays(work)):
             kernel = compile_kernel(self.sizes, reduced)
         else:

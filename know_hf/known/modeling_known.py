@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,9 @@ class ScaledLinear(nn.Linear):
 
 
 class KnownStream(nn.Module):
-    """One of the two streams: gated layer between two linear ones, ``(…, inputs)`` → ``(…, output_size)``."""
+    """One of the two streams: a gated layer between two linear ones."""
 
-    def __init__(self, inputs: int, config: KnownConfig):
+    def __init__(self, inputs: int, config: KnownConfig) -> None:
         super().__init__()
         hidden, bottleneck = config.hidden_size, config.bottleneck_size
         self.expand = ScaledLinear(inputs, hidden)
@@ -40,6 +41,7 @@ class KnownStream(nn.Module):
         self.negative_slope = config.negative_slope
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Maps ``(…, inputs)`` to ``(…, output_size)``."""
         hidden = self.expand(inputs)
         gate = torch.relu(self.squeeze(hidden))
         hidden = self.gain(gate) * torch.exp(self.rate(gate) * hidden) + self.shift(gate)
@@ -47,15 +49,16 @@ class KnownStream(nn.Module):
 
 
 class KnownNetwork(nn.Module):
-    """The network of one kind: ``(…, S)`` histories → ``(…)`` residuals."""
+    """The network of one kind."""
 
-    def __init__(self, config: KnownConfig):
+    def __init__(self, config: KnownConfig) -> None:
         super().__init__()
         self.values = KnownStream(config.history_length, config)
         self.differences = KnownStream(config.history_length - 1, config)
         self.head = nn.Linear(2 * config.output_size, 1)
 
     def forward(self, history: Tensor) -> Tensor:
+        """Maps ``(…, S)`` histories, the most forgotten stage first, to ``(…)`` residuals."""
         streams = self.values(history), self.differences(history.diff(dim=-1))
         return torch.tanh(self.head(torch.cat(streams, dim=-1))).squeeze(-1)
 
@@ -81,7 +84,7 @@ class KnownPredictor(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "history"
 
-    def __init__(self, config: KnownConfig):
+    def __init__(self, config: KnownConfig) -> None:
         super().__init__(config)
         network = DifferenceNetwork if config.inputs == "differences" else KnownNetwork
         self.networks = nn.ModuleDict({kind: network(config) for kind in config.kinds})
@@ -90,7 +93,7 @@ class KnownPredictor(PreTrainedModel):
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         """The paper's initial values; a network of differences begins by predicting no change."""
         if not isinstance(module, nn.Linear):
             return
@@ -105,17 +108,17 @@ class KnownPredictor(PreTrainedModel):
             init.zeros_(module.bias)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As of any model; within know-hf without waiting for the Hub for longer than it is worth."""
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "KnownPredictor":
+        """Loads a predictor as any model is loaded; within know-hf no request to the Hub waits without end."""
         try:
-            bounded = importlib.import_module("know_hf.remote").bounded
+            bounded: Any = importlib.import_module("know_hf.remote").bounded
         except ImportError:  # this file also runs where know-hf is not installed
             bounded = nullcontext
         with bounded():
             return super().from_pretrained(*args, **kwargs)
 
     @classmethod
-    def default(cls, history_length: int = 5, **kwargs) -> "KnownPredictor":
+    def default(cls, history_length: int = 5, **kwargs: Any) -> "KnownPredictor":
         """Loads a predictor that comes with the package; needs no network.
 
         Args:
@@ -127,8 +130,6 @@ class KnownPredictor(PreTrainedModel):
 
         Raises:
             ValueError: If none that comes with the package reads so many stages.
-
-        Source: ours; the cards in ``know_hf/known/weights`` say what they were trained on.
 
         Example:
             >>> from know_hf import KnownPredictor
@@ -143,7 +144,7 @@ class KnownPredictor(PreTrainedModel):
         with resources.as_file(resources.files("know_hf.known") / "weights" / f"stages-{history_length}") as folder:
             return cls.from_pretrained(Path(folder), **kwargs)
 
-    def push_to_hub(self, repo_id: str, **options) -> str:
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the predictor with its card, and with its code for machines without know-hf.
 
         Args:
@@ -157,14 +158,12 @@ class KnownPredictor(PreTrainedModel):
         Raises:
             ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
 
-        Source: ours.
-
         Example:
             >>> from know_hf import KnownPredictor
             >>> KnownPredictor.default().push_to_hub("me/known")  # doctest: +SKIP
             'https://huggingface.co/me/known'
         """
-        # By name: this file also runs where know-hf is not installed.
+        # Imported by name: this file also runs where know-hf is not installed.
         hub, readme = (importlib.import_module(f"know_hf.hub.{name}") for name in ("push", "readme"))
         with tempfile.TemporaryDirectory(prefix="know-hf-") as folder:
             self.save_pretrained(folder)
@@ -189,7 +188,7 @@ class KnownPredictor(PreTrainedModel):
         """
         if kind not in self.networks:
             raise ValueError(f"This predictor has no network for kind {kind!r}; it has {list(self.networks)}.")
-        return self.networks[kind]
+        return cast("KnownNetwork | DifferenceNetwork", self.networks[kind])
 
     def forward(self, history: Tensor, kind: str, statistics: Tensor | None = None) -> Tensor:
         """Computes residuals, differentiably.
@@ -227,8 +226,6 @@ class KnownPredictor(PreTrainedModel):
         Args:
             work: Weights times steps of all that will be predicted within the block. The weights of the predictor
                 must not change there.
-
-        Source: ours.
 
         Example:
             >>> import torch
@@ -274,7 +271,7 @@ class KnownPredictor(PreTrainedModel):
             ValueError: If the number of stages, the kind or ``steps`` does not fit, the ratio is missing, or the
                 precision is not to be had here.
 
-        Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding (ours).
+        Source: paper Eq. 4 and section 4.6; evaluated in a folded form that is equal up to rounding.
         """
         if history.shape[0] != self.config.history_length:
             raise ValueError(

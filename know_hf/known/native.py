@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,13 +51,13 @@ class Kernel:
         seconds: Time that compiling took.
     """
 
-    def __init__(self, library: ctypes.CDLL, pack: int, seconds: float):
+    def __init__(self, library: ctypes.CDLL, pack: int, seconds: float) -> None:
         self._predict, self._group, self._pack, self.seconds = library.predict, library.group(), pack, seconds
         self._predict.restype = None
         pointer, long = ctypes.c_void_p, ctypes.c_int64
         self._predict.argtypes = [pointer, pointer, long, long, pointer, long, ctypes.c_int, ctypes.c_float]
 
-    def pack(self, streams, head: tuple[Tensor, Tensor]) -> Tensor:
+    def pack(self, streams: Sequence[Any], head: tuple[Tensor, Tensor]) -> Tensor:
         """Lays a folded network's constants out in the order in which the kernel reads them.
 
         Args:
@@ -124,8 +125,8 @@ def compile_kernel(sizes: Sizes, bfloat16: bool = False) -> Kernel | None:
 
 def compiler() -> list[str] | None:
     """The C++ compiler, ``$CXX`` first, or None."""
-    given = shlex.split(os.environ.get("CXX", ""))
-    for command in [given] if given else [["g++"], ["clang++"], ["c++"]]:
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    for command in [chosen] if chosen else [["g++"], ["clang++"], ["c++"]]:
         if shutil.which(command[0]):
             return command
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from know_hf.known import KnownPredictor
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
@@ -37,8 +37,8 @@ class _Reader:
 
     def __call__(self, stages: torch.Tensor, kind: str, steps: int, ratio: float) -> torch.Tensor:
         """Predicts from the first of the stages."""
-        own = {} if self.predictor is None else predictor_parameters(self.predictor, ratio)
-        return retrodict(stages[: self.length], kind, steps, self.method, **own)
+        parameters = {} if self.predictor is None else predictor_parameters(self.predictor, ratio)
+        return retrodict(stages[: self.length], kind, steps, self.method, **parameters)
 
 
 def _readers(
@@ -94,26 +94,26 @@ def retrodiction_errors(
         raise ValueError(f"{steps} steps do not fit: trials have {STAGES} stages.")
     sums: dict[tuple[str, str, int], list[list[float]]] = {}
     for trial in names:
-        own: dict[tuple[str, str, int], list[float]] = {}
+        trial_sums: dict[tuple[str, str, int], list[float]] = {}
         for tensor in meta.read(trial):
             stages = torch.from_numpy(tensor.values).reshape(STAGES, *tensor.shape)
             for name, reader in readers.items():
                 for step in range(1, steps + 1):
                     guess = reader(stages[step:], tensor.kind, step, tensor.trial["sampling_ratio"])
-                    total = own.setdefault((name, tensor.kind, step), [0.0, 0.0])
+                    total = trial_sums.setdefault((name, tensor.kind, step), [0.0, 0.0])
                     total[0] += (guess[-1].double() - stages[0]).abs().sum().item()
                     total[1] += (stages[step].double() - stages[0]).abs().sum().item()
-        for key, total in own.items():
+        for key, total in trial_sums.items():
             if total[1] > 0:
                 sums.setdefault(key, []).append(total)
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    errors: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for (name, kind, step), trials in sorted(sums.items(), key=lambda item: (list(readers).index(item[0][0]), item[0])):
-        found.setdefault(name, {}).setdefault(kind, {})[str(step)] = {
+        errors.setdefault(name, {}).setdefault(kind, {})[str(step)] = {
             "mean": sum(error / distance for error, distance in trials) / len(trials),
             "pooled": sum(error for error, _ in trials) / sum(distance for _, distance in trials),
             "trials": len(trials),
         }
-    return found
+    return errors
 
 
 def functional_scores(
@@ -140,16 +140,14 @@ def functional_scores(
 
     Raises:
         TrajectoryError: If a trial's file is damaged.
-
-    Source: ours.
     """
     readers = _readers(predictors, methods, STAGES - 1)
-    settings = {note["name"]: note["settings"] for note in meta.trials}
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for trial in names:
-        train, test = images[settings[trial]["data_set"]]
+        settings = meta.settings(trial)
+        train, test = images[settings["data_set"]]
         channels = train.inputs["pixel_values"].shape[1]
-        model = NETWORKS[settings[trial]["architecture"]](channels, settings[trial]["width"])
+        model = NETWORKS[settings["architecture"]](channels, settings["width"])
         tensors = list(meta.read(trial, None))
         live = check_tensors(meta.path(trial), tensors, model)
         states = {f"stage-{i}": {t.tensor: torch.from_numpy(t.values[i]) for t in tensors} for i in (0, 1)}
@@ -158,15 +156,15 @@ def functional_scores(
             for tensor in tensors:
                 if tensor.kind in PREDICTED_KINDS:
                     stages = torch.from_numpy(tensor.values[1:]).reshape(STAGES - 1, *tensor.shape)
-                    guess = reader(stages, tensor.kind, 1, settings[trial]["sampling_ratio"])
+                    guess = reader(stages, tensor.kind, 1, settings["sampling_ratio"])
                     state[tensor.tensor] = guess[0].float()
             states[name] = state
         for name, state in states.items():
-            own = model.state_dict()
-            loaded = {live[key]: value.reshape(own[live[key]].shape) for key, value in state.items()}
-            model.load_state_dict({**own, **loaded})
-            found.setdefault(name, {})[trial] = network_score(model, test, train)
-    return found
+            live_state = model.state_dict()
+            loaded = {live[key]: value.reshape(live_state[live[key]].shape) for key, value in state.items()}
+            model.load_state_dict({**live_state, **loaded})
+            scores.setdefault(name, {})[trial] = network_score(model, test, train)
+    return scores
 
 
 def evaluate_predictors(
@@ -190,8 +188,6 @@ def evaluate_predictors(
 
     Raises:
         TrajectoryError: If a trial's file is damaged.
-
-    Source: ours.
     """
     errors = compare_errors(meta, names, predictors)
     scores = None if images is None else functional_scores(meta, names, images, predictors, [*FOLLOWING, *PLAIN])

@@ -49,15 +49,15 @@ def read_matlab(path: str | Path) -> Iterator[TensorStages]:
     try:
         with h5py.File(path, "r") as file:
             # HDF5 shows MATLAB's axes in reverse: the stages come first.
-            found = {kind: np.asarray(file[name], np.float32) for name, kind in ARRAYS.items() if name in file}
+            arrays = {kind: np.asarray(file[name], np.float32) for name, kind in ARRAYS.items() if name in file}
     except OSError as error:
         raise TrajectoryError(f"{path} is no readable MATLAB v7.3 file: {error}") from error
-    if not found:
+    if not arrays:
         raise TrajectoryError(f"{path} holds none of the arrays {', '.join(ARRAYS)}.")
-    if len({len(values) for values in found.values()}) != 1:
-        shapes = ", ".join(f"{kind} {list(values.shape[::-1])}" for kind, values in found.items())
+    if len({len(values) for values in arrays.values()}) != 1:
+        shapes = ", ".join(f"{kind} {list(values.shape[::-1])}" for kind, values in arrays.items())
         raise TrajectoryError(f"{path}: the arrays have unequal numbers of stages ({shapes}).")
-    for kind, values in found.items():
+    for kind, values in arrays.items():
         if not np.isfinite(values).all():
             raise TrajectoryError(f"{path}: the {kind} values are not all finite.")
         flat = values.reshape(len(values), -1)[::-1]  # all of the data first

@@ -32,7 +32,7 @@ class CollectionOptions(Options):
     )
     branches: int = option(
         0,
-        help="Repetitions of each of a trial's branches (know_hf/meta/branches.py), which serve other targets of "
+        help="Repetitions of each of a trial's branches (know_hf/meta/experimental/branches.py), which serve other targets of "
         "meta-training; 0 for none. Trials that are there already get theirs.",
         limits=(0, 10),
     )

@@ -109,9 +109,9 @@ class Progress:
 
     def _sweep(self) -> None:
         """Deletes files of epochs that no longer count, or were never noted."""
-        own = re.compile(rf"(\.tensors)?\.?{re.escape(self.name)}-\d+(-optimizer)?\.safetensors(\.partial)?")
+        pattern = re.compile(rf"(\.tensors)?\.?{re.escape(self.name)}-\d+(-optimizer)?\.safetensors(\.partial)?")
         for path in self.folder.glob("*") if self.folder.is_dir() else ():
-            if own.fullmatch(path.name) and path.name not in self.state.get("files", ()):
+            if pattern.fullmatch(path.name) and path.name not in self.state.get("files", ()):
                 remove(path)
 
     @property
@@ -151,12 +151,12 @@ def read_state(folder: Path, name: str) -> dict[str, Any] | None:
     path = note_path(folder, name)
     if not path.exists():
         return None
-    found = read_record(path, _FIELDS, remedy(folder, name))
-    files = found.get("files", {})
-    counted = -1 <= found["best_epoch"] < found["epoch"] == len(found["history"])
+    state = read_record(path, _FIELDS, remedy(folder, name))
+    files = state.get("files", {})
+    counted = -1 <= state["best_epoch"] < state["epoch"] == len(state["history"])
     if not counted or not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise TrajectoryError(f"{path} is damaged: its entries do not fit each other; {remedy(folder, name)}.")
-    return found
+    return state
 
 
 def has_ended(state: dict[str, Any], epochs: int, patience: int) -> bool:

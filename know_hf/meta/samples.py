@@ -1,6 +1,6 @@
 """From a meta-data set to training samples: which trials, which targets, and rows drawn from them evenly."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from know_hf.known import KnownConfig
-from know_hf.known.differences import tensor_statistics
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.experimental.variants import branched_starts, branched_target, window_statistics
 from know_hf.meta.options import TARGETS
 from know_hf.meta.shards import TensorStages
 from know_hf.meta.trials import STAGES
@@ -35,10 +35,7 @@ class Split:
 
 
 def split_trials(
-    meta: MetaDataSet,
-    held_out_architectures: Collection[str],
-    held_out_data: Collection[str],
-    branched: bool = False,
+    meta: MetaDataSet, held_out_architectures: Collection[str], held_out_data: Collection[str], branched: bool = False
 ) -> Split:
     """Splits trials by what is held out.
 
@@ -53,8 +50,6 @@ def split_trials(
 
     Raises:
         ValueError: If a part would be empty.
-
-    Source: paper section 5.1 holds out nothing; ours.
     """
     parts: tuple[list[str], list[str], list[str]] = ([], [], [])
     for note in meta.trials:
@@ -96,7 +91,7 @@ def windows_of(target: str, config: KnownConfig) -> list[Window]:
         most = room if "horizon" in config.conditions else 1
         windows = [Window(t + h, h) for h in range(1, most + 1) for t in range(room - h + 1)]
     else:
-        windows = [Window(start) for start in ((2,) if target == "repeated" else (1, 2)) if start <= room]
+        windows = [Window(start) for start in branched_starts(target, config.history_length)]
     if not windows:
         raise ValueError(
             f"history_length is {config.history_length}; for target={target!r} trials of {STAGES} stages allow at most "
@@ -105,15 +100,28 @@ def windows_of(target: str, config: KnownConfig) -> list[Window]:
     return windows
 
 
-def find_target(tensor: TensorStages, window: Window, target: str, branches) -> np.ndarray:
-    """What a predictor should find from a window of a tensor, ``(n,)`` float32; ``branches`` are the tensor's own."""
-    stages, start = tensor.values, window.start
+def find_target(
+    tensor: TensorStages, window: Window, target: str, branches: Mapping[tuple[int, int], np.ndarray] | None
+) -> np.ndarray:
+    """What a predictor should find from a window of a tensor.
+
+    Args:
+        tensor: The tensor's stages.
+        window: What is read of them.
+        target: One of ``TARGETS``.
+        branches: The tensor's own, (stage, stage of the data) → ``(repetitions, n)`` float32; not read for ``stage``.
+
+    Returns:
+        ``(n,)`` float32.
+
+    Raises:
+        TrajectoryError: If the target needs branches and the tensor has none.
+    """
     if target == "stage":
-        return stages[start - window.horizon]
-    if target == "repeated":
-        before = start - 1
-        return np.concatenate([stages[before : before + 1], branches[before, before]]).mean(0)
-    return stages[start] + branches[start, start - 1].mean(0) - branches[start, start].mean(0)
+        return tensor.values[window.start - window.horizon]
+    if branches is None:
+        raise TrajectoryError(f"Tensor {tensor.tensor!r} has no branches, which target={target!r} needs: collect them.")
+    return branched_target(tensor.values, window.start, target, branches)
 
 
 @dataclass(frozen=True)
@@ -165,12 +173,13 @@ class Samples:
         for position, name in enumerate(progress_bar(names, desc=f"Reading {kind}", leave=False)):
             branches = {} if target == "stage" else meta.read_branches(name)
             for tensor in meta.read(name, [kind]):
-                ratio = tensor.trial["sampling_ratio"]
                 wanted = [find_target(tensor, w, target, branches.get(tensor.tensor)) for w in self.windows]
                 columns = np.concatenate([tensor.values, wanted])
                 if not np.isfinite(columns).all():
                     raise TrajectoryError(f"{meta.path(name)}: tensor {tensor.tensor!r} holds NaN or infinite values.")
-                statistics.append([self._statistics(tensor, window, ratio) for window in self.windows])
+                if config.inputs == "differences":
+                    told = [window_statistics(tensor, config, w.start, w.horizon) for w in self.windows]
+                    statistics.append(torch.stack(told))
                 distances.append([self._distance(tensor, w, t) for w, t in zip(self.windows, wanted, strict=True)])
                 if columns.shape[1] > MOST_VALUES:
                     keep = np.random.default_rng(position).choice(columns.shape[1], MOST_VALUES, replace=False)
@@ -183,18 +192,10 @@ class Samples:
         self.device, self.values, self.sizes = device, torch.cat(values).to(device), torch.tensor(sizes, device=device)
         self.starts = self.sizes.cumsum(0) - self.sizes
         self.distances = torch.tensor(np.array(distances), dtype=torch.float32, device=device)
-        told = statistics[0][0] is not None
-        self.statistics = torch.stack([torch.stack(s) for s in statistics]).to(device) if told else None
+        self.statistics = torch.stack(statistics).to(device) if statistics else None
         # Each trial is drawn from as often as any other, and each of its tensors as often as its others.
         per_trial = torch.bincount(torch.tensor(trials))
         self.shares = (1 / per_trial[torch.tensor(trials)].double()).to(device)
-
-    def _statistics(self, tensor: TensorStages, window: Window, ratio: float) -> Tensor | None:
-        if self.config.inputs == "values":
-            return None
-        stages = torch.from_numpy(tensor.values[window.start : window.start + self.config.history_length])
-        history = to_history(stages.reshape(-1, *tensor.shape))
-        return tensor_statistics(history, self.config, sampling_ratio=ratio, horizon=window.horizon)
 
     def _distance(self, tensor: TensorStages, window: Window, target: np.ndarray) -> float:
         stages = tensor.values[window.start : window.start + self.config.history_length]
@@ -210,11 +211,11 @@ class Samples:
         tensors = torch.multinomial(self.shares, rows, replacement=True, generator=generator)
         place = torch.rand(rows, generator=generator, dtype=torch.float64, device=self.device)
         inside = (place * self.sizes[tensors]).long()
-        found = self.values[self.starts[tensors] + inside.clamp_max(self.sizes[tensors] - 1)]
+        drawn = self.values[self.starts[tensors] + inside.clamp_max(self.sizes[tensors] - 1)]
         length, order = self.config.history_length, torch.randperm(rows, generator=generator, device=self.device)
         history, target, distance, statistics = [], [], [], []
         for i, (part, owners) in enumerate(
-            zip(found.tensor_split(len(self.windows)), tensors.tensor_split(len(self.windows)), strict=True)
+            zip(drawn.tensor_split(len(self.windows)), tensors.tensor_split(len(self.windows)), strict=True)
         ):
             start = self.windows[i].start
             history.append(to_history(part[:, start : start + length].T))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,12 @@ from know_hf.store import hash_file, writing
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.kinds import stored_names
 
-#: What pyarrow raises of files that are damaged or none.
+if TYPE_CHECKING:
+    from know_hf.meta.trials import Trial
+
+#: What pyarrow raises for files that are damaged or no Parquet.
 DAMAGES = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError)
-#: Of the format; readers refuse what is newer.
+#: Version of the format; readers refuse what is newer.
 VERSION = 1
 
 SCHEMA = pa.schema(
@@ -65,7 +68,7 @@ class TensorStages:
     values: np.ndarray
 
 
-def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
+def write_shard(path: Path, trial: "Trial", trajectory: Trajectory) -> str:
     """Writes every floating-point tensor of a finished trial, whole or not at all.
 
     Tensors that are never predicted are kept too: with them a prediction can be run as a network.
@@ -95,7 +98,7 @@ def write_shard(path: Path, trial, trajectory: Trajectory) -> str:
     return write_table(path, pa.Table.from_pylist(rows, schema=SCHEMA), row_group_size=16)
 
 
-def write_table(path: Path, table: pa.Table, **options) -> str:
+def write_table(path: Path, table: pa.Table, **options: Any) -> str:
     """Writes a Parquet file, whole or not at all, also where other machines write it too; returns its SHA-256.
 
     Raises:
@@ -127,16 +130,16 @@ def read_shard(path: Path) -> Iterator[TensorStages]:
         raise TrajectoryError(f"{path} is damaged: {error}") from error
 
 
-def check_format(path: Path, found: pa.Schema, expected: pa.Schema) -> None:
+def check_format(path: Path, schema: pa.Schema, expected: pa.Schema) -> None:
     """Raises if a Parquet file of a meta-data set is none, or of a format that this version does not read."""
     try:
-        own = json.loads((found.metadata or {}).get(b"know_hf", b"{}"))
+        described = json.loads((schema.metadata or {}).get(b"know_hf", b"{}"))
     except (ValueError, RecursionError):
-        own = None
-    version = own.get("version") if isinstance(own, dict) else None
+        described = None
+    version = described.get("version") if isinstance(described, dict) else None
     if isinstance(version, int) and version > VERSION:
         raise TrajectoryError(f"{path} has format version {version}, this know-hf reads {VERSION}: upgrade know-hf.")
-    if version is None or found.names != expected.names or found.types != expected.types:
+    if version is None or schema.names != expected.names or schema.types != expected.types:
         raise TrajectoryError(f"{path} is no shard of a meta-data set, or of another kind.")
 
 
@@ -149,10 +152,10 @@ def check_tensors(path: Path, tensors: Sequence[TensorStages], model: nn.Module)
     Raises:
         TrajectoryError: If one is missing, unknown or of another shape.
     """
-    live, own = stored_names(model), model.state_dict()
-    wanted = {name: tuple(own[key].shape) for name, key in live.items() if own[key].is_floating_point()}
-    found = {tensor.tensor: tensor.shape for tensor in tensors}
-    if other := sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)):
+    live, state = stored_names(model), model.state_dict()
+    wanted = {name: tuple(state[key].shape) for name, key in live.items() if state[key].is_floating_point()}
+    stored = {tensor.tensor: tensor.shape for tensor in tensors}
+    if other := sorted(name for name in {*wanted, *stored} if wanted.get(name) != stored.get(name)):
         raise TrajectoryError(f"{path}: tensor {other[0][:80]!r} is not as the trial's network has it.")
     return live
 
@@ -169,5 +172,7 @@ def _tensor(path: Path, batch: pa.RecordBatch, row: int) -> TensorStages:
         raise TrajectoryError(f"{path}: tensor {plain['tensor']!r} has {len(stages[0])} values, not {plain['shape']}.")
     if not 0 < plain["sampling_ratio"] < 1:
         raise TrajectoryError(f"{path}: sampling_ratio is {plain['sampling_ratio']!r}, not between 0 and 1.")
-    own = {name: plain.pop(name) for name in ("tensor", "layer", "kind", "shape")}
-    return TensorStages(plain, own["tensor"], own["layer"], own["kind"], tuple(own["shape"]), np.stack(stages))
+    described = {name: plain.pop(name) for name in ("tensor", "layer", "kind", "shape")}
+    return TensorStages(
+        plain, described["tensor"], described["layer"], described["kind"], tuple(described["shape"]), np.stack(stages)
+    )

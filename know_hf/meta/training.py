@@ -1,5 +1,6 @@
 """Meta-training: KNOWN learns to undo the forgetting of many small networks."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -18,9 +19,10 @@ from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import ScaledLinear
 from know_hf.known.threads import one_thread
-from know_hf.meta.collection import MetaDataSet
+from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_table
-from know_hf.meta.functional import FunctionalTraining
+from know_hf.meta.experimental.functional import FunctionalTraining
+from know_hf.meta.experimental.variants import relative_errors
 from know_hf.meta.options import MetaTrainingOptions, MetaTrainingSettings
 from know_hf.meta.progress import Progress, has_ended, read_state
 from know_hf.meta.samples import Batch, Samples, Split, split_trials, windows_of
@@ -96,16 +98,8 @@ def meta_train(
     split = split_trials(
         meta, options.held_out_architectures, options.held_out_data, branched=settings.target != "stage"
     )
-    trained_on = {name for part in asdict(split).values() for name in part}
-    described = {
-        "config": {name: getattr(config, name) for name in _SIZES},
-        "settings": asdict(settings),
-        "split": asdict(split),
-        "held_out": {"architectures": list(options.held_out_architectures), "data": list(options.held_out_data)},
-        "data": {note["name"]: note["sha256"] for note in meta.trials if note["name"] in trained_on},
-    }
-    if settings.target != "stage":
-        described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in trained_on}
+    held_out = {"architectures": list(options.held_out_architectures), "data": list(options.held_out_data)}
+    described = _describe(meta, config, settings, split, held_out)
     check_output(output_dir, meta.folder, *options.data)
     work = inside(output_dir, "training")
     for part in ("cache", "predictor"):
@@ -124,21 +118,51 @@ def meta_train(
             predictor.to(training_device())
             with one_thread():
                 FunctionalTraining(predictor, meta, split, options.data, settings.functional, settings.seed, work).run()
-        with _stored(predictor.cpu(), work / "predictor") as files:
-            result = {
+        predictor = predictor.cpu()
+        with _stored(predictor, work / "predictor") as files:
+            result: dict[str, Any] = {
                 **described,
+                **{name: _digest(described[name]) for name in ("data", "branches") if name in described},
                 "weights": hash_file(files["model.safetensors"]),
                 "epochs": {job.kind: job.state for job in jobs},
                 "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
             }
-            size = sum(parameter.numel() for parameter in predictor.network(config.kinds[0]).parameters())
-            write_json(output_dir / RESULT, result)
-            write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
-            # The configuration last: without it the folder is no predictor.
-            for name in sorted(files, key=lambda name: name == "config.json"):
-                with writing(output_dir / name) as beside:
-                    shutil.copyfile(files[name], beside)
+            _publish(output_dir, files, result, predictor)
     return result
+
+
+def _describe(
+    meta: MetaDataSet, config: KnownConfig, settings: MetaTrainingSettings, split: Split, held_out: dict[str, list[str]]
+) -> dict[str, Any]:
+    """What identifies a training, as plain data: a training that continues has to be described alike."""
+    names = {name for part in asdict(split).values() for name in part}
+    described = {
+        "config": {name: getattr(config, name) for name in _SIZES},
+        "settings": asdict(settings),
+        "split": asdict(split),
+        "held_out": held_out,
+        "data": {note["name"]: note["sha256"] for note in meta.trials if note["name"] in names},
+    }
+    if settings.target != "stage":
+        described["branches"] = {name: note["sha256"] for name, note in meta.branches.items() if name in names}
+    return described
+
+
+def _publish(output_dir: Path, files: dict[str, Path], result: dict[str, Any], predictor: KnownPredictor) -> None:
+    """Writes record and card beside a stored predictor's files."""
+    size = sum(parameter.numel() for parameter in predictor.network(predictor.config.kinds[0]).parameters())
+    write_json(output_dir / RESULT, result, indent=None)
+    write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
+    # The configuration last: without it the folder is no predictor.
+    for name in sorted(files, key=lambda name: name == "config.json"):
+        with writing(output_dir / name) as beside:
+            shutil.copyfile(files[name], beside)
+
+
+def _digest(hashes: dict[str, str]) -> dict[str, Any]:
+    """Stands for the hashes of many files, name → SHA-256: how many they are, and the SHA-256 of their list."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return {"files": len(hashes), "sha256": hashlib.sha256(lines.encode()).hexdigest()}
 
 
 @contextmanager
@@ -188,7 +212,7 @@ class KindTraining:
     @property
     def state(self) -> dict[str, Any]:
         """What came of every epoch: ``history`` of training loss and choice score, ``best_epoch``, and ``best``."""
-        state = read_state(self.work, self.kind)
+        state = read_state(self.work, self.kind) or {}
         return {name: value for name, value in state.items() if name != "files"}
 
     def load_best(self, network: nn.Module) -> None:
@@ -196,7 +220,12 @@ class KindTraining:
         self._progress(network).load_best()
 
     def run(self) -> None:
-        """Trains to the end, or until nothing gets better."""
+        """Trains to the end, or until nothing gets better.
+
+        Raises:
+            TrajectoryError: If the meta-data or the progress are damaged.
+            ValueError: If there are too few values of the kind.
+        """
         with one_thread():  # tiny products gain nothing from more, and the sums stay the same everywhere
             device = training_device()
             network = _initial(self.config, self.settings.seed).network(self.kind).to(device)
@@ -205,9 +234,9 @@ class KindTraining:
                 Samples(meta, names, self.kind, self.config, self.settings.target, device)
                 for names in (self.split.train, self.split.choice)
             )
-            if (found := len(train.values)) < FEWEST_VALUES:
+            if (count := len(train.values)) < FEWEST_VALUES:
                 raise ValueError(
-                    f"The {len(self.split.train)} trials to train on hold {found} values of kind {self.kind}; at "
+                    f"The {len(self.split.train)} trials to train on hold {count} values of kind {self.kind}; at "
                     f"least {FEWEST_VALUES} are needed: collect more trials."
                 )
             judged = choice.draw(min(self.settings.rows, JUDGED_ROWS), torch.Generator(device).manual_seed(1))
@@ -228,7 +257,7 @@ class KindTraining:
         penalised = [m for m in network.modules() if isinstance(m, ScaledLinear)]
         total = torch.zeros((), device=train.device)
         for batch in train.batches(settings.rows, settings.batch_size, generator):
-            loss = self._errors(network, batch).mean()
+            loss = self._errors(batch, batch.history[-1] + residuals(network, batch)).mean()
             objective = loss
             if penalised:
                 kernels = torch.cat([m.weight.flatten() for m in penalised])
@@ -242,12 +271,10 @@ class KindTraining:
             advance(len(batch.target))
         return total.item() / settings.rows
 
-    def _errors(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Every row's distance, in the objective's unit."""
-        errors = (batch.history[-1] + residuals(network, batch) - batch.target).abs()
-        if self.settings.objective == "absolute":
-            return errors
-        return torch.where(batch.distance > 0, errors / batch.distance.clamp_min(1e-12), 0.0)
+    def _errors(self, batch: Batch, predicted: Tensor) -> Tensor:
+        """Every row's distance between what is predicted ``(n,)`` and the target, in the objective's unit."""
+        errors = (predicted - batch.target).abs()
+        return errors if self.settings.objective == "absolute" else relative_errors(errors, batch.distance)
 
     @torch.no_grad()
     def _score(self, network: nn.Module, judged: Batch) -> float:
@@ -255,11 +282,8 @@ class KindTraining:
         error = distance = 0.0
         for start in range(0, len(judged.target), 65_536):
             part = judged[start : start + 65_536]
-            error += self._errors(network, part).sum().item()
-            apart = (part.history[-1] - part.target).abs()
-            if self.settings.objective == "relative":
-                apart = torch.where(part.distance > 0, apart / part.distance.clamp_min(1e-12), 0.0)
-            distance += apart.sum().item()
+            error += self._errors(part, part.history[-1] + residuals(network, part)).sum().item()
+            distance += self._errors(part, part.history[-1]).sum().item()
         return error / max(distance, 1e-30)
 
 
@@ -272,8 +296,8 @@ def residuals(network: nn.Module, batch: Batch) -> Tensor:
 
 def training_device() -> torch.device:
     """The accelerator, where there is one, else the CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
@@ -285,8 +309,8 @@ def _initial(config: KnownConfig, seed: int) -> KnownPredictor:
 def _same_training(path: Path, described: dict[str, Any]) -> None:
     described = json.loads(json.dumps(described))
     if path.exists():
-        found = read_record(path, {}, "choose another output_dir")
-        if different := [name for name in described if found.get(name) != described[name]]:
+        recorded = read_record(path, {}, "choose another output_dir")
+        if different := [name for name in described if recorded.get(name) != described[name]]:
             raise TrajectoryError(
                 f"{path.parent.parent} holds another training (different {', '.join(different)}); choose another "
                 "output_dir."

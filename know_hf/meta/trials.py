@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Trial:
         optimizer: ``adamw_torch`` or ``sgd``.
         schedule: ``constant`` or ``cosine``.
 
-    Source: paper section 5.1; ranges that suit small networks are ours.
+    Source: paper section 5.1; the ranges suit smaller networks.
     """
 
     seed: int
@@ -124,6 +125,38 @@ def draw_trial(
     )
 
 
+class Run(Interface):
+    """A job of a collection, which other machines may take up as well: a shard is made, and then a note of it."""
+
+    @property
+    def done(self) -> bool:
+        """Whether note and shard are there, undamaged."""
+        ...
+
+    @property
+    def note(self) -> Path:
+        """The file that says what became of it; it is written last."""
+        ...
+
+    @property
+    def shard(self) -> Path:
+        """The file of its tensors."""
+        ...
+
+    @property
+    def work(self) -> Path:
+        """The folder that it runs in."""
+        ...
+
+    def check(self) -> None:
+        """Raises if something else was made under its name."""
+        ...
+
+    def make(self, work: Path) -> None:
+        """Makes shard and note, in a folder that no one else uses now."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrialRun:
     """A trial to run into a folder of meta-data, for [`Workers`](know_hf.training.workers)."""
@@ -156,8 +189,8 @@ class TrialRun:
             ValueError: If its work folder is a link.
         """
         inside(self.folder, self.work.relative_to(self.folder))
-        if self.note.exists() and (found := read_note(self.note)["settings"]) != asdict(self.trial):
-            different = [name for name, value in asdict(self.trial).items() if found.get(name) != value]
+        if self.note.exists() and (settings := read_note(self.note)["settings"]) != asdict(self.trial):
+            different = [name for name, value in asdict(self.trial).items() if settings.get(name) != value]
             raise TrajectoryError(
                 f"{self.folder} holds another {self.trial.name} (different {', '.join(different)}): take the same "
                 "data, networks and ranges, or another folder."
@@ -193,10 +226,10 @@ class TrialRun:
         model = NETWORKS[trial.architecture](train.inputs["pixel_values"].shape[1], trial.width)
         return model, train.select(rows), open_examples(self.test)
 
-    def arguments(self, work: Path, **changed) -> ForgettingArguments:
+    def arguments(self, work: Path, **changed: Any) -> ForgettingArguments:
         """Training arguments for a work folder, the trial's own but for ``changed``."""
         trial, accelerator = self.trial, torch.accelerator.is_available()
-        own = dict(
+        settings: dict[str, Any] = dict(
             num_stages=STAGES, sampling_ratio=trial.sampling_ratio, train_stage_zero=True, seed=trial.seed,
             subset_seed=trial.seed, num_train_epochs=trial.epochs, per_device_train_batch_size=trial.batch_size,
             per_device_eval_batch_size=get_task("image-classification").eval_batch_size(trial.batch_size),
@@ -204,14 +237,14 @@ class TrialRun:
             optim=trial.optimizer, save_strategy="no", logging_strategy="no", disable_tqdm=True,
             remove_unused_columns=False, dataloader_pin_memory=accelerator, use_cpu=not accelerator,
         )  # fmt: skip
-        return ForgettingArguments(str(work), **{**own, **changed})
+        return ForgettingArguments(str(work), **{**settings, **changed})
 
     def run(self) -> None:
         """Forgets, and keeps every tensor's stages; a trial that diverges is noted and left out.
 
         Where another machine has the same trial in hand, it is waited for, not done twice.
         """
-        make_in_turn(self, self.work)
+        make_in_turn(self)
 
     def make(self, work: Path) -> None:
         """Runs it in a folder that no one else uses now."""
@@ -242,19 +275,13 @@ class TrialRun:
         write_json(self.note, content, shared=True)
 
 
-def make_in_turn(run, work: Path) -> None:
-    """Makes what no other machine has in hand, or waits and looks whether that made it; its work folder goes.
-
-    Args:
-        run: A [`TrialRun`], or anything else with its ``check``, ``done`` and ``make``.
-        work: Its work folder.
-    """
-    lock = work.with_name(f"{work.name}.lock")
-    with turn(lock):
+def make_in_turn(run: Run) -> None:
+    """Makes what no other machine has in hand, or waits and looks whether that made it; its work folder goes."""
+    with turn(run.work.with_name(f"{run.work.name}.lock")):
         run.check()
         if not run.done:
-            run.make(work)
-        clear(work)
+            run.make(run.work)
+        clear(run.work)
 
 
 def clear(work: Path) -> None:

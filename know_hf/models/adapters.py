@@ -3,7 +3,10 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,9 @@ from transformers import PreTrainedModel
 
 from know_hf.reading import read_fields
 from know_hf.store import read_json
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 # peft's names of tasks → transformers' Auto classes.
@@ -24,18 +30,18 @@ _AUTO_CLASSES = {
 }
 
 
-def is_adapted(model) -> bool:
+def is_adapted(model: object) -> TypeGuard["PeftModel"]:
     """Whether a model is a ``PeftModel``."""
     peft = sys.modules.get("peft")
     return peft is not None and isinstance(model, peft.PeftModel)
 
 
-def is_live(model) -> bool:
+def is_live(model: object) -> bool:
     """Whether this is a model to train, not the name of one."""
     return isinstance(model, PreTrainedModel) or is_adapted(model)
 
 
-def active_adapter(model: nn.Module) -> str:
+def active_adapter(model: "PeftModel") -> str:
     """Name of the one adapter that a PEFT model trains.
 
     Raises:
@@ -59,16 +65,20 @@ def check_adapter(model: nn.Module) -> None:
     Raises:
         ValueError: If it is not, or if the adapter has nothing that could be predicted.
     """
-    if not is_adapted(model):
-        tuners = sys.modules.get("peft.tuners.tuners_utils")
-        if tuners and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
-            raise ValueError(
-                "The model's adapters were added in a way that is not stored as one plain adapter folder: put the "
-                "adapter on its base model with peft.get_peft_model(base, config) instead."
-            )
+    if is_adapted(model):
+        _check_adapted(model)
         return
+    tuners = sys.modules.get("peft.tuners.tuners_utils")
+    if tuners and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules()):
+        raise ValueError(
+            "The model's adapters were added in a way that is not stored as one plain adapter folder: put the adapter "
+            "on its base model with peft.get_peft_model(base, config) instead."
+        )
+
+
+def _check_adapted(model: "PeftModel") -> None:
     name = active_adapter(model)
-    # As parameters, of which one that layers share (a bank of vectors) is one, whatever names it has.
+    # Compared as parameters: one that layers share (a bank of vectors) counts once, whatever names it has.
     live = model.state_dict(keep_vars=True)
     stored = {id(live[path]) for path in adapter_names(model, live).values()}
     kind = model.peft_config[name].peft_type.value
@@ -90,7 +100,7 @@ def check_adapter(model: nn.Module) -> None:
         )
 
 
-def adapter_names(model: nn.Module, live: dict[str, Tensor]) -> dict[str, str]:
+def adapter_names(model: "PeftModel", live: dict[str, Tensor]) -> dict[str, str]:
     """Finds what a PEFT model's adapter file holds.
 
     Args:
@@ -109,7 +119,7 @@ def adapter_names(model: nn.Module, live: dict[str, Tensor]) -> dict[str, str]:
     return {name: owners[id(tensor)] for name, tensor in saved.items() if id(tensor) in owners}
 
 
-def make_plain(model: nn.Module, folder: Path) -> None:
+def make_plain(model: "PeftModel", folder: Path) -> None:
     """Leaves the active adapter alone in a folder that a PEFT model was saved in.
 
     peft writes adapters of other names than "default" into folders of their own within it.
@@ -117,15 +127,15 @@ def make_plain(model: nn.Module, folder: Path) -> None:
     name = active_adapter(model)
     for other in set(model.peft_config) - {name, "default"}:
         shutil.rmtree(folder / other, ignore_errors=True)
-    own = folder / name
-    if name != "default" and own.is_dir():
-        for file in own.iterdir():
+    inner = folder / name
+    if name != "default" and inner.is_dir():
+        for file in inner.iterdir():
             file.replace(folder / file.name)
-        own.rmdir()
+        inner.rmdir()
     _sort_sets(folder / ADAPTER_CONFIG, model.peft_config[name])
 
 
-def _sort_sets(file: Path, config) -> None:
+def _sort_sets(file: Path, config: "PeftConfig") -> None:
     """Gives what is a set in an adapter's config one order in its file: peft's differs from process to process."""
     sets = [name for name, value in vars(config).items() if isinstance(value, set)]
     if file.is_file() and sets:
@@ -134,7 +144,7 @@ def _sort_sets(file: Path, config) -> None:
         file.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def load_adapter_weights(model: nn.Module, file: Path) -> None:
+def load_adapter_weights(model: "PeftModel", file: Path) -> None:
     """Puts the weights of an adapter file into a live PEFT model's active adapter.
 
     Raises:
@@ -162,7 +172,7 @@ def base_of(folder: Path) -> Path | str:
     return read_fields(file, form)["base_model_name_or_path"] if file.exists() else folder
 
 
-def load_adapted(folder: Path, base: nn.Module) -> nn.Module:
+def load_adapted(folder: Path, base: nn.Module) -> "PeftModel":
     """Puts the adapter of a folder on its base model, to be trained.
 
     Raises:
@@ -171,7 +181,7 @@ def load_adapted(folder: Path, base: nn.Module) -> nn.Module:
     return _peft_for(folder).PeftModel.from_pretrained(base, str(folder), is_trainable=True)
 
 
-def skeleton(folder: Path, build) -> nn.Module:
+def skeleton(folder: Path, build: Callable[[str | Path, str], nn.Module]) -> "PeftModel":
     """Builds the PEFT model of an adapter's folder.
 
     Args:
@@ -191,7 +201,7 @@ def skeleton(folder: Path, build) -> nn.Module:
         raise ValueError(f"{folder / ADAPTER_CONFIG} describes no adapter of its base model: {error}") from error
 
 
-def _peft_for(folder: Path):
+def _peft_for(folder: Path) -> ModuleType:
     try:
         import peft
     except ImportError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from know_hf.checkpoints import Checkpoint
 from know_hf.model_config import brief, read_config
@@ -86,7 +86,7 @@ def load_model(
     if from_scratch and model.startswith("timm/"):
         built = build_network({"timm": model.removeprefix("timm/")}, task, names, image_size)
         return LoadedModel(built, task, True, names)
-    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = read_config(model, **options)
         if from_scratch:
@@ -123,7 +123,7 @@ def load_model(
     return LoadedModel(loaded, task, new_head, names)
 
 
-def _by_library(model: str, call: Callable, *args, **kwargs) -> Any:
+def _by_library(model: str, call: Callable, *args: Any, **kwargs: Any) -> Any:
     """What transformers makes of a model's files; it raises many types for those that are damaged."""
     try:
         return call(*args, **kwargs)
@@ -158,13 +158,13 @@ def raise_unreachable(model: str, error: Exception) -> NoReturn:
     ) from error
 
 
-def known_classes(config) -> list[str]:
+def known_classes(config: PreTrainedConfig) -> list[str]:
     """Names of a model's classes in the order of its outputs; ``LABEL_0`` … where it has none."""
-    found = getattr(config, "id2label", None) or {}
-    return [str(found[i]) for i in sorted(found)]
+    labels = getattr(config, "id2label", None) or {}
+    return [str(labels[i]) for i in sorted(labels)]
 
 
-def trained_for(config, task: str) -> bool:
+def trained_for(config: PreTrainedConfig, task: str) -> bool:
     """Whether a checkpoint's head was trained for a task, as far as its configuration tells."""
     head = get_task(task).auto_class.removeprefix("AutoModel")
     kinds = config.architectures or []
@@ -212,7 +212,7 @@ def all_known(names: list[str], known: list[str]) -> bool:
     return names == known or (not numbered(names) and None not in positions(names, known))
 
 
-def _other_loss(config) -> bool:
+def _other_loss(config: PreTrainedConfig) -> bool:
     """Whether a head was trained for something else than one class an example."""
     return getattr(config, "problem_type", None) not in (None, ONE_CLASS)
 

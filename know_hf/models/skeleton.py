@@ -15,7 +15,7 @@ from know_hf.models import adapters
 from know_hf.remote import bounded
 from know_hf.tasks import TASKS
 
-# Of several Auto classes that load a model, the one that says least about it.
+# The Auto class that says least about a model, where several load it.
 _LAST = "AutoModelForPreTraining"
 
 
@@ -36,8 +36,6 @@ def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: st
         ImportError: If it is an adapter and peft is not installed, or a timm model and timm is not.
         ValueError: If transformers cannot build it.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.models.skeleton import skeleton
         >>> type(skeleton("path/to/gpt2")).__name__  # doctest: +SKIP
@@ -52,15 +50,15 @@ def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: st
     name = _architecture(config)
     try:
         with torch.device("meta"), meta_device_safe_creation_ops():
-            own = _class_named(config, name)
+            model_class = _class_named(config, name)
             chosen = auto_class and _has_class_for(config, auto_class, trust_remote_code)
-            if own is not None and not chosen and not (trust_remote_code and getattr(config, "auto_map", None)):
-                return own(config)
+            if model_class is not None and not chosen and not (trust_remote_code and getattr(config, "auto_map", None)):
+                return model_class(config)
             builder = getattr(auto, auto_class if chosen else _auto_class_for(config, name))
             return builder.from_config(config, trust_remote_code=trust_remote_code)
     except ImportError:
         raise
-    except Exception as error:  # of every model's own code
+    except Exception as error:  # every model's own code may raise here
         raise ValueError(f"{folder}: {name or 'it'} cannot be built of its config.json: {brief(error)}") from error
 
 
@@ -73,8 +71,6 @@ def loader_of(model: nn.Module) -> str | None:
     Returns:
         A name in ``transformers`` (of a PEFT model, ``AutoModel…`` for ``AutoPeftModel…``); None for classes of
         other packages.
-
-    Source: ours.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -95,12 +91,12 @@ def loader_named(config: PreTrainedConfig, name: str, live: type | None = None) 
     for loader, reference in _remote_classes(config).items():
         if reference.rpartition(".")[2] == name:
             return loader
-    own = _class_named(config, name)
-    if own is None or (live is not None and not issubclass(live, own)):
+    model_class = _class_named(config, name)
+    if model_class is None or (live is not None and not issubclass(live, model_class)):
         return None
     first = [*(task.auto_class for task in TASKS.values()), "AutoModelForSeq2SeqLM", "AutoModel"]
     others = sorted(n for n in dir(auto) if n.startswith("AutoModelFor") and n not in (*first, _LAST))
-    return next((loader for loader in [*first, *others, _LAST] if own in _classes(config, loader)), name)
+    return next((loader for loader in [*first, *others, _LAST] if model_class in _classes(config, loader)), name)
 
 
 def loader_in(folder: str | Path) -> dict[str, Any]:
@@ -119,12 +115,11 @@ def _architecture(config: PreTrainedConfig) -> str:
     return names[0] if isinstance(names, (list, tuple)) and names and isinstance(names[0], str) else ""
 
 
-def _class_named(config: PreTrainedConfig, name: str) -> type[PreTrainedModel] | None:
+def _class_named(config: PreTrainedConfig, name: str) -> Any:
     """The model class of that name in transformers, if it is one for such a configuration."""
-    found = getattr(transformers, name, None) if name.isidentifier() else None
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
-        return None
-    return found if isinstance(config, found.config_class or ()) else None
+    model_class: Any = getattr(transformers, name, None) if name.isidentifier() else None
+    is_model = isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)
+    return model_class if is_model and isinstance(config, model_class.config_class or ()) else None
 
 
 def _remote_classes(config: PreTrainedConfig) -> dict[str, str]:
@@ -136,8 +131,8 @@ def _remote_classes(config: PreTrainedConfig) -> dict[str, str]:
 
 def _classes(config: PreTrainedConfig, auto_class: str) -> tuple[type, ...]:
     mapping = getattr(auto, auto_class)._model_mapping
-    found = mapping[type(config)] if type(config) in mapping else ()
-    return found if isinstance(found, tuple) else (found,)
+    classes = mapping[type(config)] if type(config) in mapping else ()
+    return classes if isinstance(classes, tuple) else (classes,)
 
 
 def _has_class_for(config: PreTrainedConfig, auto_class: str, trust_remote_code: bool) -> bool:

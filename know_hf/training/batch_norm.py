@@ -2,13 +2,14 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import datasets
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from know_hf.checkpoints.patch import CheckpointPatch
@@ -18,11 +19,12 @@ from know_hf.progress import progress_bar
 class FromBatch(nn.Module):
     """Feeds a dictionary batch to a model by keyword, on the model's device: what ``update_bn`` does not do."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, batch: dict[str, torch.Tensor]):
+    def forward(self, batch: dict[str, torch.Tensor]) -> Any:
+        """Runs the model on the tensors of a batch."""
         device = next(self.model.parameters()).device
         return self.model(**{name: value.to(device) for name, value in batch.items() if torch.is_tensor(value)})
 
@@ -32,7 +34,7 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules())
 
 
-def estimate_batch_norm(trainer: Trainer, dataset) -> None:
+def estimate_batch_norm(trainer: Trainer, dataset: Dataset | datasets.Dataset) -> None:
     """Re-estimates the BatchNorm statistics of the trainer's model over a data set, in place.
 
     Under several processes each does all of it, so that all end with the same statistics.
@@ -41,25 +43,21 @@ def estimate_batch_norm(trainer: Trainer, dataset) -> None:
         trainer: Holds the model; its collator and batch size are used.
         dataset: The data to run through the model once, in shuffled order.
 
-    Source: ``torch.optim.swa_utils.update_bn``; its use here is ours.
+    Source: ``torch.optim.swa_utils.update_bn``.
     """
     model, args = trainer.model, trainer.args
+    rows: Any = dataset
     if isinstance(dataset, datasets.Dataset) and args.remove_unused_columns:
-        accepted = [
-            *inspect.signature(model.forward).parameters,
-            "label",
-            "label_ids",
-            *(args.label_names or []),
-        ]
-        dataset = dataset.select_columns([name for name in dataset.column_names if name in accepted])
+        accepted = [*inspect.signature(model.forward).parameters, "label", "label_ids", *(args.label_names or [])]
+        rows = dataset.select_columns([name for name in dataset.column_names if name in accepted])
     loader = DataLoader(
-        dataset,
+        rows,
         batch_size=args.train_batch_size,
         collate_fn=trainer.data_collator,
         # Sorted data would bias the variances; a lone last example would weigh as much as a whole batch.
         shuffle=True,
         generator=torch.Generator().manual_seed(args.seed),
-        drop_last=len(dataset) > args.train_batch_size,
+        drop_last=len(rows) > args.train_batch_size,
         num_workers=args.dataloader_num_workers,
     )
     hidden = args.disable_tqdm or not trainer.is_world_process_zero()

@@ -24,7 +24,7 @@ class Examples(Dataset):
         inputs: dict[str, Tensor],
         rows: Sequence[int] | np.ndarray | Tensor | None = None,
         augmentation: Augmentation | None = None,
-    ):
+    ) -> None:
         self.inputs, self.augmentation = inputs, augmentation
         count = len(next(iter(inputs.values())))
         self.rows = torch.arange(count) if rows is None else torch.as_tensor(rows)

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -23,14 +25,14 @@ from know_hf.trajectory.identity import describe_dataset
 
 
 def prepare(
-    dataset,
+    dataset: datasets.Dataset,
     cache_dir: Path,
-    model,
-    source,
+    model: Any,
+    source: str | Path | None,
     columns: Columns,
     *,
-    image_size=None,
-    max_length=None,
+    image_size: int | None = None,
+    max_length: int | None = None,
     name: str = "data",
     shared: bool = False,
 ) -> Path:
@@ -44,7 +46,7 @@ def prepare(
         columns: What to read.
         image_size: As for [`enrich_pretrained`].
         max_length: As for [`enrich_pretrained`].
-        name: For the progress bar.
+        name: What the progress bar says is being prepared.
         shared: Whether other machines may be preparing the same.
 
     Returns:
@@ -52,8 +54,6 @@ def prepare(
 
     Raises:
         FileNotFoundError: If a task with text comes without a tokenizer.
-
-    Source: ours.
     """
     preprocessing = make_preprocessing(model, source, columns, image_size=image_size, max_length=max_length)
     rows = preprocessing.apply(dataset)

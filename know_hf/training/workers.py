@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
 from typing import Protocol as Interface
 
 import torch
@@ -27,7 +28,7 @@ _LAUNCHED = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOC
 _POLL = 0.5
 
 _report: Callable[[float], None] | None = None
-_places = None
+_places: Any = None
 
 
 def advance(cost: float) -> None:
@@ -42,8 +43,10 @@ def advance(cost: float) -> None:
 class Job(Interface):
     """Something to run once: it writes its result when it is complete, and then says that it is done."""
 
-    #: Relative duration, such as the number of examples to train on.
-    cost: float
+    @property
+    def cost(self) -> float:
+        """Relative duration, such as the number of examples to train on."""
+        ...
 
     @property
     def done(self) -> bool:
@@ -71,8 +74,6 @@ class Workers:
         launched: This process's number among several that were launched as one distributed run, and theirs. The jobs
             are not distributed trainings: they run in one process of their own, on this one's share of the machine.
 
-    Source: ours.
-
     Example:
         >>> from know_hf.training.workers import Workers
         >>> with Workers(2) as workers:  # doctest: +SKIP
@@ -82,13 +83,14 @@ class Workers:
     def __init__(self, processes: int = 1, launched: tuple[int, int] | None = None):
         if processes < 1:
             raise ValueError(f"processes is {processes}; it must be at least 1.")
-        self.processes, self.launched, self._pool = 1 if launched else processes, launched, None
+        self.processes, self.launched = 1 if launched else processes, launched
+        self._pool: ProcessPoolExecutor | None = None
         self._started = _Spawn()
 
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, error, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._pool is not None:
             if error is not None:  # whatever still runs would be waited for, minutes perhaps
                 self._started.terminate()
@@ -119,13 +121,14 @@ class Workers:
 
     def _run_elsewhere(self, todo: list[Job]) -> Iterator[float]:
         """Runs jobs, each as soon as it is ready, and yields now and then by how much of their costs they went on."""
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             homes = sorted({type(job).__module__ for job in todo})
             place, shares = self.launched or (None, self.processes)
             threads = max(1, (os.cpu_count() or 1) // shares)
             # One number a running job, how far it has come; plain memory, which no dying process can leave locked.
             self._places = self._started.RawArray("d", self.processes)
-            self._pool = ProcessPoolExecutor(
+            pool = self._pool = ProcessPoolExecutor(
                 self.processes, self._started, _set_up, (threads, place, self._places, homes)
             )
         running: dict[Future, _Running] = {}
@@ -133,17 +136,20 @@ class Workers:
             while todo or running:
                 # No more than there are processes: what becomes ready meanwhile may be longer than what waits.
                 while todo and len(running) < self.processes and (not running or any(job.ready for job in todo)):
-                    job, free = _next_ready(todo), set(range(self.processes)) - {own.place for own in running.values()}
-                    own = _Running(min(free), job.cost)
-                    self._places[own.place] = 0.0
-                    running[self._pool.submit(_run, job, own.place)] = own
+                    job, free = (
+                        _next_ready(todo),
+                        set(range(self.processes)) - {progress.place for progress in running.values()},
+                    )
+                    progress = _Running(min(free), job.cost)
+                    self._places[progress.place] = 0.0
+                    running[pool.submit(_run, job, progress.place)] = progress
                 finished, _ = wait(running, _POLL, FIRST_COMPLETED)
                 for future in finished:
                     future.result()
-                    own = running.pop(future)
-                    yield own.cost - own.seen
-                for own in running.values():
-                    yield own.look(self._places[own.place])
+                    progress = running.pop(future)
+                    yield progress.cost - progress.seen
+                for progress in running.values():
+                    yield progress.look(self._places[progress.place])
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "a worker process died, perhaps for want of memory; run the same command again to continue, with "
@@ -173,11 +179,11 @@ class _Process(SpawnProcess):
 class _Spawn(SpawnContext):
     """Spawns a pool's processes and keeps them: the host's other children are not ours to end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.made: list[_Process] = []
 
-    def Process(self, *args, **kwargs) -> _Process:
+    def Process(self, *args: Any, **kwargs: Any) -> _Process:  # type: ignore[override]  # a class there
         """What the pool makes its processes with; one is kept before it starts, so that none is forgotten."""
         self.made.append(_Process(*args, **kwargs))
         return self.made[-1]
@@ -225,16 +231,16 @@ def _run_here(todo: list[Job], update: Callable[[float], None]) -> None:
     with _frozen():
         while todo:
             job = _next_ready(todo)
-            own, done = _Running(0, job.cost), 0.0
+            progress, done = _Running(0, job.cost), 0.0
 
-            def report(cost: float, own: _Running = own) -> None:
+            def report(cost: float, progress: _Running = progress) -> None:
                 nonlocal done
                 done += cost
-                update(own.look(done))
+                update(progress.look(done))
 
             with _reporting(report):
                 job.run()
-            update(own.cost - own.seen)
+            update(progress.cost - progress.seen)
 
 
 def _run(job: Job, place: int) -> None:
@@ -246,7 +252,7 @@ def _run(job: Job, place: int) -> None:
 
 
 @contextlib.contextmanager
-def _frozen():
+def _frozen() -> Iterator[None]:
     gc.freeze()  # Trainer collects garbage after every run; what is imported need not be looked at each time
     try:
         yield
@@ -254,7 +260,7 @@ def _frozen():
         gc.unfreeze()
 
 
-def _set_up(threads: int, place: int | None, places, homes: Sequence[str]) -> None:
+def _set_up(threads: int, place: int | None, places: Any, homes: Sequence[str]) -> None:
     global _places
     _places = places
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends these, in its own words
@@ -276,5 +282,6 @@ def _set_up(threads: int, place: int | None, places, homes: Sequence[str]) -> No
 
 def _end_with_parent() -> None:
     """A killed parent must not leave processes behind that go on writing."""
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)

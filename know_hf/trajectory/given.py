@@ -75,8 +75,8 @@ def given_kinds(kinds: Mapping[str, str | Parameter], tensors: Collection[str]) 
         raise ValueError(
             f"kinds: the checkpoints hold no {listed(absent or list(kinds))}; they hold {listed(list(tensors))}."
         )
-    given = {name: kinds[known] for name, known in names.items()}
-    return {n: kind if isinstance(kind, Parameter) else Parameter(kind, "given") for n, kind in given.items()}
+    described = {name: kinds[known] for name, known in names.items()}
+    return {n: kind if isinstance(kind, Parameter) else Parameter(kind, "given") for n, kind in described.items()}
 
 
 def check_given_model(model: object) -> None:
@@ -100,7 +100,7 @@ def given_ratio(ratio: object) -> float | None:
         return None
     if isinstance(ratio, bool) or not isinstance(ratio, Real):
         raise TypeError(f"sampling_ratio is {ratio!r:.80}; give a number between 0 and 1, or leave it out.")
-    if not 0 < ratio < 1:
+    if not 0 < float(ratio) < 1:
         raise ValueError(
             f"sampling_ratio is {ratio}; it is the share of the data that each stage keeps of those of the stage "
             "before, and lies strictly between 0 and 1. Leave it out if it is not known."
@@ -109,10 +109,7 @@ def given_ratio(ratio: object) -> float | None:
 
 
 def report_unmatched(
-    parameters: Collection[str],
-    tensors: Mapping[str, TensorSpec],
-    misfits: Mapping[str, tuple[int, ...]],
-    source: str,
+    parameters: Collection[str], tensors: Mapping[str, TensorSpec], misfits: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
     """Names the stored tensors that a model does not have, or has in another shape.
 

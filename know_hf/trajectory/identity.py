@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+from collections.abc import Sized
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
+from transformers import TrainingArguments
 
 from know_hf.models.adapters import is_adapted
 from know_hf.models.skeleton import loader_of
@@ -18,6 +20,9 @@ from know_hf.tasks import TASKS
 from know_hf.text import hub_name, without_secrets
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
+
+if TYPE_CHECKING:
+    import datasets
 
 # Settings that change the weights. Others (logging, workers …) may differ when a run is continued.
 _SETTINGS = (
@@ -41,7 +46,7 @@ _STATE = {True: "trained", False: "frozen"}
 _PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
 
 
-def describe_recipe(args) -> dict[str, Any]:
+def describe_recipe(args: TrainingArguments) -> dict[str, Any]:
     """The settings of a run that decide its weights, as plain data; tokens and paths are not among them."""
     values = args.to_dict()
     names = [*_SETTINGS, *_LATER_SETTINGS, *_dependent_settings(args)]
@@ -50,7 +55,7 @@ def describe_recipe(args) -> dict[str, Any]:
     return recipe
 
 
-def _dependent_settings(args) -> list[str]:
+def _dependent_settings(args: TrainingArguments) -> list[str]:
     """Settings that change the weights only because of others: what is scored, and when, may decide what is kept."""
     names = ["length_column_name"] if args.train_sampling_strategy == "group_by_length" else []
     # Early stopping and schedules on a plateau look at the same scores.
@@ -62,11 +67,11 @@ def _dependent_settings(args) -> list[str]:
     return names
 
 
-def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, sharded: bool = False) -> list[str]:
+def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, sharded: bool = False) -> list[str]:
     """What keeps a run from being continued, in words.
 
     Args:
-        found: The record of the run in ``folder``.
+        recorded: The record of the run in ``folder``.
         fresh: What a run would be recorded as that began now.
         folder: The run's folder.
         sharded: Whether the live model's parameters may have other names and shapes by now.
@@ -74,21 +79,22 @@ def differences(found: TrajectoryRecord, fresh: TrajectoryRecord, folder: Path, 
     Returns:
         One phrase for each difference, nothing if this is the same run.
     """
-    unknown = set() if _KNOWN_BY in found.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
+    unknown = set() if _KNOWN_BY in recorded.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
     different = []
     for section in ("recipe", "model", "dataset"):
         # As it comes back from the file, in which a tuple is a list.
-        old, new = getattr(found, section), json.loads(json.dumps(getattr(fresh, section)))
+        old: dict[str, Any] = getattr(recorded, section)
+        new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
         # A licence is not always to be learnt, and records did not always name the classes.
         for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
-    for index, (old, new) in enumerate(zip_longest(found.stages, fresh.stages)):
-        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in (old, new))
+    for index, pair in enumerate(zip_longest(recorded.stages, fresh.stages)):
+        was, now = ("not there" if s is None else f"{s.folder!r} of {s.examples} examples" for s in pair)
         if was != now:  # stages that lie elsewhere are read, but never written to
             different.append(f"stage {index} was {was}, now {now}")
             break
-    if changed := _changed_parameter(found.parameters, fresh.parameters, _says_trained(folder), sharded):
+    if changed := _changed_parameter(recorded.parameters, fresh.parameters, _says_trained(folder), sharded):
         different.append(changed)
     return different
 
@@ -120,7 +126,7 @@ _OTHER_TASKS = {"AutoModelForTokenClassification": "token-classification"}
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    auto_class = loader_of(model)
+    auto_class: Any = loader_of(model)
     return {
         "class": type(model).__name__,
         "auto_class": auto_class,
@@ -155,7 +161,7 @@ def portable_name(name: str) -> str:
     return os.path.basename(os.path.abspath(name)) if name and os.path.exists(name) else without_secrets(name)
 
 
-def describe_dataset(dataset) -> dict[str, Any]:
+def describe_dataset(dataset: "Sized | datasets.Dataset") -> dict[str, Any]:
     """Size and, for a ``datasets.Dataset``, columns and a fingerprint of evenly spread raw rows."""
     import datasets
 
@@ -173,10 +179,10 @@ def describe_dataset(dataset) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that made the run."""
-    found = {}
+    installed = {}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

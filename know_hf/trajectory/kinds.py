@@ -53,7 +53,7 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also what is tied to one), ``buffer`` and
         ``other``. Parameters with ``requires_grad=False`` are marked as not trained.
 
-    Source: paper section 4.5; the assignment beyond its two-array rule is ours.
+    Source: paper section 4.5, which goes by the number of a layer's arrays.
 
     Example:
         >>> from torch import nn
@@ -61,7 +61,8 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         >>> {name: parameter.kind for name, parameter in kinds_of(nn.Linear(2, 3)).items()}
         {'weight': 'fc', 'bias': 'bias'}
     """
-    kinds, uses = {}, {}
+    kinds: dict[str, Parameter] = {}
+    uses: dict[int, list[str]] = {}
     for name, tensor, owner, role in _owned_parameters(model):
         kinds[name] = Parameter(_kind(owner, role, tensor), type(owner).__name__, tensor.requires_grad)
         uses.setdefault(id(tensor), []).append(name)
@@ -76,7 +77,7 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
             if name in stored:
                 kinds[name] = Parameter("buffer", type(module).__name__)
     saved = {name: kinds[live] for name, live in stored_names(model).items() if live in kinds}
-    # Of a PEFT model only the adapter is ever stored.
+    # Only the adapter of a PEFT model is ever stored.
     return saved if is_adapted(model) else kinds | saved
 
 
@@ -90,8 +91,6 @@ def described_by(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[st
 
     Returns:
         Name in the checkpoint → [`Parameter`], for every tensor that the module has in that shape.
-
-    Source: ours.
     """
     model = extract_model_from_parallel(model)
     kinds, other = kinds_of(model), misfits(model, tensors)
@@ -108,8 +107,6 @@ def misfits(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[str, tu
 
     Returns:
         Name in the checkpoint → shape on the module.
-
-    Source: ours.
     """
     model = extract_model_from_parallel(model)
     shapes = stored_shapes(model)
@@ -178,8 +175,6 @@ def resolve_kinds(
 
     Raises:
         ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained.
-
-    Source: ours; the paper's code predicts every layer that has exactly two arrays.
     """
     for option, value, allowed in (("norms", norms, "bias"), ("embeddings", embeddings, "fc")):
         if value not in ("copy", allowed):
@@ -191,10 +186,7 @@ def resolve_kinds(
         if value not in (*PREDICTED_KINDS, "copy"):
             raise ValueError(f"kinds: {value!r} is not known; use one of {[*PREDICTED_KINDS, 'copy']}.")
     for name, parameter in parameters.items():
-        choice, reason = (
-            choices.get(parameter.kind, "copy"),
-            _COPY_REASONS.get(parameter.kind, parameter.kind),
-        )
+        choice, reason = (choices.get(parameter.kind, "copy"), _COPY_REASONS.get(parameter.kind, parameter.kind))
         for pattern, value in (kinds or {}).items():
             if fnmatchcase(name, pattern):
                 choice, reason = value, f"matches {pattern!r}"

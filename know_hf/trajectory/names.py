@@ -35,8 +35,6 @@ def match_names(known: Collection[str], stored: Iterable[str], prefix: str = "")
     Returns:
         Stored name → known name, for those that match.
 
-    Source: ours, after ``from_pretrained``.
-
     Example:
         >>> from know_hf.trajectory.names import match_names
         >>> match_names(["bert.pooler.weight", "head.weight"], ["pooler.weight"], "bert")
@@ -44,9 +42,9 @@ def match_names(known: Collection[str], stored: Iterable[str], prefix: str = "")
     """
     stored = list(stored)
     modern = {_modern(name): name for name in known}
-    found = {name: name if name in known else modern[_modern(name)] for name in stored if _modern(name) in modern}
-    left = {_modern(name): name for name in stored if name not in found}
-    for name in found.values():
+    matches = {name: name if name in known else modern[_modern(name)] for name in stored if _modern(name) in modern}
+    left = {_modern(name): name for name in stored if name not in matches}
+    for name in matches.values():
         modern.pop(_modern(name), None)
     ways: dict[tuple[str, bool], dict[str, str]] = {}  # prefix and whether the file has it → stored name → known name
     for name, original in left.items():
@@ -58,8 +56,8 @@ def match_names(known: Collection[str], stored: Iterable[str], prefix: str = "")
         if inner in left:
             ways.setdefault((first, False), {})[left[inner]] = original
     usual = {way: names for way, names in ways.items() if way[0] == prefix}
-    ways = usual or ({} if found else ways)
-    return found | next(iter(ways.values())) if len(ways) == 1 else found
+    ways = usual or ({} if matches else ways)
+    return matches | next(iter(ways.values())) if len(ways) == 1 else matches
 
 
 def _modern(name: str) -> str:
@@ -80,8 +78,6 @@ def stored_names(model: nn.Module) -> dict[str, str]:
 
     Returns:
         Name in a checkpoint → name on the live module. Several names may lead to one tensor that is saved in pieces.
-
-    Source: ours.
 
     Example:
         >>> from torch import nn
@@ -113,8 +109,6 @@ def stored_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     Returns:
         Name in a checkpoint, or on the live module, → shape. What is saved in pieces, put together or otherwise
         converted is not among them, nor is what the module holds packed (quantized) or elsewhere.
-
-    Source: ours.
     """
     state = model.state_dict()
     live = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}

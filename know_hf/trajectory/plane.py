@@ -68,16 +68,16 @@ def principal_plane(trajectory: Trajectory, others: Mapping[str, str | Path] | N
     products = np.zeros((len(points), len(points)))
     for name in plane_parameters(trajectory):
         for start in range(0, trajectory.tensors[name].numel, BLOCK):
-            values = torch.stack([point.read(name, start, start + BLOCK).double() for point in points])
-            values = torch.where(values.isfinite(), values, 0)  # masks hold -inf, which moves nowhere
-            values -= values[0].clone()  # what is equal becomes exactly 0, which the mean alone would round
-            values -= values[: len(stages)].mean(0)
-            products += (values @ values.T).numpy()
-    values, vectors = np.linalg.eigh(products[: len(stages), : len(stages)])
-    order = [i for i in np.argsort(values)[::-1][:2] if values[i] > FLAT * max(values.max(), 0)]
+            block = torch.stack([point.read(name, start, start + BLOCK).double() for point in points])
+            block = torch.where(block.isfinite(), block, 0)  # masks hold -inf, which moves nowhere
+            block -= block[0].clone()  # what is equal becomes exactly 0, which the mean alone would round
+            block -= block[: len(stages)].mean(0)
+            products += (block @ block.T).numpy()
+    variances, vectors = np.linalg.eigh(products[: len(stages), : len(stages)])
+    order = [i for i in np.argsort(variances)[::-1][:2] if variances[i] > FLAT * max(float(variances.max()), 0.0)]
     directions, explained = np.zeros((2, len(stages))), np.zeros(2)
-    directions[: len(order)] = (vectors[:, order] / np.sqrt(values[order])).T
-    explained[: len(order)] = values[order] / (values.sum() or 1)
+    directions[: len(order)] = (vectors[:, order] / np.sqrt(variances[order])).T
+    explained[: len(order)] = variances[order] / (variances.sum() or 1)
     # An axis may point either way; let the latest stage lie to the right of the first, and the upper half be fuller.
     coordinates = products[:, : len(stages)] @ directions.T
     signs = np.array([1.0 if coordinates[0, 0] <= 0 else -1.0, 1.0 if coordinates[len(stages) // 2, 1] >= 0 else -1.0])

@@ -18,7 +18,7 @@ _MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter"), _TEX
           "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
 _DATASET = {"id": _TEXT, "fingerprint": _TEXT, "examples": int | None, "columns": list[str] | None,
             "classes": list[str] | None}  # fmt: skip
-_PARAMETER = {"kind": str, "layer": str, "trained": bool}
+_PARAMETER: Any = {"kind": str, "layer": str, "trained": bool}
 _SECTIONS = {"recipe": {"recipe": _TEXT}, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str],
              "parameters": dict[str, _PARAMETER]}  # fmt: skip
 _STAGE = {"index": int, "folder": str, "finished": bool, "ratio": float | None, "examples": int | None,

@@ -88,7 +88,7 @@ class Trajectory:
     Raises:
         TrajectoryError: If a stage is unfinished, there are fewer than two, or the run did not forget.
 
-    Source: paper section 3 (Θ^0 … Θ^(S-1)); the format is ours.
+    Source: paper section 3 (Θ^0 … Θ^(S-1)).
 
     Example:
         >>> from know_hf import Trajectory
@@ -161,7 +161,7 @@ class Trajectory:
             parameters = described_by(model, tensors)
             report_unmatched(parameters, tensors, misfits(model, tensors), f"the given {type(model).__name__}")
         else:
-            parameters = given_kinds(kinds, tensors)
+            parameters = given_kinds(kinds or {}, tensors)
         stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
         record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=loader_in(folders[0]))
         trajectory = cls(record, Path.cwd())
@@ -175,10 +175,7 @@ class Trajectory:
         for stage in self.record.stages:
             path = (self.root / stage.folder).resolve()
             stages.append(
-                replace(
-                    stage,
-                    folder=path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path),
-                )
+                replace(stage, folder=path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))
             )
         return replace(self.record, stages=stages).save(folder)
 

@@ -7,7 +7,7 @@ their difference is the data's alone.
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.stages import stage_subsets, training_steps
 from know_hf.known.threads import one_thread
 from know_hf.laboratory.protocol import Advance
@@ -96,15 +98,15 @@ class BranchRun:
             ValueError: If their work folder is a link.
         """
         inside(self.trial_run.folder, self.work.relative_to(self.trial_run.folder))
-        if self.note.exists() and (found := read_branch_note(self.note)["repetitions"]) != self.repetitions:
+        if self.note.exists() and (repetitions := read_branch_note(self.note)["repetitions"]) != self.repetitions:
             raise TrajectoryError(
-                f"{self.note} was made with {found} repetitions, not {self.repetitions}: repeat that number, or take "
-                "another folder."
+                f"{self.note} was made with {repetitions} repetitions, not {self.repetitions}: repeat that number, or "
+                "take another folder."
             )
 
     def run(self) -> None:
         """Trains them; branches that diverge are noted and left out together; see [`TrialRun.run`]."""
-        make_in_turn(self, self.work)
+        make_in_turn(self)
 
     @property
     def work(self) -> Path:
@@ -116,15 +118,16 @@ class BranchRun:
         trial = self.trial_run.trial
         model, train, _ = self.trial_run.parts()
         args = self.trial_run.arguments(work)
-        subsets = stage_subsets(train, args)
+        subsets: Sequence[Any] = stage_subsets(train, args)
         stages = list(read_shard(self.trial_run.shard))
-        own, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
+        initial, live = copy.deepcopy(model.state_dict()), check_tensors(self.trial_run.shard, stages, model)
         predicted = [tensor.tensor for tensor in stages if tensor.kind in PREDICTED_KINDS]
-        rows, content = [], {"repetitions": self.repetitions}
+        rows: list[dict[str, Any]] = []
+        content: dict[str, Any] = {"repetitions": self.repetitions}
         for stage, data in BRANCHES:
             for repetition in range(self.repetitions):
                 start = {live[t.tensor]: torch.from_numpy(t.values[stage - 1]).view(t.shape) for t in stages}
-                model.load_state_dict({**own, **start})
+                model.load_state_dict({**initial, **start})
                 seed = (trial.seed + 1) * 1000 + stage * 100 + data * 10 + repetition
                 steps = training_steps(len(subsets[stage]), args)
                 _train(model, self.trial_run.arguments(work, max_steps=steps, seed=seed), subsets[data])
@@ -157,7 +160,7 @@ def read_branch_note(path: Path) -> dict[str, Any]:
     return check_fields(path, note, {"diverged" if "diverged" in note else "sha256": str}, _REMEDY)
 
 
-def _train(model: nn.Module, args, subset) -> None:
+def _train(model: nn.Module, args: ForgettingArguments, subset: Dataset) -> None:
     set_seed(args.seed)
     trainer = Trainer(model=model, args=args, train_dataset=subset, data_collator=as_it_is, callbacks=[Advance()])
     trainer.remove_callback(PrinterCallback)

@@ -17,7 +17,8 @@ from torch.func import functional_call
 from know_hf.known import KnownPredictor
 from know_hf.known.differences import tensor_statistics
 from know_hf.known.inference import FoldedNetwork
-from know_hf.meta.collection import MetaDataSet, open_task, prepare_unseen
+from know_hf.meta.data_set import MetaDataSet
+from know_hf.meta.images import image_columns, named_sources, prepare_part
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.options import FunctionalSettings
 from know_hf.meta.progress import Progress
@@ -25,18 +26,32 @@ from know_hf.meta.samples import Split
 from know_hf.meta.shards import check_tensors
 from know_hf.meta.trials import STAGES
 from know_hf.progress import progress_bar
+from know_hf.training.data import load_split
 from know_hf.training.examples import Examples
+from know_hf.training.prepared import open_examples
 from know_hf.trajectory import to_history
 
 #: Trials that an epoch is judged by, at most.
 JUDGES = 24
+#: Training examples, the last of a data set, that steps draw images from: trials take the first.
+UNSEEN_EXAMPLES = 2000
 
 
 class LiveTrial:
-    """A trial's stages, ready to be retrodicted and run as a network."""
+    """A trial's stages, ready to be retrodicted and run as a network.
+
+    Args:
+        meta: The meta-data set.
+        name: Name of the trial.
+        images: Images of its task that none of its stages saw.
+        device: Where stages and network are kept.
+
+    Raises:
+        TrajectoryError: If the trial's file is damaged.
+    """
 
     def __init__(self, meta: MetaDataSet, name: str, images: Examples, device: torch.device | str = "cpu"):
-        settings = next(note["settings"] for note in meta.trials if note["name"] == name)
+        settings = meta.settings(name)
         self.ratio, self.rate, self.images = settings["sampling_ratio"], settings["learning_rate"], images
         self.sign = settings["optimizer"] != "sgd"
         channels = images.inputs["pixel_values"].shape[1]
@@ -46,17 +61,17 @@ class LiveTrial:
         self.tensors = [(live[t.tensor], t.kind, t.shape, torch.from_numpy(t.values).to(device)) for t in stored]
 
     def state(self, stage: int) -> dict[str, Tensor]:
-        """Every floating-point tensor of a stage."""
+        """Every floating-point tensor of a stage: live name → a copy in its own shape, float32."""
         return {name: values[stage].view(shape).clone() for name, _, shape, values in self.tensors}
 
     def retrodict(self, predictor: KnownPredictor, start: int) -> dict[str, Tensor]:
         """One step beyond stage ``start``, differentiable in the predictor; the rest is the stage's own."""
         state, length = self.state(start), predictor.config.history_length
         for kind in predictor.config.kinds:
-            own = [(name, shape, values) for name, k, shape, values in self.tensors if k == kind]
-            if not own:
+            tensors = [(name, shape, values) for name, k, shape, values in self.tensors if k == kind]
+            if not tensors:
                 continue
-            windows = [to_history(values[start : start + length]) for _, _, values in own]
+            windows = [to_history(values[start : start + length]) for _, _, values in tensors]
             history, network = torch.cat(windows, 1), predictor.network(kind)
             if predictor.config.inputs == "values":
                 residual = FoldedNetwork.of(network).residual(history)
@@ -65,20 +80,20 @@ class LiveTrial:
                     tensor_statistics(w.reshape(-1, *shape), predictor.config, sampling_ratio=self.ratio).expand(
                         w.shape[1], -1
                     )
-                    for w, (_, shape, _) in zip(windows, own, strict=True)
+                    for w, (_, shape, _) in zip(windows, tensors, strict=True)
                 ]
                 residual = network(history.T, torch.cat(rows))
             parts = (history[-1] + residual).split([w.shape[1] for w in windows])
-            state |= {name: part.view(shape) for (name, shape, _), part in zip(own, parts, strict=True)}
+            state |= {name: part.view(shape) for (name, shape, _), part in zip(tensors, parts, strict=True)}
         return state
 
     def batch(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Images at random."""
+        """A batch of ``count`` images at random, on the device: ``pixel_values`` and ``labels``."""
         chosen = torch.randperm(len(self.images), generator=generator)[:count].tolist()
         return {name: values.to(self.device) for name, values in self.images.__getitems__(chosen).items()}
 
     def loss(self, state: dict[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy of a state, with BatchNorm statistics of the batch."""
+        """Cross-entropy of a state, a scalar, with BatchNorm statistics of the batch."""
         output: Any = functional_call(self.model, state, kwargs=batch)
         return output["loss"]
 
@@ -101,19 +116,17 @@ class FunctionalTraining:
     """Trains all kinds of a predictor at once, epoch by epoch; the best epoch on the choice trials is kept.
 
     Args:
-        predictor: As the first objective left it; changed in place.
+        predictor: The predictor that the first objective left; changed in place.
         meta: The meta-data set.
         split: Its trials.
         data: Hub ids or folders of the data sets that it was collected on.
-        settings: How.
-        seed: Of the order of trials and images.
+        settings: How to train.
+        seed: Seed of the order of trials and images.
         work: Folder for its progress.
 
     Raises:
         FileNotFoundError: If a data set cannot be found.
         ValueError: If the data of a trial are missing.
-
-    Source: ours.
     """
 
     def __init__(
@@ -174,3 +187,39 @@ class FunctionalTraining:
         """Mean relative loss of one step beyond Θ^0 over the judges, always on the same images."""
         generator = torch.Generator().manual_seed(3)
         return sum(self._relative_loss(trial, 0, generator).item() for trial in self.judges) / len(self.judges)
+
+
+def prepare_unseen(data: Sequence[str], cache_dir: Path) -> dict[str, Path]:
+    """Prepares training images from the end of every data set, which no trial trained on.
+
+    Args:
+        data: Hub ids or folders of image data sets with ten classes.
+        cache_dir: Folder for the prepared images.
+
+    Returns:
+        Last part of each name → file for [`open_examples`].
+
+    Raises:
+        FileNotFoundError: If a data set cannot be found.
+        ValueError: As [`prepare_images`].
+    """
+    files = {}
+    for name, source in named_sources(data).items():
+        train = load_split(source, "train")
+        columns = image_columns(source, train, UNSEEN_EXAMPLES)
+        files[name] = prepare_part(
+            train.select(range(len(train) - UNSEEN_EXAMPLES, len(train))), columns, cache_dir, name
+        )
+    return files
+
+
+def open_task(images: dict[str, Path], meta: MetaDataSet, name: str) -> Examples:
+    """Opens the prepared images of a trial's task.
+
+    Raises:
+        ValueError: If its data set is not among them.
+    """
+    wanted = meta.settings(name)["data_set"]
+    if wanted not in images:
+        raise ValueError(f"{name} was run on {wanted}, which is not among the data {', '.join(images)}: name it too.")
+    return open_examples(images[wanted])
