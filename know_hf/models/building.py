@@ -162,4 +162,5 @@ def renew(module: nn.Module) -> None:
     if isinstance(module, PreTrainedModel):
         module.load_state_dict(type(module)(module.config).state_dict())
     else:
-        module.reset_parameters()
+        reset: Any = module.reset_parameters
+        reset()
