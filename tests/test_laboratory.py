@@ -131,7 +131,7 @@ def test_controls_spend_what_they_should(result):
 
 def test_a_continued_experiment_and_two_processes_give_the_same(recipe_file, result, tmp_path):
     """Killed with everything below it, in another process with two workers, and run again."""
-    command = [sys.executable, "-m", "know_hf", "transfer", str(recipe_file), "--size", "other",
+    command = [sys.executable, "-m", "know_hf", "experiment", str(recipe_file), "--size", "other",
                "--output-dir", str(tmp_path / "out")]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
     runs = tmp_path / "out" / "settings" / "new_task" / "runs"

@@ -330,11 +330,11 @@ def test_command_line(tmp_path, image_run, image_data_folder, capsys):
         "--metric", "accuracy", "--batch-size", 16, "--examples", 64, "--validation-examples", 32,
     ]  # fmt: skip
     root, out = image_run.trajectory.root, tmp_path / "run"
-    main([str(a) for a in ["transfer", "--trajectory", root, "--output-dir", out, "--steps", 1, *fast]])
+    main([str(a) for a in ["compare", "--trajectory", root, "--output-dir", out, "--steps", 1, *fast]])
     text = capsys.readouterr().out
     assert "| known/x2 " in text and "| shrink/x2 " in text and "inside training steps" in text
     assert json.loads((out / "transfer.json").read_text())["protocol"]["examples"] == 64
-    main(["transfer", "--config", str(out / "run.yaml")])
+    main(["compare", "--config", str(out / "run.yaml")])
     again = capsys.readouterr().out
     assert again.split("% of the time")[0].splitlines()[:-1] == text.split("% of the time")[0].splitlines()[:-1]
     arms = ["--arms", f"naive={root / 'stage-0'}", f"forgotten={root / 'stage-4'}"]
