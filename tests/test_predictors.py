@@ -69,6 +69,6 @@ def test_a_predictor_that_is_incomplete_or_damaged(folder):
 
 def test_an_arm_is_named(image_model_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="Arm 'nobody/nothing', called 'mine', is neither"):
-        check_arms({"naive": image_model_folder, "mine": "nobody/nothing"})
+        check_arms({"naive": image_model_folder, "mine": "nobody/nothing"}, 2, [1e-3])
     with pytest.raises(TrajectoryError, match="Arm 'mine': .*holds no safetensors"):
-        check_arms({"naive": image_model_folder, "mine": tmp_path})
+        check_arms({"naive": image_model_folder, "mine": tmp_path}, 2, [1e-3])
