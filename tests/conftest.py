@@ -45,6 +45,25 @@ def pytest_unconfigure():
     gc.unfreeze()
 
 
+#: Fixtures that take long to make. What asks for one of them runs in one process, which makes it once.
+COSTLY = ("compared", "starts", "collected", "result")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        costly = next((name for name in COSTLY if name in getattr(item, "fixturenames", ())), None)
+        if costly is not None:
+            home = "meta-data" if costly == "collected" else item.module.__name__
+            item.add_marker(pytest.mark.xdist_group(home))
+
+
+def slow(*cases, id=None):
+    """Cases of a test that are left to the slow run: others show the same in the default one."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow, id=id) for case in cases
+    ]
+
+
 SHARED = Path(__file__).parents[2] / "shared"
 QUICK = {
     "num_train_epochs": 1,

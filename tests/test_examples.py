@@ -23,6 +23,7 @@ from transformers import (
 
 from know_hf import Trajectory, enrich
 from know_hf.known import native
+from know_hf.models.building import timm_from_scratch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))  # as for a script, for what examples share
@@ -87,9 +88,11 @@ def test_benchmark_of_the_trainer(tmp_path):
 
 
 def test_pvtv2_on_two_processes(tmp_path, image_data_folder):
+    tiny_args = {"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
+    timm_from_scratch("pvt_v2_b0", image_size=32, model_args=tiny_args).save_pretrained(tmp_path / "pvt")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     tiny = {
-        "model": "timm/pvt_v2_b0", "image_size": 32, "dataset": image_data_folder, "output_dir": tmp_path,
+        "model": tmp_path / "pvt", "image_size": 32, "dataset": image_data_folder, "output_dir": tmp_path / "run",
         "num_stages": 4, "num_train_epochs": 1, "per_device_train_batch_size": 16, "disable_tqdm": True,
     }  # fmt: skip
     flags = [str(part) for name, value in tiny.items() for part in (f"--{name}", value)]
@@ -98,11 +101,11 @@ def test_pvtv2_on_two_processes(tmp_path, image_data_folder):
         env={**os.environ, "ACCELERATE_USE_CPU": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-6000:]
-    record = Trajectory.load(tmp_path).record
+    record = Trajectory.load(tmp_path / "run").record
     assert [stage.examples for stage in record.stages] == [128, 42, 13, 4, 1] and record.sampling_ratio == 0.33
     assert record.recipe["batch_size"] == 32, "it ran as one process"
     for name in ("x3", "x9"):
-        AutoModelForImageClassification.from_pretrained(tmp_path / "enriched" / name)
+        AutoModelForImageClassification.from_pretrained(tmp_path / "run" / "enriched" / name)
     assert done.stdout.count("x9: AutoModelForImageClassification") == 1
 
 

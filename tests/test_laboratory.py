@@ -129,6 +129,7 @@ def test_controls_spend_what_they_should(result):
     assert [stage["examples"] for stage in incremental["stages"]] == [s.examples for s in forgetting.stages[2::-1]]
 
 
+@pytest.mark.slow
 def test_a_continued_experiment_and_two_processes_give_the_same(recipe_file, result, tmp_path):
     """Killed with everything below it, in another process with two workers, and run again."""
     command = [sys.executable, "-m", "know_hf", "experiment", str(recipe_file), "--size", "other",

@@ -67,7 +67,7 @@ def none(model):
         (plain, False),
         pytest.param(cycling, False, marks=pytest.mark.slow),
         pytest.param(on_plateau, True, marks=pytest.mark.slow),
-        (none, True),
+        pytest.param(none, True, marks=pytest.mark.slow),
     ],
 )
 def test_killed_with_an_own_optimizer_equals_uninterrupted(tmp_path, optimizers, carry):

@@ -69,6 +69,7 @@ def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_d
     assert not list(run.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_terminated_run_saves_and_continues(tmp_path, image_model_folder, image_data_folder):
     """As on a machine that is taken away: no checkpoint was due, one is there, and nothing shows in the end."""
     settings = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, tiny_image_model
+from conftest import QUICK, slow, tiny_image_model
 from datasets import Dataset
 from test_best import adapted
 from test_best import make as make_scored
@@ -83,7 +83,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW)])
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", ["steps", *slow("part of an epoch", "epochs"), "accumulated"])
 def test_killed_after_the_last_step_of_a_stage(tmp_path, whole, name, stage):
     with pytest.raises(Killed):
         saving(tmp_path, DieAt(stage), **SETTINGS[name]).train()
@@ -132,14 +132,16 @@ def finished(stages) -> int:
 @pytest.mark.parametrize(
     "window",
     [
-        lambda stage: dying_in(
-            trainer_module, "save_stage", lambda _, folder: folder.name == f".stage-{stage}.partial"
-        ),
         lambda stage: dying_in(trainer_module, "publish", lambda _, final: final.name == f"stage-{stage}"),
         lambda stage: dying_in(TrajectoryRecord, "save", lambda record, _: finished(record.stages) == stage + 1),
-        lambda stage: dying_in(RunFolder, "tidy", lambda _, stages: finished(stages) == stage + 1),
+        *slow(
+            lambda stage: dying_in(
+                trainer_module, "save_stage", lambda _, folder: folder.name == f".stage-{stage}.partial"
+            ),
+            lambda stage: dying_in(RunFolder, "tidy", lambda _, stages: finished(stages) == stage + 1),
+        ),
     ],
-    ids=["before it is saved", "before its name", "before the record", "before tidying up"],
+    ids=["before its name", "before the record", "before it is saved", "before tidying up"],
 )
 def test_killed_while_a_stage_is_finished(tmp_path, whole, window, stage):
     """The order of what is written decides what a killed process leaves."""
@@ -193,7 +195,7 @@ def texts(folder, *callbacks, **settings):
     [
         # The order of every epoch is its own, wherever training's random numbers have come to.
         ({"train_sampling_strategy": "group_by_length", "save_steps": 3}, KillAt(0, 13)),
-        ({"accelerator_config": {"use_seedable_sampler": False}, "save_steps": 3}, KillAt(0, 13)),
+        *slow(({"accelerator_config": {"use_seedable_sampler": False}, "save_steps": 3}, KillAt(0, 13))),
         # What is decided at the end of an epoch is part of the checkpoint that is due there.
         (
             {
@@ -203,13 +205,13 @@ def texts(folder, *callbacks, **settings):
             KillAt(0, 20),
         ),
         # What is scored before the first step is scored once.
-        (
+        *slow((
             {
                 "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 8, "metric_for_best_model": "loss",
                 "save_steps": 3, "learning_rate": 0.0,
             },
             KillAt(0, 13),
-        ),
+        )),
     ],
     ids=["by length", "unseeded", "plateau", "scored at the start"],
 )  # fmt: skip

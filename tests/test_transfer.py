@@ -249,6 +249,7 @@ def test_some_arms_at_the_reference_rate_only(tmp_path, starts, downstream, comp
     assert comparison_markdown(loaded) == comparison_markdown(result)
 
 
+@pytest.mark.slow
 def test_given_validation_data_are_not_trained_on(tmp_path, starts, downstream):
     halves = downstream["train"].train_test_split(test_size=0.5, seed=0)
     result = compare(
@@ -266,6 +267,7 @@ def test_the_arms_own_head_may_stay(starts):
     assert torch.equal(kept.flatten(), stored)
 
 
+@pytest.mark.slow
 def test_a_dead_worker_ends_the_run_in_words(tmp_path):
     with pytest.raises(ChildProcessError, match="run the same command again"), Workers(2) as workers:
         workers.run([Dying(1.0), Dying(2.0)], "Dying")
