@@ -20,9 +20,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from PIL import Image, ImageColor
 from safetensors.torch import save_file
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
 from transformers.utils import logging
@@ -55,6 +57,14 @@ def pytest_collection_modifyitems(items):
         if costly is not None:
             home = "meta-data" if costly == "collected" else item.module.__name__
             item.add_marker(pytest.mark.xdist_group(home))
+
+
+def ink(path: Path, color: str) -> float:
+    """Share of a plot's pixels that are nearly of a colour, such as ``"#2a6cb3"``."""
+    wanted = np.array(ImageColor.getrgb(color))
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    return float((abs(pixels - wanted).max(-1) < 24).mean())
 
 
 def slow(*cases, id=None):

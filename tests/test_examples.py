@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
@@ -118,7 +119,7 @@ def test_few_images_and_a_network_of_transformers(tmp_path, image_data_folder):
         disable_tqdm=True,
     ))  # fmt: skip
     assert [stage.examples for stage in result.trajectory.record.stages] == [36, 18, 9, 4]
-    assert set(result.checkpoints) == {"x2", "x4"} and result.metrics["x2"]["eval_accuracy"] >= 0
+    assert set(result.checkpoints) == {"x2", "x4"} and "eval_accuracy" in result.metrics["x2"]
 
 
 @pytest.mark.parametrize("rank", [None, 2])
@@ -162,7 +163,9 @@ def test_segmentation(tmp_path):
     ))  # fmt: skip
     assert set(result.checkpoints) == {"x3", "x9"}
     assert {"eval_mean_iou", "eval_mean_class_accuracy"} <= set(result.metrics["x3"])
-    assert (tmp_path / "report" / "overlays.png").stat().st_size > 10_000
+    with Image.open(tmp_path / "report" / "overlays.png") as overlays:
+        colours = overlays.convert("RGB").getcolors(1 << 24)
+    assert len([count for count, _ in colours if count > 20]) > 20  # pictures, and masks over them
 
 
 def test_captioning(tmp_path):

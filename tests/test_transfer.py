@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, tiny_image_model
+from conftest import QUICK, ink, tiny_image_model
 from transformers import Trainer, TrainingArguments
 
 from know_hf.cli.main import main
@@ -20,6 +20,7 @@ from know_hf.laboratory.statistics import paired_difference
 from know_hf.models.building import load_with_new_head
 from know_hf.quickstart import digits
 from know_hf.report.comparison import comparison_markdown, write_comparison_report
+from know_hf.report.plots import CYCLE
 from know_hf.tasks import Columns, find_columns
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Examples
@@ -114,7 +115,8 @@ def test_report(compared):
     text = (folder / "transfer.md").read_text()
     assert text == comparison_markdown(compared)
     assert "| scrambled " in text and "worse" in text and "best control" in text and "inside training steps" in text
-    assert all((folder / name).stat().st_size > 10_000 for name in ("bars.png", "curves.png"))
+    for name in ("bars.png", "curves.png"):  # every arm in its colour
+        assert all(ink(folder / name, color) > 1e-4 for color in CYCLE[:3]), name
 
 
 def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream, compared):
