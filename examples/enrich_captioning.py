@@ -46,7 +46,6 @@ class ExampleArguments:
     vocabulary: int = field(default=8000, metadata={"help": "Most words that are known."})
     examples: int = field(default=800, metadata={"help": "Made images to train on; a quarter as many to score on."})
     steps: int = field(default=2, metadata={"help": "Number of steps; 2 gives x3 and x9 at r = 0.33."})
-    push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
 def word_tokenizer(captions: list[str], example: ExampleArguments) -> PreTrainedTokenizerFast:
@@ -95,7 +94,7 @@ def main(arguments: list[str] | None = None):
     result = enrich_pretrained(
         captioner(example, tokenizer), train, eval_dataset=test, args=args, steps=example.steps, task="image-to-text",
         label_column=example.caption_column, image_size=example.image_size, processing_class=tokenizer,
-        push_to_hub=example.push is not None, hub_model_id=example.push,
+        push_to_hub=args.hub_model_id is not None, hub_model_id=args.hub_model_id,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

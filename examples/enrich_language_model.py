@@ -39,7 +39,6 @@ class ExampleArguments:
     width: int = field(default=128, metadata={"help": "Of the small GPT-2."})
     lines: int | None = field(default=None, metadata={"help": "Read only so many training lines; default: all."})
     steps: int = field(default=3, metadata={"help": "Number of steps; 3 gives x2, x4 and x8 at r = 0.5."})
-    push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
 def reader_of_characters(text: str, block: int) -> PreTrainedTokenizerFast:
@@ -76,7 +75,7 @@ def main(arguments: list[str] | None = None):
     result = enrich_pretrained(
         model, train, eval_dataset=test, args=args, steps=example.steps, task="text-generation",
         max_length=example.block, processing_class=tokenizer,
-        push_to_hub=example.push is not None, hub_model_id=example.push,
+        push_to_hub=args.hub_model_id is not None, hub_model_id=args.hub_model_id,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

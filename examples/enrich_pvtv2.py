@@ -1,6 +1,6 @@
 """Enriched ImageNet weights of a PVTv2 (or any other image classifier) from any image data set on the Hub or disk.
 
-    accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2 [--push USER/NAME]
+    accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2 [--hub_model_id USER/NAME]
 
 Forgets with the paper's ratio for this network, r = 0.33, and predicts x3 and x9. Runs on one or many processes and
 machines, as `accelerate config` says, and continues where it was stopped. --model takes other networks of timm and
@@ -32,7 +32,6 @@ class ExampleArguments:
     eval_split: str = field(default="test", metadata={"help": "Split to score every stage on."})
     shots: int | None = field(default=None, metadata={"help": "Take so many training images of each class only."})
     steps: int = field(default=2, metadata={"help": "Number of steps; 2 gives x3 and x9 at r = 0.33."})
-    push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
 def few(data, shots: int, label: str | None, seed: int):
@@ -61,7 +60,7 @@ def main(arguments: list[str] | None = None):
     result = enrich_pretrained(
         example.model, train, eval_dataset=test, args=args, steps=example.steps, from_scratch=example.from_scratch,
         image_size=example.image_size, label_column=example.label_column,
-        push_to_hub=example.push is not None, hub_model_id=example.push,
+        push_to_hub=args.hub_model_id is not None, hub_model_id=args.hub_model_id,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))

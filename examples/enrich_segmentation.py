@@ -44,7 +44,6 @@ class ExampleArguments:
     )
     examples: int = field(default=800, metadata={"help": "Made images to train on; a quarter as many to score on."})
     steps: int = field(default=2, metadata={"help": "Number of steps; 2 gives x3 and x9 at r = 0.33."})
-    push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
 def from_scratch(example: ExampleArguments, classes: int) -> MobileNetV2ForSemanticSegmentation:
@@ -106,7 +105,7 @@ def main(arguments: list[str] | None = None):
     result = enrich_pretrained(
         example.model or from_scratch(example, len(columns.class_names)), train, eval_dataset=test, args=args,
         steps=example.steps, task=columns.task, image_size=example.image_size,
-        push_to_hub=example.push is not None, hub_model_id=example.push,
+        push_to_hub=args.hub_model_id is not None, hub_model_id=args.hub_model_id,
     )  # fmt: skip
     if args.process_index == 0:
         draw(result, test, columns, example.image_size, Path(args.output_dir) / "report" / "overlays.png")

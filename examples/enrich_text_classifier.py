@@ -32,7 +32,6 @@ class ExampleArguments:
     lora_rank: int | None = field(default=None, metadata={"help": "Train a LoRA adapter of this rank instead."})
     lora_targets: list[str] = field(default_factory=lambda: ["query", "value"], metadata={"help": "Layers it adapts."})
     steps: int = field(default=3, metadata={"help": "Number of steps; 3 gives x2, x4 and x8 at r = 0.5."})
-    push: str | None = field(default=None, metadata={"help": "Hub repository for the steps, as its revisions."})
 
 
 def adapted(example: ExampleArguments, class_names: list[str], seed: int):
@@ -63,7 +62,7 @@ def main(arguments: list[str] | None = None):
         model = adapted(example, find_columns(train).class_names, args.seed)
     result = enrich_pretrained(
         model, train, eval_dataset=test, args=args, steps=example.steps, max_length=example.max_length,
-        push_to_hub=example.push is not None, hub_model_id=example.push,
+        push_to_hub=args.hub_model_id is not None, hub_model_id=args.hub_model_id,
     )  # fmt: skip
     if args.process_index == 0:
         print(report_markdown(result))
