@@ -1,10 +1,11 @@
 """Enriched ImageNet weights of a PVTv2 (or any other image classifier) from any image data set on the Hub or disk.
 
-    accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2 [--hub_model_id USER/NAME]
+    accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2
 
 Forgets with the paper's ratio for this network, r = 0.33, and predicts x3 and x9. Runs on one or many processes and
 machines, as `accelerate config` says, and continues where it was stopped. --model takes other networks of timm and
-transformers (microsoft/resnet-18), --shots makes it few-shot. Every field of ForgettingArguments is a flag.
+transformers (microsoft/resnet-18), --shots makes it few-shot, --hub_model_id USER/NAME pushes the steps. Every field of
+ForgettingArguments is a flag.
 """
 
 import os
