@@ -301,6 +301,7 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
         assert not (tmp_path / "early" / "pretraining").exists()
         shutil.rmtree(tmp_path / "early")
 
+    early("full_grid names 'knwn', which no method, predictor, control or arm", full_grid=("equal_compute", "knwn"))
     early("step 5 needs stage 5, and 3 stages end at 2", methods=("consensus_ta",), steps=5)
     early("downstream data have 319 examples, 1040 are asked for", "transfer",
           protocol={"examples": 1000, "validation_examples": 40})  # fmt: skip

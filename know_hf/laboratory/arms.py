@@ -13,7 +13,7 @@ from know_hf.enrichment.stream import Enrichment
 from know_hf.enrichment.writer import read_enrichment
 from know_hf.records import ENRICHMENT_FILE, TrajectoryError, check_fields
 from know_hf.remote import bounded, public
-from know_hf.retrodiction import METHODS
+from know_hf.retrodiction import DEFAULT, METHODS
 from know_hf.store import inside
 from know_hf.text import without_secrets
 from know_hf.trajectory import Trajectory
@@ -21,8 +21,6 @@ from know_hf.trajectory import Trajectory
 #: What an arm is to a comparison: the untouched Θ^0, something that a gain has to beat, a prediction that may gain, or
 #: a start of which nothing is known.
 Role = Literal["naive", "control", "method", "start"]
-#: Roles of the methods that are no candidates for a gain; all others' is ``"method"``.
-_ROLES: dict[str, Role] = {"naive": "naive", "mean": "control", "shrink": "control"}
 #: What a record keeps of an arm, beside its name and the hashes of its weights.
 _RECORD = {"role": str, "method": str | None, "prediction": str | None, "step": int | None, "scale": float | None}
 
@@ -62,7 +60,7 @@ class Arm:
     @property
     def is_known(self) -> bool:
         """Whether KNOWN predicted it, with whatever predictor."""
-        return self.method == "known"
+        return self.method == DEFAULT
 
     @property
     def record(self) -> dict[str, Any]:
@@ -103,9 +101,17 @@ def make_arm(name: str, folder: str | Path, *, role: Role | None = None, predict
         raise TrajectoryError(f"Arm {name!r}: {error}") from error
     method, scale = made["method"], made.get("scale")
     return Arm(
-        name, folder, role or _ROLES.get(method, "method"), method, prediction or method, made["step"],
+        name, folder, role or _role_of(method), method, prediction or method, made["step"],
         scale if isinstance(scale, float) else None,
     )  # fmt: skip
+
+
+def _role_of(method: str) -> Role:
+    """What a method's declaration says of its predictions; one that is not installed here made candidates."""
+    declared = METHODS.get(method)
+    if declared is None or not (declared.baseline or declared.control):
+        return "method"
+    return "naive" if declared.baseline else "control"
 
 
 def make_arms(starts: Mapping[str, Arm | str | Path]) -> dict[str, Arm]:

@@ -23,7 +23,7 @@ from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.building import check_timm
 from know_hf.records import check_file_names, file_name, read_record
-from know_hf.retrodiction import METHODS
+from know_hf.retrodiction import DEFAULT, METHODS
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
@@ -56,6 +56,18 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
     if twice := [name for name in predictors if arms.count(name) > 1 or name == "naive"]:
         raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
     check_file_names(arms, f"{setting.name}: the methods, controls and predictors")
+    results = [find_control(control)[0].result for control in setting.controls]
+    methods = {
+        *(result.method for result in results if isinstance(result, Predicted)),
+        *([DEFAULT] if predictors else []),
+    }
+    for name in setting.full_grid:
+        # Steps are called as their prediction, and how much data they stand for.
+        if not {name, name.partition(" x")[0]} & {"all", "naive", *arms, *methods}:
+            raise ValueError(
+                f"{setting.name}: full_grid names {name!r}, which no method, predictor, control or arm is called; "
+                f"there are {', '.join(dict.fromkeys([*arms, *sorted(methods)]))}."
+            )
     if source.model is not None:
         check_model(source.model)
     elif "timm" in source.architecture:

@@ -11,6 +11,7 @@ from know_hf.reading import read_fields
 from know_hf.records import ENRICHMENT_FILE
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
+from know_hf.retrodiction import DEFAULT
 from know_hf.store import inside, write_text
 from know_hf.tables import rounded
 from know_hf.trajectory import Checkpoint, Trajectory
@@ -147,7 +148,7 @@ def write_run_page(trajectory: Trajectory) -> Path:
     metrics = sorted({name for stage in record.stages for name in stage.metrics})
     title = record.model.get("id") or record.model.get("class") or trajectory.root.name
     page = Page(f"Forgetting of {title}").section("Stages and predictions")
-    known = {path.name: described[path] for path in predicted if described[path]["method"] == "known"}
+    known = {path.name: described[path] for path in predicted if described[path]["method"] == DEFAULT}
     points = [(content["step"], name, content["metrics"]) for name, content in known.items()]
     page.image(
         plot_forgetting_curve(folder / "forgetting_curve.png", trajectory, points),
