@@ -38,7 +38,9 @@ def starts(tmp_path_factory):
     model = tiny_image_model(classes=7, channels=(8, 16, 16, 16))
     preprocessing = make_preprocessing(model, None, find_columns(data))
     args = TrainingArguments(
-        str(folder / "work"), remove_unused_columns=False, **{**QUICK, "num_train_epochs": 30, "learning_rate": 5e-3}
+        str(folder / "work"),
+        remove_unused_columns=False,
+        **{**QUICK, "num_train_epochs": 30, "learning_rate": 5e-3, "per_device_train_batch_size": 32},
     )
     Trainer(model, args, preprocessing.collator, preprocessing.apply(data)).train()
     for name in ("naive", "naive again"):
