@@ -32,8 +32,8 @@ class CollectionOptions(Options):
     )
     branches: int = option(
         0,
-        help="Repetitions of each of a trial's branches (know_hf/meta/experimental/branches.py), which serve other targets of "
-        "meta-training; 0 for none. Trials that are there already get theirs.",
+        help="Repetitions of each of a trial's branches (know_hf/meta/experimental/branches.py), which serve other "
+        "targets of meta-training; 0 for none. Trials that are there already get theirs.",
         limits=(0, 10),
     )
     processes: int = option(
