@@ -189,7 +189,8 @@ def _measure(predictor: KnownPredictor, work: int) -> tuple[float, str, float]:
     Returns:
         Seconds per weight and step; what computes, in words; seconds that preparing it takes.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device = torch.device("cpu") if found is None else found
     predictor, kind = predictor.to(device), predictor.config.kinds[0]
     given = predictor_parameters(predictor, 0.5)
     given.pop("predictor")

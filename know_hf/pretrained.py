@@ -18,7 +18,7 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_arguments, make_trainer
 from know_hf.forgetting.options import TrainerOptions, training_options
 from know_hf.forgetting.stages import stage_subsets
-from know_hf.forgetting.trainer import evaluate_all, quality_scores
+from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, quality_scores
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
@@ -217,8 +217,9 @@ def enrich_trained(
     return result
 
 
-def _deciding(trainer, result: EnrichmentResult) -> Deciding | None:
+def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding | None:
     args, data = trainer.args, trainer.eval_dataset
+    examples: int | dict[str, int] | None
     if isinstance(data, dict):
         examples = {name: len(part) for name, part in data.items() if hasattr(part, "__len__")}
     else:
@@ -229,7 +230,9 @@ def _deciding(trainer, result: EnrichmentResult) -> Deciding | None:
     )
 
 
-def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> dict[str, float]:
+def _score(
+    trainer: ForgettingTrainer, folder: Path, batch_norm_data: Any = None, write: bool = False
+) -> dict[str, float]:
     """Loads a folder into the trainer's model, renews BatchNorm statistics if data are given, and evaluates."""
     load_weights(trainer.model, folder)
     if batch_norm_data is not None:
@@ -239,7 +242,9 @@ def _score(trainer, folder: Path, batch_norm_data=None, write: bool = False) -> 
     return {} if trainer.eval_dataset is None else quality_scores(evaluate_all(trainer))
 
 
-def _finishing(trainer, dataset, renew_batch_norm: bool) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
+def _finishing(
+    trainer: ForgettingTrainer, dataset: Any, renew_batch_norm: bool
+) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
     """What completes a predicted folder (BatchNorm statistics, scores), and the note about it for its provenance."""
 
     def finish(folder: Path) -> dict[str, float]:

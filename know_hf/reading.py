@@ -4,7 +4,7 @@ Whatever reads a file of plain data says here what it expects of it; nothing beh
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -74,7 +74,9 @@ def _fault(value: Any, form: Any, place: str) -> tuple[str, str] | None:
     outer, inner = get_origin(form), get_args(form)
     if outer is UnionType:
         faults = [_fault(value, one, place) for one in inner if one is not NoneType or value is None]
-        return None if None in faults else max(faults, key=lambda fault: len(fault[0]))  # of what nearly fits
+        return (
+            None if None in faults else max(filter(None, faults), key=lambda fault: len(fault[0]))
+        )  # of what nearly fits
     if form is Any:
         return None
     if outer is tuple and Ellipsis not in inner:
@@ -96,7 +98,7 @@ def _fault(value: Any, form: Any, place: str) -> tuple[str, str] | None:
     return _wrong_type(value, NoneType if form is None else form, place)
 
 
-def _first(parts) -> tuple[str, str] | None:
+def _first(parts: Iterable[tuple[Any, Any, str]]) -> tuple[str, str] | None:
     return next((fault for part in parts if (fault := _fault(*part))), None)
 
 

@@ -54,6 +54,13 @@ def test_a_predicted_folder_says_what_it_is(trajectory, tmp_path):
         make_arm("A", made["known/x4"])
 
 
+def test_an_arm_without_a_checkpoint_is_refused(image_model_folder, images, tmp_path):
+    starts = {"naive": image_model_folder, "mine": Arm("mine", role="control")}
+    with pytest.raises(ValueError, match="Arm 'mine' names no checkpoint"):
+        compare(starts, images, tmp_path / "out", test_dataset=images, protocol=QUICK, learning_rates=(1e-3,), seeds=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_that_mean_an_arm():
     fixed = Arm("shrink 0.5", None, "control", "shrink", "shrink 0.5", 1)
     step = Arm("shrink x2", None, "control", "shrink", "shrink", 1)

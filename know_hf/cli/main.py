@@ -125,7 +125,7 @@ def _bounded() -> Iterator[None]:
 def _terminable() -> Iterator[None]:
     """Treats SIGTERM as Ctrl-C, so that locks are given back and half-written folders removed."""
 
-    def stop(*_) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():

@@ -73,6 +73,6 @@ def run_meta_evaluate(call: Call) -> None:
         images = None
         if "data" in given:
             prepared = prepare_images(given["data"], cache, 1000)
-            images = {name: tuple(map(open_examples, paths)) for name, paths in prepared.items()}
+            images = {name: (open_examples(train), open_examples(test)) for name, (train, test) in prepared.items()}
         predictors = predictors or {"known": KnownPredictor.default()}
         print(evaluate_predictors(meta, names, predictors, given["output_dir"], images).read_text())

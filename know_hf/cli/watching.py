@@ -1,8 +1,10 @@
 """Training as the command line shows it: one bar over all stages."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from know_hf.forgetting.stages import first_trained_stage, training_steps
@@ -14,7 +16,7 @@ from know_hf.trajectory import TrajectoryRecord
 class WatchedTrainer(ForgettingTrainer):
     """A ForgettingTrainer with a [`RunProgress`] in place of Trainer's own bar a stage and printed dictionaries."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for own in (ProgressCallback, PrinterCallback):
             self.remove_callback(own)
@@ -27,10 +29,11 @@ class RunProgress(TrainerCallback):
     Silent under ``disable_tqdm`` and in all processes but the main one. A run that continues begins where it is.
     """
 
-    def __init__(self):
-        self.bar = self.evaluation = None
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.evaluation: Any = None
 
-    def on_train_begin(self, args, state, control, **_):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if args.disable_tqdm or not state.is_world_process_zero:
             return
         # The trainer works in training/stage-<i> and keeps its record two folders above.
@@ -38,7 +41,7 @@ class RunProgress(TrainerCallback):
         record = TrajectoryRecord.load(folder.parents[1])
         index = int(folder.name.rpartition("-")[2])
         steps = {
-            stage.index: state.max_steps if stage.index == index else training_steps(stage.examples, args)
+            stage.index: state.max_steps if stage.index == index else training_steps(stage.examples or 0, args)
             for stage in record.stages
             if stage.index >= first_trained_stage(args)
         }
@@ -49,31 +52,45 @@ class RunProgress(TrainerCallback):
         self.bar.set_description(name, refresh=False)
         self.bar.update(done - self.bar.n)
 
-    def on_step_end(self, args, state, control, **_):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.bar is not None:
             self.bar.update(1)
 
-    def on_log(self, args, state, control, logs=None, **_):
-        if self.bar is not None and "loss" in (logs or {}):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if self.bar is not None and logs and "loss" in logs:
             self.bar.set_postfix_str(f"loss {float(logs['loss']):.4g}", refresh=False)
 
-    def on_train_end(self, args, state, control, **_):
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         # A stage that was told to stop is the last one that is trained now.
         if self.bar is not None and (self.bar.n >= self.bar.total or state.global_step < state.max_steps):
             self.bar.close()
             self.bar = None
 
-    def on_prediction_step(self, args, state, control, eval_dataloader=None, **_):
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
         if args.disable_tqdm or not state.is_world_process_zero or not hasattr(eval_dataloader, "__len__"):
             return
         if self.evaluation is None:
             self.evaluation = progress_bar(total=len(eval_dataloader), desc="Scoring", leave=False, delay=1)
         self.evaluation.update(1)
 
-    def on_evaluate(self, args, state, control, **_):
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._end_evaluation()
 
-    def on_predict(self, args, state, control, **_):
+    def on_predict(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._end_evaluation()
 
     def _end_evaluation(self) -> None:

@@ -45,8 +45,8 @@ def layer_statistics(
                 moved = values - stages[0]
                 for i, term in enumerate((values.square(), moved.square(), moved * last)):
                     sums[name][i] += term.sum().item()
-        for name, (norm, moved, product) in sums.items():
+        for name, (norm, change, product) in sums.items():
             found[NORM][name].append((norm / length) ** 0.5 if length else float("nan"))
-            found[RESIDUAL][name].append((moved / length) ** 0.5 if length else float("nan"))
-            found[COSINE][name].append(product / (moved * step) ** 0.5 if moved * step else float("nan"))
+            found[RESIDUAL][name].append((change / length) ** 0.5 if length else float("nan"))
+            found[COSINE][name].append(product / (change * step) ** 0.5 if change * step else float("nan"))
     return names, found

@@ -33,10 +33,10 @@ def overlapped(
             pool.submit(int).result()
         torch.set_num_threads(processors)  # the setting is also the default of threads to come
         behind: Future | None = None
-        ahead = reader.submit(read, items[0]) if items else None
+        ahead = [reader.submit(read, item) for item in items[:1]]
         for i, item in enumerate(items):
-            given = ahead.result()
-            ahead = reader.submit(read, items[i + 1]) if i + 1 < len(items) else None
+            given = ahead.pop().result()
+            ahead = [reader.submit(read, following) for following in items[i + 1 : i + 2]]
             made = compute(item, given)
             del given
             if behind is not None:

@@ -45,7 +45,7 @@ class EnrichmentResult:
     report: Path | None = None
     verdict: str = ""
 
-    def push_to_hub(self, repo_id: str, *, method: str | None = None, **options) -> str:
+    def push_to_hub(self, repo_id: str, *, method: str | None = None, **options: Any) -> str:
         """Uploads the steps as revisions of one repository: ``from_pretrained(repo_id, revision="x4")``.
 
         Under ``accelerate launch`` the main process uploads; the others return at once.

@@ -117,9 +117,9 @@ def _shared(fits: Callable[[str], bool], names: Sequence[str], state: PartialSta
     except Exception as error:
         failure = error
     shares = [(found, failure)] if state.num_processes == 1 else gather_object([(found, failure)])
-    for error in (failure, *(error for _, error in shares)):
-        if error is not None:
-            raise error
+    for raised in (failure, *(error for _, error in shares)):
+        if raised is not None:
+            raise raised
     all_found = {name for share, _ in shares for name in share}
     return [name for name in names if name in all_found]
 

@@ -147,7 +147,7 @@ class Enrichment:
     def provenance(self, one: ResolvedMethod, step: int) -> dict[str, Any]:
         """What determines one folder, as plain data."""
         kinds = self.predicted.values()
-        provenance = {
+        provenance: dict[str, Any] = {
             "method": one.name,
             "parameters": one.recorded,
             "iterate": self.prediction.options.iterate,
@@ -160,7 +160,7 @@ class Enrichment:
         if self._modules:
             root = self.trajectory.checkpoints[0].folder
             provenance["modules"] = {p.relative_to(root).as_posix(): self._hashes[str(p)] for p in self._modules}
-        if one.predictor is not None:
+        if one.source is not None and one.predictor is not None:
             provenance["predictor"] = {"source": one.source, "sha256": hash_weights(one.predictor)}
             if revision := hub_revision(one.source):
                 provenance["predictor"]["revision"] = revision
@@ -224,7 +224,9 @@ class Enrichment:
                 locks.enter_context(locked(parent, self.state.is_main_process))
             self._write(targets, steps, finish, notes)
 
-    def _write(self, targets, steps: int, finish: Finish | None, notes: Mapping[str, Any] | None) -> None:
+    def _write(
+        self, targets: Mapping[str, list[Path]], steps: int, finish: Finish | None, notes: Mapping[str, Any] | None
+    ) -> None:
         todo: dict[tuple[str, int], PartialFolder] = {}
         provenance: dict[tuple[str, int], dict[str, Any]] = {}
         main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
@@ -291,9 +293,9 @@ class Enrichment:
             failure = error
         alone = self.state.num_processes == 1
         shares = [(statistics, failure)] if alone else gather_object([(statistics, failure)])
-        for error in (failure, *(error for _, error in shares)):
-            if error is not None:
-                raise error
+        for raised in (failure, *(error for _, error in shares)):
+            if raised is not None:
+                raise raised
         return {key: sum((share[key] for share, _ in shares), Statistics()) for key in todo}
 
     def _predict_share(

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.stream import BASELINE
 from know_hf.tasks import TASKS, Score
 
@@ -102,7 +103,10 @@ def deciding_score(
         metric, data, name = found
         higher = not name.endswith("loss") if greater_is_better is None else greater_is_better
         score = known.get(name, Score(name, higher and _are_shares([scores[metric]]), higher))
-        number = examples.get(data) if isinstance(examples, Mapping) else examples
+        if isinstance(examples, Mapping):
+            number = None if data is None else examples.get(data)
+        else:
+            number = examples
         # Of the shares only this one is of examples; that of masked tokens or of areas is not.
         counts = name == "accuracy" and (task not in TASKS or TASKS[task].one_class)
         missing = given if given != "loss" and _find(given, scores) is None else None
@@ -127,7 +131,7 @@ def _are_shares(values: Iterable[float]) -> bool:
     return all(0 <= value <= 1 for value in values if math.isfinite(value))
 
 
-def verdict(result, deciding: Deciding | None) -> str:
+def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
     """Sums up an enrichment in plain sentences.
 
     Args:
@@ -163,10 +167,10 @@ def _missing(deciding: Deciding | None, found: list[str]) -> str:
     )
 
 
-def _forgetting(result, deciding: Deciding | None) -> str:
+def _forgetting(result: EnrichmentResult, deciding: Deciding | None) -> str:
     record = result.trajectory.record
     stages = [s for s in record.stages[: record.num_stages] if deciding and deciding.metric in s.metrics]
-    if len(stages) < 2:
+    if deciding is None or len(stages) < 2:
         return "Whether anything was forgotten was not measured: the stages have no scores to compare."
     ends = stages[0], stages[-1]
     first, last = (stage.metrics[deciding.metric] for stage in ends)
@@ -193,7 +197,7 @@ def _forgetting(result, deciding: Deciding | None) -> str:
     return f"No forgetting shows: {name} went {went}, which is no difference; there is little to retrodict from."
 
 
-def _trust(result) -> str:
+def _trust(result: EnrichmentResult) -> str:
     if not result.self_check:
         return "Whether the retrodiction can be trusted was not checked; --self_check does (self_check=True)."
     ratios: Mapping[str, float] = result.self_check["ratios"]
@@ -212,11 +216,11 @@ def _trust(result) -> str:
     return f"By the self-check the retrodiction{which} {'; it '.join(parts)}."
 
 
-def _best(result, deciding: Deciding | None) -> str:
+def _best(result: EnrichmentResult, deciding: Deciding | None) -> str:
     scored = {name: own[deciding.metric] for name, own in result.metrics.items() if deciding and deciding.metric in own}
     origins = {name: value for name, value in scored.items() if name in ("stage-0", BASELINE)}
     predicted = {name: value for name, value in scored.items() if name not in origins}
-    if not origins or not predicted:
+    if deciding is None or not origins or not predicted:
         return (
             "The checkpoints were not scored, so nothing says whether they are better than Θ⁰: give evaluation data "
             "(--eval_dataset or --eval_split)."
@@ -247,5 +251,5 @@ def _best(result, deciding: Deciding | None) -> str:
     return text
 
 
-def _several_methods(result) -> bool:
+def _several_methods(result: EnrichmentResult) -> bool:
     return any("/" in name for name in result.checkpoints)

@@ -2,11 +2,13 @@
 
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 from transformers import set_seed
 
@@ -64,7 +66,16 @@ def make_trainer(
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
 
-    def trainer(model, train, evaluation, collator, metrics, processor, class_names=(), **further):
+    def trainer(
+        model: nn.Module,
+        train: Any,
+        evaluation: Any,
+        collator: Callable[..., Any],
+        metrics: Callable[..., dict[str, float]] | None,
+        processor: Any,
+        class_names: Sequence[str] = (),
+        **further: Any,
+    ) -> ForgettingTrainer:
         made = (trainer_options.trainer_class or ForgettingTrainer)(
             model=model,
             args=args,
@@ -94,11 +105,12 @@ def make_trainer(
 
     train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
+    parts: dict[str, Any]  # those that are given are there
     parts, columns = open_parts(
         {"training data": train, "evaluation data": evaluation},
         task=data.task, inputs=data.input_columns, label=data.label_column, drop_incomplete=data.drop_incomplete,
     )  # fmt: skip
-    train, evaluation = parts.values()
+    train, evaluation = parts["training data"], parts["evaluation data"]
     task, name = get_task(columns.task), None if is_live(model) else str(model)
     columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
@@ -144,7 +156,7 @@ def make_trainer(
 
 
 def make_arguments(
-    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments
+    output_dir: str | Path | None = None, args: ForgettingArguments | None = None, **training_arguments: Any
 ) -> ForgettingArguments:
     """The settings of a run, given whole or as keywords.
 
@@ -161,7 +173,7 @@ def make_arguments(
     return args
 
 
-def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
+def _check_classes(train: Dataset, columns: Columns, args: ForgettingArguments) -> None:
     check_answers(train, columns, "training data")
     labels = set(label_values(train, columns).tolist())
     if len(labels) < 2:
@@ -177,7 +189,7 @@ def _check_classes(train, columns: Columns, args: ForgettingArguments) -> None:
         )  # fmt: skip
 
 
-def check_output_dir(output_dir: str | Path, model) -> None:
+def check_output_dir(output_dir: str | Path, model: Any) -> None:
     """Raises if a run of this model cannot go, or go on, in a folder.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import datasets
 from torch.utils.data import Dataset, IterableDataset, Subset
@@ -19,7 +19,7 @@ def first_trained_stage(args: "ForgettingArguments") -> int:
     return 1 if args.recipe == FORGETTING and not args.train_stage_zero else 0
 
 
-def stage_plan(dataset: Dataset, args: "ForgettingArguments") -> tuple[list[Dataset], int]:
+def stage_plan(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> tuple[list[Any], int]:
     """Plans the stages of the forgetting or of a control, as its declaration in ``CONTROLS`` says.
 
     Args:
@@ -49,7 +49,7 @@ def training_steps(examples: int, args: "ForgettingArguments") -> int:
     return math.ceil(max(updates, 1) * args.num_train_epochs)
 
 
-def check_train_dataset(dataset: Dataset) -> None:
+def check_train_dataset(dataset: Any) -> None:
     """Raises ``TypeError`` if subsets cannot be taken of a data set."""
     if dataset is None or isinstance(dataset, (str, Path)):
         raise TypeError(
@@ -69,7 +69,7 @@ def check_train_dataset(dataset: Dataset) -> None:
         )
 
 
-def stage_subsets(dataset: Dataset, args: "ForgettingArguments") -> list[Dataset]:
+def stage_subsets(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> list[Any]:
     """Makes the nested data sets of every stage, the self-check's included.
 
     Args:
@@ -86,14 +86,16 @@ def stage_subsets(dataset: Dataset, args: "ForgettingArguments") -> list[Dataset
     Source: paper section 3.
     """
     check_train_dataset(dataset)
+    rows: Any = dataset  # with a length, and with formats where it has columns
     labels = None
     if args.stratify_by is not None:
-        columns = getattr(dataset, "column_names", None) or []
+        columns = getattr(rows, "column_names", None) or []
         if args.stratify_by not in columns:
             raise ValueError(f"stratify_by={args.stratify_by!r} is not a column; found {columns}.")
-        labels = dataset.with_format("numpy", columns=[args.stratify_by])[args.stratify_by][:]
+        labels = rows.with_format("numpy", columns=[args.stratify_by])[args.stratify_by][:]
     stages = args.num_stages + bool(args.self_check)
-    indices = nested_subsets(len(dataset), args.sampling_ratio, stages, args.subset_seed, labels)
-    if isinstance(dataset, datasets.Dataset):
-        return [dataset] + [dataset.select(chosen) for chosen in indices[1:]]
-    return [dataset] + [Subset(dataset, chosen.tolist()) for chosen in indices[1:]]
+    seed = args.seed if args.subset_seed is None else args.subset_seed
+    indices = nested_subsets(len(rows), args.sampling_ratio, stages, seed, labels)
+    if isinstance(rows, datasets.Dataset):
+        return [rows] + [rows.select(chosen) for chosen in indices[1:]]
+    return [rows] + [Subset(rows, chosen.tolist()) for chosen in indices[1:]]

@@ -22,7 +22,7 @@ from know_hf.trajectory import Trajectory
 #: a start of which nothing is known.
 Role = Literal["naive", "control", "method", "start"]
 #: What a record keeps of an arm, beside its name and the hashes of its weights.
-_RECORD = {"role": str, "method": str | None, "prediction": str | None, "step": int | None, "scale": float | None}
+_RECORD: Any = {"role": str, "method": str | None, "prediction": str | None, "step": int | None, "scale": float | None}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,17 @@ class Arm:
     prediction: str | None = None
     step: int | None = None
     scale: float | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its folder.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        if self.folder is None:
+            raise ValueError(f"Arm {self.name!r} names no checkpoint to start from: Arm({self.name!r}, folder=…).")
+        return self.folder
 
     @property
     def counts_as_control(self) -> bool:
@@ -181,10 +192,10 @@ def _named_arms(names: Sequence[str]) -> dict[str, Arm]:
     """What records of former versions say of arms: nothing but names, by whose beginnings they went."""
     arms: dict[str, Arm] = {}
     for name in names:
-        prediction = re.fullmatch(r"(.*?)(?:[ /]x\d+(?:\.\d+)?)?", name, re.DOTALL)[1]
+        prediction = re.sub(r"[ /]x\d+(?:\.\d+)?\Z", "", name)
         steps = sum(arm.prediction == prediction for arm in arms.values())
         control = name.startswith(("shrink", "mean", "equal_compute", "incremental"))
-        role = "naive" if name.startswith("naive") else "control" if control else "method"
+        role: Role = "naive" if name.startswith("naive") else "control" if control else "method"
         method = "known" if name.lower().startswith("known") else next((m for m in METHODS if m == prediction), None)
         arms[name] = Arm(name, None, role, method, prediction, steps + 1)
     return arms

@@ -14,6 +14,7 @@ from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Predicted, find_control
 from know_hf.forgetting.subsets import subset_sizes
+from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
 from know_hf.laboratory.comparison import Comparison, check_sizes
 from know_hf.laboratory.landscape import score_landscape
@@ -34,7 +35,12 @@ from know_hf.training.scoring import ROWS, make_scoring
 from know_hf.trajectory import TrajectoryRecord
 
 
-def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping[str, Any]) -> None:
+def check_names(
+    recipe: Recipe,
+    setting: Setting,
+    predictor: KnownPredictor | str | Path | None,
+    predictors: Mapping[str, str | Path],
+) -> None:
     """Raises what a setting would raise after hours of training, as far as names and numbers alone can tell.
 
     Raises:
@@ -70,7 +76,7 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
             )
     if source.model is not None:
         check_model(source.model)
-    elif "timm" in source.architecture:
+    elif source.architecture is not None and "timm" in source.architecture:
         check_timm(source.architecture["timm"])
     check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
     if target is not None:
@@ -82,7 +88,14 @@ def check_names(recipe: Recipe, setting: Setting, predictor, predictors: Mapping
 class Bench:
     """One setting on its way."""
 
-    def __init__(self, recipe: Recipe, setting: Setting, root: Path, predictor, predictors: Mapping[str, Any]):
+    def __init__(
+        self,
+        recipe: Recipe,
+        setting: Setting,
+        root: Path,
+        predictor: KnownPredictor | str | Path | None,
+        predictors: Mapping[str, str | Path],
+    ) -> None:
         self.setting, self.root = setting, root
         self.folder = setting_folder(root, setting)
         self.predictor, self.predictors = predictor, predictors
@@ -160,16 +173,16 @@ class Bench:
             self._predict(name, "known", predictor=predictor)
         for name in self.setting.controls:
             control, number = find_control(name)
-            if isinstance(control.result, Predicted):
-                self._predict(name, control.result.method, steps=1, parameters=control.result.parameters(number))
-            else:
-                stage = TrajectoryRecord.load(self.runs[name].folder).stages[control.result]
+            result = control.result
+            if not isinstance(result, Predicted):
+                stage = TrajectoryRecord.load(self.runs[name].folder).stages[result]
                 folder = self.runs[name].folder / stage.folder
                 self.arms[name] = make_arm(name, folder, role="control", prediction=name)
-        if self.setting.transfer is not None:
-            self._compare()
+            elif number is not None:
+                self._predict(name, result.method, steps=1, parameters=result.parameters(number))
+        self._compare()
 
-    def _predict(self, prediction: str, method: str, steps: int | None = None, **options) -> None:
+    def _predict(self, prediction: str, method: str, steps: int | None = None, **options: Any) -> None:
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
         folder = inside(self.folder, Path("arms") / file_name(prediction))
         begun, timing = time.perf_counter(), folder / "seconds.json"
@@ -189,6 +202,8 @@ class Bench:
 
     def _compare(self) -> None:
         setting, target = self.setting, self.setting.transfer
+        if target is None:
+            return
         full = setting.full_grid
         spared = [arm for arm in self.arms.values() if arm.role != "naive" and not arm.is_among(full)]
         one_rate = [] if "all" in full else [arm.name for arm in spared]
@@ -205,9 +220,9 @@ class Bench:
         """Draws the landscape, and notes where everything is."""
         if self.comparison:
             self.comparison.clear()
-        parts = {
+        parts: dict[str, dict[str, Path]] = {
             "runs": {name: run.folder for name, run in self.runs.items()},
-            "arms": {name: arm.folder for name, arm in self.arms.items()},
+            "arms": {name: arm.checkpoint for name, arm in self.arms.items()},
             "retrodicted": self.retrodicted,
         }
         content = {

@@ -106,7 +106,7 @@ def compare(
 
 def folders_of(arms: Mapping[str, Arm | str | Path]) -> dict[str, str | Path]:
     """Name → folder or Hub id of the starts of a comparison."""
-    return {name: arm.folder if isinstance(arm, Arm) else arm for name, arm in arms.items()}
+    return {name: arm.checkpoint if isinstance(arm, Arm) else arm for name, arm in arms.items()}
 
 
 def check_arms(arms: Mapping[str, str | Path], seeds: int, learning_rates: Sequence[float]) -> None:
@@ -130,7 +130,7 @@ def check_arms(arms: Mapping[str, str | Path], seeds: int, learning_rates: Seque
         raise ValueError(f"learning_rates is {list(learning_rates)}; give at least one, each above 0.")
     check_file_names(list(arms), "The arms")
     for name, arm in arms.items():
-        folder = make_arm(name, arm).folder
+        folder = make_arm(name, arm).checkpoint
         if not (folder / FILE_NAME).exists():
             try:
                 Checkpoint(folder).tensors  # noqa: B018 (reads and checks the headers)
@@ -171,7 +171,7 @@ def check_data(
         for what, part in parts.items():
             if part is not None:
                 check_part(part, columns, len(columns.class_names), what)
-    return *parts.values(), columns
+    return parts["training data"], parts["test data"], parts["validation data"], columns
 
 
 def check_sizes(columns: Columns, found: int, validated: bool, protocol: Protocol, name: str) -> None:
@@ -212,8 +212,8 @@ class Comparison:
     columns: Columns = field(init=False)
     prepared: dict[str, Path] = field(init=False)
 
-    def __post_init__(self):
-        self.folders = {name: arm.folder for name, arm in self.arms.items()}
+    def __post_init__(self) -> None:
+        self.folders = {name: arm.checkpoint for name, arm in self.arms.items()}
         check_arms(self.folders, self.seeds, self.learning_rates)
         for part in COMPARISON_FOLDERS:
             inside(self.output_dir, part)

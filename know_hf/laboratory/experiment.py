@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from know_hf.known import KnownPredictor
 from know_hf.laboratory.bench import Bench, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
 from know_hf.laboratory.outcome import ExperimentResult, read_wall, setting_folder
@@ -23,7 +24,7 @@ def run_experiment(
     recipe: Recipe,
     output_dir: str | Path,
     *,
-    predictor=None,
+    predictor: KnownPredictor | str | Path | None = None,
     predictors: Mapping[str, str | Path] | None = None,
 ) -> ExperimentResult:
     """Runs everything that a recipe asks for and is not done yet.
@@ -81,7 +82,7 @@ def _check_folders(root: Path, recipe: Recipe) -> None:
     """Raises if a folder of the experiment that is written to is a link, before anything is made."""
     settings = [setting_folder(Path(), setting) for setting in recipe.settings]
     parts = [folder / part for folder in settings for part in ("arms", "retrodicted", *COMPARISON_FOLDERS)]
-    for part in ("cache", "pretraining", *parts):
+    for part in (Path("cache"), Path("pretraining"), *parts):
         inside(root, part)
     for pattern in ("pretraining/*", "pretraining/*/*", "settings/*/arms/*", "settings/*/retrodicted/*"):
         for path in root.glob(pattern):
@@ -109,26 +110,26 @@ def _note_recipe(path: Path, recipe: Recipe) -> None:
 class _Clock:
     """Adds the seconds of its block to a file, every few seconds, so that a killed run leaves them too."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path, self.stopped = path, threading.Event()
         self.before = read_wall(path) if path.exists() else 0.0
         self.thread = threading.Thread(target=self._tick, daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.begun = time.perf_counter()
         self.thread.start()
 
-    def __exit__(self, error, *_):
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.stopped.set()
         self.thread.join()
         with suppress(*([OSError] if error else [])):  # what ended the run is what has to be said
             self._write()
 
-    def _tick(self):
+    def _tick(self) -> None:
         while not self.stopped.wait(5.0):
             with suppress(OSError):  # of a full disk others speak, whose files count
                 self._write()
 
-    def _write(self):
+    def _write(self) -> None:
         seconds = self.before + time.perf_counter() - self.begun
         write_json(self.path, {"seconds": seconds}, indent=None)

@@ -79,7 +79,7 @@ class SettingResult:
     @property
     def score(self) -> Score:
         """What the pre-training's own held-out data are scored by."""
-        task = TASKS.get(self.trajectory.record.model.get("task"))
+        task = TASKS.get(self.trajectory.record.model.get("task", ""))
         return Score("accuracy") if task is None else task.score
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.arguments import ForgettingArguments
@@ -83,7 +83,8 @@ class ForgettingRun:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
         own = {**self.pretraining.training}
-        batch = own.get("per_device_train_batch_size", ForgettingArguments.per_device_train_batch_size)
+        usual: int = ForgettingArguments.per_device_train_batch_size
+        batch = own.get("per_device_train_batch_size", usual)
         if self.control != FORGETTING:
             own.pop("self_check", None)
         return ForgettingArguments(
@@ -157,21 +158,26 @@ class _StageLog(TrainerCallback):
         self.trainer, self.folder, self.watch = trainer, folder, watch
         self.begun = self.in_steps = 0.0
 
-    def on_train_begin(self, *args, **kwargs):
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self.begun, self.in_steps = time.perf_counter(), self.watch.seconds
 
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.trainer._stage.index:  # only stage 0 has to show that it converged
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        stage = self.trainer._stage
+        if stage is not None and stage.index:  # only stage 0 has to show that it converged
             control.should_evaluate = False
 
-    def on_train_end(self, args, state, control, **kwargs):
-        stage = self.trainer._stage.index
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        stage = self.trainer._stage
+        if stage is None:
+            return
         curve = [(round(e["epoch"], 4), e["eval_score"]) for e in state.log_history if "eval_score" in e]
         content = {
-            "stage": stage,
+            "stage": stage.index,
             "curve": curve,
             "steps": state.global_step,
             "seconds": time.perf_counter() - self.begun,
             "training": self.watch.seconds - self.in_steps,
         }
-        write_json(self.folder / f"stage-{stage}.json", content, indent=None)
+        write_json(self.folder / f"stage-{stage.index}.json", content, indent=None)

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.trainer import evaluate_all
@@ -127,7 +136,7 @@ def _head_and_norms(model: nn.Module, columns: Columns) -> list[nn.Parameter]:
 
 
 def _train(
-    model,
+    model: PreTrainedModel,
     train: Examples,
     columns: Columns,
     epochs: float,
@@ -135,7 +144,7 @@ def _train(
     seed: int,
     protocol: Protocol,
     scratch: Path,
-    callbacks,
+    callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
     task = get_task(columns.task)
     args = TrainingArguments(
@@ -177,20 +186,20 @@ def _score(trainer: Trainer, examples: Examples) -> float:
 class Advance(TrainerCallback):
     """Tells [`Workers`](know_hf.training.workers) of every step how many examples it took."""
 
-    def on_step_end(self, args, *_, **__):
+    def on_step_end(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         advance(args.train_batch_size * args.gradient_accumulation_steps)
 
 
 class Stopwatch(TrainerCallback):
     """Seconds between the beginning and end of training steps."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds, self._begun = 0.0, 0.0
 
-    def on_step_begin(self, *args, **kwargs):
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self._begun = time.perf_counter()
 
-    def on_step_end(self, *args, **kwargs):
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.seconds += time.perf_counter() - self._begun
 
 
@@ -203,7 +212,7 @@ class _Curve(TrainerCallback):
         self.validation, self.points = validation, protocol.evaluations
         self.scores: list[tuple[float, float]] = []
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         due = [round(state.max_steps * (i + 1) / self.points) for i in range(self.points)]
         if state.global_step in due:
             generator = copy.deepcopy(torch.get_rng_state())

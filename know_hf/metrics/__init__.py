@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from know_hf.metrics.scores import accuracy, confusion_matrix, mean_class_accuracy, mean_iou, perplexity
+from know_hf.metrics.scores import Values, accuracy, confusion_matrix, mean_class_accuracy, mean_iou, perplexity
 
 if TYPE_CHECKING:
     import evaluate
@@ -29,11 +29,11 @@ class Metric:
     sequences: bool = True
 
 
-def _mean_iou(predictions, references, num_labels: int) -> float:
+def _mean_iou(predictions: Values, references: Values, num_labels: int) -> float:
     return mean_iou(confusion_matrix(predictions, references, num_labels))
 
 
-def _mean_class_accuracy(predictions, references, num_labels: int) -> float:
+def _mean_class_accuracy(predictions: Values, references: Values, num_labels: int) -> float:
     return mean_class_accuracy(confusion_matrix(predictions, references, num_labels))
 
 

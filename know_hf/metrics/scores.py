@@ -1,9 +1,15 @@
 """The scores themselves, in numpy: what the metric modules and the tasks share."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+#: An array, or a list of values or of sequences of any lengths.
+Values = np.ndarray | Sequence[Any]
 
-def accuracy(predictions, references) -> float:
+
+def accuracy(predictions: Values, references: Values) -> float:
     """Share of the places where both agree; places with a negative reference are left out.
 
     Returns:
@@ -14,7 +20,7 @@ def accuracy(predictions, references) -> float:
     return float((found == labels)[counted].mean()) if counted.any() else float("nan")
 
 
-def perplexity(log_probabilities, references) -> float:
+def perplexity(log_probabilities: Values, references: Values) -> float:
     """e to the mean negative log probability of the true tokens; places with a negative reference are left out.
 
     Returns:
@@ -25,7 +31,7 @@ def perplexity(log_probabilities, references) -> float:
     return float(np.exp(-found[counted].mean())) if counted.any() else float("nan")
 
 
-def confusion_matrix(predictions, references, num_labels: int) -> np.ndarray:
+def confusion_matrix(predictions: Values, references: Values, num_labels: int) -> np.ndarray:
     """Counts ``(true class, predicted class)`` pairs; places whose label is no class are left out.
 
     Returns:
@@ -51,7 +57,7 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
     return _mean_share(np.diag(confusion), confusion.sum(1))
 
 
-def _flat(values) -> np.ndarray:
+def _flat(values: Values) -> np.ndarray:
     """One array of all values of an array, or of a list of sequences of any lengths."""
     if isinstance(values, np.ndarray) or not len(values):
         return np.asarray(values).ravel()

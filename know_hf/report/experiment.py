@@ -7,9 +7,10 @@ import numpy as np
 
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
-from know_hf.forgetting.controls import CONTROLS, FORGETTING
+from know_hf.forgetting.controls import CONTROLS, FORGETTING, Predicted
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.pretraining import read_logs
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.comparison import add_comparison, spread
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
@@ -35,13 +36,13 @@ def write_experiment_report(result: ExperimentResult) -> Path:
     page = Page(result.recipe.title)
     if result.recipe.description:
         page.text(result.recipe.description)
-    compared = [setting for setting in result.settings if setting.comparison]
+    compared = [(one.setting.name, one.comparison) for one in result.settings if one.comparison is not None]
     if compared:
         page.section("Results")
-        for setting in compared:
-            page.text(f"{setting.setting.name}: {verdict(setting)}")
+        for name, comparison in compared:
+            page.text(f"{name}: {verdict(comparison)}")
         page.text(
-            f"Test {', '.join(dict.fromkeys(s.comparison.metric + s.comparison.score.unit for s in compared))}, "
+            f"Test {', '.join(dict.fromkeys(c.metric + c.score.unit for _, c in compared))}, "
             "mean ± standard deviation over seeds, each arm at its own learning rate; in brackets the paired "
             "difference to naive with its 95 % interval. Controls are marked with *."
         ).table(score_rows(compared))
@@ -85,9 +86,8 @@ def write_page(folder: Path) -> Path:
     return write_experiment_report(ExperimentResult.load(folder))
 
 
-def verdict(setting: SettingResult) -> str:
+def verdict(result: ComparisonResult) -> str:
     """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
-    result = setting.comparison
     known = [name for name, arm in result.arms.items() if arm.is_known]
     if not known:
         return f"the best control is {result.best_control}."
@@ -103,20 +103,19 @@ def verdict(setting: SettingResult) -> str:
     return text + "."
 
 
-def score_rows(settings: list[SettingResult]) -> list[list[str]]:
-    """Arms by settings: score and difference to naive."""
-    arms = list(dict.fromkeys(arm for setting in settings for arm in setting.comparison.arms))
-    rows = [["start", *(setting.setting.name for setting in settings)]]
+def score_rows(compared: list[tuple[str, ComparisonResult]]) -> list[list[str]]:
+    """Arms by settings, each with its name: score and difference to naive."""
+    arms = list(dict.fromkeys(arm for _, result in compared for arm in result.arms))
+    rows = [["start", *(name for name, _ in compared)]]
     for arm in arms:
         cells = []
-        for setting in settings:
-            result = setting.comparison
+        for _, result in compared:
             if arm not in result.arms:
                 cells.append("")
                 continue
             text = spread(result.best(arm))
             cells.append(text if arm == result.reference else f"{text} ({result.against(arm, result.reference)})")
-        marked = any(arm in setting.comparison.controls for setting in settings)
+        marked = any(arm in result.controls for _, result in compared)
         rows.append([arm + ("*" if marked else ""), *cells])
     return rows
 
@@ -148,7 +147,8 @@ def _own_scores(setting: SettingResult) -> dict[str, float]:
     scores = {}
     for name, folder in setting.runs.items():
         stages = TrajectoryRecord.load(folder).stages
-        for stage in stages if name == FORGETTING else [stages[CONTROLS[name].result]]:
+        kept = CONTROLS[name].result
+        for stage in stages if name == FORGETTING or isinstance(kept, Predicted) else [stages[kept]]:
             score = stage.metrics.get("eval_score")
             if score is not None:
                 scores[f"stage-{stage.index}" if name == FORGETTING else name] = setting.score.shown(score)
@@ -229,7 +229,7 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     # All steps of KNOWN, of two simple methods the first.
     shown = [arm for arm in setting.arms.values() if arm.is_known]
     shown += [arm for method in ("linear_fit", "mean") for arm in setting.steps(method)[:1]]
-    names, layers = layer_statistics(setting.trajectory, {arm.name: arm.folder for arm in shown})
+    names, layers = layer_statistics(setting.trajectory, {arm.name: arm.checkpoint for arm in shown})
     page.heading("Layer by layer")
     page.image(
         plot_layers(folder / f"{prefix}layers.png", layers, names),

@@ -4,7 +4,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -13,9 +13,12 @@ from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from know_hf.laboratory.landscape import Landscape
     from know_hf.laboratory.result import ComparisonResult
+    from know_hf.trajectory.plane import Plane
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +26,15 @@ BLUE, ORANGE, GREY, INK = "#2f6db3", "#e07b39", "#8a8f98", "#30343b"
 CYCLE = ("#2f6db3", "#e07b39", "#3a9e73", "#b8484f", "#7d62b5", "#8c6d46", "#c9609f", "#5b636e", "#a8a32f", "#3fa7bd")
 
 
+#: Makes an empty figure: ``Figure`` with this package's resolution and layout.
+NewFigure = Callable[..., "Figure"]
+
+
 def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
     """Turns ``function(figure_class, …)`` → figure into ``function(path, …)`` → path, or None without a plot."""
 
     @functools.wraps(function)
-    def write(path: Path, *args, **kwargs) -> Path | None:
+    def write(path: Path, *args: Any, **kwargs: Any) -> Path | None:
         try:
             from matplotlib import rc_context
             from matplotlib.figure import Figure
@@ -47,7 +54,7 @@ def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
 
 @plot
 def plot_forgetting_curve(
-    new_figure, trajectory: Trajectory, predicted: Sequence[tuple[int, str, Mapping[str, float]]] = ()
+    new_figure: NewFigure, trajectory: Trajectory, predicted: Sequence[tuple[int, str, Mapping[str, float]]] = ()
 ) -> "Figure | None":
     """The score of every stage over its number of examples, and of predictions (step, name, scores) beyond."""
     stages = [stage for stage in trajectory.record.stages if stage.metrics and (stage.examples or 0) > 0]
@@ -59,7 +66,7 @@ def plot_forgetting_curve(
     names = [n for n in common if n != "eval_loss"] or common
     figure = new_figure(figsize=(6.4, 4.0))
     axes = figure.subplots()
-    examples = [stage.examples for stage in stages]
+    examples = [stage.examples or 0 for stage in stages]
     axes.plot(examples, [s.metrics[names[0]] for s in stages], "o-", color=BLUE, label="forgetting")
     for stage in stages:
         axes.annotate(
@@ -99,7 +106,7 @@ def colour(name: str, result: "ComparisonResult") -> str:
 
 
 @plot
-def plot_bars(new_figure, result):
+def plot_bars(new_figure: NewFigure, result: "ComparisonResult") -> "Figure | None":
     """Scores of every arm at every learning rate, with the seeds' standard deviations."""
     arms = [arm for arm in result.arms if len(result.rates(arm)) == len(result.learning_rates)]
     if not arms:
@@ -124,7 +131,7 @@ def plot_bars(new_figure, result):
 
 
 @plot
-def plot_differences(new_figure, result):
+def plot_differences(new_figure: NewFigure, result: "ComparisonResult") -> "Figure | None":
     """Paired difference of every arm to the reference with its 95 % interval, beside that of the best control."""
     reference = result.reference
     arms = [arm for arm in result.arms if arm != reference][::-1]
@@ -157,14 +164,14 @@ def plot_differences(new_figure, result):
         for end, marker, beyond in ((left, "<", difference.low < left), (right, ">", difference.high > right)):
             if beyond:
                 axes.plot(end, place, marker, color=colour(arm, result), ms=6, clip_on=False)
-    unit = "points, " if result.score.percent else "" if result.score.higher_is_better else "less is better, "
-    axes.set_xlabel(f"test {result.metric} − {reference} ({unit}95 % interval)")
+    words = "points, " if result.score.percent else "" if result.score.higher_is_better else "less is better, "
+    axes.set_xlabel(f"test {result.metric} − {reference} ({words}95 % interval)")
     _tidy(axes, "x")
     return figure
 
 
 @plot
-def plot_curves(new_figure, result, arms: Sequence[str]):
+def plot_curves(new_figure: NewFigure, result: "ComparisonResult", arms: Sequence[str]) -> "Figure":
     """Mean learning curves on the validation examples, each arm at its own learning rate."""
     figure = new_figure(figsize=(6.8, 4.2))
     axes = figure.subplots()
@@ -180,7 +187,9 @@ def plot_curves(new_figure, result, arms: Sequence[str]):
 
 
 @plot
-def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, float]]], score: Score):
+def plot_convergence(
+    new_figure: NewFigure, curves: Mapping[str, Sequence[tuple[float, float]]], score: Score
+) -> "Figure":
     """Learning curve of stage 0, one line for each pre-training: whether it had stopped improving."""
     figure = new_figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
@@ -195,13 +204,15 @@ def plot_convergence(new_figure, curves: Mapping[str, Sequence[tuple[float, floa
 
 
 @plot
-def plot_plane(new_figure, plane, landscape=None, score: Score | None = None):
+def plot_plane(
+    new_figure: NewFigure, plane: "Plane", landscape: "Landscape | None" = None, score: Score | None = None
+) -> "Figure":
     """The trajectory and its predictions on their plane, over the landscape of a score if there is one."""
     wide, high = np.ptp(plane.coordinates, axis=0)
     ratio = (high + 0.25 * wide) / (1.25 * wide) if wide else 0.0  # no width: all points are one
     figure = new_figure(figsize=(6.8, float(np.clip(5.2 * ratio + 0.9, 3.0, 6.6))))
     axes = figure.subplots()
-    if landscape is not None:
+    if landscape is not None and score is not None:
         scores = np.ma.masked_invalid(score.shown(landscape.scores))
         better_is_lighter = "YlGnBu_r" if score.higher_is_better else "YlGnBu"
         shown = axes.contourf(landscape.x, landscape.y, scores, levels=16, cmap=better_is_lighter)
@@ -225,7 +236,9 @@ def plot_plane(new_figure, plane, landscape=None, score: Score | None = None):
 
 
 @plot
-def plot_layers(new_figure, layers: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]):
+def plot_layers(
+    new_figure: NewFigure, layers: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]
+) -> "Figure":
     """Per-layer quantities, one panel each, one line a prediction, layers from input to output."""
     figure = new_figure(figsize=(max(6.4, 2.2 + 0.16 * len(names)), 2.2 * len(layers) + 1.2))
     for axes, (title, lines) in zip(
@@ -259,10 +272,10 @@ def _short(name: str) -> str:
     return name if len(name) <= 34 else "…" + name[-33:]
 
 
-def _tidy(axes, grid: str = "y") -> None:
+def _tidy(axes: "Axes", grid: Literal["x", "y"] = "y") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, alpha=0.25)
 
 
-def _legend_above(axes) -> None:
+def _legend_above(axes: "Axes") -> None:
     axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -1,6 +1,7 @@
 """Controls: what a gain has to beat before it counts as knowledge."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def shrink(
     *,
     factors: Mapping[str, float] | None = None,
     to: str = "known",
-    **parameters,
+    **parameters: Any,
 ) -> Tensor:
     """Rescales Θ^0, tensor by tensor, without turning it.
 

@@ -114,7 +114,7 @@ def _read_dense_layers(path: Path) -> dict[str, torch.Tensor]:
 
     arrays: dict[int, dict[str, torch.Tensor]] = {}
 
-    def visit(name: str, item):
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         found = re.search(r"dense(?:_(\d+))?/(kernel|bias)(?::0)?$", name)
         if found and isinstance(item, h5py.Dataset):
             arrays.setdefault(int(found[1] or 0), {})[found[2]] = torch.from_numpy(item[...])

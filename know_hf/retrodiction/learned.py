@@ -64,6 +64,8 @@ class NinoMLP(nn.Module):
 
     def __init__(self, context: int = 5, hidden: int = 128, horizon: int = 40, types: int = 15):
         super().__init__()
+        #: Number of stages it reads, and of steps that it can look ahead.
+        self.context, self.horizon = context, horizon
         self.layer_embed = nn.Embedding(types, hidden)
         self.edge_proj = nn.ModuleDict({"fc": nn.Sequential(nn.Linear(context, hidden))})
         layers = [layer for _ in range(3) for layer in (nn.Linear(hidden, hidden), nn.SiLU())]
@@ -99,18 +101,13 @@ class NinoMLP(nn.Module):
             raise ValueError(f"{source} is not a NiNo MLP: {str(error).splitlines()[0]}") from error
         return model.eval()
 
-    @property
-    def context(self) -> int:
-        """Number of stages it reads."""
-        return self.edge_proj["fc"][0].in_features
-
     def forward(self, history: Tensor, kind: str, steps: int) -> Tensor:
         """``(n, context)`` scaled histories, newest last → ``(n, steps)`` scaled residuals for 1 … steps ahead."""
         hidden = self.edge_proj["fc"](history) + self.layer_embed.weight[self.TYPES[kind]]
-        for layer in self.edge_mlp["fc"][:-1]:
+        *layers, last = self.edge_mlp["fc"].children()
+        for layer in layers:
             hidden = layer(hidden)
-        last = self.edge_mlp["fc"][-1]
-        return nn.functional.linear(hidden, last.weight[:steps], last.bias[:steps])
+        return nn.functional.linear(hidden, last.get_parameter("weight")[:steps], last.get_parameter("bias")[:steps])
 
 
 def _load_nino(given: NinoMLP | str | Path, stages: int) -> NinoMLP:
@@ -145,9 +142,8 @@ def nino(stages: Tensor, kind: str, steps: int = 1, *, predictor: NinoMLP, block
     """
     if len(stages) != predictor.context:
         raise ValueError(f"The predictor reads {predictor.context} stages, the trajectory has {len(stages)}.")
-    horizon = predictor.edge_mlp["fc"][-1].out_features
-    if not 1 <= steps <= horizon:
-        raise ValueError(f"steps is {steps}; this predictor looks 1 to {horizon} steps ahead.")
+    if not 1 <= steps <= predictor.horizon:
+        raise ValueError(f"steps is {steps}; this predictor looks 1 to {predictor.horizon} steps ahead.")
     if kind not in predictor.TYPES:
         raise ValueError(f"NiNo has no type for kind {kind!r}; it has {list(predictor.TYPES)}.")
     device = predictor.layer_embed.weight.device

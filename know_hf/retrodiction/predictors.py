@@ -28,15 +28,15 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
             none for it.
     """
     if predictor is None:
-        predictor = KnownPredictor.default(stages)
-    elif not isinstance(predictor, KnownPredictor):
-        predictor = _read(predictor, _complete)
-    if predictor.config.history_length != stages:
+        live = KnownPredictor.default(stages)
+    else:
+        live = predictor if isinstance(predictor, KnownPredictor) else _read(predictor, _complete)
+    if live.config.history_length != stages:
         raise ValueError(
-            f"The predictor reads {predictor.config.history_length} stages, the trajectory has {stages}: use "
-            f"num_stages={predictor.config.history_length} or a predictor made for {stages}."
+            f"The predictor reads {live.config.history_length} stages, the trajectory has {stages}: use "
+            f"num_stages={live.config.history_length} or a predictor made for {stages}."
         )
-    return predictor.eval()
+    return live.eval()
 
 
 def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
@@ -45,8 +45,9 @@ def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
     Raises:
         OSError, ValueError: As [`load_predictor`].
     """
-    live = isinstance(predictor, KnownPredictor)
-    return (predictor.config if live else _read(predictor, KnownConfig.from_pretrained)).history_length
+    if isinstance(predictor, KnownPredictor):
+        return predictor.config.history_length
+    return _read(predictor, KnownConfig.from_pretrained).history_length
 
 
 @bounded()

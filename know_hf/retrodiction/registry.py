@@ -172,9 +172,8 @@ def _check_signature(described: Method) -> None:
     except NameError as error:
         raise TypeError(f"Method {name!r} is annotated with a type that is not there: {error}.") from error
     rest = [p.kind for p in parameters[3:]]
-    allowed = {inspect.Parameter.KEYWORD_ONLY}
-    if described.hands_on:
-        allowed.add(inspect.Parameter.VAR_KEYWORD)
+    named_only, any_name = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
+    allowed = {named_only, any_name} if described.hands_on else {named_only}
     positional = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:3])
     if [p.name for p in parameters[:3]] != _FIRST or not positional or not set(rest) <= allowed:
         shown = ", ".join(map(str, parameters))

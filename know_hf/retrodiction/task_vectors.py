@@ -4,6 +4,7 @@ All of them read Θ^1 … Θ^s for step s, so that s is at most S − 1.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -212,5 +213,5 @@ def _updates(stages: Tensor, steps: int, lam: float) -> tuple[Tensor, Tensor]:
     return stages, stages[0] - stages[1 : steps + 1]
 
 
-def _applied(stages: Tensor, lam: float, updates) -> Tensor:
+def _applied(stages: Tensor, lam: float, updates: Tensor | Sequence[Tensor]) -> Tensor:
     return torch.stack([stages[0] + lam * update for update in updates])

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from know_hf.metrics import scores
 from know_hf.model_config import brief
@@ -18,7 +24,7 @@ from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
 
 
-def accuracy(prediction) -> dict[str, float]:
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Share of examples whose highest score is at their label: the ``compute_metrics`` of classifications.
 
     Args:
@@ -91,7 +97,7 @@ def text_preprocessing(
 
 
 @bounded()
-def load_tokenizer(model, source: str | Path | None):
+def load_tokenizer(model: PreTrainedModel, source: Source) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model.
 
     Raises:

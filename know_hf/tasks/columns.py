@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image
 
@@ -71,7 +72,7 @@ def find_roles(
         option = "input_columns (an image column, or one or two text columns)"
         several = chosen.inputs.several and len(readable) > 1
         inputs = readable if several else [candidates.only(readable, "input", option)]
-    return Columns(chosen.name, inputs, inputs[0] if chosen.labels.find is None else label, [])
+    return Columns(chosen.name, inputs, inputs[0] if label is None or chosen.labels.find is None else label, [])
 
 
 def _candidates(features: Features, inputs: list[str] | None, label: str | None) -> Candidates:
@@ -80,7 +81,7 @@ def _candidates(features: Features, inputs: list[str] | None, label: str | None)
     return Candidates(features, inputs, label, images, texts, _classes(features, inputs or []))
 
 
-def _is_identifier(name: str, feature) -> bool:
+def _is_identifier(name: str, feature: Any) -> bool:
     return is_text(feature) and bool(re.search(r"(^|[_ ])(id|idx|uid|uuid|guid|index)$", name.strip().lower()))
 
 

@@ -10,12 +10,12 @@ import torch
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from know_hf.model_config import brief
 from know_hf.remote import bounded
-from know_hf.tasks.task import Inputs
+from know_hf.tasks.task import Inputs, Source
 
 #: Pictures as inputs.
 IMAGES = Inputs("images", lambda feature: isinstance(feature, ImageFeature), "Image()")
@@ -109,7 +109,7 @@ class ImageReader:
         own = self.mode == "RGB" and getattr(self.processor, "do_convert_rgb", False)
         return image if own or image.mode == self.mode else image.convert(self.mode)
 
-    def _processed(self, image: Image.Image, **options) -> dict[str, list[Tensor]]:
+    def _processed(self, image: Image.Image, **options: Any) -> dict[str, list[Tensor]]:
         return self.processor(images=[image], return_tensors="pt", **self.options, **options)
 
     def _squared(self, image: Image.Image, resample: Image.Resampling) -> Image.Image:
@@ -123,7 +123,7 @@ class ImageReader:
 
 
 def image_reader(
-    config, source: str | Path | None, image_size: int | None, *, given: Any = None, square: bool = False
+    config: PreTrainedConfig, source: Source, image_size: int | None, *, given: Any = None, square: bool = False
 ) -> ImageReader:
     """Finds how a model wants its pictures: what its own image processor does, if it has one.
 
@@ -164,7 +164,7 @@ def image_reader(
     return replace(reader, size=side)
 
 
-def _timm_processor(config, described: dict[str, Any], image_size: int | None):
+def _timm_processor(config: PreTrainedConfig, described: dict[str, Any], image_size: int | None) -> BaseImageProcessor:
     """What timm itself does to pictures for this network."""
     from transformers import TimmWrapperImageProcessor
 
@@ -174,14 +174,14 @@ def _timm_processor(config, described: dict[str, Any], image_size: int | None):
     return TimmWrapperImageProcessor(pretrained_cfg=described, architecture=getattr(config, "architecture", None))
 
 
-def own_processor(given: Any):
+def own_processor(given: Any) -> BaseImageProcessor | None:
     """The image processor that a caller's processing class is or has, if any."""
     given = getattr(given, "image_processor", given)
     return given if isinstance(given, BaseImageProcessor) else None
 
 
 @bounded()
-def saved_processor(source: str | Path | None):
+def saved_processor(source: Source) -> BaseImageProcessor | None:
     """The image processor beside a model, if there is one."""
     try:
         return AutoImageProcessor.from_pretrained(source) if source else None
@@ -197,7 +197,7 @@ def saved_processor(source: str | Path | None):
         raise ValueError(f"The image processor in {str(source)!r} cannot be loaded: {brief(error)}") from error
 
 
-def _resized(processor, image_size: int | None):
+def _resized(processor: BaseImageProcessor, image_size: int | None) -> BaseImageProcessor:
     """The same image processor for pictures of another size."""
     if image_size is None:
         return processor
@@ -212,7 +212,7 @@ def _resized(processor, image_size: int | None):
     return type(processor).from_dict({**processor.to_dict(), **changed})
 
 
-def _channels(config, processor) -> int:
+def _channels(config: PreTrainedConfig, processor: BaseImageProcessor | None) -> int:
     """Number of channels that a model reads."""
     if settings := getattr(config, "pretrained_cfg", None):
         return settings["input_size"][0]
@@ -223,7 +223,7 @@ def _channels(config, processor) -> int:
     return 1 if isinstance(mean, (list, tuple)) and len(mean) == 1 else 3
 
 
-def _one_channel(processor) -> dict[str, Any]:
+def _one_channel(processor: BaseImageProcessor) -> dict[str, Any]:
     """What an image processor has to be told about a one-channel model's pictures: it may be made for three."""
     found: dict[str, Any] = {"do_convert_rgb": False} if getattr(processor, "do_convert_rgb", False) else {}
     for name in ("image_mean", "image_std"):

@@ -50,7 +50,7 @@ def class_names(dataset: Dataset, label: str) -> list[str]:
     low, high = (0 if 0 in present else present[0], present[-1]) if present else (0, -1)
     absent = high - low + 1 - len(present)
     if absent <= len(present):
-        present = range(low, high + 1)  # a class or two may just not occur
+        present = list(range(low, high + 1))  # a class or two may just not occur
     if absent:
         logger.warning(
             "Label column %r holds %d of the numbers from %d to %d: the classes are %s.", label, len(values), low, high,
@@ -187,7 +187,7 @@ def _refuse_other_answers(dataset: Dataset, label: str, where: str) -> None:
     )
 
 
-def is_text(feature) -> bool:
+def is_text(feature: Any) -> bool:
     """Whether a column holds texts."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, VisionTextDualEncoderProcessor, default_data_collator
+from transformers import EvalPrediction, PreTrainedModel, VisionTextDualEncoderProcessor, default_data_collator
 
 from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
@@ -28,7 +28,7 @@ def likeliest_tokens(outputs: Any, labels: Tensor) -> Tensor:
     return first(outputs).argmax(-1)
 
 
-def masked_accuracy(prediction) -> dict[str, float]:
+def masked_accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Share of the captions' tokens that are predicted right, given those before; -100 does not count.
 
     Source: paper Table 4.
@@ -132,7 +132,7 @@ def log_probabilities(outputs: Any, labels: Tensor) -> Tensor:
     return found.gather(-1, labels[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
 
 
-def perplexity(prediction) -> dict[str, float]:
+def perplexity(prediction: EvalPrediction) -> dict[str, float]:
     """Perplexity a token, of what [`log_probabilities`] kept."""
     return {"perplexity": scores.perplexity(prediction.predictions, prediction.label_ids[:, 1:])}
 

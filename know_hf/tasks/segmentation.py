@@ -1,6 +1,7 @@
 """Semantic segmentation: a class for every pixel."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import EvalPrediction, PreTrainedModel
 
 from know_hf.metrics import scores
 from know_hf.progress import progress_bar
@@ -65,7 +66,7 @@ def mask_classes(dataset: Dataset, label: str) -> list[str]:
     return [str(i) for i in range(highest + 1)]
 
 
-def without_background(columns: Columns, source, processing_class: Any = None) -> Columns:
+def without_background(columns: Columns, source: Source, processing_class: Any = None) -> Columns:
     """Leaves out class 0 where the model's image processor makes it no class (``do_reduce_labels``).
 
     Args:
@@ -150,10 +151,10 @@ def class_maps(outputs: Any, labels: Tensor) -> Tensor:
     return found.argmax(1).short()
 
 
-def metrics(classes: int):
+def metrics(classes: int) -> Callable[[EvalPrediction], dict[str, float]]:
     """Makes a ``compute_metrics`` of mean IoU and mean class accuracy, as shares, over ``(n, h, w)`` class maps."""
 
-    def compute(prediction) -> dict[str, float]:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
         confusion = scores.confusion_matrix(prediction.predictions, prediction.label_ids, classes)
         return {"mean_iou": scores.mean_iou(confusion), "mean_class_accuracy": scores.mean_class_accuracy(confusion)}
 

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from datasets import Dataset, Features
 from torch import Tensor, nn
 from transformers import EvalPrediction, PreTrainedModel
 
 #: Folder or Hub id of a model; None for a live one.
 Source = str | Path | None
+Value = TypeVar("Value", float, np.ndarray)
 
 
 @dataclass
@@ -66,8 +68,8 @@ class Score:
     percent: bool = True
     higher_is_better: bool = True
 
-    def shown(self, value: float) -> float:
-        """The number that tables and plots show."""
+    def shown(self, value: Value) -> Value:
+        """The number, or an array of them, that tables and plots show."""
         return 100 * value if self.percent else value
 
     @property

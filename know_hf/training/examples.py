@@ -1,6 +1,7 @@
 """Examples as tensors, made once, gathered batch by batch, varied at random where asked."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from know_hf.training.options import Augmentation
+
+Batch = TypeVar("Batch")
 
 
 class Examples(Dataset):
@@ -52,6 +55,6 @@ class Examples(Dataset):
         return Examples(self.inputs, self.rows, augmentation)
 
 
-def as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def as_it_is(batch: Batch) -> Batch:
     """The collator of [`Examples`], whose batches are made already."""
     return batch

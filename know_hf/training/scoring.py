@@ -62,7 +62,7 @@ def make_scoring(metric: str | None = None, task: str = "image-classification", 
         raise ImportError('Metric modules need evaluate: pip install "know-hf[evaluate]"') from error
     module = evaluate.load(str(Path(metric).resolve()), experiment_id=str(os.getpid()))
 
-    def compute(prediction) -> dict[str, float]:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
         found = prediction.predictions
         if own.keep is None:
             found = np.asarray(first(found)).argmax(-1)
