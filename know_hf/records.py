@@ -8,6 +8,8 @@ from typing import Any
 from know_hf.reading import check_form
 from know_hf.store import read_json
 
+#: Bytes of a name that files are called by, with something added: file systems take 255.
+LONGEST_NAME = 150
 #: What an enriched folder says about itself.
 ENRICHMENT_FILE = "enrichment.json"
 
@@ -59,13 +61,15 @@ def file_name(name: str) -> str:
 
 
 def check_file_names(names: Sequence[str], what: str) -> None:
-    """Refuses names whose files would be the same, also where upper and lower case are.
+    """Refuses names whose files would be the same, also where upper and lower case are, or could not be made.
 
     Raises:
-        ValueError: If two are.
+        ValueError: If two are, or one is too long.
     """
     seen: dict[str, str] = {}
     for name in names:
+        if len(file_name(name).encode()) > LONGEST_NAME:
+            raise ValueError(f"{what}: {name[:40]!r} … is too long a name; use at most {LONGEST_NAME} bytes.")
         other = seen.setdefault(file_name(name).casefold(), name)
         if other != name:
             raise ValueError(f"{what} {other!r} and {name!r} would share the file {file_name(name)!r}; rename one.")

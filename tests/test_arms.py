@@ -6,9 +6,10 @@ import pytest
 
 from know_hf import enrich
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
-from know_hf.laboratory.comparison import compare
+from know_hf.laboratory.comparison import compare, with_controls
 from know_hf.laboratory.protocol import Protocol
 from know_hf.laboratory.result import ComparisonResult
+from know_hf.records import check_file_names
 from know_hf.report.comparison import curve_arms, verdict_rows
 from know_hf.report.plots import BLUE, GREY, ORANGE, colour
 from know_hf.trajectory import TrajectoryError
@@ -109,3 +110,15 @@ def test_intervals_need_scipy_before_anything_is_read(monkeypatch, image_model_f
     monkeypatch.setitem(__import__("sys").modules, "scipy", None)
     with pytest.raises(ImportError, match=r'pip install "know-hf\[transfer\]"'):
         compare(dict.fromkeys("ab", image_model_folder), "nowhere", tmp_path)
+
+
+def test_arms_that_are_called_controls_are_such(tmp_path):
+    arms = {name: Arm(name, tmp_path) for name in ("naive", "mine", "shrunk")}
+    assert [arm.role for arm in with_controls(arms, ["shrunk"]).values()] == ["start", "start", "control"]
+    with pytest.raises(ValueError, match="controls names 'shrink', which no arm is called; there are naive, mine"):
+        with_controls(arms, ["shrink"])
+
+
+def test_a_name_too_long_for_a_file_is_refused():
+    with pytest.raises(ValueError, match="is too long a name; use at most 150 bytes"):
+        check_file_names(["naive", "x" * 300], "The arms")

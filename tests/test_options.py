@@ -10,13 +10,15 @@ import pytest
 import yaml
 
 from know_hf.cli.commands import COMMANDS
-from know_hf.cli.flags import spellings
+from know_hf.cli.flags import spellings, with_plain_truths
 from know_hf.cli.main import build_parser, main
 from know_hf.cli.options import ComparisonInputs
 from know_hf.cli.recipe import Call
 from know_hf.cli.reference import all_option_classes, reference
 from know_hf.enrichment.options import Extent, Finishing, Placement, Prediction
+from know_hf.enrichment.resolved import method_names
 from know_hf.enrichment.stream import enrich
+from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.options import ForgettingSettings, TrainerOptions, training_options
 from know_hf.hub.options import Hub
@@ -193,3 +195,29 @@ def test_what_others_say_is_the_same():
         assert known.default == getattr(config, name)
     assert options_of(ForgettingSettings).items() <= training_options().items()
     assert options_of(ComparisonInputs)["steps"].limits == options_of(Extent)["steps"].limits
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["--push_to_hub", "false"], []),
+        (["--push_to_hub=no"], []),
+        (["--push_to_hub", "true"], ["--push_to_hub"]),
+        (["--push_to_hub", "--steps", "1"], ["--push_to_hub", "--steps", "1"]),
+        (["--update_batch_norm", "False"], ["--no_update_batch_norm"]),
+        (["--update_batch_norm"], []),
+        (["--no_update_batch_norm"], ["--no_update_batch_norm"]),
+    ],
+)
+def test_flags_take_the_truths_that_trainer_s_take(given, kept):
+    assert with_plain_truths(given, COMMANDS["enrich"].options) == kept
+    with pytest.raises(ValueError, match="--iterate: expected true or false, found 'maybe'"):
+        with_plain_truths(["--iterate=maybe"], COMMANDS["enrich"].options)
+
+
+def test_option_objects_of_another_kind_are_refused_in_words(trajectory, tmp_path):
+    with pytest.raises(TypeError, match="prediction has to be a Prediction, found a dict"):
+        enrich(trajectory, tmp_path, prediction={"method": "mean"})
+    with pytest.raises(ValueError, match="recipe=None is not known"):
+        ForgettingArguments(str(tmp_path), recipe=None)
+    assert method_names(["all"]) == method_names("all")

@@ -225,3 +225,28 @@ def test_the_page_s_own_method_runs(tmp_path, monkeypatch):
     importlib.sys.modules.pop("my_methods")
     made = retrodict(torch.tensor([1.0, 0.5]), "fc", 2, "overshoot")
     assert made.tolist() == [1.25, 1.5]
+
+
+def test_a_method_that_changes_what_others_read_is_refused():
+    @method
+    def writes(stages, kind, steps):
+        stages[0].zero_()
+        return stages[:1].expand(steps, *stages.shape[1:])
+
+    try:
+        with pytest.raises(ValueError, match="writes into the stages that it is given"):
+            retrodict(torch.ones(3, 4), "fc", 1, "writes")
+    finally:
+        del METHODS["writes"]
+
+
+def test_an_error_in_a_method_names_the_method():
+    @method
+    def breaks(stages, kind, steps):
+        raise RuntimeError("boom")
+
+    try:
+        with pytest.raises(ValueError, match=r"The method breaks \(.*breaks\) failed: RuntimeError: boom"):
+            retrodict(torch.ones(3, 4), "fc", 1, "breaks")
+    finally:
+        del METHODS["breaks"]

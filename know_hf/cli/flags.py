@@ -16,7 +16,8 @@ from know_hf.settings import Option, number, pairs, suggestion
 _NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Characters of a message.
 _LONGEST = 2000
-_TRUTH = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
+_TRUE = ("yes", "true", "t", "y", "1")
+_TRUTH = (*_TRUE, "no", "false", "f", "n", "0")
 _LIKE_NUMBERS = {"int": (int, "a whole number"), "float": (float, "a number")}
 
 
@@ -52,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser, options: Mapping[str, Option], le
             continue
         if known.form is bool:
             kind = {"action": "store_false" if known.default is True else "store_true"}
-            text = f"Do not: {text}" if known.default is True else text
+            text = f"Leave this out: {known.help}" if known.default is True else text
         elif known.many == "pair":
             kind |= {"nargs": 2, "metavar": ("LOW", "HIGH")}
         elif known.many:
@@ -123,6 +124,25 @@ def with_underscores(arguments: Iterable[str]) -> list[str]:
         return f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else argument
 
     return [spelled(argument) for argument in arguments]
+
+
+def with_plain_truths(arguments: Sequence[str], options: Mapping[str, Option]) -> list[str]:
+    """Takes ``--flag true`` and ``--flag=false``, as Trainer's flags may be given, for a flag alone or its absence."""
+    truths = {name: known.default is True for name, known in options.items() if known.form is bool}
+    kept, left = [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or name not in truths:
+            kept.append(argument)
+            continue
+        if not equals:
+            value = left.pop(0) if left and left[0].lower() in _TRUTH else "true"
+        if value.lower() not in _TRUTH:
+            raise ValueError(f"--{name}: expected true or false, found {value!r}.")
+        if (value.lower() in _TRUE) is not truths[name]:
+            kept.append(f"--no_{name}" if truths[name] else f"--{name}")
+    return kept
 
 
 def check_flags(rest: Sequence[str], own: Iterable[str], fields: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -15,7 +15,15 @@ from typing import NoReturn
 
 from know_hf import __version__
 from know_hf.cli.commands import COMMANDS
-from know_hf.cli.flags import Parser, add_flags, check_flags, one_line, speaks, with_underscores
+from know_hf.cli.flags import (
+    Parser,
+    add_flags,
+    check_flags,
+    one_line,
+    speaks,
+    with_plain_truths,
+    with_underscores,
+)
 from know_hf.cli.options import PROGRAM
 from know_hf.cli.recipe import Call
 from know_hf.reading import check_text
@@ -54,6 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
     if named is not None and named not in COMMANDS:
         meant = suggestion(named, COMMANDS) or f"; there are {', '.join(COMMANDS)}."
         parser.error(f"unknown command {named!r}{meant}")
+    if named is not None:
+        try:
+            arguments = with_plain_truths(arguments, COMMANDS[named].options)
+        except ValueError as error:
+            parser.error(str(error))
     options, rest = parser.parse_known_args(arguments)
     # Threads that spin while they wait slow everything down on machines with few or busy cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

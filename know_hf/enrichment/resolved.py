@@ -148,7 +148,8 @@ def method_names(method: str | Sequence[str]) -> list[str]:
     Raises:
         ValueError: If a name is unknown or there is none.
     """
-    names = ALL if method == "all" else [method] if isinstance(method, str) else list(method)
+    names = [method] if isinstance(method, str) else list(method)
+    names = ALL if names == ["all"] else names
     if not names:
         raise ValueError("Name at least one retrodiction method.")
     for name in names:

@@ -26,8 +26,6 @@ class EnrichmentResult:
         verdict: What all of it allows to say, in plain sentences (``know_hf/enrichment/verdict.py``); empty where only
             weights were predicted.
 
-    Source: ours.
-
     Example:
         >>> from know_hf import enrich
         >>> result = enrich("runs/my-model", steps=1)  # doctest: +SKIP

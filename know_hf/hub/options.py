@@ -30,6 +30,8 @@ class Hub(Options):
     hub_model_id: str | None = option(None, help="Hub id of the repository to upload to.", former="push")
 
     def __post_init__(self) -> None:
+        if self.push_to_hub == "":
+            object.__setattr__(self, "push_to_hub", False)
         if isinstance(self.push_to_hub, str):
             warnings.warn(
                 "push_to_hub is true or false, as in Trainer; name the repository by hub_model_id.",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoConfig
 
-from know_hf.laboratory.arms import Arm, make_arm, make_arms
+from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
 from know_hf.laboratory.options import ComparisonOptions, Protocol
@@ -94,7 +94,8 @@ def compare(
     check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     inside(output_dir, "cache")
     data = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    arms, root = make_arms(arms), Path(output_dir)
+    root = Path(output_dir)
+    arms = with_controls(_as_recorded(make_arms(arms), root / SETTINGS_FILE), options.controls)
     comparison = Comparison(arms, root, data, protocol, list(options.learning_rates), one_rate, options.seeds)
     with locked(output_dir), Workers(options.processes) as workers:
         comparison.prepare(root / "cache", columns, image_size=about.image_size, max_length=about.max_length)
@@ -102,6 +103,28 @@ def compare(
         workers.run(comparison.rest(), "Fine-tuning the rest")
         comparison.clear()
     return comparison.result()
+
+
+def with_controls(arms: Mapping[str, Arm], controls: Collection[str]) -> dict[str, Arm]:
+    """Arms of which those that are named are controls.
+
+    Raises:
+        ValueError: If no arm has such a name.
+    """
+    if unknown := [name for name in controls if name not in arms]:
+        raise ValueError(f"controls names {unknown[0]!r}, which no arm is called; there are {', '.join(arms)}.")
+    return {name: replace(arm, role="control") if name in controls else arm for name, arm in arms.items()}
+
+
+def _as_recorded(arms: dict[str, Arm], path: Path) -> dict[str, Arm]:
+    """Arms of which a record of a former version, which went by names, says what they are: one folder, one verdict."""
+    if not path.exists() or "starts" in (recorded := read_settings(path)):
+        return arms
+    then = read_arms(path, recorded, "choose another output_dir")
+    return {
+        name: replace(arm, role=then[name].role) if arm.role == "start" and name in then else arm
+        for name, arm in arms.items()
+    }
 
 
 def folders_of(arms: Mapping[str, Arm | str | Path]) -> dict[str, str | Path]:

@@ -78,6 +78,9 @@ class ComparisonOptions(Repetition):
 
     train_split: str = option("train", help="Split to draw training and validation examples from, slices included.")
     test_split: str = option("test", help="Split to score on.")
+    controls: Sequence[str] = option(
+        (), help="Names of arms that are controls, beside those that say it themselves: a gain counts only beyond them."
+    )
     processes: int = option(
         1, help="Number of processes; each runs whole fine-tunings on its share of the processors.", limits=(1, 4096)
     )

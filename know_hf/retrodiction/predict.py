@@ -1,6 +1,6 @@
 """Any method by its name: checked beforehand, then applied to one tensor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from know_hf.reading import check_form
-from know_hf.retrodiction.registry import get_method
+from know_hf.retrodiction.registry import Method, get_method
 from know_hf.settings import STEPS, check_range
 
 
@@ -57,6 +57,26 @@ def _check_type(name: str, parameter: Parameter, value: Any) -> None:
     check_form({parameter.name: plain_value}, {parameter.name: kind}, name)
 
 
+def _guarded(method: Method) -> Callable[..., Tensor]:
+    """A method's function that says whose an error is, and is not let to change what other methods read, too."""
+
+    def function(stages: Tensor, kind: str, steps: int, **parameters: Any) -> Tensor:
+        before = None if stages.is_inference() else stages._version  # torch counts what is written in place
+        try:
+            made = method.function(stages, kind, steps, **parameters)
+        except Exception as error:
+            if method.code is None or isinstance(error, (ValueError, TypeError, OSError, ImportError)):
+                raise
+            raise ValueError(
+                f"The method {method.name} ({method.code['function']}) failed: {type(error).__name__}: {error}"
+            ) from error
+        if before is not None and stages._version != before:
+            raise ValueError(f"{method.name} writes into the stages that it is given; let it work on a copy of them.")
+        return made
+
+    return function
+
+
 def retrodict(
     stages: Tensor, kind: str, steps: int = 1, method: str = "known", *, iterate: bool = False, **parameters: Any
 ) -> Tensor:
@@ -85,7 +105,7 @@ def retrodict(
         >>> retrodict(torch.randn(5, 10, 3) * 0.05, "fc", steps=3).shape
         torch.Size([3, 10, 3])
     """
-    function = get_method(method).function
+    function = _guarded(get_method(method))
     check_range("steps", steps, STEPS)
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])

@@ -75,6 +75,11 @@ def takes(
                     raise TypeError(f"{function.__name__}(): give either {parameter} or {', '.join(named_options)}.")
                 if parameter not in keywords:
                     keywords[parameter] = kind(**named_options)
+                elif not isinstance(keywords[parameter], kind):
+                    raise TypeError(
+                        f"{function.__name__}(): {parameter} has to be a {kind.__name__}, found a "
+                        f"{type(keywords[parameter]).__name__}."
+                    )
             return function(*args, **keywords)
 
         wrapper.__signature__ = signature  # type: ignore[attr-defined]

@@ -129,7 +129,7 @@ class Option:
         """
         if self.limits is not None:
             check_range(self.name, value, self.limits, where)
-        if self.choices and value is not None:
+        if self.choices and not (value is None and self.default is None):
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 if one not in self.choices:
                     raise ValueError(f"{where}{self.name}={one!r} is not known; use one of {', '.join(self.choices)}.")

@@ -161,7 +161,7 @@ class Trajectory:
             parameters = described_by(model, tensors)
             report_unmatched(parameters, tensors, misfits(model, tensors), f"the given {type(model).__name__}")
         else:
-            parameters = given_kinds(kinds or {}, tensors)
+            parameters = given_kinds({} if kinds is None else kinds, tensors)
         stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
         record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=loader_in(folders[0]))
         trajectory = cls(record, Path.cwd())
