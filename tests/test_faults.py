@@ -57,7 +57,7 @@ def transfer(request, tmp_path) -> Campaign:
     tiny_image_model(1).save_pretrained(tmp_path / "other")
     source = training(request)
     return Campaign(
-        ["transfer", "--arms", f"naive={source[1]}", f"other={tmp_path / 'other'}", *source[2:], "--output-dir",
+        ["compare", "--arms", f"naive={source[1]}", f"other={tmp_path / 'other'}", *source[2:], "--output-dir",
          "{folder}", "--epochs", "1", "--head-epochs", "0", "--seeds", "2", "--learning-rates", "1e-3",
          "--validation-examples", "16", "--evaluations", "1"],
         ignored=["report/index.html", "report/transfer.md"],
