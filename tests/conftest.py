@@ -51,6 +51,7 @@ def pytest_unconfigure():
 COSTLY = ("compared", "starts", "collected", "result")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         costly = next((name for name in COSTLY if name in getattr(item, "fixturenames", ())), None)
