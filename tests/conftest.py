@@ -47,19 +47,6 @@ def pytest_unconfigure():
     gc.unfreeze()
 
 
-#: Fixtures that take long to make. What asks for one of them runs in one process, which makes it once.
-COSTLY = ("compared", "starts", "collected", "result")
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    for item in items:
-        costly = next((name for name in COSTLY if name in getattr(item, "fixturenames", ())), None)
-        if costly is not None:
-            home = "meta-data" if costly == "collected" else item.module.__name__
-            item.add_marker(pytest.mark.xdist_group(home))
-
-
 def ink(path: Path, color: str) -> float:
     """Share of a plot's pixels that are nearly of a colour, such as ``"#2a6cb3"``."""
     wanted = np.array(ImageColor.getrgb(color))

@@ -20,7 +20,7 @@ from know_hf.laboratory.statistics import paired_difference
 from know_hf.models.building import load_with_new_head
 from know_hf.quickstart import digits
 from know_hf.report.comparison import comparison_markdown, write_comparison_report
-from know_hf.report.plots import CYCLE
+from know_hf.report.plots import CYCLE, colour
 from know_hf.tasks import Columns, find_columns
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Examples
@@ -117,8 +117,8 @@ def test_report(compared):
     text = (folder / "transfer.md").read_text()
     assert text == comparison_markdown(compared)
     assert "| scrambled " in text and "worse" in text and "best control" in text and "inside training steps" in text
-    for name in ("bars.png", "curves.png"):  # every arm in its colour
-        assert all(ink(folder / name, color) > 1e-4 for color in CYCLE[:3]), name
+    assert all(ink(folder / "bars.png", colour(arm, compared)) > 1e-4 for arm in compared.arms)
+    assert all(ink(folder / "curves.png", color) > 1e-4 for color in CYCLE[:3])  # a line for each arm
 
 
 def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream, compared):
