@@ -75,7 +75,8 @@ def takes(
                     raise TypeError(f"{function.__name__}(): give either {parameter} or {', '.join(named_options)}.")
                 if parameter not in keywords:
                     keywords[parameter] = kind(**named_options)
-                elif not isinstance(keywords[parameter], kind):
+                # What was resolved already holds the options that it came from.
+                elif not isinstance(getattr(keywords[parameter], "options", keywords[parameter]), kind):
                     raise TypeError(
                         f"{function.__name__}(): {parameter} has to be a {kind.__name__}, found a "
                         f"{type(keywords[parameter]).__name__}."
