@@ -20,7 +20,8 @@ def check(folder, result, out):
     )
     assert "best control" in out and "±" in out and "Self-check" in out
     assert min(ink(folder / "report" / "forgetting_curve.png", color) for color in (BLUE, ORANGE)) > 1e-4
-    assert min(ink(folder / "transfer" / "report" / name, BLUE) for name in ("bars.png", "curves.png")) > 1e-4
+    # Bars and lines, in whatever colours, cover some of the white.
+    assert max(ink(folder / "transfer" / "report" / name, "#ffffff") for name in ("bars.png", "curves.png")) < 0.99
     for step in ("x2", "x4", "x8"):
         AutoModelForImageClassification.from_pretrained(folder / "enriched" / step)
 
