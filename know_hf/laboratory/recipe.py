@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from know_hf.enrichment.options import Extent
 from know_hf.forgetting.controls import find_control
 from know_hf.forgetting.options import training_options
-from know_hf.laboratory.options import Protocol
+from know_hf.laboratory.options import Protocol, Repetition
 from know_hf.reading import check_form
 from know_hf.records import check_file_names
 from know_hf.retrodiction import ALL, get_method
 from know_hf.settings import (
-    HUGE,
-    STEPS,
-    TINY,
     Options,
     check_names,
     conform,
@@ -23,8 +21,9 @@ from know_hf.settings import (
     number,
     option,
     read_recipe,
+    stated_by,
 )
-from know_hf.training.options import Augmentation
+from know_hf.training.options import Augmentation, DataOptions
 
 
 @documented
@@ -38,16 +37,16 @@ class Pretraining(Options):
     dataset: str = option(help="Folder or Hub id of the data of Θ^0.")
     train_split: str = option("train", help="Training split; slices such as train[:25%] are fractions of the data.")
     eval_split: str = option("test", help="Split for the scores of the stages.")
-    label_column: str | None = option(None, help="Found by type by default.")
-    task: str | None = option(None, help="A task by name; found by the columns' types by default.")
+    label_column: str | None = stated_by(DataOptions, "label_column")
+    task: str | None = stated_by(DataOptions, "task")
     model: str | None = option(None, help="Folder or Hub id of a model to start from.")
     architecture: dict[str, Any] | None = option(
         None,
         help="Instead of a model, a network to train from nothing: timm: name with model_args, or model_type: … with "
         "fields of its transformers configuration.",
     )
-    image_size: int | None = option(None, help="Side of the images in pixels.", limits=(1, 1 << 16))
-    max_length: int | None = option(None, help="Longest text in tokens.", limits=(1, 1 << 30))
+    image_size: int | None = stated_by(DataOptions, "image_size")
+    max_length: int | None = stated_by(DataOptions, "max_length")
     augmentation: dict[str, Any] | None = option(None, help="Fields of Augmentation; none by default.")
     training: dict[str, Any] = option(default_factory=dict, help="Fields of ForgettingArguments.")
 
@@ -73,8 +72,8 @@ class Downstream(Options):
     train_split: str = option("train", help="Pool that each seed draws its examples from.")
     test_split: str = option("test", help="For the scores.")
     validation_split: str | None = option(None, help="To choose learning rates on; by default drawn from the pool.")
-    label_column: str | None = option(None, help="Found by type by default.")
-    task: str | None = option(None, help="A task by name; found by the columns' types by default.")
+    label_column: str | None = stated_by(DataOptions, "label_column")
+    task: str | None = stated_by(DataOptions, "task")
     protocol: dict[str, Any] = option(default_factory=dict, help="Fields of Protocol.")
 
     def __post_init__(self) -> None:
@@ -106,7 +105,7 @@ class Setting(Options):
         None, help="The downstream task; without one, only costs and scores of the stages are reported."
     )
     methods: tuple[str, ...] = option(("known", "shrink"), help="Retrodiction methods; all for every one.")
-    steps: int = option(3, help="Prediction steps.", limits=STEPS)
+    steps: int = stated_by(Extent, "steps")
     read_stages: int | None = option(
         None, help="Stages S that the methods read, the first of those trained; by default all of them."
     )
@@ -117,8 +116,8 @@ class Setting(Options):
         "'NAME x' for the steps of one prediction alone, all for all arms. The others are run at the rate that naive "
         "chose.",
     )
-    learning_rates: tuple[float, ...] = option((4e-4, 1e-3, 2.5e-3), help="The grid.", limits=(TINY, HUGE))
-    seeds: int = option(5, help="Repetitions of the fine-tuning.", limits=(1, 100_000))
+    learning_rates: tuple[float, ...] = stated_by(Repetition, "learning_rates")
+    seeds: int = stated_by(Repetition, "seeds")
     landscape: int = option(
         0,
         help="Points along each axis of the accuracy landscape over the plane of the trajectory; 0 for none.",

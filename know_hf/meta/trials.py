@@ -29,6 +29,7 @@ from know_hf.tasks import get_task
 from know_hf.training.examples import Examples, as_it_is
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import make_scoring
+from know_hf.training.workers import Job
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.identity import versions
 
@@ -125,13 +126,8 @@ def draw_trial(
     )
 
 
-class Run(Interface):
+class Run(Job, Interface):
     """A job of a collection, which other machines may take up as well: a shard is made, and then a note of it."""
-
-    @property
-    def done(self) -> bool:
-        """Whether note and shard are there, undamaged."""
-        ...
 
     @property
     def note(self) -> Path:

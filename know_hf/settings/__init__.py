@@ -2,7 +2,7 @@
 
 from know_hf.settings.keywords import takes
 from know_hf.settings.limits import COUNT, HUGE, SEED, STEPS, TINY, check_limits, check_range
-from know_hf.settings.options import Option, Options, documented, option, options_of
+from know_hf.settings.options import Option, Options, documented, option, options_of, stated_by
 from know_hf.settings.recipes import check_names, conform, make, modern, number, pairs, read_recipe, suggestion
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "options_of",
     "pairs",
     "read_recipe",
+    "stated_by",
     "suggestion",
     "takes",
 ]

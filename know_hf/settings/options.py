@@ -70,6 +70,23 @@ def option(
     return field(default=default, default_factory=default_factory, metadata={"help": _Help(help, about)})
 
 
+def stated_by(kind: type, name: str) -> Any:
+    """An option that another dataclass states: its default, help and limits.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from know_hf.settings import Options, options_of, stated_by
+        >>> from know_hf.training.options import DataOptions
+        >>> @dataclass(frozen=True)
+        ... class Demo(Options):
+        ...     image_size: int | None = stated_by(DataOptions, "image_size")
+        >>> options_of(Demo)["image_size"].help
+        "Side of the images in pixels, instead of the model's own."
+    """
+    stated = kind.__dataclass_fields__[name]  # type: ignore[attr-defined]  # of a dataclass
+    return field(default=stated.default, default_factory=stated.default_factory, metadata=stated.metadata)
+
+
 class _Help(str):
     """A help text that carries what else is known: ``HfArgumentParser`` hands all other metadata to argparse."""
 
