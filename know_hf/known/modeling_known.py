@@ -23,7 +23,10 @@ BUNDLED = (2, 3, 4, 5)
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer that starts from Keras' VarianceScaling(0.1, fan_in, uniform) instead of Glorot's values."""
+    """A stream's first or last layer, which the L1 penalties are on.
+
+    Starts from Keras' VarianceScaling(0.1, fan_in, uniform) instead of Glorot's values.
+    """
 
 
 class KnownStream(nn.Module):
@@ -34,9 +37,9 @@ class KnownStream(nn.Module):
         hidden, bottleneck = config.hidden_size, config.bottleneck_size
         self.expand = ScaledLinear(inputs, hidden)
         self.squeeze = nn.Linear(hidden, bottleneck)
-        self.shift = ScaledLinear(bottleneck, hidden)
-        self.gain = ScaledLinear(bottleneck, hidden)
-        self.rate = ScaledLinear(bottleneck, hidden)
+        self.shift = nn.Linear(bottleneck, hidden)
+        self.gain = nn.Linear(bottleneck, hidden)
+        self.rate = nn.Linear(bottleneck, hidden)
         self.output = ScaledLinear(hidden, config.output_size)
         self.negative_slope = config.negative_slope
 

@@ -62,17 +62,18 @@ def collect(output_dir: str | Path, data: Sequence[str], *, options: CollectionO
     check_output(output_dir, *data)
     output_dir = Path(output_dir)
     seeds = range(options.first_seed, options.first_seed + options.trials)
-    names, ranges = list(named_sources(data)), (options.examples, options.epochs)
-    drawn = [draw_trial(seed, names, options.architectures, *ranges) for seed in seeds]
+    names = list(named_sources(data))
+    drawn = [draw_trial(seed, names, options) for seed in seeds]
     _check_sizes(drawn, options.examples)
     for part in _PARTS:
         inside(output_dir, part)
+    most = max(trial.examples for trial in drawn)
     state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
     with state.main_process_first():
         if state.is_main_process:
             for part in ("", *_PARTS):
                 sweep(output_dir / part)
-        images = prepare_images(data, output_dir / "cache", options.examples[1], shared=True)
+        images = prepare_images(data, output_dir / "cache", most, shared=True)
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
     branching = [BranchRun(run, options.branches) for run in runs] if options.branches else []
     everything: list[Run] = [*runs, *branching]

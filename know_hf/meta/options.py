@@ -30,6 +30,23 @@ class CollectionOptions(Options):
     epochs: tuple[int, int] = option(
         (2, 10), help="Smallest and largest number of epochs of every stage.", limits=(1, 1e9)
     )
+    converged: float = option(
+        1 / 3,
+        help="Share of trials that train until Θ^0 has converged: five times the epochs, an annealed learning rate, "
+        "examples from the lower third of their range.",
+        limits=(0, 1),
+    )
+    large: float = option(
+        0.1,
+        help="Share of the others that train wider networks on more data: three times the examples, epochs from the "
+        "lower third of their range.",
+        limits=(0, 1),
+    )
+    augmented: float = option(
+        0.5,
+        help="Share of trials whose images are rotated, shifted and zoomed at random, as the paper's.",
+        limits=(0, 1),
+    )
     branches: int = option(
         0,
         help="Repetitions of each of a trial's branches (know_hf/meta/experimental/branches.py), which serve other "
@@ -96,7 +113,7 @@ class MetaTrainingSettings(Options):
     learning_rate: float = option(1e-3, help="Of Adam.", limits=(0, HUGE))
     patience: int = option(20, help="Epochs without a better choice score after which a kind ends.", limits=(1, COUNT))
     kernel_penalty: float = option(
-        1e-6, help="L1 penalty on the kernels of the gated and last layers of each stream.", flag=False
+        1e-6, help="L1 penalty on the kernels of the first and last layer of each stream.", flag=False
     )
     bias_penalty: float = option(0.1, help="L1 penalty on their biases.", flag=False)
     seed: int = option(0, help="Of initial values and drawing.", limits=SEED)

@@ -4,7 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -27,6 +27,7 @@ from know_hf.sharing import done_with, turn
 from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
 from know_hf.training.examples import Examples, as_it_is
+from know_hf.training.options import Augmentation
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import make_scoring
 from know_hf.training.workers import Job
@@ -35,8 +36,10 @@ from know_hf.trajectory.identity import versions
 
 #: Stages of a trial: five to read and one further step to each side.
 STAGES = 7
-# Ranges that trials are drawn from, ends included.
-_USUAL = CollectionOptions()
+#: What a trial's Θ^0 is: briefly trained, trained until it had converged, or a wider network on more data.
+REGIMES = ("short", "converged", "large")
+#: Examples that the smallest subset holds at least; it bounds the ratio from below.
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Trial:
         epochs: Epochs of every stage.
         optimizer: ``adamw_torch`` or ``sgd``.
         schedule: ``constant`` or ``cosine``.
+        regime: One of ``REGIMES``.
+        augmented: Whether the images were varied at random, as the paper does.
 
     Source: paper section 5.1; the ranges suit smaller networks.
     """
@@ -70,6 +75,8 @@ class Trial:
     epochs: int
     optimizer: str
     schedule: str
+    regime: str = "short"
+    augmented: bool = False
 
     @property
     def name(self) -> str:
@@ -81,49 +88,71 @@ def _name(seed: int) -> str:
     return f"trial-{seed:06d}"
 
 
-def draw_trial(
-    seed: int,
-    data_sets: Sequence[str],
-    architectures: Sequence[str] | None = None,
-    examples: tuple[int, int] = _USUAL.examples,
-    epochs: tuple[int, int] = _USUAL.epochs,
-) -> Trial:
-    """Draws a trial's settings; its seed and the ranges decide them.
+def draw_trial(seed: int, data_sets: Sequence[str], options: CollectionOptions | None = None) -> Trial:
+    """Draws a trial's settings; its seed and the options decide them.
 
     Args:
-        seed: The trial's number. Successive seeds go through all pairs of network and data set in turn.
+        seed: The trial's number. Successive seeds go through all pairs of network and data set in turn, and the share
+            of converged trials is the same for every pair.
         data_sets: Names of the data.
-        architectures: Names of networks; all by default.
-        examples: Range of the number of training examples of stage 0.
-        epochs: Range of the number of epochs of every stage.
+        options: Ranges, shares and networks.
 
     Returns:
         The settings.
 
-    Source: paper section 5.1 (random ratio, learning rate and batch size).
+    Source: paper section 5.1 (random ratio, learning rate and batch size) and its released sample (ratios from 0.3 to
+    0.9).
 
     Example:
         >>> from know_hf.meta.trials import draw_trial
         >>> draw_trial(0, ["mnist"]).architecture
         'cnn'
     """
-    architectures = list(architectures or NETWORKS)
+    options = options or CollectionOptions()
+    architectures = list(options.architectures or NETWORKS)
     random = np.random.default_rng(seed)
+    regime = _regime(seed // (len(architectures) * len(data_sets)), options, random)
     optimizer = str(random.choice(["adamw_torch", "sgd"], p=[0.8, 0.2]))
-    rate = math.exp(random.uniform(math.log(1e-4), math.log(4e-3)))
+    # Nothing converges at the smallest rates in so few steps.
+    lowest_rate = 5e-4 if regime == "converged" else 1e-4
+    rate = math.exp(random.uniform(math.log(lowest_rate), math.log(4e-3)))
+    schedule = str(random.choice(["constant", "cosine"]))
+    few, epochs = _lower_third(options.examples), options.epochs
+    examples = int(random.integers(*(few if regime == "converged" else options.examples), endpoint=True))
+    examples *= 3 if regime == "large" else 1
+    stage_epochs = int(random.integers(*(_lower_third(epochs) if regime == "large" else epochs), endpoint=True))
+    lowest_ratio = max(0.3, (_FEWEST / examples) ** (1 / (STAGES - 1)))
     return Trial(
         seed=seed,
         architecture=architectures[seed % len(architectures)],
-        width=int(random.integers(8, 21)),
+        width=int(random.integers(*_WIDTHS[regime], endpoint=True)),
         data_set=data_sets[seed // len(architectures) % len(data_sets)],
-        examples=int(random.integers(examples[0], examples[1] + 1)),
-        sampling_ratio=round(float(random.uniform(0.4, 0.9)), 4),
+        examples=examples,
+        sampling_ratio=round(float(random.uniform(lowest_ratio, max(0.9, lowest_ratio))), 4),
         learning_rate=float(f"{rate * (10 if optimizer == 'sgd' else 1):.4g}"),
         batch_size=int(random.choice([32, 64, 128])),
-        epochs=int(random.integers(epochs[0], epochs[1] + 1)),
+        epochs=stage_epochs * (5 if regime == "converged" else 1),
         optimizer=optimizer,
-        schedule=str(random.choice(["constant", "cosine"])),
+        schedule="cosine" if regime == "converged" else schedule,
+        regime=regime,
+        augmented=bool(random.random() < options.augmented),
     )
+
+
+# Widths, ends included; of converged trials narrow ones, which so many epochs can be afforded for.
+_WIDTHS = {"short": (8, 20), "converged": (8, 14), "large": (24, 40)}
+
+
+def _regime(turn: int, options: CollectionOptions, random: np.random.Generator) -> str:
+    """Of every pair of network and data the same share converges: its turns are spread evenly over them."""
+    large = random.random() < options.large
+    if int((turn + 1) * options.converged) > int(turn * options.converged):
+        return "converged"
+    return "large" if large else "short"
+
+
+def _lower_third(limits: tuple[int, int]) -> tuple[int, int]:
+    return limits[0], limits[0] + (limits[1] - limits[0]) // 3
 
 
 class Run(Job, Interface):
@@ -220,7 +249,8 @@ class TrialRun:
         set_seed(trial.seed)
         rows = np.random.default_rng(trial.seed).permutation(len(train))[: trial.examples]
         model = NETWORKS[trial.architecture](train.inputs["pixel_values"].shape[1], trial.width)
-        return model, train.select(rows), open_examples(self.test)
+        train = train.select(rows).augmented(Augmentation() if trial.augmented else None)
+        return model, train, open_examples(self.test)
 
     def arguments(self, work: Path, **changed: Any) -> ForgettingArguments:
         """Training arguments for a work folder, the trial's own but for ``changed``."""
@@ -299,7 +329,11 @@ def read_note(path: Path) -> dict[str, Any]:
         TrajectoryError: If it is damaged, or of a trial that cannot be.
     """
     note = read_record(path, {"settings": dict}, _REMEDY)
-    settings = check_fields(path, note["settings"], {f.name: f.type for f in fields(Trial)}, _REMEDY)
+    known = {field.name: field for field in fields(Trial)}
+    usual = {name: field.default for name, field in known.items() if field.default is not MISSING}
+    # Notes of former versions lack what came later.
+    note["settings"] = settings = {**usual, **note["settings"]}
+    check_fields(path, settings, {name: field.type for name, field in known.items()}, _REMEDY)
     ended = {"diverged": str} if "diverged" in note else {"scores": list[float], "parameters": int, "sha256": str}
     check_fields(path, note, ended, _REMEDY)
     network = settings["architecture"]
@@ -310,6 +344,7 @@ def read_note(path: Path) -> dict[str, Any]:
     # Wider ones were never drawn; what is built here must not fill the memory.
     sound = 1 <= settings["width"] <= 256 and 0 < settings["sampling_ratio"] < 1 and settings["seed"] >= 0
     sound = sound and 0 < settings["learning_rate"] < math.inf and _name(settings["seed"]) == path.stem
+    sound = sound and settings["regime"] in REGIMES
     if not sound or len(note.get("scores", range(STAGES))) != STAGES:
         raise TrajectoryError(f"{path} is damaged: there is no such trial; {_REMEDY}.")
     return note
