@@ -118,14 +118,22 @@ def test_save_and_load_are_bit_equal(random_predictor, tmp_path):
     assert not list(tmp_path.glob("*.bin"))
 
 
-def test_initial_values_are_the_papers():
+@pytest.mark.parametrize("kind", KINDS)
+def test_initial_values_are_those_of_the_released_code(kind):
+    """Layer by layer: two scaled ones a stream, Keras' Glorot values elsewhere, no bias anywhere."""
     torch.manual_seed(0)
-    stream = KnownPredictor(KnownConfig()).network("conv").values
-    for layer in (stream.expand, stream.shift, stream.gain, stream.rate, stream.output):
-        bound = (0.3 / layer.in_features) ** 0.5
-        assert 0.9 * bound < layer.weight.abs().max() <= bound
-        assert not layer.bias.any()
-    assert stream.squeeze.weight.abs().max() > 0.05
+    network = KnownPredictor(KnownConfig()).network(kind)
+    scaled = {f"{stream}.{layer}" for stream in ("values", "differences") for layer in ("expand", "output")}
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert len(layers) == 13 and scaled < layers.keys()
+    for name, layer in layers.items():
+        fan_in, fan_out = layer.in_features, layer.out_features
+        bound = (3 * 0.1 / fan_in) ** 0.5 if name in scaled else (6 / (fan_in + fan_out)) ** 0.5
+        weight = layer.weight.detach()
+        largest = weight.abs().max().item()
+        assert 0.9 * bound < largest <= bound, name
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.15), name
+        assert not layer.bias.any(), name
 
 
 @pytest.mark.parametrize("length", BUNDLED)

@@ -1,4 +1,4 @@
-"""Meta-data: drawing, collecting, continuing, reading; the authors' files."""
+"""Meta-data: drawing, collecting, continuing, reading."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 
 import datasets
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,14 +23,14 @@ from know_hf.hub.push import find_uploads
 from know_hf.meta import collection
 from know_hf.meta.collection import collect
 from know_hf.meta.data_set import MetaDataSet
-from know_hf.meta.evaluation import PLAIN, functional_scores, retrodiction_errors
+from know_hf.meta.evaluation import PLAIN, compare_errors, error_tables, functional_scores, retrodiction_errors
 from know_hf.meta.images import prepare_images
-from know_hf.meta.matlab import read_matlab
 from know_hf.meta.networks import NETWORKS
+from know_hf.meta.options import CollectionOptions
 from know_hf.meta.samples import Samples, split_trials
 from know_hf.meta.shards import SCHEMA
-from know_hf.meta.training import KindTraining, MetaTrainingSettings, meta_train
-from know_hf.meta.trials import draw_trial
+from know_hf.meta.training import KindTraining, MetaTrainingSettings, meta_train, penalty
+from know_hf.meta.trials import REGIMES, draw_trial
 from know_hf.retrodiction import linear_fit
 from know_hf.training.prepared import open_examples
 from know_hf.trajectory import TrajectoryError, kinds_of
@@ -61,15 +60,29 @@ def test_drawing():
     assert drawn == [draw_trial(seed, ["a", "b", "c"]) for seed in range(200)]
     assert {(t.architecture, t.data_set) for t in drawn} == {(a, d) for a in NETWORKS for d in "abc"}
     ratios = np.array([t.sampling_ratio for t in drawn])
-    assert 0.4 <= ratios.min() < 0.45 and 0.85 < ratios.max() <= 0.9
-    assert min(t.examples * t.sampling_ratio**6 for t in drawn) > 10
-    assert {t.optimizer for t in drawn} == {"adamw_torch", "sgd"} and {t.epochs for t in drawn} == set(range(2, 11))
+    assert 0.3 <= ratios.min() < 0.32 and 0.85 < ratios.max() <= 0.9
+    assert min(t.examples * t.sampling_ratio**6 for t in drawn) >= 2
+    assert {t.optimizer for t in drawn} == {"adamw_torch", "sgd"} and {t.augmented for t in drawn} == {True, False}
+    apart = {regime: [t for t in drawn if t.regime == regime] for regime in REGIMES}
+    assert {t.epochs for t in apart["short"]} == set(range(2, 11))
+    assert max(t.width for t in apart["short"]) < min(t.width for t in apart["large"])
+    assert max(t.examples for t in apart["short"]) <= 8000 < max(t.examples for t in apart["large"]) <= 24_000
+    assert {t.schedule for t in apart["converged"]} == {"cosine"} and min(t.epochs for t in apart["converged"]) == 10
+    # Of every pair of network and data a third of the trials converges, those that are held out included.
+    whole = drawn[: 9 * 18]
+    for pair in {(t.architecture, t.data_set) for t in whole}:
+        own = [t for t in whole if (t.architecture, t.data_set) == pair]
+        assert len(own) == 9 and sum(t.regime == "converged" for t in own) == 3
+    plain = CollectionOptions(converged=0, large=0, augmented=0)
+    assert all(draw_trial(seed, ["a"], plain).regime == "short" for seed in range(30))
+    assert not any(draw_trial(seed, ["a"], plain).augmented for seed in range(30))
 
 
 def test_a_trial_keeps_every_tensor_of_every_stage(collected, data):
     assert [note["name"] for note in collected.trials] == [f"trial-{i:06d}" for i in range(2 * len(NETWORKS))]
     note = collected.trials[1]
-    assert note["settings"]["architecture"] == "resnet" and len(note["scores"]) == 7 and max(note["scores"]) > 0.2
+    assert note["settings"]["architecture"] == "resnet" and len(note["scores"]) == 7
+    assert max(score for note in collected.trials for score in note["scores"]) > 0.2  # they do learn
     tensors = list(collected.read(note["name"]))
     model = NETWORKS["resnet"](1, note["settings"]["width"])
     expected = {name: p for name, p in kinds_of(model).items() if p.kind in ("conv", "fc", "bias")}
@@ -189,12 +202,16 @@ def test_damage_is_named(collected, tmp_path):
 
 
 def test_refusals(data, collected, tmp_path, capsys):
-    with pytest.raises(TrajectoryError, match="holds another trial-000000 \\(different examples\\)"):
+    with pytest.raises(TrajectoryError, match="holds another trial-000000 \\(different examples, sampling_ratio\\)"):
         collect(collected.folder, data, trials=1, examples=(400, 500), epochs=(1, 1))
     with pytest.raises(ValueError, match="Unknown network 'alexnet'; there are cnn"):
         collect(tmp_path, data, architectures=["alexnet"])
-    with pytest.raises(ValueError, match="has 10 classes and 1697 training images; a trial needs 10 and 8000"):
+    with pytest.raises(
+        ValueError, match="has 10 classes and 1697 training images; trials need 10 and 24000: take smaller"
+    ):
         collect(tmp_path, data, trials=1)
+    with pytest.raises(ValueError, match="takes 3.* examples, the pool holds 200: raise pool or lower examples"):
+        collect(tmp_path, data, trials=1, **FAST, pool=200)
     with pytest.raises(ValueError, match="share a name"):
         collect(tmp_path, [data[0], data[0]], trials=1)
     with pytest.raises(SystemExit):
@@ -234,6 +251,22 @@ def test_rows_are_histories_in_the_predictors_order(collected):
     np.testing.assert_allclose(owners, 1 / 3, atol=0.03)
 
 
+def test_penalties_are_on_the_first_and_last_layer_of_each_stream():
+    network = KnownPredictor(KnownConfig()).network("conv")
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    value = penalty(network, MetaTrainingSettings())
+    value.backward()
+    layers = {
+        name: m for name, m in network.named_modules() if isinstance(m, torch.nn.Linear) and m.weight.grad is not None
+    }
+    assert set(layers) == {
+        f"{stream}.{layer}" for stream in ("values", "differences") for layer in ("expand", "output")
+    }
+    by_hand = sum(1e-6 * m.weight.abs().sum() + 0.1 * m.bias.abs().sum() for m in layers.values())
+    assert value.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
 def test_meta_training(collected, tmp_path, monkeypatch):
     result = meta_train(collected, tmp_path / "whole", settings=QUICK_TRAINING, **HELD_OUT)
     predictor = KnownPredictor.from_pretrained(tmp_path / "whole")
@@ -245,8 +278,8 @@ def test_meta_training(collected, tmp_path, monkeypatch):
         and "| shrink to known " in card
         and "| magmax " in card
     )
-    assert predictor.config.history_length == 5 and set(result["errors"]["known"]) == {"conv", "fc", "bias"}
-    assert set(result["errors"]) == {"known", "shrink to known", *PLAIN}
+    assert predictor.config.history_length == 5 and set(result["errors"]["all"]["known"]) == {"conv", "fc", "bias"}
+    assert set(result["errors"]["all"]) == {"known", "shrink to known", *PLAIN}
     split = result["split"]
     assert result["data"]["files"] == len({*split["train"], *split["choice"], *split["report"]})
     for kind in ("conv", "fc", "bias"):
@@ -254,7 +287,7 @@ def test_meta_training(collected, tmp_path, monkeypatch):
         assert state["epoch"] == 4 and state["best"] == min(score for _, score in state["history"])
         untrained = KnownPredictor(KnownConfig())
         first = retrodiction_errors(collected, result["split"]["report"], {"u": untrained}, steps=1)["u"][kind]["1"]
-        assert result["errors"]["known"][kind]["1"]["mean"] < first["mean"]
+        assert result["errors"]["all"]["known"][kind]["1"]["mean"] < first["mean"]
 
     # Stopped in the third epoch of the second kind, and continued by two processes: the same weights.
     epoch, calls = KindTraining._epoch, []
@@ -303,6 +336,26 @@ def test_errors_of_methods(collected):
         retrodiction_errors(collected, [name], {"k": KnownPredictor.default()}, steps=3)
 
 
+def test_errors_apart(collected, data, tmp_path):
+    """Of trials that had converged or not: their sums are those of all of them."""
+    names = [note["name"] for note in collected.trials[:2]]
+    assert list(compare_errors(collected, names, {"known": KnownPredictor.default()})) == ["all"]
+    shutil.copytree(collected.folder, tmp_path / "meta")
+    collected = collect(tmp_path / "meta", data, trials=1, first_seed=100, **FAST | {"converged": 1.0})
+    converged = ["trial-000100"]
+    assert collected.settings(*converged)["epochs"] == 5
+    found = compare_errors(collected, names + converged, {"known": KnownPredictor.default()})
+    assert list(found) == ["all", "unconverged", "converged"]
+    for kind, steps in found["all"]["known"].items():
+        parts = [found[part]["known"][kind]["1"] for part in ("unconverged", "converged")]
+        assert sum(part["trials"] for part in parts) == steps["1"]["trials"]
+        assert sum(p["mean"] * p["trials"] for p in parts) / steps["1"]["trials"] == pytest.approx(steps["1"]["mean"])
+    alone = retrodiction_errors(collected, converged, {"known": KnownPredictor.default()}, ["mean"])
+    assert found["converged"]["known"] == alone["known"] and found["converged"]["mean"] == alone["mean"]
+    text = error_tables(found)
+    assert f"Θ⁰ had converged ({len(converged)} trials)" in text and text.count("| known ") == 3
+
+
 def test_functional_scores(collected, data):
     images = {name: tuple(map(open_examples, paths))
               for name, paths in prepare_images(data, collected.folder / "cache", 400).items()}  # fmt: skip
@@ -313,35 +366,3 @@ def test_functional_scores(collected, data):
     scores = {note["name"]: note["scores"] for note in collected.trials}
     assert found["stage-0"][names[0]] == pytest.approx(scores[names[0]][0])  # without BatchNorm, as it was
     assert all(0 <= value <= 1 for by in found.values() for value in by.values())
-
-
-def test_the_authors_files(tmp_path):
-    """A file in the documented format: axes reversed by HDF5, stages from the smallest data set to all of it."""
-    random = np.random.default_rng(0)
-    shown = {"ConvWeights": random.normal(size=(3, 3, 20, 7)), "FCWeights": random.normal(size=(30, 7)),
-             "Bias": random.normal(size=(5, 7))}  # fmt: skip
-    path = tmp_path / "ResNet_SamplingRate_0.344_x_LR_0.000898_BS_33.mat"
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, values in shown.items():
-            file[name] = values.T
-    tensors = {tensor.kind: tensor for tensor in read_matlab(path)}
-    assert tensors["conv"].trial == {
-        "trial": path.stem, "sampling_ratio": 0.344, "learning_rate": 0.000898, "batch_size": 33
-    }  # fmt: skip
-    assert tensors["conv"].values.shape == (7, 180) and tensors["conv"].shape == (3, 3, 20)
-    np.testing.assert_allclose(tensors["fc"].values[0], shown["FCWeights"][:, 6], rtol=1e-6)
-    np.testing.assert_allclose(tensors["bias"].values[6], shown["Bias"][:, 0], rtol=1e-6)
-    np.testing.assert_allclose(
-        np.sort(tensors["conv"].values[0]), np.sort(shown["ConvWeights"][..., 6].ravel()), rtol=1e-6
-    )
-    with h5py.File(tmp_path / "empty.mat", "w"):
-        pass
-    with pytest.raises(TrajectoryError, match="holds none of the arrays ConvWeights"):
-        list(read_matlab(tmp_path / "empty.mat"))
-    (tmp_path / "text.mat").write_text("no")
-    with pytest.raises(TrajectoryError, match="no readable MATLAB v7.3 file"):
-        list(read_matlab(tmp_path / "text.mat"))
-    with h5py.File(tmp_path / "odd.mat", "w") as file:
-        file["Bias"], file["FCWeights"] = np.zeros((7, 3)), np.zeros((6, 3))
-    with pytest.raises(TrajectoryError, match="unequal numbers of stages"):
-        list(read_matlab(tmp_path / "odd.mat"))

@@ -67,6 +67,6 @@ def test_trials_too_small_for_their_stages_are_found_before_anything_is_made(dat
 def test_data_that_do_not_fit_are_found_before_any_are_prepared(data, tmp_path):
     small = shutil.copytree(data[1], tmp_path / "small")
     shutil.copyfile(small / "data" / "test-00000-of-00001.parquet", small / "data" / "train-00000-of-00001.parquet")
-    with pytest.raises(ValueError, match="100 training images; a trial needs 10 and 400"):
+    with pytest.raises(ValueError, match="100 training images; trials need 10 and 400"):
         collect(tmp_path / "meta", [data[0], str(small)], trials=1, **FAST_TRIALS)
     assert not (tmp_path / "meta" / "cache").exists()

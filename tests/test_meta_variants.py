@@ -20,6 +20,7 @@ from know_hf.meta.experimental import branches, functional
 from know_hf.meta.experimental.branches import BRANCHES, BranchRun
 from know_hf.meta.experimental.functional import FunctionalSettings, FunctionalTraining, LiveTrial, prepare_unseen
 from know_hf.meta.images import prepare_images
+from know_hf.meta.options import CollectionOptions
 from know_hf.meta.samples import Samples, Window, find_target, windows_of
 from know_hf.meta.training import MetaTrainingSettings, meta_train
 from know_hf.meta.trials import TrialRun, draw_trial
@@ -46,7 +47,7 @@ def different_predictor(conditions=CONDITIONS, stages=5, seed=0) -> KnownPredict
 
 
 def test_branches_start_and_end_where_they_say(branched, data, monkeypatch, tmp_path):
-    trial = draw_trial(0, ["first", "second"], None, FAST_TRIALS["examples"], FAST_TRIALS["epochs"])
+    trial = draw_trial(0, ["first", "second"], CollectionOptions(**FAST_TRIALS))
     folder = shutil.copytree(branched.folder, tmp_path / "meta")
     images = prepare_images(data, folder / "cache", 400)
     run = BranchRun(TrialRun(trial, folder, *images["first"]), 1)
@@ -306,7 +307,7 @@ def test_meta_evaluate(collected, data, tmp_path, capsys):
     main(["meta-evaluate", str(collected.folder), *flags, "--data", *data, "--output-dir", str(tmp_path / "out")])
     text = capsys.readouterr().out
     content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert content["trials"] == ["trial-000006"] and {"mine", "shrink to mine", "tsv"} <= set(content["errors"])
+    assert content["trials"] == ["trial-000006"] and {"mine", "shrink to mine", "tsv"} <= set(content["errors"]["all"])
     assert {"stage-0", "stage-1", "mine"} <= set(content["scores"])
     assert "| mine " in text and "trials better than Θ¹" in text
     assert text.startswith("# 1 trials of ")

@@ -19,6 +19,7 @@ from know_hf import sharing
 from know_hf.meta.collection import collect
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.images import prepare_images
+from know_hf.meta.options import CollectionOptions
 from know_hf.meta.trials import TrialRun, draw_trial
 from know_hf.sharing import done_with, sweep, turn
 from know_hf.store import this_machine, writing
@@ -54,7 +55,7 @@ def test_two_processes_fill_one_folder(collected, data, tmp_path):
 def test_a_trial_in_other_hands_is_waited_for(collected, data, tmp_path, monkeypatch):
     """And not made again, nor is its work folder touched; another trial of that seed is refused."""
     images = prepare_images(data, tmp_path / "cache", 400)
-    trial = draw_trial(0, list(images), None, **FAST_TRIALS)
+    trial = draw_trial(0, list(images), CollectionOptions(**FAST_TRIALS))
     run, theirs = TrialRun(trial, tmp_path, *images[trial.data_set]), tmp_path / "work" / "trial-000000" / "theirs"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("")

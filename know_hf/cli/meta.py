@@ -35,7 +35,7 @@ def run_meta_train(call: Call) -> None:
     given = call.merged()
     quiet()
     from know_hf.known import KnownConfig
-    from know_hf.meta.evaluation import error_table
+    from know_hf.meta.evaluation import error_tables
     from know_hf.meta.training import meta_train
 
     config = KnownConfig(**taken(given, PredictorOptions))
@@ -45,7 +45,7 @@ def run_meta_train(call: Call) -> None:
     job = taken(given, MetaTrainingOptions)
     result = meta_train(given["meta"], output_dir, config=config, settings=settings, **job)
     print(f"‖Θ̂⁰−Θ⁰‖₁ as a share of the distance that there was, {len(result['split']['report'])} unseen trials")
-    print(f"(mean of trials / all trials as one):\n\n{error_table(result['errors'])}\n")
+    print(f"(mean of trials / all trials as one):\n\n{error_tables(result['errors'])}\n")
     print(f"{output_dir}: pass it as --predictor.")
 
 

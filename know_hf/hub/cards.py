@@ -159,6 +159,8 @@ def meta_card(
         stages=stages,
         architectures=sorted(Counter(s["architecture"] for s in settings).items()),
         data_sets=sorted(Counter(s["data_set"] for s in settings).items()),
+        regimes=sorted(Counter(s["regime"] for s in settings).items()),
+        augmented=sum(s["augmented"] for s in settings),
         parameters=(min(n["parameters"] for n in notes), max(n["parameters"] for n in notes)),
         ranges={
             name: (min(s[name] for s in settings), max(s[name] for s in settings))
@@ -194,6 +196,31 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
         epochs=result["epochs"],
         errors=Markup(errors),  # a table of ours
     )  # fmt: skip
+
+
+def bundled_card(result: Mapping[str, Any], card: str, collection: str) -> str:
+    """The README of a predictor that comes with the package.
+
+    Args:
+        result: What [`meta_train`](know_hf.meta.training) returned.
+        card: The [`predictor_card`] of it.
+        collection: The [`meta_card`] of what it was trained on.
+
+    Returns:
+        Markdown with a metadata block.
+    """
+    loading = f"KnownPredictor.default({result['config']['history_length']})"
+    card = card.replace('KnownPredictor.from_pretrained("path/or/hub-id")', loading)
+    # This folder holds no code, but the package that it lies in does.
+    card = re.sub(r"Where know-hf is not installed.*?\n\n", "", card, flags=re.S)
+    table = re.search(r"^\| \| \|\n(?:\|.*\n)+", collection, re.M)
+    said = (
+        "The trials, and the same again from the same copies of the data (our CIFAR-10 was recompressed as JPEG) on "
+        "the same kind\nof machine:\n\n```\npython -m know_hf.meta.bundle --data uoft-cs/cifar10 ylecun/mnist "
+        f"zalando-datasets/fashion_mnist --output-dir OUT\n```\n\n{table[0] if table else ''}\n"
+    )
+    card = card.replace("## How good it is\n", f"{said}## How good it is\n")
+    return card.replace("---\n", "---\nlicense: apache-2.0\n", 1)
 
 
 def plain_predictor_card(config: "KnownConfig") -> str:

@@ -64,16 +64,15 @@ def collect(output_dir: str | Path, data: Sequence[str], *, options: CollectionO
     seeds = range(options.first_seed, options.first_seed + options.trials)
     names = list(named_sources(data))
     drawn = [draw_trial(seed, names, options) for seed in seeds]
-    _check_sizes(drawn, options.examples)
+    _check_sizes(drawn, options)
     for part in _PARTS:
         inside(output_dir, part)
-    most = max(trial.examples for trial in drawn)
     state = PartialState() if torch.accelerator.is_available() else PartialState(cpu=True)
     with state.main_process_first():
         if state.is_main_process:
             for part in ("", *_PARTS):
                 sweep(output_dir / part)
-        images = prepare_images(data, output_dir / "cache", most, shared=True)
+        images = prepare_images(data, output_dir / "cache", options.images, shared=True)
     runs = [TrialRun(trial, output_dir, *images[trial.data_set]) for trial in drawn]
     branching = [BranchRun(run, options.branches) for run in runs] if options.branches else []
     everything: list[Run] = [*runs, *branching]
@@ -94,8 +93,14 @@ def collect(output_dir: str | Path, data: Sequence[str], *, options: CollectionO
     return meta
 
 
-def _check_sizes(trials: Sequence[Trial], examples: tuple[int, int]) -> None:
+def _check_sizes(trials: Sequence[Trial], options: CollectionOptions) -> None:
     """Raises if a trial that was drawn has too few examples for its stages, before anything is prepared."""
+    largest, examples = max(trials, key=lambda trial: trial.examples), options.examples
+    if largest.examples > options.images:
+        raise ValueError(
+            f"The trial of seed {largest.seed} takes {largest.examples} examples, the pool holds {options.images}: "
+            "raise pool or lower examples."
+        )
     for trial in trials:
         try:
             subset_sizes(trial.examples, trial.sampling_ratio, STAGES)

@@ -10,7 +10,7 @@ from know_hf.known import KnownPredictor
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import check_tensors
-from know_hf.meta.trials import STAGES
+from know_hf.meta.trials import CONVERGED, STAGES
 from know_hf.retrodiction import ALL, DEFAULT, get_method, retrodict
 from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.store import write_json, write_text
@@ -21,6 +21,8 @@ from know_hf.trajectory.kinds import PREDICTED_KINDS
 
 #: Name → kind → step → ``mean``, ``pooled``, ``trials``.
 Errors = dict[str, dict[str, dict[str, dict[str, float]]]]
+#: Name, kind and step → error and distance, summed over a trial's tensors.
+_Sums = dict[tuple[str, str, int], list[float]]
 #: Methods that bring nothing learned, to compare predictors with.
 PLAIN = [name for name in ALL if get_method(name).reads({}) is None and not get_method(name).baseline]
 #: Those that take after another method, here after each predictor.
@@ -53,13 +55,34 @@ def _readers(
     return readers | {name: _Reader(name, min(5, longest)) for name in methods if name not in following}
 
 
-def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]) -> Errors:
+def compare_errors(
+    meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]
+) -> dict[str, Errors]:
     """Errors of predictors, of shrinking to their norms, and of every method that learned nothing.
 
     Takes two steps where the trials have the stages for it. See [`retrodiction_errors`].
+
+    Args:
+        meta: The meta-data set.
+        names: The trials to look at.
+        predictors: Name → predictor.
+
+    Returns:
+        ``all`` trials, then ``unconverged`` and ``converged`` ones apart where there are both: the errors of each.
+
+    Raises:
+        TrajectoryError: If a trial's file is damaged.
     """
     longest = max(predictor.config.history_length for predictor in predictors.values())
-    return retrodiction_errors(meta, names, predictors, [*FOLLOWING, *PLAIN], steps=min(2, STAGES - longest))
+    sums = _measure(meta, names, predictors, [*FOLLOWING, *PLAIN], min(2, STAGES - longest))
+    converged = {name: meta.settings(name)["regime"] == CONVERGED for name in names}
+    apart = {
+        "unconverged": [name for name in names if not converged[name]],
+        "converged": [name for name in names if converged[name]],
+    }
+    return {"all": _summed(sums, names)} | (
+        {group: _summed(sums, own) for group, own in apart.items()} if all(apart.values()) else {}
+    )
 
 
 def retrodiction_errors(
@@ -89,25 +112,45 @@ def retrodiction_errors(
 
     Source: paper section 4.6 (retrodicting a known stage).
     """
+    return _summed(_measure(meta, names, predictors, methods, steps), names)
+
+
+def _measure(
+    meta: MetaDataSet,
+    names: Sequence[str],
+    predictors: Mapping[str, KnownPredictor] | None,
+    methods: Sequence[str],
+    steps: int,
+) -> dict[str, _Sums]:
+    """Trial → sums of errors and of the distances that there were, of its tensors."""
     readers = _readers(predictors, methods, STAGES - steps)
     if steps < 1 or any(reader.length + steps > STAGES for reader in readers.values()):
         raise ValueError(f"{steps} steps do not fit: trials have {STAGES} stages.")
-    sums: dict[tuple[str, str, int], list[list[float]]] = {}
+    measured: dict[str, _Sums] = {}
     for trial in names:
-        trial_sums: dict[tuple[str, str, int], list[float]] = {}
+        sums: _Sums = {}
         for tensor in meta.read(trial):
             stages = torch.from_numpy(tensor.values).reshape(STAGES, *tensor.shape)
             for name, reader in readers.items():
                 for step in range(1, steps + 1):
                     guess = reader(stages[step:], tensor.kind, step, tensor.trial["sampling_ratio"])
-                    total = trial_sums.setdefault((name, tensor.kind, step), [0.0, 0.0])
+                    total = sums.setdefault((name, tensor.kind, step), [0.0, 0.0])
                     total[0] += (guess[-1].double() - stages[0]).abs().sum().item()
                     total[1] += (stages[step].double() - stages[0]).abs().sum().item()
-        for key, total in trial_sums.items():
+        measured[trial] = sums
+    return measured
+
+
+def _summed(measured: Mapping[str, _Sums], names: Sequence[str]) -> Errors:
+    """Errors of some of the trials, each method's own in the order that they were measured in."""
+    kept: dict[tuple[str, str, int], list[list[float]]] = {}
+    for trial in names:
+        for key, total in measured[trial].items():
             if total[1] > 0:
-                sums.setdefault(key, []).append(total)
-    errors: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for (name, kind, step), trials in sorted(sums.items(), key=lambda item: (list(readers).index(item[0][0]), item[0])):
+                kept.setdefault(key, []).append(total)
+    order = list(dict.fromkeys(name for sums in measured.values() for name, _, _ in sums))
+    errors: Errors = {}
+    for (name, kind, step), trials in sorted(kept.items(), key=lambda item: (order.index(item[0][0]), item[0])):
         errors.setdefault(name, {}).setdefault(kind, {})[str(step)] = {
             "mean": sum(error / distance for error, distance in trials) / len(trials),
             "pooled": sum(error for error, _ in trials) / sum(distance for _, distance in trials),
@@ -194,11 +237,24 @@ def evaluate_predictors(
     output_dir = Path(output_dir)
     content = {"trials": list(names), "errors": errors, "scores": scores}
     write_json(output_dir / "evaluation.json", content)
-    text = f"# {len(names)} trials of {meta.folder.name}\n\n{error_table(errors)}\n"
+    text = f"# {len(names)} trials of {meta.folder.name}\n\n{error_tables(errors)}\n"
     if scores:
         text += f"\n{score_table(scores)}\n"
     write_text(output_dir / "evaluation.md", text)
     return output_dir / "evaluation.md"
+
+
+def error_tables(errors: Mapping[str, Errors]) -> str:
+    """The tables of all trials, and of those apart whose Θ^0 had converged or not, in Markdown."""
+    tables = []
+    for group, own in errors.items():
+        trials = max(step["trials"] for kinds in own.values() for steps in kinds.values() for step in steps.values())
+        heading = "" if len(errors) == 1 else f"{_GROUPS[group]} ({trials} trials):\n\n"
+        tables.append(heading + error_table(own))
+    return "\n\n".join(tables)
+
+
+_GROUPS = {"all": "All of them", "unconverged": "Θ⁰ had not converged", "converged": "Θ⁰ had converged"}
 
 
 def error_table(errors: Errors) -> str:

@@ -60,8 +60,8 @@ def image_columns(source: str, train: Dataset, needed: int) -> Columns:
     columns = find_columns(train, task="image-classification")
     if len(columns.class_names) != CLASSES or len(train) < needed:
         raise ValueError(
-            f"{source} has {len(columns.class_names)} classes and {len(train)} training images; a trial needs "
-            f"{CLASSES} and {needed}."
+            f"{source} has {len(columns.class_names)} classes and {len(train)} training images; trials need "
+            f"{CLASSES} and {needed}: take smaller ranges of examples, no large trials, or other data."
         )
     return columns
 

@@ -47,6 +47,12 @@ class CollectionOptions(Options):
         help="Share of trials whose images are rotated, shifted and zoomed at random, as the paper's.",
         limits=(0, 1),
     )
+    pool: int | None = option(
+        None,
+        help="Training images of each data set, the first ones, that trials draw theirs from; by default as many as "
+        "the largest trial may need.",
+        limits=(1, COUNT),
+    )
     branches: int = option(
         0,
         help="Repetitions of each of a trial's branches (know_hf/meta/experimental/branches.py), which serve other "
@@ -56,6 +62,11 @@ class CollectionOptions(Options):
     processes: int = option(
         1, help="Number of processes that are started, where none were launched.", limits=_PROCESSES
     )
+
+    @property
+    def images(self) -> int:
+        """The size of the pool, which no other number of trials changes."""
+        return self.pool or self.examples[1] * (3 if self.large else 1)
 
 
 @documented

@@ -20,7 +20,7 @@ from know_hf.known.inference import FoldedNetwork
 from know_hf.known.modeling_known import ScaledLinear
 from know_hf.known.threads import one_thread
 from know_hf.meta.data_set import MetaDataSet
-from know_hf.meta.evaluation import compare_errors, error_table
+from know_hf.meta.evaluation import compare_errors, error_tables
 from know_hf.meta.experimental.functional import FunctionalTraining
 from know_hf.meta.experimental.variants import relative_errors
 from know_hf.meta.options import MetaTrainingOptions, MetaTrainingSettings
@@ -73,8 +73,8 @@ def meta_train(
         settings: How to train.
 
     Returns:
-        What ``meta_training.json`` in the folder holds: settings, split, and the table of errors on the report's
-        trials, of the predictor and of all methods (see [`retrodiction_errors`]).
+        What ``meta_training.json`` in the folder holds: settings, split, and the errors on the report's trials, of the
+        predictor and of all methods (see [`compare_errors`]).
 
     Raises:
         FileExistsError: If the folder is another model's, or is or lies in one of the inputs.
@@ -152,7 +152,7 @@ def _publish(output_dir: Path, files: dict[str, Path], result: dict[str, Any], p
     """Writes record and card beside a stored predictor's files."""
     size = sum(parameter.numel() for parameter in predictor.network(predictor.config.kinds[0]).parameters())
     write_json(output_dir / RESULT, result, indent=None)
-    write_text(output_dir / "README.md", predictor_card(result, size, error_table(result["errors"])))
+    write_text(output_dir / "README.md", predictor_card(result, size, error_tables(result["errors"])))
     # The configuration last: without it the folder is no predictor.
     for name in sorted(files, key=lambda name: name == "config.json"):
         with writing(output_dir / name) as beside:
@@ -254,16 +254,10 @@ class KindTraining:
         generator = torch.Generator(train.device).manual_seed(1_000_003 * (settings.seed + 1) + epoch)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
-        penalised = [m for m in network.modules() if isinstance(m, ScaledLinear)]
         total = torch.zeros((), device=train.device)
         for batch in train.batches(settings.rows, settings.batch_size, generator):
             loss = self._errors(batch, batch.history[-1] + residuals(network, batch)).mean()
-            objective = loss
-            if penalised:
-                kernels = torch.cat([m.weight.flatten() for m in penalised])
-                biases = torch.cat([m.bias for m in penalised])
-                objective = loss + settings.kernel_penalty * kernels.abs().sum()
-                objective = objective + settings.bias_penalty * biases.abs().sum()
+            objective = loss + penalty(network, settings)
             optimizer.zero_grad(set_to_none=True)
             objective.backward()
             optimizer.step()
@@ -285,6 +279,16 @@ class KindTraining:
             error += self._errors(part, part.history[-1] + residuals(network, part)).sum().item()
             distance += self._errors(part, part.history[-1]).sum().item()
         return error / max(distance, 1e-30)
+
+
+def penalty(network: nn.Module, settings: MetaTrainingSettings) -> Tensor | float:
+    """L1 penalties on the first and the last layer of each stream; 0 for a network that has none such."""
+    layers = [module for module in network.modules() if isinstance(module, ScaledLinear)]
+    if not layers:
+        return 0.0
+    kernels = torch.cat([layer.weight.flatten() for layer in layers]).abs().sum()
+    biases = torch.cat([layer.bias for layer in layers]).abs().sum()
+    return settings.kernel_penalty * kernels + settings.bias_penalty * biases
 
 
 def residuals(network: nn.Module, batch: Batch) -> Tensor:

@@ -37,7 +37,7 @@ from know_hf.trajectory.identity import versions
 #: Stages of a trial: five to read and one further step to each side.
 STAGES = 7
 #: What a trial's Θ^0 is: briefly trained, trained until it had converged, or a wider network on more data.
-REGIMES = ("short", "converged", "large")
+SHORT, CONVERGED, LARGE = REGIMES = ("short", "converged", "large")
 #: Examples that the smallest subset holds at least; it bounds the ratio from below.
 _FEWEST = 2
 
@@ -75,7 +75,7 @@ class Trial:
     epochs: int
     optimizer: str
     schedule: str
-    regime: str = "short"
+    regime: str = SHORT
     augmented: bool = False
 
     @property
@@ -114,13 +114,13 @@ def draw_trial(seed: int, data_sets: Sequence[str], options: CollectionOptions |
     regime = _regime(seed // (len(architectures) * len(data_sets)), options, random)
     optimizer = str(random.choice(["adamw_torch", "sgd"], p=[0.8, 0.2]))
     # Nothing converges at the smallest rates in so few steps.
-    lowest_rate = 5e-4 if regime == "converged" else 1e-4
+    lowest_rate = 5e-4 if regime == CONVERGED else 1e-4
     rate = math.exp(random.uniform(math.log(lowest_rate), math.log(4e-3)))
     schedule = str(random.choice(["constant", "cosine"]))
     few, epochs = _lower_third(options.examples), options.epochs
-    examples = int(random.integers(*(few if regime == "converged" else options.examples), endpoint=True))
-    examples *= 3 if regime == "large" else 1
-    stage_epochs = int(random.integers(*(_lower_third(epochs) if regime == "large" else epochs), endpoint=True))
+    examples = int(random.integers(*(few if regime == CONVERGED else options.examples), endpoint=True))
+    examples *= 3 if regime == LARGE else 1
+    stage_epochs = int(random.integers(*(_lower_third(epochs) if regime == LARGE else epochs), endpoint=True))
     lowest_ratio = max(0.3, (_FEWEST / examples) ** (1 / (STAGES - 1)))
     return Trial(
         seed=seed,
@@ -131,24 +131,24 @@ def draw_trial(seed: int, data_sets: Sequence[str], options: CollectionOptions |
         sampling_ratio=round(float(random.uniform(lowest_ratio, max(0.9, lowest_ratio))), 4),
         learning_rate=float(f"{rate * (10 if optimizer == 'sgd' else 1):.4g}"),
         batch_size=int(random.choice([32, 64, 128])),
-        epochs=stage_epochs * (5 if regime == "converged" else 1),
+        epochs=stage_epochs * (5 if regime == CONVERGED else 1),
         optimizer=optimizer,
-        schedule="cosine" if regime == "converged" else schedule,
+        schedule="cosine" if regime == CONVERGED else schedule,
         regime=regime,
         augmented=bool(random.random() < options.augmented),
     )
 
 
 # Widths, ends included; of converged trials narrow ones, which so many epochs can be afforded for.
-_WIDTHS = {"short": (8, 20), "converged": (8, 14), "large": (24, 40)}
+_WIDTHS = {SHORT: (8, 20), CONVERGED: (8, 14), LARGE: (24, 40)}
 
 
 def _regime(turn: int, options: CollectionOptions, random: np.random.Generator) -> str:
     """Of every pair of network and data the same share converges: its turns are spread evenly over them."""
     large = random.random() < options.large
     if int((turn + 1) * options.converged) > int(turn * options.converged):
-        return "converged"
-    return "large" if large else "short"
+        return CONVERGED
+    return LARGE if large else SHORT
 
 
 def _lower_third(limits: tuple[int, int]) -> tuple[int, int]:
