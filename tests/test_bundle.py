@@ -56,7 +56,7 @@ def test_from_data_to_what_the_package_loads(data, tmp_path):
     assert KnownPredictor.from_pretrained(made).config.history_length == 3
     card = (made / "README.md").read_text()
     assert "license: apache-2.0" in card and "KnownPredictor.default(3)" in card and "know_hf.meta.bundle" in card
-    assert "| trials | 24 |" in card and "remote_code" not in card and "| known " in card
+    assert "| trials | 8 |" in card and "remote_code" not in card and "| known " in card
     record = read_json(made / "meta_training.json")
     assert record["split"]["report"] and record["weights"] == hash_file(made / "model.safetensors")
 

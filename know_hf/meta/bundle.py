@@ -63,11 +63,12 @@ def make_predictors(
     output_dir, unseen = Path(output_dir), HeldOut(**held_out or {})
     collect(output_dir / "meta", data, processes=processes, **{**COLLECTED, **fewer})
     unseen_data = [source for name, source in named_sources(data).items() if name in unseen.held_out_data]
-    further = {**REPORTED, **fewer, "trials": min(REPORTED["trials"], fewer.get("trials", REPORTED["trials"]))}
-    meta = collect(
-        output_dir / "meta", unseen_data, architectures=list(unseen.held_out_architectures), processes=processes,
-        **further,
-    )  # fmt: skip
+    further = {
+        **REPORTED, **fewer,
+        "architectures": list(unseen.held_out_architectures),
+        "trials": min(REPORTED["trials"], fewer.get("trials", REPORTED["trials"])),
+    }  # fmt: skip
+    meta = collect(output_dir / "meta", unseen_data, processes=processes, **further)
     folders = []
     for length in stages:
         folders.append(output_dir / f"stages-{length}")
