@@ -127,6 +127,13 @@ def _as_recorded(arms: dict[str, Arm], path: Path) -> dict[str, Arm]:
     }
 
 
+def _protocol_as_recorded(protocol: Protocol, path: Path) -> Protocol:
+    """A protocol as a record of a former version means it: heads were trained at the arm's own rate then."""
+    if path.exists() and "head_learning_rate" not in read_settings(path)["protocol"]:
+        return replace(protocol, head_learning_rate=None)
+    return protocol
+
+
 def folders_of(arms: Mapping[str, Arm | str | Path]) -> dict[str, str | Path]:
     """Name → folder or Hub id of the starts of a comparison."""
     return {name: arm.checkpoint if isinstance(arm, Arm) else arm for name, arm in arms.items()}
@@ -251,6 +258,7 @@ class Comparison:
             TrajectoryError: If the folder holds another comparison.
             ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
         """
+        self.protocol = _protocol_as_recorded(self.protocol, self.output_dir / SETTINGS_FILE)
         folder, task = next(iter(self.folders.values())), get_task(columns.task)
         columns = task.columns_for(columns, folder)
         if not self.protocol.new_head:
@@ -323,6 +331,7 @@ def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     recorded = read_settings(path)
+    recorded["protocol"].setdefault("head_learning_rate", None)  # which records of former versions do not tell
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
     joining = ("arms", "starts")
     different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]
