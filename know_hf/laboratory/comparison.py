@@ -241,6 +241,7 @@ class Comparison:
     seeds: int
     columns: Columns = field(init=False)
     prepared: dict[str, Path] = field(init=False)
+    image_mean: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.folders = {name: arm.checkpoint for name, arm in self.arms.items()}
@@ -249,7 +250,13 @@ class Comparison:
             inside(self.output_dir, part)
 
     def prepare(
-        self, cache_dir: Path, columns: Columns, *, image_size: int | None = None, max_length: int | None = None
+        self,
+        cache_dir: Path,
+        columns: Columns,
+        *,
+        image_size: int | None = None,
+        max_length: int | None = None,
+        image_mean: str | None = None,
     ) -> None:
         """Checks or records the settings, and prepares the data.
 
@@ -276,7 +283,9 @@ class Comparison:
             "protocol": asdict(self.protocol),
             "image_size": image_size,
             "max_length": max_length,
+            "image_mean": image_mean,
         }
+        self.image_mean = image_mean
         _same_comparison(self.output_dir / SETTINGS_FILE, settings)
         config = AutoConfig.from_pretrained(base_of(folder))
         if columns.class_names:
@@ -317,7 +326,7 @@ class Comparison:
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [
             FineTuning(self.output_dir, name, str(self.folders[name]), rate, seed, self.protocol, self.columns,
-                       self.prepared)
+                       self.prepared, self.image_mean)
             for seed in range(self.seeds)
             for name, own in rates.items()
             for rate in own

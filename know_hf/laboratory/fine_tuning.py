@@ -26,6 +26,7 @@ class FineTuning:
     protocol: Protocol
     columns: Columns
     data: dict[str, Path]
+    image_mean: str | None = None
 
     @property
     def path(self) -> Path:
@@ -64,7 +65,8 @@ class FineTuning:
 
     def run(self) -> None:
         """Fine-tunes and writes the result; whole or not at all."""
-        data = {part: open_examples(path) for part, path in self.data.items()}
+        centre = None if self.image_mean is None else self.data["train"]
+        data = {part: open_examples(path, centre) for part, path in self.data.items()}
         scratch = self.output_dir / "scratch" / str(os.getpid())
         result = fine_tune(
             Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,

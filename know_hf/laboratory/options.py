@@ -61,8 +61,8 @@ class Protocol(Options):
     )
     head_learning_rate: float | None = option(
         1e-3,
-        help="Constant learning rate of the head epochs, the same for every arm; None (null in an experiment's recipe) for the "
-        "arm's own with cosine decay.",
+        help="Constant learning rate of the head epochs, the same for every arm; None (null in an experiment's "
+        "recipe) for the arm's own with cosine decay.",
         limits=(TINY, HUGE),
     )
 

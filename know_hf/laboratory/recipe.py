@@ -47,6 +47,12 @@ class Pretraining(Options):
     )
     image_size: int | None = stated_by(DataOptions, "image_size")
     max_length: int | None = stated_by(DataOptions, "max_length")
+    image_mean: str | None = option(
+        None,
+        help="pixel: subtract from images, as the model reads them, the mean of the training images, pixel by pixel "
+        "(the authors' code); downstream, that of the pool. Stages do not carry it along.",
+        choices=("pixel",),
+    )
     augmentation: dict[str, Any] | None = option(None, help="Fields of Augmentation; none by default.")
     training: dict[str, Any] = option(default_factory=dict, help="Fields of ForgettingArguments.")
 

@@ -96,13 +96,20 @@ def _as_rows(batch: dict[str, list]) -> list[dict]:
 
 
 @lru_cache(maxsize=16)
-def open_examples(path: Path) -> Examples:
+def open_examples(path: Path, centre: Path | None = None) -> Examples:
     """Maps what [`prepare`] made.
 
+    Args:
+        path: The file.
+        centre: Likewise, of images whose mean is subtracted from all, pixel by pixel; the result lies in memory.
+
     Raises:
-        TrajectoryError: If the file is missing or damaged.
+        TrajectoryError: If a file is missing or damaged.
     """
     try:
-        return Examples(load_file(path))
+        inputs = load_file(path)
+        if centre is not None:
+            inputs["pixel_values"] = inputs["pixel_values"] - open_examples(centre).inputs["pixel_values"].mean(0)
+        return Examples(inputs)
     except (OSError, SafetensorError) as error:
         raise TrajectoryError(f"{path} is missing or damaged ({error}); run again, which makes it anew.") from error
