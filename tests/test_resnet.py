@@ -1,5 +1,7 @@
 """The ResNet18 of the authors and the common one: their sizes, their padding, and their way through the package."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import QUICK
@@ -9,7 +11,7 @@ from transformers import AutoModelForImageClassification
 
 from know_hf import enrich
 from know_hf.forgetting.making import make_trainer
-from know_hf.hub.cards import enriched_card
+from know_hf.models import resnet
 from know_hf.models.building import build_network, load_with_new_head
 from know_hf.models.resnet import Block, SmallResNetConfig, SmallResNetForImageClassification
 from know_hf.models.skeleton import skeleton
@@ -124,10 +126,9 @@ def test_a_stage_is_loaded_forgets_and_is_predicted_by_its_folder(images, tmp_pa
     assert {n: p.kind for n, p in kinds_of(skeleton(folder)).items()}.items() <= kinds.items()
     columns = Columns("image-classification", ["image"], "label", ["a", "b"])
     assert load_with_new_head(folder, columns, 0).classifier.out_features == 2
-    card = (folder / "README.md").read_text() if (folder / "README.md").exists() else enriched_card(
-        trainer.trajectory, {"method": "known", "step": 1, "scale": 2.0}, "x2"
-    )  # fmt: skip
-    assert "import know_hf.models" in card
+    # Without know-hf the code beside the weights is what loads them.
+    assert loaded.config.auto_map["AutoModelForImageClassification"] == "resnet.SmallResNetForImageClassification"
+    assert (folder / "resnet.py").read_text() == Path(resnet.__file__).read_text()
 
 
 def test_the_mean_of_every_pixel_is_subtracted(images, tmp_path):

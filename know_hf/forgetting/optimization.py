@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import Trainer, TrainingArguments
 
+from know_hf.forgetting.options import read_steps
 from know_hf.forgetting.stages import steps_an_epoch, training_steps
 
 if TYPE_CHECKING:
@@ -181,9 +182,9 @@ def in_steps(scheduler: Any, args: "ForgettingArguments", examples: int) -> Any:
 
     Source: ``lr_schedule`` in the authors' ``1_CIFAR100_Pretraininng.py``, whose epochs count from 0.
     """
-    if args.learning_rate_steps:
-        epoch, factors = steps_an_epoch(examples, args), [1.0, *args.learning_rate_steps.values()]
-        beginnings = [epochs * epoch for epochs in args.learning_rate_steps]
+    if args.learning_rate_steps is not None:
+        steps, epoch = read_steps(args.learning_rate_steps), steps_an_epoch(examples, args)
+        beginnings, factors = [epochs * epoch for epochs in steps], [1.0, *steps.values()]
         scheduler.lr_lambdas = [lambda step: factors[bisect_right(beginnings, step)]] * len(scheduler.lr_lambdas)
     return scheduler
 

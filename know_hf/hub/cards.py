@@ -15,7 +15,6 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from know_hf.models import OWN_NETWORKS
 from know_hf.retrodiction import METHODS
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
@@ -84,7 +83,7 @@ def enriched_card(
     return _render(
         ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
         self_check=self_check, metric_names=names, loader=loader(record.model),
-        is_control=method is not None and method.control, own_network=record.model.get("class") in OWN_NETWORKS,
+        is_control=method is not None and method.control,
     )  # fmt: skip
 
 

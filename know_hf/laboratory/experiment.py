@@ -91,10 +91,11 @@ def _check_folders(root: Path, recipe: Recipe) -> None:
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         return
-    described = json.loads(json.dumps(asdict(recipe)))
-    # As read now, options that its version did not have included.
-    found = json.loads(json.dumps(asdict(read_recipe_record(path))))
-    different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
+    # Read as a recipe, so that records of former versions have what was added since.
+    found, asked = asdict(read_recipe_record(path)), asdict(recipe)
+    different = [
+        name for name in ("name", "size", "settings", "processes") if json.dumps(found[name]) != json.dumps(asked[name])
+    ]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."

@@ -1,6 +1,11 @@
-"""Models: loading them, what they were built as, adapters; and networks of our own, made known to the Auto classes."""
+"""Models: loading them, what they were built as, adapters. Importing it registers those that are our own."""
 
-from know_hf.models.resnet import SmallResNetForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification
 
-#: Name → class of the networks that this package brings along. Whoever imports this room can load them.
-OWN_NETWORKS = {network.__name__: network for network in (SmallResNetForImageClassification,)}
+from know_hf.models.resnet import SmallResNetConfig, SmallResNetForImageClassification
+
+AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
+AutoModelForImageClassification.register(SmallResNetConfig, SmallResNetForImageClassification, exist_ok=True)
+# A saved model brings its code, for machines without know-hf.
+SmallResNetConfig.register_for_auto_class()
+SmallResNetForImageClassification.register_for_auto_class("AutoModelForImageClassification")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
@@ -183,7 +183,3 @@ class Block(nn.Module):
 
 def _norm(channels: int, config: SmallResNetConfig) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=config.batch_norm_eps, momentum=config.batch_norm_momentum)
-
-
-AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig)
-AutoModelForImageClassification.register(SmallResNetConfig, SmallResNetForImageClassification)
