@@ -83,7 +83,7 @@ class ForgettingSettings:
     learning_rate_steps: dict | str | None = option(
         None,
         help="Factors of the learning rate by the number of finished epochs from which they hold, anew in every stage, "
-        "such as {81: 0.1, 161: 0.01}; with lr_scheduler_type constant. On the command line as JSON.",
+        'such as {"81": 0.1, "161": 0.01}; with lr_scheduler_type constant.',
         metavar="JSON",
     )
     self_check: bool = option(
@@ -156,7 +156,7 @@ def read_steps(given: Any) -> dict[float, float]:
         steps = json.loads(given) if isinstance(given, str) else given
         read = {float(epochs): float(factor) for epochs, factor in steps.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"learning_rate_steps is {given!r}; it must be like {{81: 0.1, 161: 0.01}}.") from error
+        raise ValueError(f"learning_rate_steps is {given!r}; it must be like {{'81': 0.1, '161': 0.01}}.") from error
     wrong = [epochs for epochs, factor in read.items() if not (0 < epochs < math.inf and 0 < factor < math.inf)]
     if wrong or not read:
         raise ValueError(f"learning_rate_steps is {given!r}; it must hold epochs and factors, all of them above 0.")

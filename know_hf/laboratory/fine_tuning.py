@@ -1,5 +1,6 @@
 """One fine-tuning of a comparison as a job: where its result lies, and whether it is there."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,14 @@ from know_hf.store import write_json
 from know_hf.tasks import Columns
 from know_hf.training.prepared import open_examples
 from know_hf.trajectory import TrajectoryError
+
+
+def steps_of(protocol: Protocol, examples: int) -> tuple[int, ...]:
+    """Optimizer steps of one fine-tuning on so many examples: those of head and norms, if any, and those of all."""
+    full = examples // protocol.batch_size  # the rest of an epoch is dropped, unless it is all there is
+    further = dict(protocol.training_arguments)
+    an_epoch = math.ceil(max(full, 1) / further.get("gradient_accumulation_steps", 1))
+    return tuple(math.ceil(epochs * an_epoch) for epochs in (protocol.head_epochs, protocol.epochs) if epochs)
 
 
 @dataclass(frozen=True)

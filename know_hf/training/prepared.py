@@ -59,9 +59,9 @@ def prepare(
     rows = preprocessing.apply(dataset)
 
     def tensors(slices: Iterable[slice]) -> dict[str, torch.Tensor]:
-        made = [preprocessing.collator(_as_rows(rows[part])) for part in slices]
+        made = [preprocessing.collator(as_rows(rows[part])) for part in slices]
         if len({tuple(values.shape[1:] for values in batch.values()) for batch in made}) > 1:
-            made = [preprocessing.collator(_as_rows(rows[:]))]  # texts are filled up to the longest of their batch
+            made = [preprocessing.collator(as_rows(rows[:]))]  # texts are filled up to the longest of their batch
         return {name: torch.cat([batch[name] for batch in made]).contiguous() for name in made[0]}
 
     # The first rows, prepared, stand for whatever the preprocessing depends on.
@@ -91,7 +91,8 @@ def _is_whole(path: Path, first: dict[str, torch.Tensor]) -> bool:
         return False
 
 
-def _as_rows(batch: dict[str, list]) -> list[dict]:
+def as_rows(batch: dict[str, list]) -> list[dict]:
+    """Columns of rows as the rows, which a collator takes."""
     return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
