@@ -197,8 +197,9 @@ def _other(name: str, size: str = "paper") -> Recipe:
 
 def _common(recipe: Recipe) -> list[tuple[str, str]]:
     setting = recipe.settings[0]
+    splits = list(dict.fromkeys(s.pretraining.train_split for s in recipe.settings))
     told = [
-        ("data", f"{setting.pretraining.dataset}: {said(list(dict.fromkeys(s.pretraining.train_split for s in recipe.settings)))}"),
+        ("data", f"{setting.pretraining.dataset}: {said(splits)}"),
         ("network", _architecture(setting)),
         ("stages, ratio", f"{training('num_stages')(setting)}, {training('sampling_ratio')(setting)}"),
         ("epochs", training("num_train_epochs")(setting)),
