@@ -56,6 +56,8 @@ def test_steps_of_table_1(plans):
     assert forgetting.steps == tuple(epochs * (size // batch) for size in sizes)
     assert tunings.steps == (10 * 390, 100 * 390) and tunings.trainings == 5 * 4  # naive, ×2, ×4, ×8 at one rate
     assert plans["table1", "paper"].settings[0].step.seconds > 0
+    page = (RECIPES.parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert f"| {jobs['forgetting'].steps[0]:,} | {forgetting.steps[0]:,} |" in page
     # What the predicted starts share is trained once.
     stages = [setting.shared for setting in plans["table6", "paper"].settings]
     assert stages == [None, "S = 2", "S = 2", "S = 2"]

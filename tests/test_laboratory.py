@@ -218,6 +218,38 @@ def test_the_landscape_is_the_networks_accuracy(tmp_path):
     assert found.x[0] < plane.coordinates[:, 0].min() and found.y[-1] > plane.coordinates[:, 1].max()
 
 
+def test_the_protocol_of_the_authors_scripts_at_toy_size(recipe_file, tmp_path):
+    """Steps of the rate, their ResNet, pixels' means, heads at their own rate, validation on the test set."""
+    setting = {
+        "pretraining": {
+            "dataset": "someone/known-digits", "image_mean": "pixel", "augmentation": {},
+            "architecture": {"model_type": "know_resnet", "width": 4, "depths": [1, 1], "strides": [1, 2],
+                             "num_channels": 1},
+            "training": {"num_stages": 2, "num_train_epochs": 2, "per_device_train_batch_size": 64, "seed": 0,
+                         "lr_scheduler_type": "constant", "learning_rate_steps": {"1": 0.1}, "max_grad_norm": 0},
+        },
+        "methods": ["known"], "steps": 1, "learning_rates": [4e-4], "seeds": 2,
+        "transfer": {
+            "dataset": "someone/new-digits", "validation_split": "test",
+            "protocol": {"head_epochs": 1, "head_learning_rate": 1e-3, "epochs": 1, "batch_size": 64,
+                         "renew_batch_norm": False, "evaluations": 1},
+        },
+    }  # fmt: skip
+    described = {"title": "t", "data_folder": str(recipe_file.parent), "sizes": {"toy": {"settings": {"one": setting}}}}
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(described))
+    made = run_experiment(load_recipe(path), tmp_path / "out").settings[0]
+    assert all(tuned["test"] == tuned["validation"] for tuned in made.comparison.fine_tunings.values())
+    assert made.trajectory.record.recipe["learning_rate_steps"] == {"1.0": 0.1}
+    assert json.loads((made.folder / "transfer.json").read_text())["image_mean"] == "pixel"
+    # Read again from the record, with names that JSON made of numbers.
+    assert run_experiment(load_recipe(path), tmp_path / "out").settings[0].arms.keys() == made.arms.keys()
+    described["sizes"]["toy"]["settings"]["one"] = {**setting, "seeds": 3}
+    path.write_text(yaml.safe_dump(described))
+    with pytest.raises(TrajectoryError, match="another experiment \\(different settings\\)"):
+        run_experiment(load_recipe(path), tmp_path / "out")
+
+
 def test_text(text_model_folder, sentences, tmp_path):
     """A text model's stages keep their tokenizer, so that every start can be fine-tuned."""
     for part in ("train", "test"):
