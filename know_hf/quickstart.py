@@ -22,7 +22,10 @@ from know_hf.store import inside
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
 EPOCHS = 15  # of pre-training and of each stage
 LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-PROTOCOL = Protocol(head_epochs=10, epochs=40, batch_size=15, examples=15, validation_examples=60, evaluations=4)
+PROTOCOL = Protocol(
+    head_epochs=10, epochs=40, batch_size=15, examples=15, validation_examples=60, evaluations=4,
+    head_learning_rate=None,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
 from know_hf.cli.main import main
+from know_hf.laboratory.dry_run import planned_arms
 from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.recipe import load_recipe
@@ -104,6 +105,7 @@ def result(recipe_file, tmp_path_factory) -> ExperimentResult:
 
 def test_arms_and_controls(result):
     first, second, third = result.settings
+    assert [arm.name for arm in planned_arms(first.setting)] == ARMS  # what a dry run counts
     assert list(first.arms) == ARMS and sorted(first.comparison.arms) == sorted(ARMS)
     assert list(second.arms) == ["naive", "known x2", "known x4"]
     assert first.runs["forgetting"] == second.runs["forgetting"] == third.runs["forgetting"]  # trained once
@@ -216,6 +218,38 @@ def test_the_landscape_is_the_networks_accuracy(tmp_path):
     assert found.x[0] < plane.coordinates[:, 0].min() and found.y[-1] > plane.coordinates[:, 1].max()
 
 
+def test_the_protocol_of_the_authors_scripts_at_toy_size(recipe_file, tmp_path):
+    """Steps of the rate, their ResNet, pixels' means, heads at their own rate, validation on the test set."""
+    setting = {
+        "pretraining": {
+            "dataset": "someone/known-digits", "image_mean": "pixel", "augmentation": {},
+            "architecture": {"model_type": "know_resnet", "width": 4, "depths": [1, 1], "strides": [1, 2],
+                             "num_channels": 1},
+            "training": {"num_stages": 2, "num_train_epochs": 2, "per_device_train_batch_size": 64, "seed": 0,
+                         "lr_scheduler_type": "constant", "learning_rate_steps": {"1": 0.1}, "max_grad_norm": 0},
+        },
+        "methods": ["known"], "steps": 1, "learning_rates": [4e-4], "seeds": 2,
+        "transfer": {
+            "dataset": "someone/new-digits", "validation_split": "test",
+            "protocol": {"head_epochs": 1, "head_learning_rate": 1e-3, "epochs": 1, "batch_size": 64,
+                         "renew_batch_norm": False, "evaluations": 1},
+        },
+    }  # fmt: skip
+    described = {"title": "t", "data_folder": str(recipe_file.parent), "sizes": {"toy": {"settings": {"one": setting}}}}
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(described))
+    made = run_experiment(load_recipe(path), tmp_path / "out").settings[0]
+    assert all(tuned["test"] == tuned["validation"] for tuned in made.comparison.fine_tunings.values())
+    assert made.trajectory.record.recipe["learning_rate_steps"] == {"1.0": 0.1}
+    assert json.loads((made.folder / "transfer.json").read_text())["image_mean"] == "pixel"
+    # Read again from the record, with names that JSON made of numbers.
+    assert run_experiment(load_recipe(path), tmp_path / "out").settings[0].arms.keys() == made.arms.keys()
+    described["sizes"]["toy"]["settings"]["one"] = {**setting, "seeds": 3}
+    path.write_text(yaml.safe_dump(described))
+    with pytest.raises(TrajectoryError, match="another experiment \\(different settings\\)"):
+        run_experiment(load_recipe(path), tmp_path / "out")
+
+
 def test_text(text_model_folder, sentences, tmp_path):
     """A text model's stages keep their tokenizer, so that every start can be fine-tuned."""
     for part in ("train", "test"):
@@ -259,12 +293,13 @@ def test_augmentation():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_that_come_with_the_package_are_sound(path):
-    for size in ("cpu", "paper"):
+    for size in ("cpu", "paper", *(["released"] if path.stem == "table1" else [])):
         recipe = load_recipe(path, size)
         assert recipe.title and recipe.settings
         for setting in recipe.settings:
             if setting.transfer is not None:
-                assert setting.transfer.make_protocol().epochs > 0 and len(setting.learning_rates) >= 3
+                assert setting.transfer.make_protocol().epochs > 0
+                assert size == "released" or len(setting.learning_rates) >= 3  # theirs is one
                 assert size == "paper" or setting.seeds >= 5
 
 

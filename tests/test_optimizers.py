@@ -252,3 +252,39 @@ def test_gradient_scaling_starts_again(tmp_path, monkeypatch):
     )
     trainer.train()
     assert scales == [64.0] * 3
+
+
+STEPS = {"lr_scheduler_type": "constant", "learning_rate_steps": {1: 0.1, "1.5": 0.01}}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_steps_of_the_learning_rate_begin_anew_with_every_stage(tmp_path, monkeypatch, accumulation):
+    seen = rates(make(tmp_path, none, **STEPS, gradient_accumulation_steps=accumulation), monkeypatch)
+    for stage, epoch in ((0, 4 // accumulation), (1, 2 // accumulation), (2, 1)):
+        factors = [0.01 if 2 * i >= 3 * epoch else 0.1 if i >= epoch else 1 for i in range(2 * epoch)]
+        assert [rate[0] for i, rate in seen if i == stage] == [round(1e-3 * factor, 8) for factor in factors]
+
+
+def test_steps_of_the_learning_rate_are_kept_in_a_continued_run(tmp_path):
+    settings = {**STEPS, "save_strategy": "steps", "save_steps": 1}
+    make(tmp_path / "whole", none, **settings).train()
+    with pytest.raises(Killed):
+        make(tmp_path / "killed", none, stage=0, step=6, **settings).train()
+    with pytest.raises(TrajectoryError, match="recipe.learning_rate_steps was {'1.0': 0.1, '1.5': 0.01}, now None"):
+        make(tmp_path / "killed", none, lr_scheduler_type="constant").train()
+    make(tmp_path / "killed", none, seed=5, **settings).train()
+    assert all(same(weights(tmp_path / "whole", i), weights(tmp_path / "killed", i)) for i in range(3))
+    record = (tmp_path / "whole" / "trajectory.json").read_bytes()
+    assert record == (tmp_path / "killed" / "trajectory.json").read_bytes()
+
+
+def test_steps_of_the_learning_rate_that_cannot_be_are_refused(tmp_path):
+    def refused(match, optimizers=none, **settings):
+        with pytest.raises(ValueError, match=match):
+            make(tmp_path, optimizers, **{**STEPS, **settings}).train()
+
+    refused("lr_scheduler_type is 'cosine': set it to constant", lr_scheduler_type="cosine")
+    refused("learning_rate_steps is '81'; it must be like", learning_rate_steps="81")
+    refused("it must hold epochs and factors, all of them above 0", learning_rate_steps={5: 0})
+    refused("learning_rate_steps and the LambdaLR given in optimizers=\\(…\\) are two schedules", decaying)
+    assert ForgettingArguments("x", **{**STEPS, "learning_rate_steps": '{"81": 0.1}'}).learning_rate_steps == {81: 0.1}

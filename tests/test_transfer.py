@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -356,3 +357,45 @@ def test_command_line(tmp_path, image_run, image_data_folder, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["transfer", "--arms", "stage-0", "--dataset", "d", "--output-dir", "o"])
     assert ended.value.code == 2 and "expected NAME=FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("head_rate", [5e-4, None])
+def test_head_and_norms_are_trained_at_their_own_constant_rate(tmp_path, starts, head_rate, monkeypatch):
+    seen = []
+
+    class Watched(Trainer):
+        def training_step(self, *args, **kwargs):
+            seen.append(round(self.optimizer.param_groups[0]["lr"], 12))
+            return super().training_step(*args, **kwargs)
+
+    monkeypatch.setattr("know_hf.laboratory.protocol.Trainer", Watched)
+    columns = Columns("image-classification", ["image"], "label", ["7", "8", "9"])
+    pool = Examples({"pixel_values": torch.randn(48, 1, 16, 16), "labels": torch.arange(48) % 3})
+    own = {"lr_scheduler_type": "linear"}  # of the epochs with everything
+    protocol = Protocol(2, 1, 8, 16, 32, 1, head_learning_rate=head_rate, training_arguments=tuple(own.items()))
+    fine_tune(starts["naive"], pool, pool, columns, 2e-3, 0, protocol, tmp_path)
+    decaying = [round(2e-3 * (1 - step / 4), 12) for step in range(4)]
+    assert seen[:4] == ([5e-4] * 4 if head_rate else decaying) and seen[4:] == [2e-3, 1e-3]
+
+
+def test_a_comparison_that_knew_no_rate_of_heads_is_continued_as_it_began(tmp_path, starts, downstream):
+    def again(seeds: int, protocol: Protocol) -> ComparisonResult:
+        return compare(
+            {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], tmp_path / "out",
+            test_dataset=downstream["test"], protocol=protocol, learning_rates=(3e-3,), seeds=seeds,
+        )  # fmt: skip
+
+    short = replace(FEW, epochs=1, evaluations=1)
+    again(2, replace(short, head_learning_rate=None))
+    path = tmp_path / "out" / "transfer.json"
+    former = json.loads(path.read_text())
+    assert former["protocol"].pop("head_learning_rate") is None
+    path.write_text(json.dumps(former))
+    continued = again(3, short)
+    assert json.loads(path.read_text())["protocol"]["head_learning_rate"] is None
+    shutil.rmtree(tmp_path / "out")
+    expected = again(3, replace(short, head_learning_rate=None))
+    tests = [{key: run["test"] for key, run in result.fine_tunings.items()} for result in (continued, expected)]
+    assert tests[0] == tests[1]
+    with pytest.raises(TrajectoryError, match="another comparison \\(different protocol\\)"):
+        again(3, short)

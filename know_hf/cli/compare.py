@@ -75,6 +75,10 @@ def run_experiment(call: Call) -> None:
     if "processes" in settings:
         recipe = replace(recipe, processes=settings["processes"])
     quiet()
+    if settings.get("dry_run"):
+        from know_hf.laboratory.dry_run import dry_run
+
+        return print(dry_run(recipe, settings.get("predictors", ())))
     from know_hf.laboratory.experiment import run_experiment as run
     from know_hf.report.experiment import write_experiment_report
 

@@ -68,6 +68,9 @@ class ExperimentInputs(Options):
     )
     output_dir: str | None = option(None, help="Folder of the experiment; by default named after recipe and size.")
     processes: int | None = option(None, help="Number of processes, instead of the recipe's.", limits=(1, 4096))
+    dry_run: bool = option(
+        False, help="Build every network, let it take one step, say what the experiment will take, and train nothing."
+    )
 
 
 @documented

@@ -3,12 +3,17 @@
 import copy
 import io
 import logging
-from typing import Any
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Trainer, TrainingArguments
 
-from know_hf.forgetting.stages import training_steps
+from know_hf.forgetting.options import read_steps
+from know_hf.forgetting.stages import steps_an_epoch, training_steps
+
+if TYPE_CHECKING:
+    from know_hf.forgetting.arguments import ForgettingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,11 @@ class Optimization:
                 )
             return
         if self._scheduler is not None:
+            if getattr(trainer.args, "learning_rate_steps", None):
+                raise ValueError(
+                    f"learning_rate_steps and the {type(self._scheduler).__name__} given in optimizers=(…) are two "
+                    "schedules: leave one of them out."
+                )
             self._check_scheduler(trainer)
         if self._given:
             _check_optimizer(trainer)
@@ -157,6 +167,26 @@ class Optimization:
                 f"checkpoint ({why}): use lr_scheduler_type, override create_scheduler, or give it state_dict and "
                 "load_state_dict of plain values."
             ) from error
+
+
+def in_steps(scheduler: Any, args: "ForgettingArguments", examples: int) -> Any:
+    """Turns Trainer's schedule of constant rates into one of steps, in place, if the arguments ask for that.
+
+    Args:
+        scheduler: Of type ``constant``, if there are ``learning_rate_steps``.
+        args: The training arguments.
+        examples: Of a data set of one epoch.
+
+    Returns:
+        The schedule.
+
+    Source: ``lr_schedule`` in the authors' ``1_CIFAR100_Pretraininng.py``, whose epochs count from 0.
+    """
+    if args.learning_rate_steps is not None:
+        steps, epoch = read_steps(args.learning_rate_steps), steps_an_epoch(examples, args)
+        beginnings, factors = [epochs * epoch for epochs in steps], [1.0, *steps.values()]
+        scheduler.lr_lambdas = [lambda step: factors[bisect_right(beginnings, step)]] * len(scheduler.lr_lambdas)
+    return scheduler
 
 
 def _check_optimizer(trainer: Trainer) -> None:

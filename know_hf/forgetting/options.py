@@ -1,6 +1,7 @@
 """Options of forgetting, next to those of any training."""
 
 import ast
+import json
 import math
 import re
 from collections.abc import Callable
@@ -79,6 +80,12 @@ class ForgettingSettings:
         "learning rate schedule and the optimizer's settings restart either way, also those given to the trainer as "
         "optimizers.",
     )
+    learning_rate_steps: dict | str | None = option(
+        None,
+        help="Factors of the learning rate by the number of finished epochs from which they hold, anew in every stage, "
+        'such as {"81": 0.1, "161": 0.01}; with lr_scheduler_type constant.',
+        metavar="JSON",
+    )
     self_check: bool = option(
         False, help="Train one further, smallest stage from which stage 0 can be retrodicted, as a test."
     )
@@ -104,6 +111,14 @@ class ForgettingSettings:
             raise ValueError(f"num_train_epochs is {epochs}, max_steps {steps}; a stage has to take steps.")
         if self.recipe != FORGETTING and self.self_check:
             raise ValueError(f"self_check retrodicts a forgetting run; recipe={self.recipe!r} has nothing to check.")
+        if self.learning_rate_steps is not None:
+            self.learning_rate_steps = read_steps(self.learning_rate_steps)
+            kind = str(getattr(values["lr_scheduler_type"], "value", values["lr_scheduler_type"]))
+            if kind != "constant":
+                raise ValueError(
+                    f"learning_rate_steps are factors of a constant learning rate, and lr_scheduler_type is {kind!r}: "
+                    "set it to constant, or leave learning_rate_steps out."
+                )
         if getattr(self, "push_to_hub", False):
             raise ValueError(
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead: "
@@ -118,6 +133,34 @@ class ForgettingSettings:
         self.hub_token = None
         if self.subset_seed is None:
             self.subset_seed = vars(self)["seed"]
+
+
+def read_steps(given: Any) -> dict[float, float]:
+    """What ``learning_rate_steps`` says.
+
+    Args:
+        given: Finished epochs → factor, or the same as JSON.
+
+    Returns:
+        The same by rising number of epochs.
+
+    Raises:
+        ValueError: If it is none of it.
+
+    Example:
+        >>> from know_hf.forgetting.options import read_steps
+        >>> read_steps('{"161": 0.01, "81": 0.1}')
+        {81.0: 0.1, 161.0: 0.01}
+    """
+    try:
+        steps = json.loads(given) if isinstance(given, str) else given
+        read = {float(epochs): float(factor) for epochs, factor in steps.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"learning_rate_steps is {given!r}; it must be like {{'81': 0.1, '161': 0.01}}.") from error
+    wrong = [epochs for epochs, factor in read.items() if not (0 < epochs < math.inf and 0 < factor < math.inf)]
+    if wrong or not read:
+        raise ValueError(f"learning_rate_steps is {given!r}; it must hold epochs and factors, all of them above 0.")
+    return dict(sorted(read.items()))
 
 
 @documented

@@ -43,10 +43,14 @@ def training_steps(examples: int, args: "ForgettingArguments") -> int:
     """Optimizer steps that Trainer takes over a data set of that size, with these arguments."""
     if args.max_steps > 0:
         return args.max_steps
+    return math.ceil(steps_an_epoch(examples, args) * args.num_train_epochs)
+
+
+def steps_an_epoch(examples: int, args: "ForgettingArguments") -> int:
+    """Optimizer steps of one epoch over a data set of that size."""
     global_batch = args.train_batch_size * args.world_size
     batches = examples // global_batch if args.dataloader_drop_last else math.ceil(examples / global_batch)
-    updates = math.ceil(batches / args.gradient_accumulation_steps)
-    return math.ceil(max(updates, 1) * args.num_train_epochs)
+    return max(math.ceil(batches / args.gradient_accumulation_steps), 1)
 
 
 def check_train_dataset(dataset: Any) -> None:

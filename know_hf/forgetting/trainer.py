@@ -23,7 +23,7 @@ from know_hf.forgetting.checks import (
 )
 from know_hf.forgetting.course import SameCourse
 from know_hf.forgetting.folder import RunFolder, stage_name
-from know_hf.forgetting.optimization import Optimization
+from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
@@ -119,6 +119,10 @@ class ForgettingMixin(_Mixin):
         if self._stage is not None:
             logs = {**logs, "stage": self._stage.index, "stage_examples": self._stage.examples}
         super().log(logs, *args, **kwargs)
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Makes the schedule of a stage as Trainer does, in steps where ``learning_rate_steps`` has some."""
+        return in_steps(super().create_scheduler(*args, **kwargs), self.args, len(self.train_dataset))
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> tuple[int, ...]:
         """Plans the epochs as Trainer does, but none for a stage that is continued from its own end."""

@@ -28,9 +28,10 @@ from know_hf.retrodiction import DEFAULT, METHODS
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
+from know_hf.tasks.images import IMAGES
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
-from know_hf.training.prepared import open_examples, prepare
+from know_hf.training.prepared import prepare
 from know_hf.training.scoring import ROWS, make_scoring
 from know_hf.trajectory import TrajectoryRecord
 
@@ -127,6 +128,9 @@ class Bench:
         """Raises what would be raised after hours of training, once the data are there: their columns and sizes."""
         setting, source = self.setting, self.setting.pretraining
         fields = ForgettingRun(self.folder, FORGETTING, source, self.columns, {}).arguments()
+        for columns in (self.columns, *([self.transfer_columns] if setting.transfer else [])):
+            if source.image_mean is not None and get_task(columns.task).inputs.name != IMAGES.name:
+                raise ValueError(f"{setting.name}: image_mean is of images; the task is {columns.task}.")
         # How many examples the rows of a text make shows when they are prepared.
         if get_task(self.columns.task).rows_are_examples:
             sampled = fields.num_stages + bool(fields.self_check)
@@ -213,8 +217,9 @@ class Bench:
         )
         source = setting.pretraining
         self.comparison.prepare(
-            self.root / "cache", self.transfer_columns, image_size=source.image_size, max_length=source.max_length
-        )
+            self.root / "cache", self.transfer_columns, image_size=source.image_size, max_length=source.max_length,
+            image_mean=source.image_mean,
+        )  # fmt: skip
 
     def finish(self) -> None:
         """Draws the landscape, and notes where everything is."""
@@ -236,7 +241,7 @@ class Bench:
             result = SettingResult.load(self.setting, self.root)
             run = self.runs[FORGETTING]
             model = build_model(self.setting.pretraining, self.columns, 0).model
-            test, train = (open_examples(run.data[part]) for part in ("eval", "train"))
+            test, train = (run.examples[part] for part in ("eval", "train"))
             landscape = score_landscape(
                 self.trajectory, result.plane, model, test, train, task=get_task(self.columns.task),
                 rows=min(ROWS, run.arguments().per_device_eval_batch_size), resolution=self.setting.landscape,

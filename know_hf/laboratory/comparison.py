@@ -127,6 +127,13 @@ def _as_recorded(arms: dict[str, Arm], path: Path) -> dict[str, Arm]:
     }
 
 
+def _protocol_as_recorded(protocol: Protocol, path: Path) -> Protocol:
+    """A protocol as a record of a former version means it: heads were trained at the arm's own rate then."""
+    if path.exists() and "head_learning_rate" not in read_settings(path)["protocol"]:
+        return replace(protocol, head_learning_rate=None)
+    return protocol
+
+
 def folders_of(arms: Mapping[str, Arm | str | Path]) -> dict[str, str | Path]:
     """Name → folder or Hub id of the starts of a comparison."""
     return {name: arm.checkpoint if isinstance(arm, Arm) else arm for name, arm in arms.items()}
@@ -234,6 +241,7 @@ class Comparison:
     seeds: int
     columns: Columns = field(init=False)
     prepared: dict[str, Path] = field(init=False)
+    image_mean: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.folders = {name: arm.checkpoint for name, arm in self.arms.items()}
@@ -242,7 +250,13 @@ class Comparison:
             inside(self.output_dir, part)
 
     def prepare(
-        self, cache_dir: Path, columns: Columns, *, image_size: int | None = None, max_length: int | None = None
+        self,
+        cache_dir: Path,
+        columns: Columns,
+        *,
+        image_size: int | None = None,
+        max_length: int | None = None,
+        image_mean: str | None = None,
     ) -> None:
         """Checks or records the settings, and prepares the data.
 
@@ -251,6 +265,7 @@ class Comparison:
             TrajectoryError: If the folder holds another comparison.
             ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
         """
+        self.protocol = _protocol_as_recorded(self.protocol, self.output_dir / SETTINGS_FILE)
         folder, task = next(iter(self.folders.values())), get_task(columns.task)
         columns = task.columns_for(columns, folder)
         if not self.protocol.new_head:
@@ -268,7 +283,9 @@ class Comparison:
             "protocol": asdict(self.protocol),
             "image_size": image_size,
             "max_length": max_length,
+            "image_mean": image_mean,
         }
+        self.image_mean = image_mean
         _same_comparison(self.output_dir / SETTINGS_FILE, settings)
         config = AutoConfig.from_pretrained(base_of(folder))
         if columns.class_names:
@@ -309,7 +326,7 @@ class Comparison:
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [
             FineTuning(self.output_dir, name, str(self.folders[name]), rate, seed, self.protocol, self.columns,
-                       self.prepared)
+                       self.prepared, self.image_mean)
             for seed in range(self.seeds)
             for name, own in rates.items()
             for rate in own
@@ -323,6 +340,7 @@ def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     recorded = read_settings(path)
+    recorded["protocol"].setdefault("head_learning_rate", None)  # which records of former versions do not tell
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
     joining = ("arms", "starts")
     different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]

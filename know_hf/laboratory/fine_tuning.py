@@ -1,5 +1,6 @@
 """One fine-tuning of a comparison as a job: where its result lies, and whether it is there."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ from know_hf.training.prepared import open_examples
 from know_hf.trajectory import TrajectoryError
 
 
+def steps_of(protocol: Protocol, examples: int) -> tuple[int, ...]:
+    """Optimizer steps of one fine-tuning on so many examples: those of head and norms, if any, and those of all."""
+    full = examples // protocol.batch_size  # the rest of an epoch is dropped, unless it is all there is
+    further = dict(protocol.training_arguments)
+    an_epoch = math.ceil(max(full, 1) / further.get("gradient_accumulation_steps", 1))
+    return tuple(math.ceil(epochs * an_epoch) for epochs in (protocol.head_epochs, protocol.epochs) if epochs)
+
+
 @dataclass(frozen=True)
 class FineTuning:
     """One arm at one learning rate with one seed, for [`Workers`](know_hf.training.workers)."""
@@ -26,6 +35,7 @@ class FineTuning:
     protocol: Protocol
     columns: Columns
     data: dict[str, Path]
+    image_mean: str | None = None
 
     @property
     def path(self) -> Path:
@@ -64,7 +74,8 @@ class FineTuning:
 
     def run(self) -> None:
         """Fine-tunes and writes the result; whole or not at all."""
-        data = {part: open_examples(path) for part, path in self.data.items()}
+        centre = None if self.image_mean is None else self.data["train"]
+        data = {part: open_examples(path, centre) for part, path in self.data.items()}
         scratch = self.output_dir / "scratch" / str(os.getpid())
         result = fine_tune(
             Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,

@@ -13,7 +13,8 @@ from know_hf.training.options import Augmentation
 class Protocol(Options):
     """How every arm is fine-tuned; the defaults are the paper's.
 
-    Source: paper section 5.2 and the authors' fine-tuning scripts; validation and BatchNorm treatment are ours.
+    Source: paper section 5.2 and the authors' fine-tuning scripts (head and norms at Adam's own 1e-3, then cosine from
+    4e-4); validation and BatchNorm treatment are ours.
 
     Example:
         >>> from know_hf.laboratory.options import Protocol
@@ -57,6 +58,12 @@ class Protocol(Options):
     )
     training_arguments: tuple[tuple[str, Any], ...] = option(
         (), help="Further fields of TrainingArguments, such as bf16.", flag=False
+    )
+    head_learning_rate: float | None = option(
+        1e-3,
+        help="Constant learning rate of the head epochs, the same for every arm; None (null in an experiment's "
+        "recipe) for the arm's own with cosine decay.",
+        limits=(TINY, HUGE),
     )
 
 

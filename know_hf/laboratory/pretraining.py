@@ -23,7 +23,7 @@ from know_hf.records import read_record
 from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.training.data import make_preprocessing
-from know_hf.training.examples import Augmentation, as_it_is
+from know_hf.training.examples import Augmentation, Examples, as_it_is
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import make_scoring
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
@@ -56,6 +56,12 @@ class ForgettingRun:
     data: dict[str, Path]
     #: Folder of Θ^0 for the control that trains on from it.
     start: Path | None = None
+
+    @property
+    def examples(self) -> dict[str, Examples]:
+        """The data, by the names of ``data``."""
+        centre = None if self.pretraining.image_mean is None else self.data["train"]
+        return {part: open_examples(path, centre) for part, path in self.data.items()}
 
     @property
     def done(self) -> bool:
@@ -108,7 +114,7 @@ class ForgettingRun:
     def run(self) -> None:
         """Trains what is not finished of it."""
         args, task = self.arguments(), get_task(self.columns.task)
-        train, test = (open_examples(self.data[part]) for part in ("train", "eval"))
+        train, test = (self.examples[part] for part in ("train", "eval"))
         if self.pretraining.augmentation is not None:
             train = train.augmented(Augmentation(**self.pretraining.augmentation))
         if self.start is None:

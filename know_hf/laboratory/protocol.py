@@ -2,8 +2,9 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,9 @@ def fine_tune(
         first = {id(parameter) for parameter in _head_and_norms(model, columns)}
         for parameter in everything:
             parameter.requires_grad = id(parameter) in first
-        _train(model, train, columns, protocol.head_epochs, rate, seed, protocol, scratch, [watch]).train()
+        _train(
+            model, train, columns, protocol.head_epochs, rate, seed, protocol, scratch, [watch], _of_head(protocol)
+        ).train()
         for parameter in everything:
             parameter.requires_grad = True
     curve = _Curve(validation, protocol)
@@ -135,6 +138,13 @@ def _head_and_norms(model: nn.Module, columns: Columns) -> list[nn.Parameter]:
     return head + [p for name, p in model.named_parameters() if name in kinds and kinds[name].kind == "norm"]
 
 
+def _of_head(protocol: Protocol) -> dict[str, Any]:
+    """Training arguments of the epochs with head and norms alone."""
+    if protocol.head_learning_rate is None:
+        return {}
+    return {"learning_rate": protocol.head_learning_rate, "lr_scheduler_type": "constant"}
+
+
 def _train(
     model: PreTrainedModel,
     train: Examples,
@@ -145,6 +155,7 @@ def _train(
     protocol: Protocol,
     scratch: Path,
     callbacks: Sequence[TrainerCallback],
+    own: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trainer:
     task = get_task(columns.task)
     args = TrainingArguments(
@@ -164,6 +175,7 @@ def _train(
             "disable_tqdm": True,
             "remove_unused_columns": False,
             **dict(protocol.training_arguments),
+            **own,
         },
     )
     trainer = Trainer(

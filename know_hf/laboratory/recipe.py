@@ -47,6 +47,12 @@ class Pretraining(Options):
     )
     image_size: int | None = stated_by(DataOptions, "image_size")
     max_length: int | None = stated_by(DataOptions, "max_length")
+    image_mean: str | None = option(
+        None,
+        help="pixel: subtract from images, as the model reads them, the mean of the training images, pixel by pixel "
+        "(the authors' code); downstream, that of the pool. Stages do not carry it along.",
+        choices=("pixel",),
+    )
     augmentation: dict[str, Any] | None = option(None, help="Fields of Augmentation; none by default.")
     training: dict[str, Any] = option(default_factory=dict, help="Fields of ForgettingArguments.")
 
@@ -151,6 +157,11 @@ class Recipe(Options):
     settings: tuple[Setting, ...] = option(help="The columns of the table.")
     description: str = option("", help="A paragraph for the report.")
     processes: int = option(1, help="Number of processes.", limits=(1, 4096))
+    data_sets: dict[str, Any] = option(
+        default_factory=dict,
+        help="What a dry run reckons with where data are not at hand: name of a data set → examples of each split by "
+        "its name, classes, and image_size in pixels.",
+    )
     data_folder: str | None = option(
         None, help="Folder that may hold copies of the data sets, by the last part of their names."
     )
@@ -164,6 +175,7 @@ class Recipe(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_file_names([setting.name for setting in self.settings], "The settings")
+        check_form({"data_sets": self.data_sets}, {"data_sets": dict[str, dict[str, int]]}, "recipe")
 
     def data(self, dataset: str) -> str:
         """The copy of a data set in the data folder, if there is one, else its own name."""

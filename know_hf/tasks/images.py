@@ -153,8 +153,9 @@ def image_reader(
     if channels not in _MODES:
         raise ValueError(f"The model reads {channels} channels; pictures have 1 or 3: pass a data_collator.")
     options = {} if channels > 1 or processor is None or described else _one_channel(processor)
-    half = torch.full((channels, 1, 1), 0.5)
-    reader = ImageReader(_MODES[channels], processor, options, half, half, image_size)
+    # Networks of our own say what their pixels are in their configuration.
+    mean, std = (torch.full((channels, 1, 1), _number(config, name, 0.5)) for name in ("image_mean", "image_std"))
+    reader = ImageReader(_MODES[channels], processor, options, mean, std, image_size)
     if not square or reader.takes_masks or image_size is not None:
         return reader
     own = dict(getattr(processor, "size", None) or {})
@@ -162,6 +163,11 @@ def image_reader(
     if not isinstance(side, int):
         raise ValueError("Say how large the images are: image_size=…; neither model nor processor do.")
     return replace(reader, size=side)
+
+
+def _number(config: PreTrainedConfig, name: str, otherwise: float) -> float:
+    value = getattr(config, name, None)
+    return float(value) if isinstance(value, (int, float)) else otherwise
 
 
 def _timm_processor(config: PreTrainedConfig, described: dict[str, Any], image_size: int | None) -> BaseImageProcessor:

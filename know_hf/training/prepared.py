@@ -59,9 +59,9 @@ def prepare(
     rows = preprocessing.apply(dataset)
 
     def tensors(slices: Iterable[slice]) -> dict[str, torch.Tensor]:
-        made = [preprocessing.collator(_as_rows(rows[part])) for part in slices]
+        made = [preprocessing.collator(as_rows(rows[part])) for part in slices]
         if len({tuple(values.shape[1:] for values in batch.values()) for batch in made}) > 1:
-            made = [preprocessing.collator(_as_rows(rows[:]))]  # texts are filled up to the longest of their batch
+            made = [preprocessing.collator(as_rows(rows[:]))]  # texts are filled up to the longest of their batch
         return {name: torch.cat([batch[name] for batch in made]).contiguous() for name in made[0]}
 
     # The first rows, prepared, stand for whatever the preprocessing depends on.
@@ -91,18 +91,26 @@ def _is_whole(path: Path, first: dict[str, torch.Tensor]) -> bool:
         return False
 
 
-def _as_rows(batch: dict[str, list]) -> list[dict]:
+def as_rows(batch: dict[str, list]) -> list[dict]:
+    """Columns of rows as the rows, which a collator takes."""
     return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
 @lru_cache(maxsize=16)
-def open_examples(path: Path) -> Examples:
+def open_examples(path: Path, centre: Path | None = None) -> Examples:
     """Maps what [`prepare`] made.
 
+    Args:
+        path: The file.
+        centre: Likewise, of images whose mean is subtracted from all, pixel by pixel; the result lies in memory.
+
     Raises:
-        TrajectoryError: If the file is missing or damaged.
+        TrajectoryError: If a file is missing or damaged.
     """
     try:
-        return Examples(load_file(path))
+        inputs = load_file(path)
+        if centre is not None:
+            inputs["pixel_values"] = inputs["pixel_values"] - open_examples(centre).inputs["pixel_values"].mean(0)
+        return Examples(inputs)
     except (OSError, SafetensorError) as error:
         raise TrajectoryError(f"{path} is missing or damaged ({error}); run again, which makes it anew.") from error

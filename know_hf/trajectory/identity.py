@@ -34,7 +34,7 @@ _SETTINGS = (
 # The same, of which records did not always tell.
 _LATER_SETTINGS = (
     "train_sampling_strategy dataloader_drop_last load_best_model_at_end optim_target_modules label_names "
-    "full_determinism remove_unused_columns ignore_data_skip"
+    "full_determinism remove_unused_columns ignore_data_skip learning_rate_steps"
 ).split()
 # And those that matter only because of others.
 _DEPENDENT_SETTINGS = (

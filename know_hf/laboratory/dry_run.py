@@ -1,0 +1,374 @@
+"""What an experiment will take, before it takes it: every network is built, and takes one training step."""
+
+import json
+import time
+from collections.abc import Collection, Mapping, MutableMapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, ReadInstruction
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from know_hf.enrichment.folders import step_names
+from know_hf.forgetting.controls import FORGETTING, TRAINED, Predicted, find_control
+from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
+from know_hf.laboratory.arms import Arm
+from know_hf.laboratory.fine_tuning import steps_of
+from know_hf.laboratory.options import Protocol
+from know_hf.laboratory.pretraining import ForgettingRun, build_model
+from know_hf.laboratory.recipe import Downstream, Pretraining, Recipe, Setting
+from know_hf.retrodiction import DEFAULT, METHODS
+from know_hf.tables import duration, table
+from know_hf.tasks import Columns
+from know_hf.training.data import load_split, make_preprocessing, open_parts
+from know_hf.training.prepared import as_rows
+
+#: Examples of the measured step on a processor, where a whole batch of a large network takes minutes.
+CPU_ROWS = 4
+#: The task of data that are only declared.
+_IMAGES = "image-classification"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, measured.
+
+    Args:
+        rows: Its examples.
+        parameters: Of the network.
+        fixed: Bytes of weights, gradients and AdamW's moments.
+        activations: Bytes that an example's forward pass keeps for the backward pass.
+        seconds: For an example.
+    """
+
+    rows: int
+    parameters: int
+    fixed: int
+    activations: float
+    seconds: float
+
+    def memory(self, batch: int) -> float:
+        """Bytes of a step of so many examples, in proportion."""
+        return self.fixed + batch * self.activations
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trainings of one kind.
+
+    Args:
+        what: Their name.
+        trainings: How many there are.
+        examples: Those of each; of several stages, those of the first.
+        steps: Optimizer steps of one training, of every stage or phase.
+        batch: Examples a step.
+    """
+
+    what: str
+    trainings: int
+    examples: int
+    steps: tuple[int, ...]
+    batch: int
+
+    def seconds(self, step: Step) -> float:
+        """Time within steps of all of them."""
+        return self.trainings * sum(self.steps) * self.batch * step.seconds
+
+
+@dataclass(frozen=True)
+class SettingPlan:
+    """What one setting will take.
+
+    Args:
+        name: The setting's.
+        jobs: What is trained.
+        step: A step of its network, if that could be built.
+        shared: The setting that trains its Θ^0 and forgetting for it, too.
+        unknown: What could not be learnt, in words.
+    """
+
+    name: str
+    jobs: tuple[Job, ...]
+    step: Step | None
+    shared: str | None
+    unknown: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Time within steps of all that it trains itself; None if something is not known."""
+        return None if self.step is None or self.unknown else sum(job.seconds(self.step) for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """What an experiment will take; print it.
+
+    Args:
+        recipe: It.
+        settings: One plan a setting.
+        machine: What the steps were measured on, in words.
+    """
+
+    recipe: Recipe
+    settings: tuple[SettingPlan, ...]
+    machine: str
+
+    @property
+    def seconds(self) -> float | None:
+        """Time within steps on one process; None if something is not known."""
+        known = [plan.seconds for plan in self.settings]
+        return None if None in known else sum(seconds for seconds in known if seconds is not None)
+
+    def __str__(self) -> str:
+        rows = [
+            ["setting", "parameters", "trains", "trainings", "examples", "steps of each", "batch", "memory", "time"]
+        ]
+        for plan in self.settings:
+            step, name = plan.step, plan.name
+            parameters = "unknown" if step is None else f"{step.parameters:,}"
+            for job in plan.jobs:
+                memory = "unknown" if step is None else f"{step.memory(job.batch) / 1e9:.2f} GB"
+                seconds = "unknown" if step is None else duration(job.seconds(step))
+                steps = " + ".join(f"{count:,}" for count in job.steps)
+                rows.append(
+                    [name, parameters, job.what, f"{job.trainings:,}", f"{job.examples:,}", steps, f"{job.batch:,}"]
+                    + [memory, seconds]
+                )
+                name = parameters = ""
+            if not plan.jobs:
+                rows.append([name, parameters, *["unknown"] * 7])
+        notes = [
+            f"{plan.name}: Θ⁰ and its forgetting are those of {plan.shared}." for plan in self.settings if plan.shared
+        ]
+        notes += [f"{plan.name}: {words}" for plan in self.settings for words in plan.unknown]
+        processes = self.recipe.processes
+        share = None if self.seconds is None else duration(self.seconds / processes)
+        notes.append(f"Within training steps, by processes: {processes}, in all {share or 'unknown'}.")
+        lines = "\n".join(f"- {note}" for note in notes)
+        return f"{self.recipe.title}, size {self.recipe.size}\n\n{table(rows)}\n\n{lines}\n- {self.machine}"
+
+
+def dry_run(
+    recipe: Recipe,
+    predictors: Collection[str] = (),
+    rows: int | None = None,
+    measured: MutableMapping[str, Step] | None = None,
+) -> ExperimentPlan:
+    """Builds every network of a recipe, lets it take one training step on a batch of the right shape, and counts.
+
+    Args:
+        recipe: From [`load_recipe`].
+        predictors: Names of the arms of further predictors.
+        rows: Most examples of the measured step; by default a whole batch, on a processor [`CPU_ROWS`].
+        measured: Steps that were measured before, which those of this call join.
+
+    Returns:
+        What the experiment will take. Data that are neither in the recipe's ``data_folder`` nor declared in its
+        ``data_sets``, and models that are not to be had, are named as unknown.
+
+    Raises:
+        ValueError: If the recipe does not fit its data.
+
+    Example:
+        >>> from know_hf.laboratory.dry_run import dry_run
+        >>> from know_hf.laboratory.recipe import load_recipe
+        >>> print(dry_run(load_recipe("examples/recipes/table1.yaml", "paper")))  # doctest: +SKIP
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device = torch.device("cpu") if found is None else found
+    rows = rows or (CPU_ROWS if device.type == "cpu" else None)
+    measured = {} if measured is None else measured
+    trained: dict[str, tuple[str, set[str]]] = {}
+    plans = []
+    for setting in recipe.settings:
+        plan = _plan(recipe, setting, predictors, device, rows, measured)
+        described = json.dumps(asdict(setting.pretraining), sort_keys=True)
+        if described in trained:
+            mine = {job.what for job in plan.jobs} & trained[described][1]
+            plan = replace(plan, shared=trained[described][0], jobs=tuple(j for j in plan.jobs if j.what not in mine))
+        else:
+            trained[described] = setting.name, {job.what for job in plan.jobs if job.what in TRAINED}
+        plans.append(plan)
+    batch = f"on up to {rows} examples and taken in proportion to the batch" if rows else "on a whole batch"
+    machine = f"Measured now, one step of each network {batch} ({device.type}); scoring and prediction are not counted."
+    return ExperimentPlan(recipe, tuple(plans), machine)
+
+
+def planned_arms(setting: Setting, predictors: Collection[str] = ()) -> list[Arm]:
+    """The arms that a setting will have, by name and role, without their folders."""
+    ratio = setting.pretraining.training.get("sampling_ratio", 0.5)
+    arms = [Arm("naive", role="naive")]
+    predictions: dict[str, str] = {name: name for name in setting.methods if name != "naive"}
+    predictions |= dict.fromkeys(predictors, DEFAULT)
+    for prediction, method in predictions.items():
+        steps = 1 if METHODS[method].same_every_step else setting.steps
+        for step in step_names(ratio, steps):
+            name = prediction if steps == 1 else f"{prediction} {step}"
+            arms.append(Arm(name, role="method", method=method, prediction=prediction))
+    for name in setting.controls:
+        result = find_control(name)[0].result
+        predicted = result.method if isinstance(result, Predicted) else None
+        arms.append(Arm(name, role="control", method=predicted, prediction=name))
+    return arms
+
+
+def _plan(
+    recipe: Recipe,
+    setting: Setting,
+    predictors: Collection[str],
+    device: torch.device,
+    rows: int | None,
+    measured: MutableMapping[str, Step],
+) -> SettingPlan:
+    source, target = setting.pretraining, setting.transfer
+    unknown: list[str] = []
+    jobs: list[Job] = []
+    step = None
+    data = _read(recipe, source, {"train": source.train_split, "eval": source.eval_split}, unknown)
+    if data is not None:
+        for control in (FORGETTING, *(name for name in setting.controls if name in TRAINED)):
+            jobs.append(_training(source, control, data.sizes["train"], data.columns))
+        try:
+            step = _measured(source, data, min(jobs[0].batch, rows or jobs[0].batch), device, measured)
+        except FileNotFoundError as error:
+            unknown.append(f"the model cannot be built: {error}")
+    if target is not None:
+        splits = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
+        downstream = _read(recipe, target, splits, unknown)
+        if downstream is not None:
+            pool = downstream.sizes["train"]
+            jobs.append(
+                _fine_tunings(setting, target.make_protocol(), predictors, pool, "validation" in downstream.sizes)
+            )
+    return SettingPlan(setting.name, tuple(jobs), step, None, tuple(unknown))
+
+
+def _training(source: Pretraining, control: str, examples: int, columns: Columns) -> Job:
+    """The forgetting, or a control that is trained."""
+    args = ForgettingRun(Path("dry-run"), control, source, columns, {}).arguments()
+    args.stratify_by = None  # which changes no sizes to speak of, and needs the labels
+    subsets, args.max_steps = stage_plan(range(examples), args)
+    trained = subsets[first_trained_stage(args) :]
+    steps = tuple(training_steps(len(subset), args) for subset in trained)
+    return Job(control, 1, len(trained[0]), steps, args.train_batch_size * args.gradient_accumulation_steps)
+
+
+def _fine_tunings(setting: Setting, protocol: Protocol, predictors: Collection[str], pool: int, validated: bool) -> Job:
+    arms, full = planned_arms(setting, predictors), setting.full_grid
+    whole = [arm for arm in arms if arm.role == "naive" or "all" in full or arm.is_among(full)]
+    trainings = setting.seeds * (len(whole) * len(setting.learning_rates) + len(arms) - len(whole))
+    examples = protocol.examples or pool - (0 if validated else protocol.validation_examples)
+    return Job("fine-tunings", trainings, examples, steps_of(protocol, examples), protocol.batch_size)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is known of data: examples by part, columns, and the first part's rows or the side of its images."""
+
+    sizes: dict[str, int]
+    columns: Columns
+    rows: Dataset | None = None
+    side: int | None = None
+
+
+def _read(
+    recipe: Recipe, part: Pretraining | Downstream, splits: Mapping[str, str | None], unknown: list[str]
+) -> _Data | None:
+    """Reads data that are at hand, or their declaration; what is missing joins the unknown."""
+    place, named = recipe.data(part.dataset), {role: split for role, split in splits.items() if split is not None}
+    if Path(place).exists():
+        loaded = {role: load_split(place, split) for role, split in named.items()}
+        parts: dict[str, Any]  # those that are given are there
+        parts, columns = open_parts(loaded, task=part.task, label=part.label_column)
+        return _Data({role: len(rows) for role, rows in parts.items()}, columns, parts["train"])
+    declared = recipe.data_sets.get(part.dataset)
+    if declared is None:
+        unknown.append(f"{part.dataset} is neither in the data_folder nor declared in the recipe's data_sets.")
+        return None
+    try:
+        sizes = {role: _declared(declared, split) for role, split in named.items()}
+        names = [str(number) for number in range(declared["classes"])]
+    except (KeyError, ValueError) as error:
+        unknown.append(f"data_sets does not say enough of {part.dataset}: {error}.")
+        return None
+    columns = Columns(part.task or _IMAGES, ["image"], part.label_column or "label", names)
+    return _Data(sizes, columns, side=declared.get("image_size"))
+
+
+def _declared(declared: Mapping[str, int], split: str) -> int:
+    """Examples of a split, slices such as ``train[:25%]`` included."""
+    parts = ReadInstruction.from_spec(split).to_absolute(declared)
+    return sum(part.to - part.from_ for part in parts)
+
+
+def _measured(
+    source: Pretraining, data: _Data, rows: int, device: torch.device, measured: MutableMapping[str, Step]
+) -> Step:
+    """One step of the network of a pre-training, unless one of the same network and shape was taken before."""
+    half = source.training.get("bf16", False) and device.type != "cpu"
+    shape = [source.model, source.architecture, source.image_size, source.max_length, data.side]
+    key = json.dumps([*shape, data.columns.class_names, data.rows is None, rows, str(device), half], sort_keys=True)
+    if key not in measured:
+        model: Any = build_model(source, data.columns, 0).model
+        batch = {name: values.to(device) for name, values in _batch(model, source, data, rows).items()}
+        measured[key] = measure(model.to(device), batch, half)
+    return measured[key]
+
+
+def _batch(model: Any, source: Pretraining, data: _Data, rows: int) -> dict[str, Tensor]:
+    """The first examples, or images of noise of the same shape."""
+    if data.rows is not None:
+        preprocessing = make_preprocessing(
+            model, source.model, data.columns, image_size=source.image_size, max_length=source.max_length
+        )
+        first = data.rows.select(range(min(rows, len(data.rows))))
+        return dict(preprocessing.collator(as_rows(preprocessing.apply(first)[:])))
+    timm = (getattr(model.config, "pretrained_cfg", None) or {}).get("input_size")
+    side = source.image_size or data.side or (timm[-1] if timm else model.config.image_size)
+    channels = timm[0] if timm else getattr(model.config, "num_channels", 3)
+    labels = torch.arange(rows) % len(data.columns.class_names)
+    return {"pixel_values": torch.randn(rows, channels, side, side), "labels": labels}
+
+
+def measure(model: nn.Module, batch: Mapping[str, Tensor], half: bool = False) -> Step:
+    """Takes one training step with AdamW, after one that warms up where there is an accelerator.
+
+    Args:
+        model: On its device.
+        batch: What it takes, with labels.
+        half: Whether to compute in bfloat16, as Trainer's ``bf16`` does.
+
+    Returns:
+        What it took.
+    """
+    device = next(iter(batch.values())).device
+    optimizer = torch.optim.AdamW(model.parameters())
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    for _ in range(1 if device.type == "cpu" else 2):
+        begun = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            with saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for an accelerator
+        seconds = time.perf_counter() - begun
+    weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    rows = len(next(iter(batch.values())))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Step(rows, count, weights + 3 * trained, sum(kept.values()) / rows, seconds / rows)

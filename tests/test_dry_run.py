@@ -1,0 +1,122 @@
+"""What experiments will take, before they take it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_image_model
+from torch import nn
+
+from know_hf.cli.main import main
+from know_hf.laboratory.dry_run import ExperimentPlan, Step, dry_run, measure, planned_arms
+from know_hf.laboratory.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
+SIZES = [
+    ("table1", "paper"),
+    ("table1", "released"),
+    *((f"table{i}", "paper") for i in (2, 6, 7)),
+    ("predictors", "paper"),
+]
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[tuple[str, str], ExperimentPlan]:
+    """Every large size, on two images a step, as if no data were at hand."""
+    measured: dict[str, Step] = {}
+    recipes = {key: replace(load_recipe(RECIPES / f"{key[0]}.yaml", key[1]), data_folder=None) for key in SIZES}
+    made = {key: dry_run(recipe, rows=2, measured=measured) for key, recipe in recipes.items()}
+    assert len(measured) == 2  # the authors' network and the common one
+    return made
+
+
+def test_every_large_size_is_planned(plans):
+    for (name, _), plan in plans.items():
+        assert (plan.seconds is None) == (name == "table2"), plan
+        for setting in plan.settings:
+            assert name == "table2" or setting.step.parameters in (11_232_612, 11_220_132)
+            assert 0 < sum(job.trainings for job in setting.jobs) and not (setting.unknown and name != "table2")
+    text = str(plans["table2", "paper"])
+    assert "CIFAR-100: the model cannot be built: Model 'OpenGVLab/pvt_v2_b0' is neither a local folder nor" in text
+    assert "in all unknown" in text and "100 × " not in text
+
+
+def test_steps_of_table_1(plans):
+    paper, released = (plans["table1", size].settings for size in ("paper", "released"))
+    epochs, batch = 200, 128
+    sizes = [50_000, 25_000, 12_500, 6_250, 3_125]
+    stages = tuple(epochs * -(-size // batch) for size in sizes)
+    jobs = {job.what: job for job in paper[0].jobs}
+    assert jobs["forgetting"].steps == stages and jobs["incremental"].steps == stages[::-1]
+    assert jobs["equal_compute"].steps == (sum(stages[1:]),)
+    assert jobs["fine-tunings"].steps == (10 * (45_000 // batch), 100 * (45_000 // batch))
+    assert [setting.jobs[0].examples for setting in paper] == [*sizes, 50_000]
+    forgetting, tunings = released[0].jobs
+    assert forgetting.steps == tuple(epochs * (size // batch) for size in sizes)
+    assert tunings.steps == (10 * 390, 100 * 390) and tunings.trainings == 5 * 4  # naive, ×2, ×4, ×8 at one rate
+    assert plans["table1", "paper"].settings[0].step.seconds > 0
+    page = (RECIPES.parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert f"| {jobs['forgetting'].steps[0]:,} | {forgetting.steps[0]:,} |" in page
+    # What the predicted starts share is trained once.
+    stages = [setting.shared for setting in plans["table6", "paper"].settings]
+    assert stages == [None, "S = 2", "S = 2", "S = 2"]
+
+
+def test_what_a_step_keeps():
+    model = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+
+    class Lossy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x, labels):
+            return type("Output", (), {"loss": self.inner(x).pow(2).sum()})
+
+    step = measure(Lossy(), {"x": torch.randn(8, 10), "labels": torch.zeros(8)})
+    weights = 10 * 20 + 20 + 20 * 5 + 5
+    assert step.parameters == weights and step.rows == 8 and step.seconds > 0
+    # Weights, gradients, two moments; x, the ReLU's output (once) and the result, each in float32.
+    assert step.fixed == 4 * 4 * weights and step.activations == 4 * (10 + 20 + 5)
+    assert step.memory(3) == step.fixed + 3 * step.activations
+
+
+def test_data_at_hand_and_data_that_are_not(image_data_folder, tmp_path, capsys):
+    tiny_image_model().save_pretrained(tmp_path / "model")
+    (tmp_path / "own.yaml").write_text(f"""
+title: Own
+data_folder: {image_data_folder.parent}
+sizes:
+  one:
+    settings:
+      here:
+        pretraining: &here
+          {{dataset: me/digits, train_split: "train[:50%]", model: {tmp_path / "model"},
+           training: {{num_stages: 2, num_train_epochs: 2, per_device_train_batch_size: 16}}}}
+        methods: [known, mean, naive]
+        controls: [shrink 0.5]
+        full_grid: [known]
+        steps: 2
+        seeds: 3
+        learning_rates: [1.0e-3, 2.0e-3]
+        transfer: {{dataset: me/digits, protocol: {{examples: 32, batch_size: 8, epochs: 1, head_epochs: 0}}}}
+      elsewhere:
+        pretraining: {{<<: *here, dataset: me/nowhere}}
+""")
+    main(["experiment", str(tmp_path / "own.yaml"), "--dry-run", "--output-dir", str(tmp_path / "out")])
+    text = capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert "elsewhere: me/nowhere is neither in the data_folder nor declared in the recipe's data_sets." in text
+    recipe = load_recipe(tmp_path / "own.yaml")
+    forgetting, tunings = dry_run(recipe).settings[0].jobs
+    assert forgetting.steps == (8, 4) and forgetting.examples == 64
+    # naive and two steps of KNOWN at two rates, mean and the control at naive's own.
+    assert tunings.trainings == 3 * (3 * 2 + 2) and tunings.steps == (4,)
+    assert [arm.name for arm in planned_arms(recipe.settings[0])] == [
+        "naive",
+        "known x2",
+        "known x4",
+        "mean",
+        "shrink 0.5",
+    ]
