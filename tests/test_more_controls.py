@@ -1,7 +1,7 @@
 """A small experiment with every control that needs more than one prediction, and with reset normalisation."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from test_reset import is_fresh
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, PredictedArms
-from know_hf.laboratory.experiment import ExperimentResult, run_experiment
+from know_hf.laboratory.experiment import ExperimentResult, _as_begun, run_experiment
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.quickstart import digits
 from know_hf.report.experiment import write_experiment_report
-from know_hf.retrodiction import retrodict
+from know_hf.retrodiction import ALL, retrodict
 from know_hf.trajectory import Checkpoint
 
 CONTROL_ARMS = ["ema", "swa", "shrink_perturb 0.5", "task_vector_chosen"]
@@ -148,6 +148,20 @@ def test_it_is_not_run_again(result, recipe_file):
     mine = result.output_dir.parent / "mine0"
     run_experiment(load_recipe(recipe_file), result.output_dir, predictors={"mine": mine})
     assert {file: file.stat().st_mtime_ns for file in runs.iterdir()} == before
+
+
+def test_all_means_what_it_did_when_an_experiment_was_begun(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file)
+    setting = replace(recipe.settings[0], methods=tuple(ALL))
+    former = tuple(name for name in ALL if name not in ("extra_merge", "shrink_perturb"))
+    every = replace(recipe, settings=(setting, recipe.settings[1]))
+    path = tmp_path / "recipe.json"
+    assert _as_begun(every, path) is every
+    for begun, expected in ((former, former), (("known",), tuple(ALL)), (tuple(ALL), tuple(ALL))):
+        recorded = replace(recipe, settings=(replace(setting, methods=begun), recipe.settings[1]))
+        path.write_text(json.dumps({"recipe": asdict(recorded)}))
+        found = _as_begun(every, path)
+        assert found.settings == (replace(setting, methods=expected), recipe.settings[1])
 
 
 def test_what_cannot_be_reset_is_said_early(recipe_file, tmp_path):
