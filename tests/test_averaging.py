@@ -1,10 +1,11 @@
 """Averages of stage 0: values by hand, plain folders, and a killed run that ends with the same bytes."""
 
 import shutil
+import sys
 
 import pytest
 import torch
-from conftest import QUICK, tiny_image_model
+from conftest import QUICK, run_cli, tiny_image_model
 from safetensors.torch import load_file
 from test_stage_end import tree
 from test_trainer import KillAt, Killed, Pixels, make, same, weights
@@ -13,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, TrainerCallback, default_data_collator
 
 from know_hf import ForgettingArguments, ForgettingTrainer, TrajectoryError
+from know_hf.cli.main import main
 
 AVERAGED = {"average_stage_zero": "both", "average_decay": 0.6, "average_start": 0.5, "num_stages": 2}
 
@@ -117,3 +119,30 @@ def test_adapters(tmp_path):
     ForgettingTrainer(model=model, args=args, train_dataset=data, data_collator=default_data_collator).train()
     zero, average = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("stage-0", "stage-0-swa"))
     assert zero.keys() == average.keys() and not same(zero, average)
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path, image_model_folder, image_data_folder):
+    """Averages of two processes are those of one; noise and new normalisation are the same on any number of them."""
+    loopback, launcher = {"GLOO_SOCKET_IFNAME": "lo"}, [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc_per_node", "2"]
+    command = ["forget", "--model", image_model_folder, "--dataset", image_data_folder, "--num_stages", 2,
+               "--train_stage_zero", "True", "--average_stage_zero", "both", "--average-decay", 0.6,
+               "--learning_rate", 1e-3, "--num_train_epochs", 1, "--save_strategy", "no"]  # fmt: skip
+    main([str(x) for x in (*command, "--per_device_train_batch_size", 16, "--output-dir", tmp_path / "one")])
+    run_cli(*command, "--per_device_train_batch_size", 8, "--output-dir", tmp_path / "two", launcher=launcher,
+            env=loopback)  # fmt: skip
+    for name in ("stage-0", "stage-0-ema", "stage-0-swa"):
+        one, two = (load_file(tmp_path / run / name / "model.safetensors") for run in ("one", "two"))
+        parameters = [key for key in one if key.endswith((".weight", ".bias"))]
+        near = {key: (one[key] - two[key]).abs().max().item() for key in parameters}
+        assert max(near.values()) < 0.01, (name, near)  # BatchNorm sees half a batch in each of two processes
+    ema, swa = (load_file(tmp_path / "two" / f"stage-0-{name}" / "model.safetensors") for name in ("ema", "swa"))
+    assert not same(ema, swa) and not list((tmp_path / "two").rglob("*.partial"))
+    predict = ["predict", tmp_path / "two", "--method", "shrink_perturb", "extra_merge", "--norms", "reset",
+               "--steps", 1, "--parameters", "extra_merge.window=1", "--output-dir"]  # fmt: skip
+    main([str(x) for x in (*predict, tmp_path / "alone")])
+    run_cli(*predict, tmp_path / "shared", launcher=launcher, env=loopback)
+    for method in ("shrink_perturb", "extra_merge"):
+        files = [tmp_path / folder / method / "x2" / "model.safetensors" for folder in ("alone", "shared")]
+        assert files[0].read_bytes() == files[1].read_bytes()
