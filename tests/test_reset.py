@@ -103,6 +103,8 @@ def test_statistics_are_estimated_and_the_rest_stays_new(images, tmp_path):
         assert (weights[f"{layer}.weight"] == 1).all() and not weights[f"{layer}.bias"].any()
         assert weights[f"{layer}.running_mean"].any()
     assert torch.equal(weights[f"{frozen}.weight"], zero[f"{frozen}.weight"])
+    assert f"begin with {len(LAYERS) - 1} normalisation layers of a new network" in result.verdict
+    assert "Do not use" not in result.verdict
     assert "re-estimated on 64 training examples" in (result.checkpoints["x2"] / "README.md").read_text()
 
 

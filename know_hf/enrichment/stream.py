@@ -375,4 +375,7 @@ class Enrichment:
             metrics = {"stage-0": first, **metrics}
         statistics = {name: content["statistics"] for name, content in described.items()}
         kept = {reason: len(names) for reason, names in unmoved(self.copied).items()}
-        return EnrichmentResult(root, self.trajectory, dict(checkpoints), statistics, metrics, unmoved=kept)
+        reset = len({name.rpartition(".")[0] for name in self.fresh})
+        return EnrichmentResult(
+            root, self.trajectory, dict(checkpoints), statistics, metrics, unmoved=kept, reset=reset
+        )
