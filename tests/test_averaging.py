@@ -62,6 +62,17 @@ def test_averages_by_hand(tmp_path):
     assert {path.name for path in folders["swa"].iterdir()} == {"config.json", "model.safetensors"}
 
 
+def test_mixed_precision(tmp_path):
+    """The forward pass, which accelerate then wraps, of an average is its own."""
+    make(tmp_path / "off", num_stages=2, bf16=True, use_cpu=True).train()
+    make(tmp_path / "on", bf16=True, use_cpu=True, **AVERAGED).train()
+    zero = weights(tmp_path / "on", 0)
+    assert same(weights(tmp_path / "off", 0), zero)
+    assert same(weights(tmp_path / "off", 1), weights(tmp_path / "on", 1))
+    mean, average = "timm_model.bn1.running_mean", load_file(tmp_path / "on" / "stage-0-ema" / "model.safetensors")
+    assert not torch.equal(average[mean], zero[mean]) and average[mean].dtype == torch.float32
+
+
 @pytest.mark.parametrize("step", [3, 4])
 def test_killed_and_continued_gives_the_same_bytes(tmp_path, step):
     settings = {**AVERAGED, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
