@@ -1,6 +1,7 @@
 """What an enrichment will do, before it does it: from headers alone."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from know_hf.text import without_secrets
 from know_hf.training.options import ModelCode
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.given import report_unmatched
-from know_hf.trajectory.kinds import Parameter, described_by, misfits
+from know_hf.trajectory.kinds import Parameter, described_by, fresh_norms, misfits
 from know_hf.trajectory.record import FILE_NAME
 
 # How long to measure the speed of prediction.
@@ -40,6 +41,7 @@ class Plan:
         parameters: Name → kind and owning layer.
         predicted: Name → kind of the network that predicts it.
         copied: Name → why it is copied.
+        fresh: Names of what ``norms="reset"`` makes new.
         seconds_per_weight: Measured on this machine, per weight and step.
         how: In words, what computes the predictions.
         preparation: Seconds before the first prediction: compiling, where that repays.
@@ -57,6 +59,7 @@ class Plan:
     how: str = ""
     preparation: float = 0.0
     whole: bool = False
+    fresh: Collection[str] = ()
 
     @property
     def predicted_weights(self) -> int:
@@ -86,6 +89,9 @@ class Plan:
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, kind in self.predicted.items():
             groups.setdefault((f"predict ({kind})", self.parameters[name].kind, ""), []).append(name)
+        for name in self.fresh:
+            parameter = self.parameters[name]
+            groups.setdefault(("reset", parameter.kind, f"as of a new {parameter.layer}"), []).append(name)
         for name, reason in self.copied.items():
             layer = self.parameters[name].layer
             groups.setdefault(
@@ -148,11 +154,12 @@ def make_plan(source: str | Path, *, extent: Extent, code: ModelCode) -> Plan:
         }
         stages = 5 if predictor is None else load_predictor_stages(predictor)
     predicted, copied = resolve_kinds(parameters, **extent.selection)
+    fresh = fresh_norms(parameters, extent.kinds) if extent.norms == "reset" else ()
     learned = load_predictor(predictor, stages)
     work = steps * sum(tensors[name].numel for name in predicted)
     speed, how, preparation = _measure(learned, work)
     whole = learned.reads_whole_tensors
-    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole)
+    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole, fresh)
 
 
 @bounded()

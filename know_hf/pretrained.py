@@ -190,12 +190,13 @@ def enrich_trained(
     placement = Placement(device=trainer.args.device)
     # An adapter's file holds no statistics of the base model.
     renew = finishing.update_batch_norm and has_batch_norm(trainer.model) and not is_adapted(trainer.model)
+    fresh = prediction.options.norms == "reset"
     # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
     checked = None
     if trainer.args.self_check if self_check is None else self_check:
         subset = stage_subsets(trainer.train_dataset, trainer.args)[1]
         checked = check_retrodiction(
-            trajectory, *_finishing(trainer, subset, renew), prediction=prediction, placement=placement
+            trajectory, *_finishing(trainer, subset, renew, fresh), prediction=prediction, placement=placement
         )
     run = Enrichment(trajectory, prediction, placement)
     run.self_check = checked
@@ -203,7 +204,7 @@ def enrich_trained(
         # New statistics alone can change a score a lot: without this row the method would get the credit.
         run.baseline = _score(trainer, trajectory.checkpoints[0].folder, trainer.train_dataset)
     checkpoints = run.write_steps(
-        run.folders(None), prediction.options.steps, *_finishing(trainer, trainer.train_dataset, renew)
+        run.folders(None), prediction.options.steps, *_finishing(trainer, trainer.train_dataset, renew, fresh)
     )
     result = run.result(root, checkpoints)
     result.self_check = checked
@@ -243,12 +244,12 @@ def _score(
 
 
 def _finishing(
-    trainer: ForgettingTrainer, dataset: Any, renew_batch_norm: bool
+    trainer: ForgettingTrainer, dataset: Any, renew_batch_norm: bool, fresh: bool
 ) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
     """What completes a predicted folder (BatchNorm statistics, scores), and the note about it for its provenance."""
 
     def finish(folder: Path) -> dict[str, float]:
         return _score(trainer, folder, dataset if renew_batch_norm else None, write=True)
 
-    note = f"re-estimated on {len(dataset)} training examples" if renew_batch_norm else "those of stage 0"
-    return finish, {"batch_norm": note}
+    kept = "those of a new network" if fresh else "those of stage 0"
+    return finish, {"batch_norm": f"re-estimated on {len(dataset)} training examples" if renew_batch_norm else kept}

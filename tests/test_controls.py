@@ -2,7 +2,7 @@
 
 import pytest
 
-from know_hf.forgetting.controls import CONTROLS, TRAINED, Predicted, find_control
+from know_hf.forgetting.controls import CONTROLS, TRAINED, Averaged, Chosen, Predicted, find_control
 
 STAGES, STEPS = ["D0", "D1", "D2"], [8, 4, 2]
 
@@ -10,7 +10,8 @@ STAGES, STEPS = ["D0", "D1", "D2"], [8, 4, 2]
 def test_what_each_control_sees():
     assert TRAINED == ("forgetting", "incremental", "equal_compute")
     seen = {name: control.subsets(STAGES) for name, control in CONTROLS.items()}
-    assert seen == {"forgetting": STAGES, "incremental": STAGES[::-1], "equal_compute": ["D0"], "shrink": []}
+    computed = dict.fromkeys(["shrink", "shrink_perturb", "ema", "swa", "task_vector_chosen"], [])
+    assert seen == {"forgetting": STAGES, "incremental": STAGES[::-1], "equal_compute": ["D0"], **computed}
     assert CONTROLS["equal_compute"].steps(STEPS) == 6 and CONTROLS["equal_compute"].start == "stage-0"
     assert all(CONTROLS[name].steps is None for name in ("forgetting", "incremental"))
 
@@ -20,8 +21,12 @@ def test_controls_are_found_by_name():
     control, factor = find_control("shrink 0.5")
     assert isinstance(control.result, Predicted) and control.result.method == "shrink"
     assert control.result.parameters(factor) == {"factors": {"conv": 0.5, "fc": 0.5, "bias": 0.5}}
-    for wrong in ("", "forgetting", "shrink", "shrink x", "shrink 0.5 2", "incremental 2", "magic"):
-        with pytest.raises(
-            ValueError, match=f"Unknown control '{wrong}'; use incremental, equal_compute or 'shrink 0.5'"
-        ):
+    control, factor = find_control("shrink_perturb 0.4")
+    assert control.result.method == "shrink_perturb" and control.result.parameters(factor) == {"lam": 0.4}
+    assert find_control("ema")[0].result == Averaged("ema")
+    chosen = find_control("task_vector_chosen")[0].result
+    assert isinstance(chosen, Chosen) and (chosen.method, chosen.parameter) == ("task_vector", "lam")
+    there = "incremental, equal_compute, ema, swa, task_vector_chosen, 'shrink 0.5' or 'shrink_perturb 0.5'"
+    for wrong in ("", "forgetting", "shrink", "shrink x", "shrink 0.5 2", "incremental 2", "magic", "ema 0.9"):
+        with pytest.raises(ValueError, match=f"Unknown control '{wrong}'; use {there}"):
             find_control(wrong)

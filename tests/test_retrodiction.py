@@ -16,6 +16,7 @@ from know_hf.retrodiction import (
     check_method,
     consensus_ta,
     exp_fit,
+    extra_merge,
     known,
     linear_fit,
     log_fit,
@@ -24,6 +25,7 @@ from know_hf.retrodiction import (
     naive,
     retrodict,
     shrink,
+    shrink_perturb,
     task_vector,
     tsv,
     wnn,
@@ -168,6 +170,7 @@ def test_constants_come_back_bit_for_bit(value, stages):
             "tsv",
             "mean",
             "naive",
+            "extra_merge",
         ):
             assert torch.equal(retrodict(constant, "fc", 3, method), constant[:3]), method
 
@@ -231,6 +234,34 @@ def test_shrink_by_factors_and_to_other_norms():
     assert not shrink(torch.zeros(5, 3), "fc").any()
 
 
+def test_shrink_perturb_by_hand():
+    stages = torch.tensor([[3.0, -4.0], [1.0, 1.0]])
+    assert torch.equal(shrink_perturb(stages, "fc", lam=0.25, sigma=0.0)[0], stages[0] / 4)
+    # Of the noise that the values of Θ^0 seed: its size is sigma times rms(3, -4), and nothing else enters.
+    unit = (shrink_perturb(stages, "fc", lam=0.0, sigma=1.0)[0].double()) / math.sqrt(12.5)
+    made = shrink_perturb(stages, "bias", 2, lam=0.25, sigma=0.1)
+    assert torch.allclose(made[0].double(), stages[0].double() / 4 + 0.1 * math.sqrt(12.5) * unit, atol=1e-6)
+    assert torch.equal(made[0], made[1]) and torch.equal(
+        made[0], shrink_perturb(stages[:1], "fc", lam=0.25, sigma=0.1)[0]
+    )
+    assert not torch.equal(made[0], shrink_perturb(stages, "fc", lam=0.25, sigma=0.1, seed=1)[0])
+    many = torch.randn(2, 200, 100, generator=torch.Generator().manual_seed(0)) * 3
+    noise = shrink_perturb(many, "fc", lam=0.5, sigma=0.2)[0] - many[0] / 2
+    size = 0.2 * many[0].square().mean().sqrt()
+    assert noise.std().item() == pytest.approx(size.item(), rel=0.02) and abs(noise.mean().item()) < 0.02 * size
+    assert not shrink_perturb(torch.zeros(2, 5), "fc").any()
+
+
+def test_extra_merge_by_hand():
+    stages = torch.tensor([1.0, 0.6, 0.4, 0.1], dtype=torch.float64)
+    # Averages of two: 0.8, 0.5, 0.25; of three: 2/3 and 1.1/3.
+    assert torch.allclose(extra_merge(stages, "fc", 2), torch.tensor([1.1, 1.4], dtype=torch.float64))
+    assert extra_merge(stages, "fc", alpha=0.5).item() == pytest.approx(0.95)
+    assert extra_merge(stages, "fc", window=3).item() == pytest.approx(2 / 3 + 0.3)
+    # Averages of one are the stages: a task vector.
+    assert torch.allclose(extra_merge(stages, "fc", window=1), task_vector(stages, "fc", lam=1.0))
+
+
 def test_16_bit_stages_are_computed_in_32_bits():
     stages = torch.tensor([0.05, 0.0499]).bfloat16()
     for method in ("task_vector", "linear_fit", "mean"):
@@ -256,6 +287,10 @@ def test_16_bit_stages_are_computed_in_32_bits():
         ("exp_fit", 5, 1, {"eps": 0.0}, "must be positive"),
         ("log_fit", 5, 1, {"shift": -1.0}, "1 \\+ shift must be positive"),
         ("mean", 2, 1, {}, "first is 3"),
+        ("extra_merge", 2, 1, {}, "window is 2; it must lie between 1 and 1"),
+        ("extra_merge", 3, 1, {"alpha": math.nan}, "alpha is nan"),
+        ("shrink_perturb", 2, 1, {"sigma": -1.0}, "sigma -1.0"),
+        ("shrink_perturb", 2, 1, {"lam": math.inf}, "lam is inf"),
         ("shrink", 5, 1, {"to": "shrink"}, "its own norms"),
         ("shrink", 5, 1, {"to": "nothing"}, "Unknown retrodiction method 'nothing'"),
         ("shrink", 5, 1, {"factors": {"fc": math.inf}}, "is not finite"),

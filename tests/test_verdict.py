@@ -18,7 +18,7 @@ def result(stages, metrics, ratios=None, name="accuracy", method="known", steps=
     named = {key: {f"eval_{name}": value} for key, value in metrics.items()}
     check = None if ratios is None else {"ratios": ratios, "scores": {}, "method": method}
     names, trajectory = [key for key in metrics if not key.startswith("stage-0")], SimpleNamespace(record=record)
-    return SimpleNamespace(trajectory=trajectory, metrics=named, self_check=check, checkpoints=names)
+    return SimpleNamespace(trajectory=trajectory, metrics=named, self_check=check, checkpoints=names, reset=0)
 
 
 def said(stages, metrics, ratios=None, name="accuracy", task="image-classification", examples=1000, **arguments) -> str:

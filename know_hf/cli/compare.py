@@ -39,13 +39,13 @@ def run_compare(call: Call) -> None:
     from know_hf.training.data import load_split
 
     arms, dataset, output_dir = dict(settings.get("arms", {})), settings["dataset"], Path(settings["output_dir"])
-    methods, steps = (settings.get(name, call.options[name].default) for name in ("method", "steps"))
+    methods, steps, reset = (settings.get(name, call.options[name].default) for name in ("method", "steps", "reset"))
     methods = [methods] if isinstance(methods, str) else methods
     protocol = Protocol(**taken(settings, Protocol), new_head=not settings.get("keep_head", False))
     how = ComparisonOptions(**taken(settings, ComparisonOptions))
     # All that is only named is looked for, then loaded, and only then is anything predicted.
     trajectory = settings.get("trajectory")
-    predicted = PredictedArms(trajectory, methods, steps) if trajectory else None
+    predicted = PredictedArms(trajectory, methods, steps, reset) if trajectory else None
     starts = {"naive": trajectory, "predicted": trajectory} if trajectory else {}
     check_arms({**starts, **arms}, how.seeds, how.learning_rates)
     check_output(output_dir, dataset, *arms.values())

@@ -51,6 +51,9 @@ class ComparisonInputs(Options):
     trajectory: str | None = option(None, help="Folder of a forgetting run: adds naive and its predictions.")
     method: str | Sequence[str] = option(("known", "shrink"), help="With a trajectory: methods to predict by.")
     steps: int = option(3, help="With a trajectory: number of prediction steps.", limits=STEPS)
+    reset: Sequence[str] = option(
+        (), help="With a trajectory: those of naive and the methods that are compared with reset BatchNorm, too."
+    )
     keep_head: bool = option(False, help="Train on with the start's own head.")
     dataset: str = option(help="Hub id, folder or file of the downstream data.")
     output_dir: str = option(help="Folder of the comparison.")

@@ -27,7 +27,11 @@ class Extent(Options):
     predictor: "KnownPredictor | str | Path | None" = option(
         None, help="For learned methods: a KnownPredictor, its folder or Hub id; the bundled one by default.", kind=str
     )
-    norms: str = option("copy", help="copy, or bias to predict normalisation parameters.")
+    norms: str = option(
+        "copy",
+        help="copy, bias to predict normalisation parameters, or reset to begin with those of a new network in every "
+        "step: of layers with running statistics (BatchNorm) weight 1, bias 0, mean 0, variance 1; others are copied.",
+    )
     embeddings: str = option("copy", help="copy, or fc to predict embedding tables.")
     kinds: Mapping[str, str] | None = option(
         None,

@@ -13,6 +13,7 @@ from know_hf.retrodiction import ALL, Method, check_method, get_method, retrodic
 from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.trajectory import Parameter, resolve_kinds
 from know_hf.trajectory.identity import portable_name
+from know_hf.trajectory.kinds import check_choices
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def resolve_early(prediction: Prediction, stages: int, sampling_ratio: float) ->
     """
     method_names(prediction.method)
     step_names(sampling_ratio, prediction.steps)
-    resolve_kinds({}, norms=prediction.norms, embeddings=prediction.embeddings)
+    check_choices(prediction.norms, prediction.embeddings)
     for value in (prediction.kinds or {}).values():
         resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
     resolved = resolve(prediction, stages, sampling_ratio)

@@ -22,6 +22,7 @@ class EnrichmentResult:
         self_check: Result of the self-check, when it was asked for.
         unmoved: Reason → number of tensors that could have been predicted but were copied: they were not trained, or
             are equal in all stages. ``enrichment.json`` names them.
+        reset: Number of layers that begin as in a new network (``norms="reset"``).
         report: Folder of plots and tables, when they were made.
         verdict: What all of it allows to say, in plain sentences (``know_hf/enrichment/verdict.py``); empty where only
             weights were predicted.
@@ -40,6 +41,7 @@ class EnrichmentResult:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     self_check: dict[str, Any] | None = None
     unmoved: dict[str, int] = field(default_factory=dict)
+    reset: int = 0
     report: Path | None = None
     verdict: str = ""
 

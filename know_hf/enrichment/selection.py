@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from know_hf.checkpoints.checkpoint import DTYPES
 from know_hf.trajectory import Parameter, Trajectory, TrajectoryError, resolve_kinds
 from know_hf.trajectory.given import listed
-from know_hf.trajectory.kinds import NOT_TRAINED
+from know_hf.trajectory.kinds import NOT_TRAINED, fresh_norms
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def select(
     norms: str = "copy",
     embeddings: str = "copy",
     kinds: Mapping[str, str] | None = None,
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str], dict[str, float]]:
     """Decides what a run predicts. Every process has to call it.
 
     A tensor whose bytes are the same in all stages has no history to predict from, and someone may have frozen it: it
@@ -42,14 +42,17 @@ def select(
         kinds: As for [`enrich`].
 
     Returns:
-        Predicted name → kind, and copied name → reason.
+        Predicted name → kind, copied name → reason, and name → value of what ``norms="reset"`` makes new.
 
     Raises:
         TrajectoryError: If a file is damaged.
         ValueError: If an option does not fit, or there is no tensor of a kind to predict.
     """
     recorded = trajectory.parameters
-    parameters = {name: replace(parameter, trained=True) for name, parameter in recorded.items()}
+    resetting = norms == "reset"
+    untrained = [name for name, p in recorded.items() if resetting and p.kind == "norm" and not p.trained]
+    kept = set(_unmoved(trajectory, untrained, state)) if untrained else set()
+    parameters = {name: replace(parameter, trained=name not in kept) for name, parameter in recorded.items()}
     wanted, copied = resolve_kinds(parameters, norms=norms, embeddings=embeddings, kinds=kinds)
     unfit = [name for name in wanted if recorded[name].kind == "buffer"]
     if unfit:
@@ -67,7 +70,8 @@ def select(
     elif still:
         logger.info("%d tensors did not move and are copied: %s.", len(still), listed(still))
     copied |= {name: NOT_TRAINED if name in frozen else EQUAL for name in still}
-    return {name: kind for name, kind in wanted.items() if name not in copied}, copied
+    predicted = {name: kind for name, kind in wanted.items() if name not in copied}
+    return predicted, copied, fresh_norms(parameters, kinds) if resetting else {}
 
 
 def unmoved(copied: Mapping[str, str]) -> dict[str, list[str]]:

@@ -125,7 +125,7 @@ class Enrichment:
         trajectory.validate()
         self.companions = companions(trajectory.checkpoints[0])
         asked = prediction if isinstance(prediction, Prediction) else prediction.options
-        self.predicted, self.copied = select(trajectory, self.state, **asked.selection)
+        self.predicted, self.copied, self.fresh = select(trajectory, self.state, **asked.selection)
         self.device = self.state.device if placement.device is None else _usable(placement.device)
         if isinstance(prediction, Prediction):
             prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
@@ -157,6 +157,8 @@ class Enrichment:
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
         }
+        if self.fresh:
+            provenance["reset"] = sorted({name.rpartition(".")[0] for name in self.fresh})
         if self._modules:
             root = self.trajectory.checkpoints[0].folder
             provenance["modules"] = {p.relative_to(root).as_posix(): self._hashes[str(p)] for p in self._modules}
@@ -247,6 +249,7 @@ class Enrichment:
             if main:
                 for partial in todo.values():
                     partial.begin(source.folder, self.companions.files)
+                    partial.fill(self.fresh)
             self.state.wait_for_everyone()
             statistics = self._predict(steps, todo)
             self.state.wait_for_everyone()
@@ -372,4 +375,7 @@ class Enrichment:
             metrics = {"stage-0": first, **metrics}
         statistics = {name: content["statistics"] for name, content in described.items()}
         kept = {reason: len(names) for reason, names in unmoved(self.copied).items()}
-        return EnrichmentResult(root, self.trajectory, dict(checkpoints), statistics, metrics, unmoved=kept)
+        reset = len({name.rpartition(".")[0] for name in self.fresh})
+        return EnrichmentResult(
+            root, self.trajectory, dict(checkpoints), statistics, metrics, unmoved=kept, reset=reset
+        )

@@ -217,6 +217,11 @@ def _trust(result: EnrichmentResult) -> str:
 
 
 def _best(result: EnrichmentResult, deciding: Deciding | None) -> str:
+    if result.reset:
+        return (
+            f"The checkpoints begin with {result.reset} normalisation layers of a new network (norms='reset'): they "
+            "are starts for training, and their scores say nothing before it; know-hf compare trains them."
+        )
     scored = {name: own[deciding.metric] for name, own in result.metrics.items() if deciding and deciding.metric in own}
     origins = {name: value for name, value in scored.items() if name in ("stage-0", BASELINE)}
     predicted = {name: value for name, value in scored.items() if name not in origins}

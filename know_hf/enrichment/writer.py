@@ -1,11 +1,14 @@
 """Folders written beside their target and renamed when complete: a copy of stage 0 with some byte ranges replaced."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.reading import read_fields
 from know_hf.records import ENRICHMENT_FILE
 from know_hf.store import partial_name, publish, remove, write_json, write_text
@@ -14,7 +17,7 @@ from know_hf.trajectory import Checkpoint
 # What reports and pushes read of it.
 _FORM = {"method": str, "step": int, "metrics": dict[str, float], "baseline": dict[str, float] | None,
          "statistics": dict[str, dict[str, float]], "predicted": dict[str, int] | None,
-         "sha256": dict[str, str] | None}  # fmt: skip
+         "sha256": dict[str, str] | None, "reset": list[str] | None}  # fmt: skip
 
 
 def read_enrichment(folder: Path) -> dict[str, Any]:
@@ -45,6 +48,13 @@ class PartialFolder:
         for relative in files:
             (self.path / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / relative, self.path / relative)
+
+    def fill(self, values: Mapping[str, float]) -> None:
+        """Gives every weight of some tensors, by name, one value."""
+        with CheckpointPatch(self.path) as patch:
+            tensors = Checkpoint(self.path).tensors if values else {}
+            for name, value in values.items():
+                patch.write(name, 0, torch.full((tensors[name].numel,), value))
 
     def describe(self, content: dict[str, Any], card: str) -> None:
         """Writes ``enrichment.json`` and the model card."""

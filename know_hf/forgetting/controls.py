@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 FORGETTING = "forgetting"
+#: What stage 0 can record of its weights while it is trained: value of ``average_stage_zero`` → the averages.
+AVERAGES = {"ema": ("ema",), "swa": ("swa",), "both": ("ema", "swa")}
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,32 @@ class Predicted:
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """A start that the forgetting itself recorded: an average of the weights of stage 0 while it was trained.
+
+    Args:
+        average: Which of [`AVERAGES`].
+    """
+
+    average: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Several predicted starts, of which a comparison keeps the one that its validation examples choose.
+
+    Args:
+        method: The retrodiction method, which takes one step.
+        parameter: The one of its parameters that is to be chosen.
+        values: The candidates' values of it.
+    """
+
+    method: str
+    parameter: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Control:
     """One way to spend the data and the steps of a run. Whatever trains or names a control asks its declaration.
 
@@ -31,15 +59,20 @@ class Control:
             many as the epochs (or ``max_steps``) of the arguments make of its data.
         start: What its first stage starts from: the ``"model"`` that the forgetting starts from, or ``"stage-0"``, the
             Θ^0 that the forgetting ended its first stage with.
-        result: Index of the stage whose weights are compared with Θ^0, or how they are [`Predicted`].
+        result: Index of the stage whose weights are compared with Θ^0, or how they are [`Predicted`], [`Averaged`] or
+            [`Chosen`].
         help: What it does, as a sentence without its subject.
     """
 
     subsets: Callable[[list[Any]], list[Any]]
     steps: Callable[[list[int]], int] | None = None
     start: Literal["model", "stage-0"] = "model"
-    result: int | Predicted = -1
+    result: int | Predicted | Averaged | Chosen = -1
     help: str = ""
+
+
+def _none(_: list[Any]) -> list[Any]:
+    return []
 
 
 def _times(factor: float) -> dict[str, Any]:
@@ -62,20 +95,31 @@ CONTROLS: dict[str, Control] = {
         help="trains the model on all the data for as many steps as its forgetting would take",
     ),
     "shrink": Control(
-        subsets=lambda subsets: [],
+        subsets=_none,
         start="stage-0",
         result=Predicted("shrink", _times),
     ),
+    # Ash and Adams (arXiv 1910.08475); the size of the noise is the method's own.
+    "shrink_perturb": Control(
+        subsets=_none, start="stage-0", result=Predicted("shrink_perturb", lambda factor: {"lam": factor})
+    ),
+    # Polyak averaging, and Izmailov et al. (arXiv 1803.05407).
+    "ema": Control(subsets=_none, start="stage-0", result=Averaged("ema")),
+    "swa": Control(subsets=_none, start="stage-0", result=Averaged("swa")),
+    # Ilharco et al. (arXiv 2212.04089) choose λ on held-out data; the grid is ours.
+    "task_vector_chosen": Control(
+        subsets=_none, start="stage-0", result=Chosen("task_vector", "lam", (0.05, 0.1, 0.2, 0.4, 0.7, 1.0))
+    ),
 }  # fmt: skip
 #: Names of what is trained: the values of ``recipe`` in the training arguments.
-TRAINED = tuple(name for name, control in CONTROLS.items() if not isinstance(control.result, Predicted))
+TRAINED = tuple(name for name, control in CONTROLS.items() if isinstance(control.result, int))
 
 
 def find_control(name: str) -> tuple[Control, float | None]:
     """Finds a control by the name that an experiment gives it.
 
     Args:
-        name: ``"incremental"``, ``"equal_compute"``, or a predicted control with its number, such as ``"shrink 0.5"``.
+        name: ``"incremental"``, ``"ema"`` …, or a predicted control with its number, such as ``"shrink 0.5"``.
 
     Returns:
         The declaration, and the number of a predicted control.
@@ -89,12 +133,13 @@ def find_control(name: str) -> tuple[Control, float | None]:
         0.5
     """
     word, *numbers = name.split() or [name]
+    numbered = {known for known, control in CONTROLS.items() if isinstance(control.result, Predicted)}
     if word in CONTROLS and word != FORGETTING:
-        if word in TRAINED and not numbers:
+        if word not in numbered and not numbers:
             return CONTROLS[word], None
         with suppress(ValueError):
-            if word not in TRAINED and len(numbers) == 1:
+            if word in numbered and len(numbers) == 1:
                 return CONTROLS[word], float(numbers[0])
-    trained = [known for known in TRAINED if known != FORGETTING]
-    predicted = [f"'{known} 0.5'" for known in CONTROLS if known not in TRAINED]
-    raise ValueError(f"Unknown control {name!r}; use {', '.join(trained)} or {' or '.join(predicted)}.")
+    plain = [known for known in CONTROLS if known not in numbered and known != FORGETTING]
+    predicted = [f"'{known} 0.5'" for known in CONTROLS if known in numbered]
+    raise ValueError(f"Unknown control {name!r}; use {', '.join(plain)}, {' or '.join(predicted)}.")

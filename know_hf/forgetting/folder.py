@@ -37,6 +37,10 @@ class RunFolder:
         """Where a finished stage lies."""
         return self.root / stage_name(index)
 
+    def average(self, name: str) -> Path:
+        """Where an average of the weights of stage 0 lies."""
+        return self.root / f"{stage_name(0)}-{name}"
+
     def work(self, index: int) -> Path:
         """Where Trainer keeps its checkpoints of a stage."""
         return self.root / WORK_FOLDER / stage_name(index)
@@ -45,14 +49,15 @@ class RunFolder:
         """The optimizer as the end of a stage left it."""
         return OptimizerState(self.root / WORK_FOLDER / f"optimizer-{index}.safetensors")
 
-    def check(self, stages: Sequence[StageRecord]) -> None:
-        """Looks whether all that these stages would write or delete lies in the folder itself.
+    def check(self, stages: Sequence[StageRecord], averages: Sequence[str] = ()) -> None:
+        """Looks whether all that stages and averages would write or delete lies in the folder itself.
 
         Raises:
             FileExistsError: If a file is where a folder has to be.
             ValueError: If a part of it leads elsewhere.
         """
         places = [self.root / FILE_NAME, *(self.stage(s.index) for s in stages if not s.finished)]
+        places += [self.average(name) for name in averages]
         for stage in stages:
             places += [self.work(stage.index), self.optimizer(stage.index).path]
         for place in places:

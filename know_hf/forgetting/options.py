@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED
+from know_hf.forgetting.controls import AVERAGES, CONTROLS, FORGETTING, TRAINED
 from know_hf.settings import COUNT, HUGE, SEED, Option, Options, check_limits, documented, option, options_of
 
 if TYPE_CHECKING:
@@ -89,6 +89,16 @@ class ForgettingSettings:
     self_check: bool = option(
         False, help="Train one further, smallest stage from which stage 0 can be retrodicted, as a test."
     )
+    average_stage_zero: str | None = option(
+        None,
+        help="While stage 0 is trained, record an average of its weights and write it beside it, as stage-0-ema or "
+        "stage-0-swa: ema, an exponential moving average; swa, the plain average over the end of the stage; both.",
+        choices=tuple(AVERAGES),
+    )
+    average_decay: float = option(
+        0.999, help="Of ema: share that stays of the average in every step, reached step by step.", limits=(0, 1)
+    )
+    average_start: float = option(0.75, help="Of swa: share of the steps after which it begins.", limits=(0, 1))
     recipe: str = option(
         FORGETTING,
         help=f"{FORGETTING}, or a control that spends training the same data and steps otherwise: "
@@ -119,6 +129,8 @@ class ForgettingSettings:
                     f"learning_rate_steps are factors of a constant learning rate, and lr_scheduler_type is {kind!r}: "
                     "set it to constant, or leave learning_rate_steps out."
                 )
+        if self.recipe != FORGETTING and self.average_stage_zero is not None:
+            raise ValueError(f"average_stage_zero is for a forgetting run; recipe={self.recipe!r} records no averages.")
         if getattr(self, "push_to_hub", False):
             raise ValueError(
                 "push_to_hub would upload half-made stages; leave it off and push the finished folders instead: "

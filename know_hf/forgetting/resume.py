@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedConfig, TrainerCallback, TrainerControl, Trai
 from transformers.trainer import TRAINER_STATE_NAME as STATE
 from transformers.utils import CONFIG_NAME
 
-from know_hf.checkpoints.checkpoint import Checkpoint
+from know_hf.checkpoints.checkpoint import Checkpoint, check_file
 from know_hf.records import TrajectoryError
 from know_hf.store import read_json, write_tensors
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def last_complete_checkpoint(
-    folder: str | Path, processes: int = 1, scaler: bool = False, best: bool = False
+    folder: str | Path, processes: int = 1, scaler: bool = False, best: bool = False, further: Sequence[str] = ()
 ) -> str | None:
     """Finds the newest ``checkpoint-N`` from which a stage continues as if nothing had happened.
 
@@ -36,6 +37,7 @@ def last_complete_checkpoint(
         processes: Number of processes; each has random numbers of its own.
         scaler: Whether the training scales its gradients (fp16).
         best: Whether the best checkpoint so far is needed at the end.
+        further: Names of safetensors files that it has to hold besides.
 
     Returns:
         The checkpoint's path, or None: the stage begins again.
@@ -43,14 +45,14 @@ def last_complete_checkpoint(
     checkpoints = [p for p in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-[0-9]+", p.name)]
     checkpoints = [p for p in checkpoints if p.is_dir() and not p.is_symlink()]
     for path in sorted(checkpoints, key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        lacks = _lacks(path, processes, scaler, best)
+        lacks = _lacks(path, processes, scaler, best, further)
         if lacks is None:
             return str(path)
         logger.warning("%s cannot be continued from, it is skipped: %s.", path, lacks)
     return None
 
 
-def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
+def _lacks(path: Path, processes: int, scaler: bool, best: bool, further: Sequence[str]) -> str | None:
     """What is missing or damaged in one of Trainer's checkpoints; None if it is complete."""
     try:
         state = read_json(path / STATE)  # Trainer writes it last
@@ -58,6 +60,8 @@ def _lacks(path: Path, processes: int, scaler: bool, best: bool) -> str | None:
             Checkpoint(path).tensors  # noqa: B018 (reads and checks the headers)
         if best and state.get("best_global_step"):
             Checkpoint(path.with_name(f"checkpoint-{state['best_global_step']}")).tensors  # noqa: B018
+        for name in further:
+            check_file(path / name)
         _ends(state)  # as it will be asked for
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         return str(error)

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from know_hf.forgetting.averaging import StageZeroAverages, check_averaging
 from know_hf.forgetting.checks import (
     check_batches,
     check_construction,
@@ -78,6 +79,7 @@ class ForgettingMixin(_Mixin):
     _in_memory: int | None = None
     #: Whether the stage is continued from its own end: there is nothing left to train.
     _ended = False
+    _averages: StageZeroAverages
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         unnamed, named = named_arguments(super().__init__, args, kwargs)
@@ -153,10 +155,12 @@ class ForgettingMixin(_Mixin):
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
         self._reopen_lost_stages(folder, record)
-        folder.check(record.stages)
+        self._averages = StageZeroAverages(self)
+        folder.check(record.stages, self._averages.names)
         if not all(stage.finished for stage in record.stages):
             self._check_beforehand(subsets, steps)
-            folder.check_room(self.model, sum(not stage.finished for stage in record.stages))
+            missing = sum(not stage.finished for stage in record.stages) + len(self._averages.names)
+            folder.check_room(self.model, missing)
         self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
         if self.is_world_process_zero():
             if not begun:
@@ -164,7 +168,7 @@ class ForgettingMixin(_Mixin):
             folder.tidy(record.stages)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
-        callbacks = [termination, *([] if self._loads_by_itself() else [CheckMoments()])]
+        callbacks = [termination, self._averages, *([] if self._loads_by_itself() else [CheckMoments()])]
         for callback in callbacks:
             self.add_callback(callback)
         try:
@@ -231,6 +235,7 @@ class ForgettingMixin(_Mixin):
         forgotten: Sequence[Any] = stage_subsets(self.train_dataset, args)
         check_sizes([len(subset) for subset in forgotten], args, self.model)
         check_model(self.model, args.recipe)
+        check_averaging(self)
         self._optimization.check_lengths(args, sizes[first_trained_stage(args) :], steps)
         check_labels(self)
         check_batches(self)
@@ -298,7 +303,7 @@ class ForgettingMixin(_Mixin):
         """Finds what this stage can be continued from; what else lies in its folder is in the way, and deleted."""
         args, scaler = self.args, getattr(self.accelerator, "scaler", None)
         checkpoint = last_complete_checkpoint(
-            args.output_dir, args.world_size, scaler is not None, args.load_best_model_at_end
+            args.output_dir, args.world_size, scaler is not None, args.load_best_model_at_end, self._averages.files
         )
         self.accelerator.wait_for_everyone()
         reached = int(checkpoint.rsplit("-", 1)[1]) if checkpoint else -1
@@ -343,6 +348,7 @@ class ForgettingMixin(_Mixin):
             remove(partial)
         self.accelerator.wait_for_everyone()
         save_stage(self, partial)
+        self._averages.write(folder)
         if self.eval_dataset is not None:
             self._seed(stage)  # the score does not depend on where the stage was continued from
             stage.metrics = quality_scores(evaluate_all(self))

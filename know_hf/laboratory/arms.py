@@ -22,7 +22,8 @@ from know_hf.trajectory import Trajectory
 #: a start of which nothing is known.
 Role = Literal["naive", "control", "method", "start"]
 #: What a record keeps of an arm, beside its name and the hashes of its weights.
-_RECORD: Any = {"role": str, "method": str | None, "prediction": str | None, "step": int | None, "scale": float | None}
+_RECORD: Any = {"role": str, "method": str | None, "prediction": str | None, "step": int | None, "scale": float | None,
+                "candidate_of": str | None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Arm:
         prediction: What all steps of one prediction have in common: the name of a method, predictor or control.
         step: Number of steps beyond Θ^0, from 1, of a prediction.
         scale: Nominal amount of data of that step, in those of Θ^0.
+        candidate_of: Name of the arm for which it is one of several candidates: a comparison keeps the one that its
+            validation examples choose, under that name.
 
     Example:
         >>> from know_hf.laboratory.arms import Arm
@@ -51,6 +54,7 @@ class Arm:
     prediction: str | None = None
     step: int | None = None
     scale: float | None = None
+    candidate_of: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -112,17 +116,20 @@ def make_arm(name: str, folder: str | Path, *, role: Role | None = None, predict
         raise TrajectoryError(f"Arm {name!r}: {error}") from error
     method, scale = made["method"], made.get("scale")
     return Arm(
-        name, folder, role or _role_of(method), method, prediction or method, made["step"],
+        name, folder, role or _role_of(method, bool(made.get("reset"))), method, prediction or method, made["step"],
         scale if isinstance(scale, float) else None,
     )  # fmt: skip
 
 
-def _role_of(method: str) -> Role:
-    """What a method's declaration says of its predictions; one that is not installed here made candidates."""
+def _role_of(method: str, reset: bool) -> Role:
+    """What a method's declaration says of its predictions; one that is not installed here made candidates.
+
+    Θ^0 with the normalisation of a new network is not untouched any more: a control.
+    """
     declared = METHODS.get(method)
     if declared is None or not (declared.baseline or declared.control):
         return "method"
-    return "naive" if declared.baseline else "control"
+    return "naive" if declared.baseline and not reset else "control"
 
 
 def make_arms(starts: Mapping[str, Arm | str | Path]) -> dict[str, Arm]:
@@ -208,36 +215,48 @@ class PredictedArms:
         trajectory: The folder of a forgetting run.
         methods: The methods, or ``"all"``.
         steps: Number of steps; a method whose steps are all the same makes one start.
+        reset: Those of ``naive`` and the methods that make further starts, ``NAME reset``, whose normalisation is that
+            of a new network (``norms="reset"``).
 
     Raises:
         OSError: If the trajectory cannot be read.
         TrajectoryError: If it is damaged or unfinished.
-        ValueError: If a method is unknown, or cannot do that many steps.
+        ValueError: If a method is unknown, or cannot do that many steps, or there is nothing to reset.
 
     Example:
         >>> from know_hf.laboratory.arms import PredictedArms
         >>> PredictedArms("runs/mine", ["known", "mean"], 2).write("arms")  # doctest: +SKIP
     """
 
-    def __init__(self, trajectory: str | Path, methods: str | Sequence[str], steps: int):
-        names = [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
-        self.run = Enrichment(Trajectory.load(trajectory), Prediction(method=["naive", *names]))
-        self.run.check(steps)
-        self.names = step_names(self.run.trajectory.record.sampling_ratio, steps)
+    def __init__(self, trajectory: str | Path, methods: str | Sequence[str], steps: int, reset: Collection[str] = ()):
+        names = ["naive"]
+        names += [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
+        if unknown := [name for name in reset if name not in names]:
+            raise ValueError(f"reset names {unknown[0]!r}, which is not predicted here; there are {', '.join(names)}.")
+        loaded = Trajectory.load(trajectory)
+        #: What the names of its starts end with → what predicts them.
+        self.runs = {"": Enrichment(loaded, Prediction(method=names))}
+        if reset:
+            self.runs[" reset"] = Enrichment(loaded, Prediction(method=list(reset), norms="reset"))
+        for run in self.runs.values():
+            run.check(steps)
+        self.names = step_names(loaded.record.sampling_ratio, steps)
 
     def write(self, folder: str | Path) -> dict[str, Arm]:
-        """Predicts into a folder, in one pass over the trajectory; returns name → arm, ``naive`` first.
+        """Predicts into a folder, all methods in one pass over the trajectory; returns name → arm, ``naive`` first.
 
         Raises:
             ValueError: If a folder in it that is written to is a link.
         """
-        targets, arms = {}, {}
-        for method in self.run.prediction.names:
-            names = self.names[:1] if METHODS[method].same_every_step else self.names
-            targets[method] = [inside(folder, Path(method) / name) for name in names]
-        self.run.write(targets)
-        for method, paths in targets.items():
-            for path in paths:
-                name = "naive" if method == "naive" else f"{method}/{path.name}"
-                arms[name] = make_arm(name, path)
+        arms = {}
+        for ending, run in self.runs.items():
+            targets = {}
+            for method in run.prediction.names:
+                names = self.names[:1] if METHODS[method].same_every_step else self.names
+                targets[method] = [inside(folder, Path(f"{method}{ending}") / name) for name in names]
+            run.write(targets)
+            for method, paths in targets.items():
+                for path in paths:
+                    name = f"{method}{ending}" if method == "naive" else f"{method}{ending}/{path.name}"
+                    arms[name] = make_arm(name, path, prediction=f"{method}{ending}")
         return arms

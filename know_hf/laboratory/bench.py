@@ -12,7 +12,8 @@ from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Predicted, find_control
+from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Averaged, Chosen, Predicted, find_control
+from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
@@ -33,7 +34,8 @@ from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import ROWS, make_scoring
-from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory import TrajectoryRecord, kinds_of
+from know_hf.trajectory.kinds import fresh_norms
 
 
 def check_names(
@@ -59,13 +61,23 @@ def check_names(
         resolve_early(asked, stages, fields.sampling_ratio)
     for further in predictors.values():
         load_predictor(further, stages)
+    results = {control: find_control(control)[0].result for control in setting.controls}
+    predicted = [name for name, result in results.items() if isinstance(result, Predicted)]
     arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
+    for name in setting.reset:
+        if name not in ("naive", *predictors, *setting.methods, *predicted):
+            raise ValueError(
+                f"{setting.name}: reset names {name!r}; it may name naive, methods, predictors and predicted controls: "
+                f"{', '.join(dict.fromkeys(['naive', *predictors, *setting.methods, *predicted]))}."
+            )
+        arms.append(f"{name} reset")
     if twice := [name for name in predictors if arms.count(name) > 1 or name == "naive"]:
         raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
     check_file_names(arms, f"{setting.name}: the methods, controls and predictors")
-    results = [find_control(control)[0].result for control in setting.controls]
+    if fields.train_stage_zero is False and recipe.averages(source):
+        raise ValueError(f"{setting.name}: ema and swa average the training of Θ^0: train_stage_zero cannot be off.")
     methods = {
-        *(result.method for result in results if isinstance(result, Predicted)),
+        *(result.method for result in results.values() if isinstance(result, (Predicted, Chosen))),
         *([DEFAULT] if predictors else []),
     }
     for name in setting.full_grid:
@@ -98,6 +110,7 @@ class Bench:
         predictors: Mapping[str, str | Path],
     ) -> None:
         self.setting, self.root = setting, root
+        self.averages = recipe.averages(setting.pretraining)
         self.folder = setting_folder(root, setting)
         self.predictor, self.predictors = predictor, predictors
         source, target = setting.pretraining, setting.transfer
@@ -148,6 +161,11 @@ class Bench:
         self.columns = get_task(self.columns.task).columns_for(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
         self.columns = replace(self.columns, class_names=loaded.class_names)
+        if self.setting.reset:
+            try:
+                fresh_norms(kinds_of(loaded.model))
+            except ValueError as error:
+                raise ValueError(f"{self.setting.name}: reset: {error}") from error
         for part, dataset in self.pretraining_data.items():
             check_part(dataset, self.columns, getattr(loaded.model.config, "num_labels", 0), f"{part} data")
         data = {
@@ -164,41 +182,65 @@ class Bench:
         for name in (FORGETTING, *(control for control in self.setting.controls if control in TRAINED)):
             start = None if CONTROLS[name].start == "model" else folder / FORGETTING / CONTROLS[name].start
             own = inside(self.root, (folder / name).relative_to(self.root))
-            self.runs[name] = ForgettingRun(own, name, source, self.columns, data, start)
+            self.runs[name] = ForgettingRun(own, name, source, self.columns, data, start, self.averages)
 
     def make_arms(self) -> None:
         """Retrodicts, and collects every start to compare."""
         self.trajectory = stages_read(self.runs[FORGETTING].folder, self.setting)
         self.arms["naive"] = make_arm("naive", self.trajectory.checkpoints[0].folder, role="naive")
-        for method in self.setting.methods:
-            if method != "naive":
-                self._predict(method, method, predictor=self.predictor)
-        for name, predictor in self.predictors.items():
-            self._predict(name, "known", predictor=predictor)
+        predictions = self._predictions()
+        for name, options in predictions.items():
+            if name != "naive" and name not in self.setting.controls:
+                self._predict(name, **options)
         for name in self.setting.controls:
-            control, number = find_control(name)
-            result = control.result
-            if not isinstance(result, Predicted):
+            result, folder = find_control(name)[0].result, None
+            if isinstance(result, Predicted):
+                self._predict(name, **predictions[name])
+            elif isinstance(result, Chosen):
+                for value in result.values:
+                    self._predict(f"{name} {value:g}", result.method, 1, row=name, parameters={result.parameter: value})
+            elif isinstance(result, Averaged):
+                folder = RunFolder(self.runs[FORGETTING].folder).average(result.average)
+            else:
                 stage = TrajectoryRecord.load(self.runs[name].folder).stages[result]
                 folder = self.runs[name].folder / stage.folder
+            if folder is not None:
                 self.arms[name] = make_arm(name, folder, role="control", prediction=name)
-            elif number is not None:
-                self._predict(name, result.method, steps=1, parameters=result.parameters(number))
+        for name in self.setting.reset:
+            self._predict(f"{name} reset", **predictions[name], norms="reset")
         self._compare()
 
-    def _predict(self, prediction: str, method: str, steps: int | None = None, **options: Any) -> None:
+    def _predictions(self) -> dict[str, dict[str, Any]]:
+        """What is predicted by one method with one set of options: name → those."""
+        made: dict[str, dict[str, Any]] = {"naive": {"method": "naive"}}
+        made |= {name: {"method": name, "predictor": self.predictor} for name in self.setting.methods}
+        made |= {name: {"method": "known", "predictor": further} for name, further in self.predictors.items()}
+        for name in self.setting.controls:
+            control, number = find_control(name)
+            if isinstance(control.result, Predicted) and number is not None:
+                own = control.result.parameters(number)
+                made[name] = {"method": control.result.method, "steps": 1, "parameters": own}
+        return made
+
+    def _predict(
+        self, prediction: str, method: str, steps: int | None = None, row: str | None = None, **options: Any
+    ) -> None:
+        """Predicts into a folder; with ``row`` as one of the candidates for that arm, a control."""
         steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
         folder = inside(self.folder, Path("arms") / file_name(prediction))
         begun, timing = time.perf_counter(), folder / "seconds.json"
         made = enrich(self.trajectory, folder, method=method, steps=steps, **options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
-        self.seconds[prediction] = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
+        seconds = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
+        of = row or prediction
+        self.seconds[of] = self.seconds.get(of, 0.0) + seconds
         for step, path in made.items():
             name = prediction if steps == 1 else f"{prediction} {step}"
-            self.arms[name] = make_arm(name, path, prediction=prediction)
+            arm = make_arm(name, path, role="control" if row else None, prediction=of)
+            self.arms[name] = replace(arm, candidate_of=row)
         window = self.trajectory.self_check_window()
-        if window is not None and "parameters" not in options:
+        if window is not None and not {"parameters", "norms"} & options.keys():
             folder = inside(self.folder, Path("retrodicted") / folder.name)
             self.retrodicted[prediction] = next(
                 iter(enrich(window, folder, method=method, steps=1, **options).checkpoints.values())

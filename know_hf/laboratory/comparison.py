@@ -321,7 +321,8 @@ class Comparison:
         done = {(job.arm, job.rate, job.seed): job.read() for job in jobs if job.done}
         arms = {name: arm for name, arm in self.arms.items() if any(key[0] == name for key in done)}
         score = score_of(self.protocol.metric, self.columns.task)
-        return ComparisonResult(self.output_dir, arms, self.learning_rates, self.seeds, done, score)
+        found = ComparisonResult(self.output_dir, arms, self.learning_rates, self.seeds, done, score)
+        return found.with_choices()
 
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [

@@ -56,6 +56,8 @@ class ForgettingRun:
     data: dict[str, Path]
     #: Folder of Θ^0 for the control that trains on from it.
     start: Path | None = None
+    #: Averages of stage 0 that the forgetting records.
+    average: str | None = None
 
     @property
     def examples(self) -> dict[str, Examples]:
@@ -91,8 +93,10 @@ class ForgettingRun:
         own = {**self.pretraining.training}
         usual: int = ForgettingArguments.per_device_train_batch_size
         batch = own.get("per_device_train_batch_size", usual)
+        own["average_stage_zero"] = self.average
         if self.control != FORGETTING:
             own.pop("self_check", None)
+            own["average_stage_zero"] = None
         return ForgettingArguments(
             str(self.folder),
             **{

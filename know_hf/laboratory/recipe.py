@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.enrichment.options import Extent
-from know_hf.forgetting.controls import find_control
+from know_hf.forgetting.controls import AVERAGES, Averaged, find_control
 from know_hf.forgetting.options import training_options
 from know_hf.laboratory.options import Protocol, Repetition
 from know_hf.reading import check_form
@@ -115,7 +115,16 @@ class Setting(Options):
     read_stages: int | None = option(
         None, help="Stages S that the methods read, the first of those trained; by default all of them."
     )
-    controls: tuple[str, ...] = option((), help="incremental, equal_compute, or shrink F: Θ^0 times the factor F.")
+    controls: tuple[str, ...] = option(
+        (),
+        help="incremental, equal_compute; shrink F: Θ^0 times the factor F; shrink_perturb F: that and noise; ema, "
+        "swa: averages of Θ^0 as it was trained; task_vector_chosen: a task vector, its λ chosen by validation.",
+    )
+    reset: tuple[str, ...] = option(
+        (),
+        help="What is compared with reset normalisation (norms=reset), too: naive, methods, predictors and predicted "
+        "controls by name. Their arms are called NAME reset.",
+    )
     full_grid: tuple[str, ...] = option(
         ("all",),
         help="What gets the whole grid of learning rates: methods, predictors, controls or single arms by name, "
@@ -176,6 +185,15 @@ class Recipe(Options):
         super().__post_init__()
         check_file_names([setting.name for setting in self.settings], "The settings")
         check_form({"data_sets": self.data_sets}, {"data_sets": dict[str, dict[str, int]]}, "recipe")
+
+    def averages(self, pretraining: Pretraining) -> str | None:
+        """The averages of stage 0 that a pre-training records: its own, and those that controls of settings ask for."""
+        found = set(AVERAGES.get(pretraining.training.get("average_stage_zero", ""), ()))
+        for setting in self.settings:
+            controls = setting.controls if setting.pretraining == pretraining else ()
+            results = [find_control(control)[0].result for control in controls]
+            found |= {result.average for result in results if isinstance(result, Averaged)}
+        return next((name for name, both in AVERAGES.items() if set(both) == found), None)
 
     def data(self, dataset: str) -> str:
         """The copy of a data set in the data folder, if there is one, else its own name."""

@@ -1,7 +1,7 @@
 """Every fine-tuning of a comparison, and what follows from them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class ComparisonResult:
         fine_tunings: (name of the arm, learning rate, seed) → what [`fine_tune`] returned; an arm has all seeds of a
             rate or none.
         score: What the scores are.
+        chosen: Arm → the one of its candidates that validation chose ([`with_choices`]).
 
     Example:
         >>> from know_hf.laboratory.comparison import compare
@@ -46,6 +47,7 @@ class ComparisonResult:
     seeds: int
     fine_tunings: dict[tuple[str, float, int], dict[str, Any]]
     score: Score = Score("accuracy")
+    chosen: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, output_dir: str | Path) -> "ComparisonResult":
@@ -73,7 +75,7 @@ class ComparisonResult:
             raise TrajectoryError(f"{output_dir} is damaged: its runs are not of this comparison; run it elsewhere.")
         score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
         rates = sorted({rate for _, rate in whole})
-        return cls(output_dir, arms, rates, seeds, done, score)
+        return cls(output_dir, arms, rates, seeds, done, score).with_choices()
 
     @property
     def reference(self) -> str:
@@ -82,11 +84,34 @@ class ComparisonResult:
 
     def rates(self, arm: str) -> list[float]:
         """Learning rates that the arm was run at."""
+        arm = self.chosen.get(arm, arm)
         return [rate for rate in self.learning_rates if (arm, rate, 0) in self.fine_tunings]
+
+    def runs(self, arm: str, rate: float) -> list[dict[str, Any]]:
+        """The fine-tunings of each seed."""
+        return [self.fine_tunings[self.chosen.get(arm, arm), rate, seed] for seed in range(self.seeds)]
 
     def scores(self, arm: str, rate: float, part: str = "test") -> list[float]:
         """Scores of each seed, shares in percent; ``part`` is ``"test"`` or ``"validation"``."""
-        return [self.score.shown(self.fine_tunings[arm, rate, seed][part]) for seed in range(self.seeds)]
+        return [self.score.shown(run[part]) for run in self.runs(arm, rate)]
+
+    def with_choices(self) -> "ComparisonResult":
+        """The result with one arm in place of its candidates: the best on validation, each at its own learning rate.
+
+        The test scores have no part in the choice.
+        """
+        chosen, arms = {}, {}
+        for name, arm in self.arms.items():
+            if arm.candidate_of is None:
+                arms[name] = arm
+            elif arm.candidate_of not in arms:
+                rivals = [other for other, one in self.arms.items() if one.candidate_of == arm.candidate_of]
+                best = self.score.best(
+                    rivals, key=lambda one: float(np.mean(self.scores(one, self.chosen_rates[one], "validation")))
+                )
+                chosen[arm.candidate_of] = best
+                arms[arm.candidate_of] = replace(self.arms[best], name=arm.candidate_of, candidate_of=None)
+        return replace(self, arms=arms, chosen=chosen) if chosen else self
 
     @cached_property
     def chosen_rates(self) -> dict[str, float]:
@@ -121,13 +146,12 @@ class ComparisonResult:
 
     def area(self, arm: str) -> float:
         """Mean of the learning curves, of shares in percent, at the arm's own learning rate."""
-        rate = self.chosen_rates[arm]
-        scores = [score for s in range(self.seeds) for _, score in self.fine_tunings[arm, rate, s]["curve"]]
+        scores = [score for run in self.runs(arm, self.chosen_rates[arm]) for _, score in run["curve"]]
         return self.score.shown(float(np.mean(scores)))
 
     def curve(self, arm: str) -> list[tuple[float, float]]:
         """Mean learning curve at the arm's own learning rate: (epoch, validation score, shares in percent)."""
-        curves = [self.fine_tunings[arm, self.chosen_rates[arm], seed]["curve"] for seed in range(self.seeds)]
+        curves = [run["curve"] for run in self.runs(arm, self.chosen_rates[arm])]
         return [
             (points[0][0], self.score.shown(float(np.mean([score for _, score in points]))))
             for points in zip(*curves, strict=True)

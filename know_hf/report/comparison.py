@@ -20,10 +20,11 @@ def explanation(result: ComparisonResult) -> str:
     score = result.score
     points = " in points" if score.percent else ""
     lower = "" if score.higher_is_better else f" Less {score.name} is better."
+    chosen = "".join(f" {arm} is {one}, the candidate that validation chose." for arm, one in result.chosen.items())
     return (
         f"Each arm at its own learning rate, chosen on validation examples. Differences{points} are paired over "
         f"seeds, with 95 % intervals; the verdict is against the best control, {result.best_control}. "
-        f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone.{lower}"
+        f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone.{lower}{chosen}"
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
-from know_hf.forgetting.controls import CONTROLS, FORGETTING, Predicted
+from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.result import ComparisonResult
@@ -148,7 +148,7 @@ def _own_scores(setting: SettingResult) -> dict[str, float]:
     for name, folder in setting.runs.items():
         stages = TrajectoryRecord.load(folder).stages
         kept = CONTROLS[name].result
-        for stage in stages if name == FORGETTING or isinstance(kept, Predicted) else [stages[kept]]:
+        for stage in [stages[kept]] if name != FORGETTING and isinstance(kept, int) else stages:
             score = stage.metrics.get("eval_score")
             if score is not None:
                 scores[f"stage-{stage.index}" if name == FORGETTING else name] = setting.score.shown(score)

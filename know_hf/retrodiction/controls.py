@@ -1,8 +1,11 @@
 """Controls: what a gain has to beat before it counts as knowledge."""
 
+import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,6 +101,56 @@ def shrink(
         ratios = norms / origin.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
     dtype = torch.promote_types(stages.dtype, torch.float32)
     return (ratios.to(origin.device).reshape(-1, *[1] * origin.ndim) * origin.double()).to(dtype)
+
+
+@method(whole_tensors=True, same_every_step=True, control=True)
+def shrink_perturb(
+    stages: Tensor, kind: str, steps: int = 1, *, lam: float = 0.5, sigma: float = 0.2, seed: int = 0
+) -> Tensor:
+    """Shrinks Θ^0 and adds noise, ``λ·Θ^0 + σ·rms(Θ^0)·N(0, 1)``, the same for every step.
+
+    What a prediction does beyond a larger effective learning rate and some blur, it has to do better than this. The
+    noise is relative to the root mean square of the tensor's own weights: the source adds the same to all weights of
+    a network, which would drown the small tensors of a trained one and not touch the large. It is drawn from a
+    generator that the tensor's values seed, so that it is the same in whatever order, on however many processes.
+
+    Args:
+        stages: ``(S, *shape)`` floating point in stage order, a whole tensor (noise and its size are the tensor's).
+        kind: Not looked at.
+        steps: Number of steps.
+        lam: Factor λ of the weights.
+        sigma: Standard deviation σ of the noise, in root mean squares of Θ^0.
+        seed: Of the noise, beside the tensor's values; at least 0.
+
+    Returns:
+        ``(steps, *shape)`` in the type of ``stages``, at least float32; a tensor of zeros stays zero.
+
+    Raises:
+        ValueError: If λ or σ is not finite, σ or the seed is below 0.
+
+    Limits: it is a control: tensors of equal values get equal noise.
+
+    Source: Ash and Adams, "On warm-starting neural network training" (NeurIPS 2020); the size of the noise is ours.
+
+    Example:
+        >>> import torch
+        >>> from know_hf.retrodiction import shrink_perturb
+        >>> stages = torch.tensor([[3.0, 4.0], [1.0, 2.0]])
+        >>> shrink_perturb(stages, "fc", sigma=0.0)
+        tensor([[1.5000, 2.0000]])
+    """
+    if not (math.isfinite(lam) and math.isfinite(sigma)) or sigma < 0 or seed < 0:
+        raise ValueError(
+            f"shrink_perturb: lam is {lam}, sigma {sigma}, seed {seed}; both have to be finite, sigma and seed at "
+            "least 0."
+        )
+    dtype = torch.promote_types(stages.dtype, torch.float32)
+    origin = stages[0].to(dtype)
+    digest = hashlib.sha256(origin.detach().cpu().contiguous().numpy().tobytes()).digest()
+    generator = np.random.default_rng([seed, int.from_bytes(digest, "big")])
+    noise = torch.from_numpy(generator.standard_normal(origin.numel())).reshape(origin.shape).to(origin.device)
+    size = sigma * origin.double().square().mean().sqrt()
+    return naive((lam * origin.double() + size * noise).to(dtype)[None], kind, steps)
 
 
 @method(same_every_step=True, control=True, baseline=True)

@@ -34,11 +34,12 @@ _SETTINGS = (
 # The same, of which records did not always tell.
 _LATER_SETTINGS = (
     "train_sampling_strategy dataloader_drop_last load_best_model_at_end optim_target_modules label_names "
-    "full_determinism remove_unused_columns ignore_data_skip learning_rate_steps"
+    "full_determinism remove_unused_columns ignore_data_skip learning_rate_steps average_stage_zero"
 ).split()
 # And those that matter only because of others.
 _DEPENDENT_SETTINGS = (
-    "length_column_name metric_for_best_model greater_is_better eval_strategy eval_steps save_strategy save_steps"
+    "length_column_name metric_for_best_model greater_is_better eval_strategy eval_steps save_strategy save_steps "
+    "average_decay average_start"
 ).split()
 # The one of them that every record has which tells of any.
 _KNOWN_BY = "dataloader_drop_last"
@@ -58,6 +59,7 @@ def describe_recipe(args: TrainingArguments) -> dict[str, Any]:
 def _dependent_settings(args: TrainingArguments) -> list[str]:
     """Settings that change the weights only because of others: what is scored, and when, may decide what is kept."""
     names = ["length_column_name"] if args.train_sampling_strategy == "group_by_length" else []
+    names += ["average_decay", "average_start"] if getattr(args, "average_stage_zero", None) else []
     # Early stopping and schedules on a plateau look at the same scores.
     if args.load_best_model_at_end or args.metric_for_best_model:
         names += ["metric_for_best_model", "greater_is_better", "eval_strategy"]

@@ -20,6 +20,10 @@ KINDS = (*PREDICTED_KINDS, "norm", "embedding", "buffer", "other")
 #: Why a tensor of a predicted kind is copied that the run's trainer did not train.
 NOT_TRAINED = "not trained"
 
+#: Of a layer with running statistics, what a fresh one holds: the end of a tensor's name → its values.
+_FRESH = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0.0, "weight": 1.0, "bias": 0.0}
+# What every such layer stores; one that is frozen by its class (DETR's) keeps no count.
+_COUNTED = ("running_mean", "running_var", "num_batches_tracked")
 _COPY_REASONS = {
     "norm": "normalisation parameter",
     "embedding": "embedding table",
@@ -165,7 +169,8 @@ def resolve_kinds(
 
     Args:
         parameters: Name → [`Parameter`], as stored with a trajectory.
-        norms: ``"copy"`` (default) or ``"bias"``: predict normalisation parameters with that network.
+        norms: ``"copy"`` (default), ``"bias"``: predict normalisation parameters with that network, or ``"reset"``:
+            [`fresh_norms`] says what those of BatchNorm become, which are neither predicted nor copied.
         embeddings: ``"copy"`` (default) or ``"fc"``.
         kinds: Name patterns (shell wildcards) → ``"conv"``, ``"fc"``, ``"bias"`` or ``"copy"``; the last match wins
             over everything else.
@@ -174,11 +179,12 @@ def resolve_kinds(
         Predicted name → kind, and copied name → reason. What was not trained is copied, whatever the options say.
 
     Raises:
-        ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained.
+        ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained; as
+            [`fresh_norms`].
     """
-    for option, value, allowed in (("norms", norms, "bias"), ("embeddings", embeddings, "fc")):
-        if value not in ("copy", allowed):
-            raise ValueError(f"{option}={value!r} is not known; use 'copy' or {allowed!r}.")
+    check_choices(norms, embeddings)
+    fresh = fresh_norms(parameters, kinds) if norms == "reset" else {}
+    norms = "copy" if norms == "reset" else norms
     choices = {**{kind: kind for kind in PREDICTED_KINDS}, "norm": norms, "embedding": embeddings}
     predicted, copied = {}, {}
     unmatched, frozen = dict(kinds or {}), dict(kinds or {})
@@ -193,6 +199,8 @@ def resolve_kinds(
                 unmatched.pop(pattern, None)
                 if parameter.trained or value == "copy":
                     frozen.pop(pattern, None)
+        if name in fresh:
+            continue
         if choice == "copy":
             copied[name] = reason
         elif not parameter.trained:
@@ -207,3 +215,43 @@ def resolve_kinds(
             "there is nothing to predict them from."
         )
     return predicted, copied
+
+
+def check_choices(norms: str, embeddings: str) -> None:
+    """Raises ``ValueError`` if these are no choices of [`resolve_kinds`]."""
+    if norms not in ("copy", "bias", "reset"):
+        raise ValueError(f"norms={norms!r} is not known; use 'copy', 'bias' or 'reset'.")
+    if embeddings not in ("copy", "fc"):
+        raise ValueError(f"embeddings={embeddings!r} is not known; use 'copy' or 'fc'.")
+
+
+def fresh_norms(parameters: Mapping[str, Parameter], kinds: Mapping[str, str] | None = None) -> dict[str, float]:
+    """What ``norms="reset"`` makes of the layers with running statistics (BatchNorm), as if they were new.
+
+    Args:
+        parameters: Name → [`Parameter`], as stored with a trajectory.
+        kinds: As for [`resolve_kinds`]: what a pattern names is left to it.
+
+    Returns:
+        Name → the one value that all of the tensor gets: weight 1, bias 0, running mean 0, running variance 1, count
+        of batches 0. A layer whose weight or bias was not trained stays as it is, whole.
+
+    Raises:
+        ValueError: If there is no such layer.
+
+    Source: the authors' scripts load predictions into a fresh network, whose BatchNorm they do not hold.
+    """
+    fresh: dict[str, float] = {}
+    for name in parameters:
+        layer, dot, role = name.rpartition(".")
+        stored = {end: f"{layer}{dot}{end}" for end in _FRESH if f"{layer}{dot}{end}" in parameters}
+        if role != _COUNTED[0] or not stored.keys() >= set(_COUNTED):
+            continue
+        if all(parameters[one].trained for one in stored.values()):
+            fresh |= {one: _FRESH[end] for end, one in stored.items()}
+    if not fresh:
+        raise ValueError(
+            "norms='reset' is about layers with running statistics (BatchNorm) that are trained, and there are none "
+            "here: use 'copy' or 'bias'."
+        )
+    return {name: value for name, value in fresh.items() if not any(fnmatchcase(name, p) for p in kinds or {})}
