@@ -61,6 +61,10 @@ CONTROLS: dict[str, Control] = {
         subsets=lambda subsets: subsets[:1], steps=lambda steps: sum(steps[1:]), start="stage-0",
         help="trains the model on all the data for as many steps as its forgetting would take",
     ),
+    "once_more": Control(
+        subsets=lambda subsets: subsets[:1], start="stage-0",
+        help="trains the model on all the data once more, for as long as a stage on them takes",
+    ),
     "shrink": Control(
         subsets=lambda subsets: [],
         start="stage-0",
@@ -75,7 +79,8 @@ def find_control(name: str) -> tuple[Control, float | None]:
     """Finds a control by the name that an experiment gives it.
 
     Args:
-        name: ``"incremental"``, ``"equal_compute"``, or a predicted control with its number, such as ``"shrink 0.5"``.
+        name: ``"incremental"``, ``"equal_compute"``, ``"once_more"``, or a predicted control with its number, such as
+            ``"shrink 0.5"``.
 
     Returns:
         The declaration, and the number of a predicted control.

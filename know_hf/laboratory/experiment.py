@@ -11,9 +11,8 @@ from pathlib import Path
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.bench import Bench, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
-from know_hf.laboratory.outcome import ExperimentResult, read_wall, setting_folder
+from know_hf.laboratory.outcome import ExperimentResult, read_recipe_record, read_wall, setting_folder
 from know_hf.laboratory.recipe import Recipe
-from know_hf.records import read_record
 from know_hf.store import check_output, inside, locked, write_json
 from know_hf.training.workers import Workers
 from know_hf.trajectory import TrajectoryError
@@ -70,6 +69,8 @@ def run_experiment(
         workers.run(list(pretrained.values()), "Pre-training and forgetting")
         for bench in benches:
             bench.make_arms()
+        refitted = [run for bench in benches for run in bench.refits().values()]
+        workers.run(refitted, "Fine-tuning on the data of Θ⁰")
         compared = [bench.comparison for bench in benches if bench.comparison]
         workers.run([job for comparison in compared for job in comparison.grid()], "Fine-tuning")
         workers.run([job for comparison in compared for job in comparison.rest()], "Fine-tuning the rest")
@@ -81,10 +82,16 @@ def run_experiment(
 def _check_folders(root: Path, recipe: Recipe) -> None:
     """Raises if a folder of the experiment that is written to is a link, before anything is made."""
     settings = [setting_folder(Path(), setting) for setting in recipe.settings]
-    parts = [folder / part for folder in settings for part in ("arms", "retrodicted", *COMPARISON_FOLDERS)]
+    parts = [folder / part for folder in settings for part in ("arms", "refits", "retrodicted", *COMPARISON_FOLDERS)]
     for part in (Path("cache"), Path("pretraining"), *parts):
         inside(root, part)
-    for pattern in ("pretraining/*", "pretraining/*/*", "settings/*/arms/*", "settings/*/retrodicted/*"):
+    for pattern in (
+        "pretraining/*",
+        "pretraining/*/*",
+        "settings/*/arms/*",
+        "settings/*/refits/*",
+        "settings/*/retrodicted/*",
+    ):
         for path in root.glob(pattern):
             inside(root, path.relative_to(root))
 
@@ -92,9 +99,9 @@ def _check_folders(root: Path, recipe: Recipe) -> None:
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         return
-    described = json.loads(json.dumps(asdict(recipe)))
-    found = read_record(path, {"recipe": dict}, "choose another output_dir")["recipe"]
-    different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
+    # A record of a former version says nothing of what came later, which is then as it is by default.
+    found, described = (json.loads(json.dumps(asdict(one))) for one in (read_recipe_record(path), recipe))
+    different = [name for name in ("name", "size", "settings", "processes") if found[name] != described[name]]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."
