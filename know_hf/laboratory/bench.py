@@ -67,9 +67,9 @@ def check_names(
     for further in predictors.values():
         load_predictor(further, stages)
     arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
-    if twice := [name for name in predictors if arms.count(name) > 1 or name == "naive"]:
-        raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
     beside = (AGAIN, OTHER_SEED, ANEW) if setting.hypothesis else ()
+    if twice := [name for name in predictors if arms.count(name) > 1 or name in ("naive", *beside)]:
+        raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
     check_file_names([*arms, *beside], f"{setting.name}: the methods, controls and predictors")
     results = [find_control(control)[0].result for control in setting.controls]
     methods = {

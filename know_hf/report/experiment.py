@@ -18,6 +18,7 @@ from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_l
 from know_hf.store import inside
 from know_hf.tables import duration, rounded
 from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.noise import Noise
 
 RECORD = "recipe.json"
 #: A pre-training whose last quarter gained no more than this many points ([`Score.point`]) is called converged.
@@ -198,9 +199,10 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
         plot_plane(folder / f"{prefix}plane.png", plane, setting.landscape, setting.score),
         "Stages and predictions of KNOWN on the plane of the first two principal components of the stages"
         + (" and their noisy copies" if setting.setting.noise else "")
-        + (f", over the {setting.score.name} of the networks that lie on it." if setting.landscape else ".")
-        + _noise_words(setting),
+        + (f", over the {setting.score.name} of the networks that lie on it." if setting.landscape else "."),
     )
+    if setting.setting.noise is not None:
+        page.text(_noise_words(setting.setting.noise, drawn=setting.landscape is not None))
     if "Θ̂⁰" in plane.names:
         guess = plane.names.index("Θ̂⁰")
         near, far = plane.distances[guess, 0], plane.distances[1, 0]
@@ -219,13 +221,10 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     )
 
 
-def _noise_words(setting: SettingResult) -> str:
-    """What else spans the plane, for its caption."""
-    noise = setting.setting.noise
-    if noise is None:
-        return ""
-    drawn = ", small circles in the colour of their own score" if setting.landscape else ""
+def _noise_words(noise: Noise, drawn: bool) -> str:
+    """What else spans the plane."""
+    where = " (small circles in the colour of their own score)" if drawn else ""
     return (
-        f" There are {noise.copies} noisy copies of every stage{drawn}; the noise's standard "
-        f"deviation is {noise.scale:g} of each tensor's root mean square in Θ⁰."
+        f"There are {noise.copies} noisy copies of every stage{where}: normal noise, its standard deviation "
+        f"{noise.scale:g} of each tensor's root mean square in Θ⁰."
     )

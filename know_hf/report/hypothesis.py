@@ -9,9 +9,9 @@ RETURNS_SHOWN = (
     "If Θ̂⁻¹ is what more data would have given, fine-tuning it on the data of Θ⁰, as the stage that made Θ⁰ was "
     "trained, gives Θ⁰ back. Every start was trained so, optimizer moments beginning anew; the numbers are Euclidean "
     "distances to Θ⁰ before → after, over what is predicted, and scores on the pre-training's own held-out data "
-    "before → after, all with re-estimated BatchNorm statistics. Only an end that is nearer to Θ⁰ than those of "
-    "stage-0 itself (the same training, with the stages' seed and with another) or nearer than where it began speaks "
-    "for the hypothesis; initial values of another seed show how far apart equal networks may lie."
+    "before → after, all with re-estimated BatchNorm statistics. It speaks for the hypothesis where a prediction's end "
+    "is nearer to Θ⁰ than its beginning, and no farther than the ends of stage-0 itself (the same training, with the "
+    "stages' seed and with another); initial values of another seed show how far apart equal networks may lie."
 )
 
 
