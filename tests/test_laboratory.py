@@ -259,13 +259,14 @@ def test_augmentation():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_that_come_with_the_package_are_sound(path):
-    for size in ("cpu", "paper"):
+    # What the paper does not ask has a small size only.
+    for size in ("cpu",) if path.stem in ("hypothesis", "ratios") else ("cpu", "paper"):
         recipe = load_recipe(path, size)
         assert recipe.title and recipe.settings
         for setting in recipe.settings:
             if setting.transfer is not None:
                 assert setting.transfer.make_protocol().epochs > 0 and len(setting.learning_rates) >= 3
-                assert size == "paper" or setting.seeds >= 5
+                assert setting.seeds >= 3
 
 
 def test_refusals(recipe_file, result, tmp_path, capsys):
