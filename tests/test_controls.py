@@ -8,11 +8,13 @@ STAGES, STEPS = ["D0", "D1", "D2"], [8, 4, 2]
 
 
 def test_what_each_control_sees():
-    assert TRAINED == ("forgetting", "incremental", "equal_compute")
+    assert TRAINED == ("forgetting", "incremental", "equal_compute", "once_more")
     seen = {name: control.subsets(STAGES) for name, control in CONTROLS.items()}
-    assert seen == {"forgetting": STAGES, "incremental": STAGES[::-1], "equal_compute": ["D0"], "shrink": []}
+    assert seen == {"forgetting": STAGES, "incremental": STAGES[::-1], "equal_compute": ["D0"], "once_more": ["D0"],
+                    "shrink": []}  # fmt: skip
     assert CONTROLS["equal_compute"].steps(STEPS) == 6 and CONTROLS["equal_compute"].start == "stage-0"
-    assert all(CONTROLS[name].steps is None for name in ("forgetting", "incremental"))
+    assert CONTROLS["once_more"].start == "stage-0"
+    assert all(CONTROLS[name].steps is None for name in ("forgetting", "incremental", "once_more"))
 
 
 def test_controls_are_found_by_name():
@@ -22,6 +24,6 @@ def test_controls_are_found_by_name():
     assert control.result.parameters(factor) == {"factors": {"conv": 0.5, "fc": 0.5, "bias": 0.5}}
     for wrong in ("", "forgetting", "shrink", "shrink x", "shrink 0.5 2", "incremental 2", "magic"):
         with pytest.raises(
-            ValueError, match=f"Unknown control '{wrong}'; use incremental, equal_compute or 'shrink 0.5'"
+            ValueError, match=f"Unknown control '{wrong}'; use incremental, equal_compute, once_more or 'shrink 0.5'"
         ):
             find_control(wrong)
