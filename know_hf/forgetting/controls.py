@@ -94,6 +94,10 @@ CONTROLS: dict[str, Control] = {
         subsets=lambda subsets: subsets[:1], steps=lambda steps: sum(steps[1:]), start="stage-0",
         help="trains the model on all the data for as many steps as its forgetting would take",
     ),
+    "once_more": Control(
+        subsets=lambda subsets: subsets[:1], start="stage-0",
+        help="trains the model on all the data once more, for as long as a stage on them takes",
+    ),
     "shrink": Control(
         subsets=_none,
         start="stage-0",

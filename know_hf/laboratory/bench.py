@@ -18,12 +18,20 @@ from know_hf.forgetting.subsets import subset_sizes
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
 from know_hf.laboratory.comparison import Comparison, check_sizes
+from know_hf.laboratory.hypothesis import AGAIN, ANEW, OTHER_SEED, measure, refits, save_returns
 from know_hf.laboratory.landscape import score_landscape
-from know_hf.laboratory.outcome import SettingResult, setting_folder, stages_read
+from know_hf.laboratory.outcome import (
+    OWN_SCORES_FILE,
+    RETURNS_FILE,
+    SettingResult,
+    save_own_scores,
+    setting_folder,
+    stages_read,
+)
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.laboratory.statistics import require_scipy
-from know_hf.models.building import check_timm
+from know_hf.models.building import check_timm, load_with_new_head
 from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import DEFAULT, METHODS
 from know_hf.retrodiction.predictors import load_predictor
@@ -33,7 +41,7 @@ from know_hf.tasks.images import IMAGES
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.prepared import prepare
-from know_hf.training.scoring import ROWS, make_scoring
+from know_hf.training.scoring import ROWS, make_scoring, network_score
 from know_hf.trajectory import TrajectoryRecord, kinds_of
 from know_hf.trajectory.kinds import fresh_norms
 
@@ -71,9 +79,10 @@ def check_names(
                 f"{', '.join(dict.fromkeys(['naive', *predictors, *setting.methods, *predicted]))}."
             )
         arms.append(f"{name} reset")
-    if twice := [name for name in predictors if arms.count(name) > 1 or name == "naive"]:
+    beside = (AGAIN, OTHER_SEED, ANEW) if setting.hypothesis else ()
+    if twice := [name for name in predictors if arms.count(name) > 1 or name in ("naive", *beside)]:
         raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
-    check_file_names(arms, f"{setting.name}: the methods, controls and predictors")
+    check_file_names([*arms, *beside], f"{setting.name}: the methods, controls and predictors")
     if fields.train_stage_zero is False and recipe.averages(source):
         raise ValueError(f"{setting.name}: ema and swa average the training of Θ^0: train_stage_zero cannot be off.")
     methods = {
@@ -263,8 +272,30 @@ class Bench:
             image_mean=source.image_mean,
         )  # fmt: skip
 
+    def refits(self) -> dict[str, ForgettingRun]:
+        """What is trained for the hypothesis, once there are arms; nothing where no one asked."""
+        if not self.setting.hypothesis:
+            return {}
+        predictions = (*self.setting.methods, *self.predictors)
+        first = {
+            arm.name: arm.checkpoint for arm in self.arms.values() if arm.step == 1 and arm.prediction in predictions
+        }
+        return refits(self.runs[FORGETTING], inside(self.root, self.folder.relative_to(self.root) / "refits"), first)
+
+    def _own_score(self, folder: Path) -> float:
+        """Scores a checkpoint as it is on the pre-training's own held-out data."""
+        run = self.runs[FORGETTING]
+        model = load_with_new_head(folder, self.columns, 0, new_head=False)
+        test, train = (run.examples[part] for part in ("eval", "train"))
+        return network_score(model, test, train, get_task(self.columns.task), self._rows)
+
+    @property
+    def _rows(self) -> int:
+        """Examples that are scored at a time."""
+        return min(ROWS, self.runs[FORGETTING].arguments().per_device_eval_batch_size)
+
     def finish(self) -> None:
-        """Draws the landscape, and notes where everything is."""
+        """Scores what is to be scored, draws the landscape, and notes where everything is."""
         if self.comparison:
             self.comparison.clear()
         parts: dict[str, dict[str, Path]] = {
@@ -272,12 +303,19 @@ class Bench:
             "arms": {name: arm.checkpoint for name, arm in self.arms.items()},
             "retrodicted": self.retrodicted,
         }
+        if refitted := self.refits():
+            parts["refits"] = {name: run.folder for name, run in refitted.items()}
         content = {
             part: {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
             for part, paths in parts.items()
         }
         starts = {name: arm.record for name, arm in self.arms.items()}
         write_json(self.folder / "setting.json", {**content, "starts": starts, "seconds": self.seconds})
+        scores, returned = self.folder / OWN_SCORES_FILE, self.folder / RETURNS_FILE
+        if self.setting.own_scores and not scores.exists():
+            save_own_scores(scores, {name: self._own_score(arm.checkpoint) for name, arm in self.arms.items()})
+        if refitted and not returned.exists():
+            save_returns(returned, measure(self.trajectory, refitted, self._own_score))
         drawn = self.folder / "landscape.json"
         if self.setting.landscape and not drawn.exists():
             result = SettingResult.load(self.setting, self.root)
@@ -286,6 +324,7 @@ class Bench:
             test, train = (run.examples[part] for part in ("eval", "train"))
             landscape = score_landscape(
                 self.trajectory, result.plane, model, test, train, task=get_task(self.columns.task),
-                rows=min(ROWS, run.arguments().per_device_eval_batch_size), resolution=self.setting.landscape,
+                rows=self._rows, resolution=self.setting.landscape,
+                noise=self.setting.noise,
             )  # fmt: skip
             landscape.save(drawn)

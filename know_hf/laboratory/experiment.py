@@ -75,6 +75,8 @@ def run_experiment(
         workers.run(list(pretrained.values()), "Pre-training and forgetting")
         for bench in benches:
             bench.make_arms()
+        refitted = [run for bench in benches for run in bench.refits().values()]
+        workers.run(refitted, "Fine-tuning on the data of Θ⁰")
         compared = [bench.comparison for bench in benches if bench.comparison]
         workers.run([job for comparison in compared for job in comparison.grid()], "Fine-tuning")
         workers.run([job for comparison in compared for job in comparison.rest()], "Fine-tuning the rest")
@@ -86,10 +88,16 @@ def run_experiment(
 def _check_folders(root: Path, recipe: Recipe) -> None:
     """Raises if a folder of the experiment that is written to is a link, before anything is made."""
     settings = [setting_folder(Path(), setting) for setting in recipe.settings]
-    parts = [folder / part for folder in settings for part in ("arms", "retrodicted", *COMPARISON_FOLDERS)]
+    parts = [folder / part for folder in settings for part in ("arms", "refits", "retrodicted", *COMPARISON_FOLDERS)]
     for part in (Path("cache"), Path("pretraining"), *parts):
         inside(root, part)
-    for pattern in ("pretraining/*", "pretraining/*/*", "settings/*/arms/*", "settings/*/retrodicted/*"):
+    for pattern in (
+        "pretraining/*",
+        "pretraining/*/*",
+        "settings/*/arms/*",
+        "settings/*/refits/*",
+        "settings/*/retrodicted/*",
+    ):
         for path in root.glob(pattern):
             inside(root, path.relative_to(root))
 

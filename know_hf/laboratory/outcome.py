@@ -1,16 +1,17 @@
 """What came out of an experiment: its settings, their arms and fine-tunings, as its folder holds them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from know_hf.forgetting.controls import FORGETTING
 from know_hf.laboratory.arms import Arm, read_arms
+from know_hf.laboratory.hypothesis import Return, load_returns
 from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.records import file_name, read_record
-from know_hf.store import inside
+from know_hf.store import inside, write_json
 from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.plane import Plane, principal_plane
@@ -30,6 +31,9 @@ class SettingResult:
         seconds: Prediction → seconds for all its steps, reading and writing included.
         comparison: The fine-tunings, or None without a downstream task.
         landscape: Scores over the plane, or None.
+        refits: Start → folder of its fine-tuning on the data of Θ^0; none where the hypothesis is not looked at.
+        returns: How near to Θ^0 those lead.
+        own_scores: Arm → its score on the pre-training's own held-out data, of shares as a share, if asked for.
     """
 
     setting: Setting
@@ -41,6 +45,9 @@ class SettingResult:
     seconds: dict[str, float]
     comparison: ComparisonResult | None
     landscape: Landscape | None
+    refits: dict[str, Path] = field(default_factory=dict)
+    returns: list[Return] = field(default_factory=list)
+    own_scores: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, setting: Setting, root: Path) -> "SettingResult":
@@ -52,8 +59,12 @@ class SettingResult:
         """
         folder = setting_folder(root, setting)
         path, kinds = folder / "setting.json", {part: dict[str, str] for part in ("runs", "arms", "retrodicted")}
-        record = read_record(path, {**kinds, "seconds": dict[str, float]}, _REMEDY)
-        paths = {part: {name: inside(root, place) for name, place in record[part].items()} for part in kinds}
+        fields = {**kinds, "seconds": dict[str, float], "refits": dict[str, str] | None}
+        record = read_record(path, fields, _REMEDY)
+        paths = {
+            part: {name: inside(root, place) for name, place in (record.get(part) or {}).items()}
+            for part in (*kinds, "refits")
+        }
         arms = {
             name: replace(arm, folder=paths["arms"][name]) for name, arm in read_arms(path, record, _REMEDY).items()
         }
@@ -70,6 +81,9 @@ class SettingResult:
             seconds=record["seconds"],
             comparison=None if setting.transfer is None else ComparisonResult.load(folder),
             landscape=Landscape.load(drawn) if drawn.exists() else None,
+            refits=paths["refits"],
+            returns=load_returns(folder / RETURNS_FILE) if (folder / RETURNS_FILE).exists() else [],
+            own_scores=_load_own_scores(folder / OWN_SCORES_FILE),
         )
 
     def steps(self, prediction: str) -> list[Arm]:
@@ -87,7 +101,8 @@ class SettingResult:
         """The plane of the trajectory, with the retrodicted Θ̂^0 and the first prediction of KNOWN on it."""
         first = next((arm.folder for arm in self.steps("known")), None)
         predicted = {"Θ̂⁰": self.retrodicted.get("known"), "Θ̂⁻¹": first}
-        return principal_plane(self.trajectory, {name: folder for name, folder in predicted.items() if folder})
+        others = {name: folder for name, folder in predicted.items() if folder}
+        return principal_plane(self.trajectory, others, self.setting.noise)
 
 
 @dataclass(frozen=True)
@@ -123,7 +138,7 @@ class ExperimentResult:
         recipe = read_recipe_record(root / "recipe.json")
         settings = [SettingResult.load(setting, root) for setting in recipe.settings]
         wall = read_wall(root / "wall.json")
-        folders = {folder for result in settings for folder in result.runs.values()}
+        folders = {folder for one in settings for folder in (*one.runs.values(), *one.refits.values())}
         training = sum(log["training"] for folder in folders for log in read_logs(folder))
         compared = [result.comparison for result in settings if result.comparison]
         training += sum(tuned["training"] for result in compared for tuned in result.fine_tunings.values())
@@ -141,6 +156,19 @@ def setting_folder(root: Path, setting: Setting) -> Path:
 
 
 _REMEDY = "run the recipe again, which writes it anew"
+#: Where a setting keeps the scores of its starts on their own task, and how near to Θ^0 fine-tuning leads.
+OWN_SCORES_FILE, RETURNS_FILE = "own-scores.json", "hypothesis.json"
+
+
+def save_own_scores(path: Path, scores: dict[str, float]) -> None:
+    """Writes the scores of starts on their own task, whole or not at all."""
+    write_json(path, {"scores": scores})
+
+
+def _load_own_scores(path: Path) -> dict[str, float]:
+    if not path.exists():
+        return {}
+    return read_record(path, {"scores": dict[str, float]}, "delete it and run again, which scores anew")["scores"]
 
 
 def read_recipe_record(path: Path) -> Recipe:

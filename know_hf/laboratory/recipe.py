@@ -13,6 +13,8 @@ from know_hf.reading import check_form
 from know_hf.records import check_file_names
 from know_hf.retrodiction import ALL, get_method
 from know_hf.settings import (
+    HUGE,
+    TINY,
     Options,
     check_names,
     conform,
@@ -24,6 +26,7 @@ from know_hf.settings import (
     stated_by,
 )
 from know_hf.training.options import Augmentation, DataOptions
+from know_hf.trajectory.noise import Noise
 
 
 @documented
@@ -117,8 +120,9 @@ class Setting(Options):
     )
     controls: tuple[str, ...] = option(
         (),
-        help="incremental, equal_compute; shrink F: Θ^0 times the factor F; shrink_perturb F: that and noise; ema, "
-        "swa: averages of Θ^0 as it was trained; task_vector_chosen: a task vector, its λ chosen by validation.",
+        help="incremental, equal_compute, once_more; shrink F: Θ^0 times the factor F; shrink_perturb F: that and "
+        "noise; ema, swa: averages of Θ^0 as it was trained; task_vector_chosen: a task vector, its λ chosen by "
+        "validation.",
     )
     reset: tuple[str, ...] = option(
         (),
@@ -138,6 +142,22 @@ class Setting(Options):
         help="Points along each axis of the accuracy landscape over the plane of the trajectory; 0 for none.",
         limits=(0, 1000),
     )
+    noise_copies: int = option(
+        0,
+        help="Noisy copies of every stage that span the landscape's plane with the stages, and are scored with it.",
+        limits=(0, 1000),
+    )
+    noise_scale: float = option(
+        0.05,
+        help="Standard deviation of their noise, in each tensor's own root mean square in Θ^0.",
+        limits=(TINY, HUGE),
+    )
+    own_scores: bool = option(False, help="Score every start as it is on the pre-training's own held-out data.")
+    hypothesis: bool = option(
+        False,
+        help="Fine-tune the first step of every prediction on all the data of Θ^0, as a stage is, and measure how near "
+        "to Θ^0 that leads.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,6 +167,11 @@ class Setting(Options):
             get_method(name)
         for control in self.controls:
             find_control(control)
+
+    @property
+    def noise(self) -> Noise | None:
+        """What spans the landscape's plane beside the stages, if anything."""
+        return Noise(self.noise_scale, self.noise_copies) if self.noise_copies else None
 
 
 @documented

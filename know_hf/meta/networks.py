@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ViTConfig, ViTForImageClassification
 
+from know_hf.models.plain_cnn import plain_layers
+
 CLASSES = 10
 
 
@@ -23,10 +25,10 @@ class Classifier(nn.Module):
         return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
 
 
-def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3, groups: int = 1, norm: bool = True) -> nn.Module:
-    """Convolution, normalisation and ReLU; without normalisation the convolution has a bias."""
-    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=not norm)
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU()) if norm else nn.Sequential(layer, nn.ReLU())
+def conv(inputs: int, outputs: int, stride: int = 1, size: int = 3, groups: int = 1) -> nn.Module:
+    """Convolution without bias, normalisation and ReLU."""
+    layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class Residual(nn.Module):
@@ -76,11 +78,7 @@ def _head(features: int) -> list[nn.Module]:
 
 def cnn(channels: int, width: int) -> nn.Module:
     """A plain network with biases, without normalisation, and a hidden linear layer."""
-    w = width
-    return Classifier(
-        conv(channels, w, 2, norm=False), conv(w, 2 * w, 2, norm=False), conv(2 * w, 2 * w, 2, norm=False),
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * w, 4 * w), nn.ReLU(), nn.Linear(4 * w, CLASSES),
-    )  # fmt: skip
+    return Classifier(*plain_layers(channels, (width, 2 * width, 2 * width), 4 * width, CLASSES))
 
 
 def resnet(channels: int, width: int) -> nn.Module:

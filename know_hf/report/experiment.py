@@ -3,20 +3,22 @@
 import re
 from pathlib import Path
 
-import numpy as np
-
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.result import ComparisonResult
+from know_hf.report.across import ACROSS_SHOWN, across_rows, best_known
 from know_hf.report.comparison import add_comparison, spread
+from know_hf.report.costs import SCORES_SHOWN, cost_rows
+from know_hf.report.hypothesis import RETURNS_SHOWN, return_rows
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.store import inside
 from know_hf.tables import duration, rounded
 from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.noise import Noise
 
 RECORD = "recipe.json"
 #: A pre-training whose last quarter gained no more than this many points ([`Score.point`]) is called converged.
@@ -46,6 +48,8 @@ def write_experiment_report(result: ExperimentResult) -> Path:
             "mean ± standard deviation over seeds, each arm at its own learning rate; in brackets the paired "
             "difference to naive with its 95 % interval. Controls are marked with *."
         ).table(score_rows(compared))
+        if rows := across_rows(result.settings):
+            page.heading("Less data against more").text(ACROSS_SHOWN).table(rows)
     page.section("Pre-training")
     # Settings that share their pre-training share its curve.
     runs = {setting.runs[FORGETTING]: setting.setting.name for setting in result.settings[::-1]}
@@ -69,11 +73,16 @@ def write_experiment_report(result: ExperimentResult) -> Path:
             "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁ of Θ⁰ retrodicted from the stages after it: below 1, the prediction is nearer to the "
             "true Θ⁰ than Θ¹ is."
         ).table(ratio_rows(checked))
+    returned = [setting for setting in result.settings if setting.returns]
+    if returned:
+        page.section("The hypothesis").text(RETURNS_SHOWN)
+        for setting in returned:
+            page.heading(setting.setting.name).table(return_rows(setting))
     for setting in result.settings:
         _add_setting(page, setting, folder)
     page.section("Costs").text(
         "Seconds of the forgetting and the trained controls in one of the laboratory's processes; predictions read all "
-        "stages and write all steps."
+        "stages and write all steps." + (f" {SCORES_SHOWN}" if any(one.own_scores for one in result.settings) else "")
     ).table(cost_rows(result.settings)).text(
         f"In all {duration(result.wall)} with {result.recipe.processes} processes, of whose time "
         f"{100 * result.share_in_steps:.0f} % was spent inside training steps."
@@ -88,12 +97,9 @@ def write_page(folder: Path) -> Path:
 
 def verdict(result: ComparisonResult) -> str:
     """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
-    known = [name for name, arm in result.arms.items() if arm.is_known]
-    if not known:
+    best = best_known(result)
+    if best is None:
         return f"the best control is {result.best_control}."
-    best = result.score.best(
-        known, key=lambda arm: float(np.mean(result.scores(arm, result.chosen_rates[arm], "validation")))
-    )
     unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
     over, control = result.against(best, reference), result.against(best, result.best_control)
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
@@ -177,31 +183,6 @@ def ratio_rows(settings: list[SettingResult]) -> list[list[str]]:
     return rows
 
 
-def cost_rows(settings: list[SettingResult]) -> list[list[str]]:
-    """Seconds of every part, and of the predictions per weight and step."""
-    rows = [["part", *(setting.setting.name for setting in settings)]]
-    columns = []
-    for setting in settings:
-        logs = read_logs(setting.runs[FORGETTING])[: len(setting.trajectory)]
-        first, rest = logs[0]["seconds"], sum(log["seconds"] for log in logs[1:])
-        column = {"Θ⁰": duration(first), "the further stages": f"{duration(rest)} (×{rest / first:.2f} of Θ⁰)"}
-        for name, folder in setting.runs.items():
-            if name != FORGETTING:
-                column[name] = duration(sum(log["seconds"] for log in read_logs(folder)))
-        weights = sum(
-            setting.trajectory.tensors[n].numel
-            for n, p in setting.trajectory.parameters.items()
-            if p.kind in ("conv", "fc", "bias")
-        )
-        for name, seconds in setting.seconds.items():
-            steps = len(setting.steps(name))
-            column[f"predict: {name}"] = f"{duration(seconds)} ({seconds / weights / steps:.1e} s a weight and step)"
-        columns.append(column)
-    for part in dict.fromkeys(part for column in columns for part in column):
-        rows.append([part, *(column.get(part, "") for column in columns)])
-    return rows
-
-
 def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     name = setting.setting.name
     prefix = re.sub(r"[^\w.-]+", "_", name) + "-"
@@ -216,9 +197,12 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     page.heading("Trajectory and predictions")
     page.image(
         plot_plane(folder / f"{prefix}plane.png", plane, setting.landscape, setting.score),
-        "Stages and predictions of KNOWN on the plane of the stages' first two principal components"
+        "Stages and predictions of KNOWN on the plane of the first two principal components of the stages"
+        + (" and their noisy copies" if setting.setting.noise else "")
         + (f", over the {setting.score.name} of the networks that lie on it." if setting.landscape else "."),
     )
+    if setting.setting.noise is not None:
+        page.text(_noise_words(setting.setting.noise, drawn=setting.landscape is not None))
     if "Θ̂⁰" in plane.names:
         guess = plane.names.index("Θ̂⁰")
         near, far = plane.distances[guess, 0], plane.distances[1, 0]
@@ -234,4 +218,13 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     page.image(
         plot_layers(folder / f"{prefix}layers.png", layers, names),
         "Norms, residuals and directions of the predictions in every tensor, from input to output.",
+    )
+
+
+def _noise_words(noise: Noise, drawn: bool) -> str:
+    """What else spans the plane."""
+    where = " (small circles in the colour of their own score)" if drawn else ""
+    return (
+        f"There are {noise.copies} noisy copies of every stage{where}: normal noise, its standard deviation "
+        f"{noise.scale:g} of each tensor's root mean square in Θ⁰."
     )

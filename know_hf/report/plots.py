@@ -208,7 +208,7 @@ def plot_plane(
     new_figure: NewFigure, plane: "Plane", landscape: "Landscape | None" = None, score: Score | None = None
 ) -> "Figure":
     """The trajectory and its predictions on their plane, over the landscape of a score if there is one."""
-    wide, high = np.ptp(plane.coordinates, axis=0)
+    wide, high = np.ptp(np.concatenate([plane.coordinates, plane.noisy]), axis=0)
     ratio = (high + 0.25 * wide) / (1.25 * wide) if wide else 0.0  # no width: all points are one
     figure = new_figure(figsize=(6.8, float(np.clip(5.2 * ratio + 0.9, 3.0, 6.6))))
     axes = figure.subplots()
@@ -217,7 +217,10 @@ def plot_plane(
         better_is_lighter = "YlGnBu_r" if score.higher_is_better else "YlGnBu"
         shown = axes.contourf(landscape.x, landscape.y, scores, levels=16, cmap=better_is_lighter)
         figure.colorbar(shown, ax=axes, label=f"test {_with_unit(score)}")
-    stages = plane.directions.shape[1]
+        if len(landscape.noisy):
+            inks = shown.cmap(shown.norm(score.shown(landscape.noisy)))
+            axes.scatter(plane.noisy[:, 0], plane.noisy[:, 1], 9, inks, edgecolors=INK, linewidths=0.3)
+    stages = plane.stages
     path, others = plane.coordinates[:stages], plane.coordinates[stages:]
     halo = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.75}
     axes.plot(*path.T, "o-", color=INK, markerfacecolor="white", markeredgecolor=INK, lw=1.3, ms=6)
