@@ -8,6 +8,9 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from transformers import default_data_collator
 
 from know_hf import ForgettingArguments, ForgettingTrainer, TrajectoryError
+from know_hf.cli.commands import COMMANDS
+from know_hf.cli.recipe import Call, resolve_recipe
+from know_hf.forgetting.options import read_steps
 from know_hf.forgetting.resume import OptimizerState
 
 
@@ -288,3 +291,15 @@ def test_steps_of_the_learning_rate_that_cannot_be_are_refused(tmp_path):
     refused("it must hold epochs and factors, all of them above 0", learning_rate_steps={5: 0})
     refused("learning_rate_steps and the LambdaLR given in optimizers=\\(…\\) are two schedules", decaying)
     assert ForgettingArguments("x", **{**STEPS, "learning_rate_steps": '{"81": 0.1}'}).learning_rate_steps == {81: 0.1}
+
+
+def test_steps_of_the_learning_rate_from_flags_and_files(tmp_path):
+    def read(*rest, **flags):
+        command = COMMANDS["forget"]
+        flags = {"model": "m", "dataset": "d", "output_dir": "o", **flags}
+        return resolve_recipe(Call("forget", command.options, flags, rest))[1]
+
+    expected = {"81": 0.1}
+    assert read_steps(read("--learning_rate_steps", '{"81": 0.1}')["learning_rate_steps"]) == {81.0: 0.1}
+    (tmp_path / "own.yaml").write_text('learning_rate_steps: {"81": 0.1}\n')
+    assert read(config=tmp_path / "own.yaml")["learning_rate_steps"] == expected

@@ -74,6 +74,10 @@ def _architecture(setting: Setting) -> str:
     return ", ".join(f"{name} {said(value)}" for name, value in setting.pretraining.architecture.items())
 
 
+def _settings(recipe: Recipe) -> str:
+    return said([setting.name for setting in recipe.settings])
+
+
 def _examples(recipe: Recipe, setting: Setting) -> int:
     return recipe.data_sets[setting.pretraining.dataset]["train"]
 
@@ -133,11 +137,11 @@ Of = Callable[[Setting], str]
 #: What; the paper's text; the released code; the recipe's value, of its first setting or of all of it; why it deviates.
 Row = tuple[str, str, str, Of | Callable[[Recipe], str], str]
 
-_OF_RECIPE = (_sizes, _updates, _downstream)
+_OF_RECIPE = (_settings, _sizes, _updates, _downstream)
 
 PRETRAINING: Sequence[Row] = (
     ("fractions of CIFAR-100", "100, 50, 25, 12.5, 6.25 %", "100 %",
-     lambda recipe: ", ".join(setting.name for setting in recipe.settings), "one more with the common CIFAR ResNet18"),
+     _settings, "one more with the common CIFAR ResNet18"),
     ("architecture", "ResNet18",
      "7×7 stem of stride 1, a pixel of zeros after its ReLU, no pooling, strides 1-1-2-2, biases, BatchNorm ε 1e-3, "
      "momentum 0.99, he_normal; maps 34/34/17/9, 2.07 GMAC", _architecture,
@@ -276,8 +280,7 @@ def page() -> str:
 
 
 def _value(of: Callable[[Any], str], recipe: Recipe) -> str:
-    whole = of in _OF_RECIPE or of is PRETRAINING[0][3]
-    return of(recipe if whole else recipe.settings[0])
+    return of(recipe if of in _OF_RECIPE else recipe.settings[0])
 
 
 def _table(rows: list[list[str]]) -> str:
