@@ -99,9 +99,11 @@ def _check_folders(root: Path, recipe: Recipe) -> None:
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         return
-    # A record of a former version says nothing of what came later, which is then as it is by default.
-    found, described = (json.loads(json.dumps(asdict(one))) for one in (read_recipe_record(path), recipe))
-    different = [name for name in ("name", "size", "settings", "processes") if found[name] != described[name]]
+    # Read as a recipe, so that records of former versions have what was added since.
+    found, asked = asdict(read_recipe_record(path)), asdict(recipe)
+    different = [
+        name for name in ("name", "size", "settings", "processes") if json.dumps(found[name]) != json.dumps(asked[name])
+    ]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."

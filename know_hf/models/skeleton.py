@@ -11,7 +11,7 @@ from transformers.initialization import meta_device_safe_creation_ops
 from transformers.models import auto
 
 from know_hf.model_config import brief, read_config
-from know_hf.models import adapters, plain_cnn  # noqa: F401 (the network of our own is registered by its import)
+from know_hf.models import adapters
 from know_hf.remote import bounded
 from know_hf.tasks import TASKS
 
@@ -116,11 +116,11 @@ def _architecture(config: PreTrainedConfig) -> str:
 
 
 def _class_named(config: PreTrainedConfig, name: str) -> Any:
-    """The model class of that name, in transformers or registered there, if it is one for such a configuration."""
+    """The model class of that name in transformers or registered with it, if it is one for such a configuration."""
     model_class: Any = getattr(transformers, name, None) if name.isidentifier() else None
     if model_class is None:
-        registered = [c for task in TASKS.values() for c in _classes(config, task.auto_class)]
-        model_class = next((c for c in registered if c.__name__ == name), None)
+        registered = [found for task in TASKS.values() for found in _classes(config, task.auto_class)]
+        return next((found for found in registered if found.__name__ == name), None)
     is_model = isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)
     return model_class if is_model and isinstance(config, model_class.config_class or ()) else None
 
