@@ -51,3 +51,16 @@ def test_initial_values_are_drawn_by_torch_whichever_way_it_is_built():
     values = torch.cat([p.flatten() for n, p in network.named_parameters() if n == "layers.0.0.weight"])
     assert 0.8 / 27**0.5 < values.abs().max() <= 1 / 27**0.5  # uniform up to 1/√(fan in)
     assert set(network.state_dict()) == set(NETWORKS["cnn"](3, 4).state_dict())
+
+
+def test_its_folder_brings_its_code(tmp_path):
+    """A machine without know-hf loads it, when it is trusted."""
+    network = build_network({"model_type": "plain_cnn", "hidden_sizes": [4, 8]}, TASK, ["a", "b"])
+    network.save_pretrained(tmp_path / "saved")
+    code = (
+        "import sys; sys.modules['know_hf'] = None\n"
+        "from transformers import AutoModelForImageClassification as Auto\n"
+        f"print(Auto.from_pretrained({str(tmp_path / 'saved')!r}, trust_remote_code=True).num_parameters())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(out) == network.num_parameters()

@@ -2,10 +2,15 @@
 
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from know_hf.models.plain_cnn import PlainCnnConfig, PlainCnnForImageClassification
 from know_hf.models.resnet import SmallResNetConfig, SmallResNetForImageClassification
 
-AutoConfig.register(SmallResNetConfig.model_type, SmallResNetConfig, exist_ok=True)
-AutoModelForImageClassification.register(SmallResNetConfig, SmallResNetForImageClassification, exist_ok=True)
-# A saved model brings its code, for machines without know-hf.
-SmallResNetConfig.register_for_auto_class()
-SmallResNetForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+for _config, _model in (
+    (SmallResNetConfig, SmallResNetForImageClassification),
+    (PlainCnnConfig, PlainCnnForImageClassification),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForImageClassification.register(_config, _model, exist_ok=True)
+    # A saved model brings its code, for machines without know-hf.
+    _config.register_for_auto_class()
+    _model.register_for_auto_class("AutoModelForImageClassification")

@@ -9,7 +9,6 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
-from know_hf.models import plain_cnn  # noqa: F401 (the network of our own is registered by its import)
 from know_hf.models.adapters import base_of, load_adapted
 from know_hf.tasks import Columns, get_task
 

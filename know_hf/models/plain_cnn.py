@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 
@@ -49,7 +49,7 @@ class PlainCnnConfig(PreTrainedConfig):
 
 
 class PlainCnnForImageClassification(PreTrainedModel):
-    """The network; once this module is imported, Auto classes load its folders.
+    """The network; Auto classes load its folders, which bring this file for machines without know-hf.
 
     Example:
         >>> from know_hf.models.plain_cnn import PlainCnnConfig, PlainCnnForImageClassification
@@ -85,7 +85,3 @@ class PlainCnnForImageClassification(PreTrainedModel):
         logits = self.layers(pixel_values)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
         return ImageClassifierOutput(loss=loss, logits=logits)
-
-
-AutoConfig.register(PlainCnnConfig.model_type, PlainCnnConfig, exist_ok=True)
-AutoModelForImageClassification.register(PlainCnnConfig, PlainCnnForImageClassification, exist_ok=True)
