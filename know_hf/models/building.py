@@ -158,8 +158,11 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
 
 
 def renew(module: nn.Module) -> None:
-    """Draws a part of a model anew, as its model or its layer does it."""
-    if isinstance(module, PreTrainedModel):
+    """Draws a part of a model, or several, anew, as its model or its layer does it."""
+    if isinstance(module, nn.ModuleList):
+        for part in module:
+            renew(part)
+    elif isinstance(module, PreTrainedModel):
         module.load_state_dict(type(module)(module.config).state_dict())
     else:
         reset: Any = module.reset_parameters

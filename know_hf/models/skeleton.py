@@ -116,8 +116,11 @@ def _architecture(config: PreTrainedConfig) -> str:
 
 
 def _class_named(config: PreTrainedConfig, name: str) -> Any:
-    """The model class of that name in transformers, if it is one for such a configuration."""
+    """The model class of that name in transformers or registered with it, if it is one for such a configuration."""
     model_class: Any = getattr(transformers, name, None) if name.isidentifier() else None
+    if model_class is None:
+        registered = [found for task in TASKS.values() for found in _classes(config, task.auto_class)]
+        return next((found for found in registered if found.__name__ == name), None)
     is_model = isinstance(model_class, type) and issubclass(model_class, PreTrainedModel)
     return model_class if is_model and isinstance(config, model_class.config_class or ()) else None
 
