@@ -11,9 +11,8 @@ from pathlib import Path
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.bench import Bench, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
-from know_hf.laboratory.outcome import ExperimentResult, read_wall, setting_folder
+from know_hf.laboratory.outcome import ExperimentResult, read_recipe_record, read_wall, setting_folder
 from know_hf.laboratory.recipe import Recipe
-from know_hf.records import read_record
 from know_hf.store import check_output, inside, locked, write_json
 from know_hf.training.workers import Workers
 from know_hf.trajectory import TrajectoryError
@@ -92,9 +91,11 @@ def _check_folders(root: Path, recipe: Recipe) -> None:
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     if not path.exists():
         return
-    described = json.loads(json.dumps(asdict(recipe)))
-    found = read_record(path, {"recipe": dict}, "choose another output_dir")["recipe"]
-    different = [name for name in ("name", "size", "settings", "processes") if found.get(name) != described[name]]
+    # Read as a recipe, so that records of former versions have what was added since.
+    found, asked = asdict(read_recipe_record(path)), asdict(recipe)
+    different = [
+        name for name in ("name", "size", "settings", "processes") if json.dumps(found[name]) != json.dumps(asked[name])
+    ]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."

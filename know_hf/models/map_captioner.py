@@ -78,7 +78,7 @@ class _Places:
     def __call__(self, encoder: nn.Module, inputs: Any, outputs: Any) -> Any:
         found: Tensor = outputs[0]
         if found.dim() == 4:
-            found = found.flatten(1, 2) if self.channels_last else found.flatten(2).transpose(1, 2)
+            found = found.flatten(1, 2) if self.channels_last else found.flatten(2).transpose(1, 2).contiguous()
         if isinstance(outputs, tuple):
             return (found, *outputs[1:])
         # Those of convolutions have no attentions, which joining asks for.
