@@ -16,6 +16,7 @@ from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Predicted
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
+from know_hf.laboratory.captioners import CAPTIONING, Writer
 from know_hf.laboratory.comparison import Comparison, check_sizes
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.outcome import SettingResult, setting_folder, stages_read
@@ -30,6 +31,7 @@ from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
+from know_hf.training.held_out import hold_out
 from know_hf.training.prepared import open_examples, prepare
 from know_hf.training.scoring import ROWS, make_scoring
 from know_hf.trajectory import TrajectoryRecord
@@ -114,6 +116,8 @@ class Bench:
                 part: None if split is None else load_split(recipe.data(target.dataset), split)
                 for part, split in splits.items()
             }
+            if target.held_out is not None:
+                self.transfer_data = hold_out(self.transfer_data, target.held_out)
             self.transfer_data, self.transfer_columns = open_parts(
                 self.transfer_data, task=target.task, label=target.label_column
             )
@@ -122,6 +126,7 @@ class Bench:
         self.retrodicted: dict[str, Path] = {}
         self.seconds: dict[str, float] = {}
         self.comparison: Comparison | None = None
+        self.writer: Writer | None = None
 
     def check(self) -> None:
         """Raises what would be raised after hours of training, once the data are there: their columns and sizes."""
@@ -135,6 +140,13 @@ class Bench:
             return
         protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
         make_scoring(protocol.metric, columns.task, len(columns.class_names))
+        decoder = setting.transfer.make_decoder()
+        if decoder is not None:
+            self.writer = Writer(decoder, self.transfer_data["train"], columns, source.image_size)
+        elif columns.task == CAPTIONING != self.columns.task:
+            raise ValueError(
+                f"{setting.name}: models of {self.columns.task} write no captions: give transfer a decoder."
+            )
         validated = self.transfer_data["validation"] is not None
         check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
@@ -144,6 +156,8 @@ class Bench:
         self.columns = get_task(self.columns.task).columns_for(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
         self.columns = replace(self.columns, class_names=loaded.class_names)
+        if self.writer is not None:
+            self.writer.check(loaded.model)
         for part, dataset in self.pretraining_data.items():
             check_part(dataset, self.columns, getattr(loaded.model.config, "num_labels", 0), f"{part} data")
         data = {
@@ -208,8 +222,11 @@ class Bench:
         spared = [arm for arm in self.arms.values() if arm.role != "naive" and not arm.is_among(full)]
         one_rate = [] if "all" in full else [arm.name for arm in spared]
         data = {part: data for part, data in self.transfer_data.items() if data is not None}
+        starts = self.arms
+        if self.writer is not None:  # a space, which no prediction's folder has in its name
+            starts = self.writer.join(self.arms, self.root, self.folder / "arms" / "with decoder")
         self.comparison = Comparison(
-            self.arms, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
+            starts, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
         )
         source = setting.pretraining
         self.comparison.prepare(
