@@ -1,22 +1,25 @@
-"""Small data sets for tasks beyond classification, made of real pictures: real digits or other items, made scenes.
+"""Small data sets for what the paper does beyond one data set's classes, made of real pictures.
 
     python examples/make_data.py --kind segmentation --items ylecun/mnist --output_dir data/segmentation
     python examples/make_data.py --kind captions --items zalando-datasets/fashion_mnist --output_dir data/captions
+    python examples/make_data.py --kind domains --output_dir data/domains
     python examples/make_data.py --kind text --items input.txt --output_dir data/text
 
 Items are any data set of labelled grey pictures, by default scikit-learn's handwritten digits. `segmentation` pastes
 up to three onto scikit-learn's two photographs, with a mask of item classes (0: background); `captions` puts two side
-by side and says what is where; `text` only cuts a text file into lines. Writes train and test splits that load_dataset
-reads. Masks and captions are made, and so is what a model learns from them: enough to compare starts, not to publish
+by side and says what is where; `domains` renders each in one of three ways: as it is, with its shades inverted and
+turned round, or noisy; `text` only cuts a text file into lines. Writes train and test splits that load_dataset reads.
+Masks, captions and domains are made, and so is what a model learns from them: enough to compare starts, not to publish
 scores.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from datasets import Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pillow
 from transformers import HfArgumentParser
 
@@ -31,15 +34,19 @@ PATTERNS = ("a {} and a {}", "a {} beside a {}", "there is a {} left of a {}")
 class Arguments:
     """What to make."""
 
-    kind: Literal["segmentation", "captions", "text"] = field(metadata={"help": "What to make."})
+    kind: Literal["segmentation", "captions", "domains", "text"] = field(metadata={"help": "What to make."})
     output_dir: str = field(metadata={"help": "Folder of the data set."})
     items: str | None = field(default=None, metadata={"help": "Hub id or folder, or a text file; default: digits."})
     size: int = field(default=96, metadata={"help": "Side of the scenes in pixels."})
+    classes: int | None = field(default=None, metadata={"help": "Take items of the first classes only; default: all."})
     examples: int = field(default=800, metadata={"help": "Training examples; a quarter as many for the test split."})
     seed: int = field(default=0, metadata={"help": "Of everything that is drawn."})
 
 
-def labelled_items(source: str | None, split: str) -> tuple[list[np.ndarray], list[int], list[str]]:
+Items = tuple[list[np.ndarray], list[int], list[str]]
+
+
+def labelled_items(source: str | None, split: str, classes: int | None = None) -> Items:
     """Grey pictures, their classes, and the classes' names; the digits' two splits are their halves."""
     if source is None:
         halves = digits(tuple(range(10))).train_test_split(test_size=0.5, seed=0)
@@ -48,11 +55,13 @@ def labelled_items(source: str | None, split: str) -> tuple[list[np.ndarray], li
         data = load_split(source, split)
         data = data.shuffle(seed=0).select(range(min(5000, len(data))))
     columns = find_columns(data)
+    if classes is not None:
+        data = data.select(np.flatnonzero(np.asarray(data[columns.label]) < classes))
     pictures = [np.asarray(picture.convert("L")) for picture in data[columns.inputs[0]]]
-    return pictures, list(data[columns.label]), columns.class_names
+    return pictures, list(data[columns.label]), columns.class_names[:classes]
 
 
-def scenes(count: int, size: int, items: tuple[list, list, list], seed: int) -> Dataset:
+def scenes(count: int, size: int, items: Items, seed: int) -> Dataset:
     """Items on photographs in a colour of their own; the mask has an item's class plus one where its ink is."""
     from sklearn.datasets import load_sample_images
 
@@ -74,7 +83,7 @@ def scenes(count: int, size: int, items: tuple[list, list, list], seed: int) -> 
     return Dataset.from_dict(rows, features=Features({"image": Image(), "mask": Image()}))
 
 
-def captioned_pairs(count: int, items: tuple[list, list, list], seed: int) -> Dataset:
+def captioned_pairs(count: int, items: Items, seed: int) -> Dataset:
     """Two items side by side, and a caption that names them."""
     random, (pictures, classes, names) = np.random.default_rng(seed), items
     rows: dict[str, list] = {"image": [], "caption": []}
@@ -85,6 +94,25 @@ def captioned_pairs(count: int, items: tuple[list, list, list], seed: int) -> Da
             " ".join(pattern.format(*(names[classes[i]].lower().replace("/", "or") for i in pair)).split())
         )
     return Dataset.from_dict(rows, features=Features({"image": Image(), "caption": Value("string")}))
+
+
+def domains(count: int, items: Items, seed: int) -> Dataset:
+    """Items with their classes, each in one of three renderings, as many of each."""
+    random, (pictures, classes, names) = np.random.default_rng(seed), items
+    renderings = {
+        "plain": lambda pixels: pixels,
+        "turned": lambda pixels: 255 - np.rot90(pixels, 2),
+        "noisy": lambda pixels: pixels * 0.7 + random.normal(40, 40, pixels.shape),
+    }
+    rows: dict[str, list] = {"image": [], "label": [], "domain": []}
+    for i, which in enumerate(random.permutation(len(pictures))[:count]):
+        domain = list(renderings)[i % len(renderings)]
+        pixels = renderings[domain](pictures[which].astype(float))
+        rows["image"].append(Pillow.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+        rows["label"].append(classes[which])
+        rows["domain"].append(domain)
+    features = Features({"image": Image(), "label": ClassLabel(names=names), "domain": Value("string")})
+    return Dataset.from_dict(rows, features=features)
 
 
 def lines(file: str | Path, split: str) -> Dataset:
@@ -102,10 +130,10 @@ def main(arguments: list[str] | None = None) -> None:
         seed = given.seed + (split == "test")
         if given.kind == "text":
             made = lines(given.items, split)
-        elif given.kind == "captions":
-            made = captioned_pairs(count, labelled_items(given.items, split), seed)
         else:
-            made = scenes(count, given.size, labelled_items(given.items, split), seed)
+            items = labelled_items(given.items, split, given.classes)
+            make = {"captions": captioned_pairs, "domains": domains, "segmentation": partial(scenes, size=given.size)}
+            made = make[given.kind](count, items=items, seed=seed)
         file = Path(given.output_dir) / "data" / f"{split}-00000-of-00001.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
         made.to_parquet(file)

@@ -16,10 +16,10 @@ from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     ResNetConfig,
     ResNetForImageClassification,
-    VisionEncoderDecoderModel,
 )
 
 from know_hf import Trajectory, enrich
@@ -174,7 +174,8 @@ def test_captioning(tmp_path):
         self_check=False,
     ))  # fmt: skip
     assert 0 <= result.metrics["x3"]["eval_masked_accuracy"] <= 1
-    VisionEncoderDecoderModel.from_pretrained(result.checkpoints["x9"])
+    loaded = AutoModelForImageTextToText.from_pretrained(result.checkpoints["x9"])
+    assert loaded.config.encoder.model_type == "pvt_v2"
 
 
 def test_domain_generalisation(tmp_path, trajectory):

@@ -34,11 +34,13 @@ def reference() -> str:
 def all_option_classes() -> list[type]:
     """Every dataclass of options, in the order of the page."""
     from know_hf.forgetting.options import ForgettingSettings
+    from know_hf.laboratory.options import Decoder
     from know_hf.laboratory.recipe import Downstream, Pretraining, Recipe, Setting
     from know_hf.training.options import Augmentation
 
     used = [kind for command in COMMANDS.values() for kind in command.kinds]
-    return list(dict.fromkeys([*used, ForgettingSettings, Recipe, Setting, Pretraining, Downstream, Augmentation]))
+    of_recipes = [Recipe, Setting, Pretraining, Downstream, Decoder, Augmentation]
+    return list(dict.fromkeys([*used, ForgettingSettings, *of_recipes]))
 
 
 def _link(kind: type) -> str:

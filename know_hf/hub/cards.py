@@ -7,7 +7,9 @@ an identifier of Python or of the Hub.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from know_hf.model_config import CONFIG_FILE
 from know_hf.retrodiction import METHODS
+from know_hf.store import read_json
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory
 
@@ -83,7 +87,7 @@ def enriched_card(
     return _render(
         ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
         self_check=self_check, metric_names=names, loader=loader(record.model),
-        is_control=method is not None and method.control,
+        is_control=method is not None and method.control, brings_code=_brings_code(trajectory.checkpoints[0].folder),
     )  # fmt: skip
 
 
@@ -111,6 +115,14 @@ def loader(model: Mapping[str, Any]) -> str:
         if hasattr(getattr(transformers, name, None), "from_pretrained"):
             return name
     return "AutoModel"
+
+
+def _brings_code(folder: Path) -> bool:
+    """Whether a model's folder holds the code of its own class, which transformers only runs when it is told to."""
+    with suppress(OSError, ValueError):
+        described = read_json(folder / CONFIG_FILE)
+        return isinstance(described, dict) and "auto_map" in described
+    return False
 
 
 def repository(name: Any) -> str | None:

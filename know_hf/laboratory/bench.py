@@ -17,6 +17,7 @@ from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
+from know_hf.laboratory.captioners import CAPTIONING, Writer
 from know_hf.laboratory.comparison import Comparison, check_sizes
 from know_hf.laboratory.hypothesis import AGAIN, ANEW, OTHER_SEED, measure, refits, save_returns
 from know_hf.laboratory.landscape import score_landscape
@@ -40,6 +41,7 @@ from know_hf.tasks import get_task
 from know_hf.tasks.images import IMAGES
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
+from know_hf.training.held_out import hold_out
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import ROWS, make_scoring, network_score
 from know_hf.trajectory import TrajectoryRecord, kinds_of
@@ -137,6 +139,8 @@ class Bench:
                 part: None if split is None else load_split(recipe.data(target.dataset), split)
                 for part, split in splits.items()
             }
+            if target.held_out is not None:
+                self.transfer_data = hold_out(self.transfer_data, target.held_out)
             self.transfer_data, self.transfer_columns = open_parts(
                 self.transfer_data, task=target.task, label=target.label_column
             )
@@ -145,6 +149,7 @@ class Bench:
         self.retrodicted: dict[str, Path] = {}
         self.seconds: dict[str, float] = {}
         self.comparison: Comparison | None = None
+        self.writer: Writer | None = None
 
     def check(self) -> None:
         """Raises what would be raised after hours of training, once the data are there: their columns and sizes."""
@@ -161,6 +166,13 @@ class Bench:
             return
         protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
         make_scoring(protocol.metric, columns.task, len(columns.class_names))
+        decoder = setting.transfer.make_decoder()
+        if decoder is not None:
+            self.writer = Writer(decoder, self.transfer_data["train"], columns, source.image_size)
+        elif columns.task == CAPTIONING != self.columns.task:
+            raise ValueError(
+                f"{setting.name}: models of {self.columns.task} write no captions: give transfer a decoder."
+            )
         validated = self.transfer_data["validation"] is not None
         check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
@@ -175,6 +187,8 @@ class Bench:
                 fresh_norms(kinds_of(loaded.model))
             except ValueError as error:
                 raise ValueError(f"{self.setting.name}: reset: {error}") from error
+        if self.writer is not None:
+            self.writer.check(loaded.model)
         for part, dataset in self.pretraining_data.items():
             check_part(dataset, self.columns, getattr(loaded.model.config, "num_labels", 0), f"{part} data")
         data = {
@@ -263,8 +277,11 @@ class Bench:
         spared = [arm for arm in self.arms.values() if arm.role != "naive" and not arm.is_among(full)]
         one_rate = [] if "all" in full else [arm.name for arm in spared]
         data = {part: data for part, data in self.transfer_data.items() if data is not None}
+        starts = self.arms
+        if self.writer is not None:  # a space, which no prediction's folder has in its name
+            starts = self.writer.join(self.arms, self.root, self.folder / "arms" / "with decoder")
         self.comparison = Comparison(
-            self.arms, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
+            starts, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
         )
         source = setting.pretraining
         self.comparison.prepare(

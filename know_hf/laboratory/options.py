@@ -68,6 +68,29 @@ class Protocol(Options):
 
 
 @documented
+@dataclass(frozen=True)
+class Decoder(Options):
+    """A text decoder with initial values, which every start of a captioning task gets in the place of its head.
+
+    Source: paper Table 4; sizes and tokenizer are stated nowhere.
+
+    Example:
+        >>> from know_hf.laboratory.options import Decoder
+        >>> Decoder({"model_type": "gpt2", "n_layer": 2}).vocabulary
+        8000
+    """
+
+    architecture: dict[str, Any] = option(help="model_type: … with fields of its transformers configuration.")
+    tokenizer: str | None = option(
+        None, help="Folder or Hub id of its tokenizer; by default one of the words in the training captions."
+    )
+    vocabulary: int = option(8000, help="Most words of such a tokenizer, the most frequent.", limits=(1, COUNT))
+    longest: int | None = option(
+        None, help="Longest caption in words; by default that of the training captions.", limits=(1, COUNT)
+    )
+
+
+@documented
 @dataclass(frozen=True, kw_only=True)
 class Repetition(Options):
     """How often every arm is fine-tuned, and at which learning rates."""

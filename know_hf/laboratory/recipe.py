@@ -8,7 +8,7 @@ from typing import Any
 from know_hf.enrichment.options import Extent
 from know_hf.forgetting.controls import AVERAGES, Averaged, find_control
 from know_hf.forgetting.options import training_options
-from know_hf.laboratory.options import Protocol, Repetition
+from know_hf.laboratory.options import Decoder, Protocol, Repetition
 from know_hf.reading import check_form
 from know_hf.records import check_file_names
 from know_hf.retrodiction import ALL, get_method
@@ -84,10 +84,25 @@ class Downstream(Options):
     label_column: str | None = stated_by(DataOptions, "label_column")
     task: str | None = stated_by(DataOptions, "task")
     protocol: dict[str, Any] = option(default_factory=dict, help="Fields of Protocol.")
+    held_out: dict[str, Any] | None = option(
+        None,
+        help="A column and one of its values, such as domain: sketch: rows with it are the test data, those without it "
+        "the training data (and those to choose rates on), whatever their split.",
+    )
+    decoder: dict[str, Any] | None = option(
+        None, help="Of captions, fields of Decoder: what every start is joined to; by default it has its own."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.make_protocol()
+        self.make_decoder()
+        if self.held_out is not None and len(self.held_out) != 1:
+            raise ValueError(f"transfer.held_out is {self.held_out}; it names one column and one of its values.")
+
+    def make_decoder(self) -> Decoder | None:
+        """The decoder that the fields describe, if any."""
+        return None if self.decoder is None else make(Decoder, self.decoder, "transfer.decoder")
 
     def make_protocol(self) -> Protocol:
         """The protocol that the fields describe."""
@@ -190,6 +205,9 @@ class Recipe(Options):
     title: str = option(help="Heading of the report.")
     settings: tuple[Setting, ...] = option(help="The columns of the table.")
     description: str = option("", help="A paragraph for the report.")
+    average: bool = option(
+        False, help="Show every start's average over the settings, too, which have the same starts and seeds."
+    )
     processes: int = option(1, help="Number of processes.", limits=(1, 4096))
     data_sets: dict[str, Any] = option(
         default_factory=dict,
@@ -210,6 +228,10 @@ class Recipe(Options):
         super().__post_init__()
         check_file_names([setting.name for setting in self.settings], "The settings")
         check_form({"data_sets": self.data_sets}, {"data_sets": dict[str, dict[str, int]]}, "recipe")
+        if self.average and (
+            any(setting.transfer is None for setting in self.settings) or len({s.seeds for s in self.settings}) > 1
+        ):
+            raise ValueError("An average needs a downstream task and the same number of seeds in every setting.")
 
     def averages(self, pretraining: Pretraining) -> str | None:
         """The averages of stage 0 that a pre-training records: its own, and those that controls of settings ask for."""

@@ -43,7 +43,9 @@ def build_network(
 
     Args:
         architecture: ``timm: name`` with further arguments of [`timm_from_scratch`], or ``model_type: type`` with
-            fields of its transformers configuration.
+            fields of its transformers configuration; ``convolutions: he_normal`` draws the kernels of the latter's
+            convolutions, its head's excepted, from He's normal distribution (fan out) instead of transformers' own,
+            which may be so narrow that the signal of a deep network dies.
         task: A key of [`TASKS`](know_hf.tasks).
         class_names: Names of the classes in the order of the outputs; none where there are no classes.
         image_size: Of a timm network: side of the square images in pixels.
@@ -65,8 +67,17 @@ def build_network(
         return timm_from_scratch(name, image_size=image_size, **labels, **described)
     if "model_type" not in described:
         raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
+    kernels = described.pop("convolutions", None)
+    if kernels not in (None, "he_normal"):
+        raise ValueError(f"architecture: convolutions is {kernels!r}; it may be he_normal, or be left out.")
     config = AutoConfig.for_model(described.pop("model_type"), **labels, **described)
-    return auto_class_of(task).from_config(config)
+    network = auto_class_of(task).from_config(config)
+    if kernels is not None:
+        head = get_task(task).head(network, len(class_names))
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and module is not head:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
 
 
 def timm_from_scratch(
@@ -158,8 +169,11 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
 
 
 def renew(module: nn.Module) -> None:
-    """Draws a part of a model anew, as its model or its layer does it."""
-    if isinstance(module, PreTrainedModel):
+    """Draws a part of a model, or several, anew, as its model or its layer does it."""
+    if isinstance(module, nn.ModuleList):
+        for part in module:
+            renew(part)
+    elif isinstance(module, PreTrainedModel):
         module.load_state_dict(type(module)(module.config).state_dict())
     else:
         reset: Any = module.reset_parameters

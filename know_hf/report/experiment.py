@@ -6,6 +6,7 @@ from pathlib import Path
 from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
+from know_hf.laboratory.average import average_of
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.result import ComparisonResult
@@ -38,7 +39,7 @@ def write_experiment_report(result: ExperimentResult) -> Path:
     page = Page(result.recipe.title)
     if result.recipe.description:
         page.text(result.recipe.description)
-    compared = [(one.setting.name, one.comparison) for one in result.settings if one.comparison is not None]
+    compared = comparisons(result)
     if compared:
         page.section("Results")
         for name, comparison in compared:
@@ -88,6 +89,14 @@ def write_experiment_report(result: ExperimentResult) -> Path:
         f"{100 * result.share_in_steps:.0f} % was spent inside training steps."
     )
     return page.write(folder, "results")
+
+
+def comparisons(result: ExperimentResult) -> list[tuple[str, ComparisonResult]]:
+    """What the tables compare: name of the setting → its fine-tunings, with their average at the end if asked for."""
+    compared = [(one.setting.name, one.comparison) for one in result.settings if one.comparison is not None]
+    if result.recipe.average:
+        compared.append(("average", average_of([comparison for _, comparison in compared])))
+    return compared
 
 
 def write_page(folder: Path) -> Path:

@@ -37,7 +37,7 @@ def masked_accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def decoder_of(model: nn.Module, classes: int) -> nn.Module:
-    """The part that writes, which is drawn anew for a new task.
+    """The part that writes, which is drawn anew for a new task, with what brings pictures to its width.
 
     Raises:
         ValueError: If there is none.
@@ -46,7 +46,8 @@ def decoder_of(model: nn.Module, classes: int) -> nn.Module:
     """
     if not isinstance(found := getattr(model, "decoder", None), nn.Module):
         raise ValueError(f"{type(model).__name__} has no decoder of its own to draw anew.")
-    return found
+    projection = getattr(model, "enc_to_dec_proj", None)
+    return found if projection is None else nn.ModuleList([found, projection])
 
 
 def _find(candidates: Candidates) -> str:

@@ -19,7 +19,7 @@ class Examples(Dataset):
     Args:
         inputs: Name → tensor with one row an example.
         rows: Which rows this view holds; all by default.
-        augmentation: Applied to ``pixel_values`` whenever examples are read.
+        augmentation: Applied to ``pixel_values``, and to ``labels`` that are masks, whenever examples are read.
     """
 
     def __init__(
@@ -43,7 +43,11 @@ class Examples(Dataset):
         chosen = self.rows[torch.as_tensor(indices)]
         batch = {name: values[chosen] for name, values in self.inputs.items()}
         if self.augmentation is not None:
-            batch["pixel_values"] = self.augmentation(batch["pixel_values"])
+            pixels, labels = batch["pixel_values"], batch.get("labels")
+            if labels is not None and labels.dim() == 3:
+                batch["pixel_values"], batch["labels"] = self.augmentation.with_masks(pixels, labels)
+            else:
+                batch["pixel_values"] = self.augmentation(pixels)
         return batch
 
     def select(self, positions: Sequence[int] | np.ndarray) -> "Examples":

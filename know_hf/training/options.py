@@ -54,7 +54,7 @@ class ModelSource(ModelCode):
 @documented
 @dataclass(frozen=True)
 class Augmentation(Options):
-    """Random rotation, shift and zoom of every image, one interpolation for all three.
+    """Random rotation, shift and zoom of every image, and of its mask alike, one interpolation for all three.
 
     Source: paper section 5.2 (rotation 10°, shift 0.15, zoom 0.3; borders repeated, as Keras does).
 
@@ -72,6 +72,21 @@ class Augmentation(Options):
 
     def __call__(self, pixels: "Tensor") -> "Tensor":
         """Varies ``(n, c, h, w)`` images with numbers from torch's generator."""
+        return self._taken(pixels, self._places(pixels), "bilinear")
+
+    def with_masks(self, pixels: "Tensor", masks: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """Varies ``(n, c, h, w)`` images, and their ``(n, h, w)`` masks alike, whose values stay what they are."""
+        places = self._places(pixels)
+        moved = self._taken(masks.unsqueeze(1).to(pixels.dtype), places, "nearest")
+        return self._taken(pixels, places, "bilinear"), moved.squeeze(1).to(masks.dtype)
+
+    def _taken(self, values: "Tensor", places: "Tensor", mode: str) -> "Tensor":
+        from torch.nn import functional as F
+
+        return F.grid_sample(values, places, mode=mode, padding_mode="border", align_corners=False)
+
+    def _places(self, pixels: "Tensor") -> "Tensor":
+        """Where in the source every pixel of the result is taken from, ``(n, h, w, 2)``, -1 … 1."""
         import torch  # which takes longer than help has time for
         from torch.nn import functional as F
 
@@ -84,5 +99,4 @@ class Augmentation(Options):
         cosine, sine = torch.cos(angle), torch.sin(angle)
         first = torch.stack((cosine * wide, -sine * high, 2 * self.shift * across), 1)
         second = torch.stack((sine * wide, cosine * high, 2 * self.shift * down), 1)
-        grid = F.affine_grid(torch.stack((first, second), 1), list(pixels.shape), align_corners=False)
-        return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        return F.affine_grid(torch.stack((first, second), 1), list(pixels.shape), align_corners=False)
