@@ -58,9 +58,9 @@ def test_a_damaged_shard_is_named_and_made_again(data, tmp_path, caplog):
 
 def test_trials_too_small_for_their_stages_are_found_before_anything_is_made(data, tmp_path):
     with pytest.raises(
-        ValueError, match=r"The trial of seed \d+ cannot be run: .* stage.* Raise the range of .*30 to 50"
+        ValueError, match=r"The trial of seed \d+ cannot be run: .* stage.* Raise the range of .*3 to 5"
     ):
-        collect(tmp_path / "meta", data, trials=20, examples=(30, 50), epochs=(1, 1))
+        collect(tmp_path / "meta", data, trials=20, examples=(3, 5), epochs=(1, 1))
     assert not (tmp_path / "meta").exists()
 
 

@@ -80,7 +80,7 @@ def check_names(
                 f"{setting.name}: reset names {name!r}; it may name naive, methods, predictors and predicted controls: "
                 f"{', '.join(dict.fromkeys(['naive', *predictors, *setting.methods, *predicted]))}."
             )
-        arms.append(f"{name} reset")
+    arms += [f"{name} reset" for name in (*setting.reset, *(predictors if DEFAULT in setting.reset else ()))]
     beside = (AGAIN, OTHER_SEED, ANEW) if setting.hypothesis else ()
     if twice := [name for name in predictors if arms.count(name) > 1 or name in ("naive", *beside)]:
         raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
@@ -229,8 +229,9 @@ class Bench:
                 folder = self.runs[name].folder / stage.folder
             if folder is not None:
                 self.arms[name] = make_arm(name, folder, role="control", prediction=name)
-        for name in self.setting.reset:
-            self._predict(f"{name} reset", **predictions[name], norms="reset")
+        for name, options in predictions.items():
+            if {name, options["method"]} & set(self.setting.reset):
+                self._predict(f"{name} reset", **options, norms="reset")
         self._compare()
 
     def _predictions(self) -> dict[str, dict[str, Any]]:

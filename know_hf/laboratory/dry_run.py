@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from know_hf.enrichment.folders import step_names
-from know_hf.forgetting.controls import FORGETTING, TRAINED, Predicted, find_control
+from know_hf.forgetting.controls import FORGETTING, TRAINED, Chosen, Predicted, find_control
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
-from know_hf.laboratory.arms import Arm
+from know_hf.laboratory.arms import Arm, Role
 from know_hf.laboratory.fine_tuning import steps_of
 from know_hf.laboratory.options import Protocol
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
@@ -211,8 +211,15 @@ def planned_arms(setting: Setting, predictors: Collection[str] = ()) -> list[Arm
             arms.append(Arm(name, role="method", method=method, prediction=prediction))
     for name in setting.controls:
         result = find_control(name)[0].result
-        predicted = result.method if isinstance(result, Predicted) else None
-        arms.append(Arm(name, role="control", method=predicted, prediction=name))
+        made_by = result.method if isinstance(result, (Predicted, Chosen)) else None
+        names, of = [name], None
+        if isinstance(result, Chosen):
+            names, of = [f"{name} {value:g}" for value in result.values], name
+        arms += [Arm(own, role="control", method=made_by, prediction=name, candidate_of=of) for own in names]
+    for arm in [arm for arm in arms if arm.is_among(setting.reset) and arm.candidate_of is None]:
+        role: Role = "control" if arm.role == "naive" else arm.role
+        of = arm.prediction or arm.name
+        arms.append(Arm(f"{of} reset{arm.name[len(of) :]}", role=role, method=arm.method, prediction=f"{of} reset"))
     return arms
 
 

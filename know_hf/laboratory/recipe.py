@@ -142,7 +142,7 @@ class Setting(Options):
     reset: tuple[str, ...] = option(
         (),
         help="What is compared with reset normalisation (norms=reset), too: naive, methods, predictors and predicted "
-        "controls by name. Their arms are called NAME reset.",
+        "controls by name; known for every predictor. Their arms are called NAME reset.",
     )
     full_grid: tuple[str, ...] = option(
         ("all",),
