@@ -12,12 +12,8 @@ from know_hf.trajectory import TrajectoryError
 
 
 def test_from_data_to_what_the_package_loads(data, tmp_path):
-    quick = {
-        "trials": 12,
-        **FAST_TRIALS,
-        "pool": 1000,
-        "settings": MetaTrainingSettings(epochs=1, rows=2000, batch_size=500),
-    }
+    quick = {**FAST_TRIALS, "trials": 4, "architectures": ["cnn", "vit"], "pool": 1000}
+    quick["settings"] = MetaTrainingSettings(epochs=1, rows=2000, batch_size=500)
     held_out = {"held_out_architectures": ["vit"], "held_out_data": ["second"]}
     (folder,) = make_predictors(data, tmp_path / "run", [3], **quick, held_out=held_out)
     meta = MetaDataSet(tmp_path / "run" / "meta")

@@ -54,7 +54,9 @@ def test_steps_of_table_1(plans):
     assert [setting.jobs[0].examples for setting in paper] == [*sizes, 50_000]
     forgetting, tunings = released[0].jobs
     assert forgetting.steps == tuple(epochs * (size // batch) for size in sizes)
-    assert tunings.steps == (10 * 390, 100 * 390) and tunings.trainings == 5 * 4  # naive, ×2, ×4, ×8 at one rate
+    assert (
+        tunings.steps == (10 * 390, 100 * 390) and tunings.trainings == 5 * 8
+    )  # naive, ×2, ×4, ×8, reset or not, at one rate
     assert plans["table1", "paper"].settings[0].step.seconds > 0
     page = (RECIPES.parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
     assert f"| {jobs['forgetting'].steps[0]:,} | {forgetting.steps[0]:,} |" in page

@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_bytes(collected, data, tmp_path):
     assert content(tmp_path / "again") == mine
     assert (tmp_path / "again" / "data" / "trial-000001.parquet").stat().st_mtime_ns == kept
     command = ["-m", "know_hf", "collect", "--data", *data, "--output-dir", tmp_path / "two", "--trials", COUNT,
-               "--examples", 300, 400, "--epochs", 1, 1]  # fmt: skip
+               "--examples", 300, 400, "--epochs", 1, 1, "--converged", 0, "--large", 0]  # fmt: skip
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*map(str, [*launch, *command])], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]

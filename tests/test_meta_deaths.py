@@ -27,7 +27,7 @@ def train(collected, data, monkeypatch):
     monkeypatch.setattr(functional, "JUDGES", 1)
     monkeypatch.setattr(
         "know_hf.meta.training.compare_errors",
-        lambda meta, names, predictors: retrodiction_errors(meta, names[:1], predictors, ["naive"], steps=1),
+        lambda meta, names, predictors: {"all": retrodiction_errors(meta, names[:1], predictors, ["naive"], steps=1)},
     )
 
     def run(folder, settings=QUICK):
