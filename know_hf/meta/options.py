@@ -11,6 +11,8 @@ OBJECTIVES = ("absolute", "relative")
 #: same, averaged over independent repetitions of it. ``same_compute``: the newest stage of the window, moved by what
 #: more data would have made of the same steps. The latter two need a meta-data set with branches.
 TARGETS = ("stage", "repeated", "same_compute")
+#: How many times as many examples a large trial takes, and as many epochs a converged one.
+LARGE_EXAMPLES, CONVERGED_EPOCHS = 3, 5
 _PROCESSES = (1, 4096)
 
 
@@ -32,13 +34,13 @@ class CollectionOptions(Options):
     )
     converged: float = option(
         1 / 3,
-        help="Share of trials that train until Θ^0 has converged: five times the epochs, an annealed learning rate, "
+        help=f"Share of trials that train until Θ^0 has converged: {CONVERGED_EPOCHS} times the epochs, an annealed learning rate, "
         "examples from the lower third of their range.",
         limits=(0, 1),
     )
     large: float = option(
         0.1,
-        help="Share of the others that train wider networks on more data: three times the examples, epochs from the "
+        help=f"Share of the others that train wider networks on more data: {LARGE_EXAMPLES} times the examples, epochs from the "
         "lower third of their range.",
         limits=(0, 1),
     )
@@ -66,7 +68,7 @@ class CollectionOptions(Options):
     @property
     def images(self) -> int:
         """The size of the pool, which no other number of trials changes."""
-        return self.pool or self.examples[1] * (3 if self.large else 1)
+        return self.pool or self.examples[1] * (LARGE_EXAMPLES if self.large else 1)
 
 
 @documented

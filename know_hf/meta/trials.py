@@ -20,7 +20,7 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.known.threads import one_thread
 from know_hf.laboratory.protocol import Advance
 from know_hf.meta.networks import NETWORKS
-from know_hf.meta.options import CollectionOptions
+from know_hf.meta.options import CONVERGED_EPOCHS, LARGE_EXAMPLES, CollectionOptions
 from know_hf.meta.shards import is_noted, write_shard
 from know_hf.records import check_fields, read_record
 from know_hf.sharing import done_with, turn
@@ -119,7 +119,7 @@ def draw_trial(seed: int, data_sets: Sequence[str], options: CollectionOptions |
     schedule = str(random.choice(["constant", "cosine"]))
     few, epochs = _lower_third(options.examples), options.epochs
     examples = int(random.integers(*(few if regime == CONVERGED else options.examples), endpoint=True))
-    examples *= 3 if regime == LARGE else 1
+    examples *= LARGE_EXAMPLES if regime == LARGE else 1
     stage_epochs = int(random.integers(*(_lower_third(epochs) if regime == LARGE else epochs), endpoint=True))
     lowest_ratio = max(0.3, (_FEWEST / examples) ** (1 / (STAGES - 1)))
     return Trial(
@@ -131,7 +131,7 @@ def draw_trial(seed: int, data_sets: Sequence[str], options: CollectionOptions |
         sampling_ratio=round(float(random.uniform(lowest_ratio, max(0.9, lowest_ratio))), 4),
         learning_rate=float(f"{rate * (10 if optimizer == 'sgd' else 1):.4g}"),
         batch_size=int(random.choice([32, 64, 128])),
-        epochs=stage_epochs * (5 if regime == CONVERGED else 1),
+        epochs=stage_epochs * (CONVERGED_EPOCHS if regime == CONVERGED else 1),
         optimizer=optimizer,
         schedule="cosine" if regime == CONVERGED else schedule,
         regime=regime,
