@@ -34,14 +34,14 @@ class CollectionOptions(Options):
     )
     converged: float = option(
         1 / 3,
-        help=f"Share of trials that train until Θ^0 has converged: {CONVERGED_EPOCHS} times the epochs, an annealed learning rate, "
-        "examples from the lower third of their range.",
+        help=f"Share of trials that train until Θ^0 has converged: {CONVERGED_EPOCHS} times the epochs, an annealed "
+        "learning rate, examples from the lower third of their range.",
         limits=(0, 1),
     )
     large: float = option(
         0.1,
-        help=f"Share of the others that train wider networks on more data: {LARGE_EXAMPLES} times the examples, epochs from the "
-        "lower third of their range.",
+        help=f"Share of the others that train wider networks on more data: {LARGE_EXAMPLES} times the examples, "
+        "epochs from the lower third of their range.",
         limits=(0, 1),
     )
     augmented: float = option(
