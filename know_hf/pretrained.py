@@ -15,10 +15,11 @@ from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.enrichment.verdict import Deciding, deciding_score, verdict
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.evaluation import evaluate_all, quality_scores
 from know_hf.forgetting.making import make_arguments, make_trainer
 from know_hf.forgetting.options import TrainerOptions, training_options
 from know_hf.forgetting.stages import stage_subsets
-from know_hf.forgetting.trainer import ForgettingTrainer, evaluate_all, quality_scores
+from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository

@@ -9,8 +9,9 @@ from conftest import tiny_image_model
 from torch import nn
 
 from know_hf.cli.main import main
-from know_hf.laboratory.dry_run import ExperimentPlan, Step, dry_run, measure, planned_arms
+from know_hf.laboratory.dry_run import ExperimentPlan, Step, dry_run, measure
 from know_hf.laboratory.recipe import load_recipe
+from know_hf.laboratory.sources import sources_of
 
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 SIZES = [
@@ -115,7 +116,7 @@ sizes:
     assert forgetting.steps == (8, 4) and forgetting.examples == 64
     # naive and two steps of KNOWN at two rates, mean and the control at naive's own.
     assert tunings.trainings == 3 * (3 * 2 + 2) and tunings.steps == (4,)
-    assert [arm.name for arm in planned_arms(recipe.settings[0])] == [
+    assert [arm.name for source in sources_of(recipe.settings[0]) for arm in source.arms(0.5)] == [
         "naive",
         "known x2",
         "known x4",

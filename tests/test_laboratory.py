@@ -19,10 +19,10 @@ from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
 from know_hf.cli.main import main
-from know_hf.laboratory.dry_run import planned_arms
 from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.recipe import load_recipe
+from know_hf.laboratory.sources import sources_of
 from know_hf.quickstart import digits
 from know_hf.report.experiment import write_experiment_report
 from know_hf.tasks import get_task
@@ -105,7 +105,9 @@ def result(recipe_file, tmp_path_factory) -> ExperimentResult:
 
 def test_arms_and_controls(result):
     first, second, third = result.settings
-    assert [arm.name for arm in planned_arms(first.setting)] == ARMS  # what a dry run counts
+    assert [
+        arm.name for source in sources_of(first.setting) for arm in source.arms(0.5)
+    ] == ARMS  # what a dry run counts
     assert list(first.arms) == ARMS and sorted(first.comparison.arms) == sorted(ARMS)
     assert list(second.arms) == ["naive", "known x2", "known x4"]
     assert first.runs["forgetting"] == second.runs["forgetting"] == third.runs["forgetting"]  # trained once

@@ -13,7 +13,8 @@ from test_reset import is_fresh
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, PredictedArms
-from know_hf.laboratory.experiment import ExperimentResult, _as_begun, run_experiment
+from know_hf.laboratory.experiment import ExperimentResult, run_experiment
+from know_hf.laboratory.outcome import as_begun
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.quickstart import digits
@@ -156,11 +157,11 @@ def test_all_means_what_it_did_when_an_experiment_was_begun(recipe_file, tmp_pat
     former = tuple(name for name in ALL if name not in ("extra_merge", "shrink_perturb"))
     every = replace(recipe, settings=(setting, recipe.settings[1]))
     path = tmp_path / "recipe.json"
-    assert _as_begun(every, path) is every
+    assert as_begun(every, path) is every
     for begun, expected in ((former, former), (("known",), tuple(ALL)), (tuple(ALL), tuple(ALL))):
         recorded = replace(recipe, settings=(replace(setting, methods=begun), recipe.settings[1]))
         path.write_text(json.dumps({"recipe": asdict(recorded)}))
-        found = _as_begun(every, path)
+        found = as_begun(every, path)
         assert found.settings == (replace(setting, methods=expected), recipe.settings[1])
 
 

@@ -17,7 +17,6 @@ from know_hf.cli.main import main
 from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.protocol import Protocol, fine_tune, split_pool
 from know_hf.laboratory.result import ComparisonResult
-from know_hf.laboratory.statistics import paired_difference
 from know_hf.models.building import load_with_new_head
 from know_hf.quickstart import digits
 from know_hf.report.comparison import comparison_markdown, write_comparison_report
@@ -183,17 +182,6 @@ def test_only_head_and_norms_move_first(tmp_path, starts, downstream, monkeypatc
     kinds = kinds_of(model)
     expected = {n for n, _ in model.named_parameters() if kinds[n].kind == "norm" or n.startswith("timm_model.fc")}
     assert seen[0] == expected and seen[1] == {n for n, _ in model.named_parameters()}
-
-
-def test_intervals():
-    difference = paired_difference([2.0, 4.0, 3.0], [1.0, 2.0, 3.0])
-    assert difference.mean == 1.0 and difference.high - difference.mean == pytest.approx(
-        4.302653 * 1 / 3**0.5, rel=1e-5
-    )
-    assert difference.verdict == "no difference shown"
-    assert paired_difference([1.0, 1.0], [2.0, 2.0]).verdict == "worse"
-    with pytest.raises(ValueError, match="two seeds"):
-        paired_difference([1.0], [1.0])
 
 
 def test_refusals(tmp_path, starts, downstream):

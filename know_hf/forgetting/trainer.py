@@ -23,6 +23,7 @@ from know_hf.forgetting.checks import (
     named_arguments,
 )
 from know_hf.forgetting.course import SameCourse
+from know_hf.forgetting.evaluation import evaluate_all, quality_scores
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from transformers import Trainer as _Mixin
 else:  # a mixin for any subclass of it
     _Mixin = object
-# Scores that say how fast, not how well: they would make equal runs differ.
-_TIMINGS = ("runtime", "per_second", "epoch", "_time")
 
 
 class ForgettingMixin(_Mixin):
@@ -387,17 +386,3 @@ class ForgettingTrainer(ForgettingMixin, Trainer):
         >>> trainer.trajectory  # doctest: +SKIP
         Trajectory('run', 5 stages, r=0.5)
     """
-
-
-def evaluate_all(trainer: Trainer, *args: Any) -> dict[str, float]:
-    """Evaluates on every example: ``dataloader_drop_last`` is meant for training, but Trainer drops there too."""
-    dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
-    try:
-        return trainer.evaluate(*args)
-    finally:
-        trainer.args.dataloader_drop_last = dropping
-
-
-def quality_scores(metrics: dict[str, float]) -> dict[str, float]:
-    """Keeps the numbers of an evaluation that say how well, not how fast, the model does."""
-    return {k: v for k, v in metrics.items() if isinstance(v, (int, float)) and not k.endswith(_TIMINGS)}

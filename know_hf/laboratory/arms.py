@@ -116,15 +116,17 @@ def make_arm(name: str, folder: str | Path, *, role: Role | None = None, predict
         raise TrajectoryError(f"Arm {name!r}: {error}") from error
     method, scale = made["method"], made.get("scale")
     return Arm(
-        name, folder, role or _role_of(method, bool(made.get("reset"))), method, prediction or method, made["step"],
+        name, folder, role or role_of(method, bool(made.get("reset"))), method, prediction or method, made["step"],
         scale if isinstance(scale, float) else None,
     )  # fmt: skip
 
 
-def _role_of(method: str, reset: bool) -> Role:
+def role_of(method: str, reset: bool) -> Role:
     """What a method's declaration says of its predictions; one that is not installed here made candidates.
 
-    Θ^0 with the normalisation of a new network is not untouched any more: a control.
+    Args:
+        method: Its name.
+        reset: Whether normalisation is that of a new network; with that, Θ^0 is not untouched any more: a control.
     """
     declared = METHODS.get(method)
     if declared is None or not (declared.baseline or declared.control):

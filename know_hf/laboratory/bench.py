@@ -31,10 +31,11 @@ from know_hf.laboratory.outcome import (
 )
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
+from know_hf.laboratory.sources import Source, sources_of
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.building import check_timm, load_with_new_head
 from know_hf.records import check_file_names, file_name, read_record
-from know_hf.retrodiction import DEFAULT, METHODS
+from know_hf.retrodiction import DEFAULT
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.store import inside, write_json
 from know_hf.tasks import get_task
@@ -210,64 +211,44 @@ class Bench:
     def make_arms(self) -> None:
         """Retrodicts, and collects every start to compare."""
         self.trajectory = stages_read(self.runs[FORGETTING].folder, self.setting)
-        self.arms["naive"] = make_arm("naive", self.trajectory.checkpoints[0].folder, role="naive")
-        predictions = self._predictions()
-        for name, options in predictions.items():
-            if name != "naive" and name not in self.setting.controls:
-                self._predict(name, **options)
-        for name in self.setting.controls:
-            result, folder = find_control(name)[0].result, None
-            if isinstance(result, Predicted):
-                self._predict(name, **predictions[name])
-            elif isinstance(result, Chosen):
-                for value in result.values:
-                    self._predict(f"{name} {value:g}", result.method, 1, row=name, parameters={result.parameter: value})
-            elif isinstance(result, Averaged):
-                folder = RunFolder(self.runs[FORGETTING].folder).average(result.average)
+        for source in sources_of(self.setting, self.predictor, self.predictors):
+            if source.method is not None:
+                self._predict(source)
             else:
-                stage = TrajectoryRecord.load(self.runs[name].folder).stages[result]
-                folder = self.runs[name].folder / stage.folder
-            if folder is not None:
-                self.arms[name] = make_arm(name, folder, role="control", prediction=name)
-        for name, options in predictions.items():
-            if {name, options["method"]} & set(self.setting.reset):
-                self._predict(f"{name} reset", **options, norms="reset")
+                folder = self._trained(source.name)
+                self.arms[source.name] = make_arm(source.name, folder, role=source.role, prediction=source.prediction)
         self._compare()
 
-    def _predictions(self) -> dict[str, dict[str, Any]]:
-        """What is predicted by one method with one set of options: name → those."""
-        made: dict[str, dict[str, Any]] = {"naive": {"method": "naive"}}
-        made |= {name: {"method": name, "predictor": self.predictor} for name in self.setting.methods}
-        made |= {name: {"method": "known", "predictor": further} for name, further in self.predictors.items()}
-        for name in self.setting.controls:
-            control, number = find_control(name)
-            if isinstance(control.result, Predicted) and number is not None:
-                own = control.result.parameters(number)
-                made[name] = {"method": control.result.method, "steps": 1, "parameters": own}
-        return made
+    def _trained(self, name: str) -> Path:
+        """The checkpoint that Θ^0 is, or that a control was trained to be."""
+        if name == "naive":
+            return self.trajectory.checkpoints[0].folder
+        result = find_control(name)[0].result
+        if isinstance(result, Averaged):
+            return RunFolder(self.runs[FORGETTING].folder).average(result.average)
+        if not isinstance(result, int):
+            raise TypeError(f"{name} is predicted, no training leaves it.")
+        folder = self.runs[name].folder
+        return folder / TrajectoryRecord.load(folder).stages[result].folder
 
-    def _predict(
-        self, prediction: str, method: str, steps: int | None = None, row: str | None = None, **options: Any
-    ) -> None:
-        """Predicts into a folder; with ``row`` as one of the candidates for that arm, a control."""
-        steps = steps or (1 if METHODS[method].same_every_step else self.setting.steps)
-        folder = inside(self.folder, Path("arms") / file_name(prediction))
+    def _predict(self, source: Source) -> None:
+        folder = inside(self.folder, Path("arms") / file_name(source.name))
         begun, timing = time.perf_counter(), folder / "seconds.json"
-        made = enrich(self.trajectory, folder, method=method, steps=steps, **options).checkpoints
+        made = enrich(self.trajectory, folder, method=source.method, steps=source.steps, **source.options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
         seconds = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
-        of = row or prediction
+        of = source.prediction
         self.seconds[of] = self.seconds.get(of, 0.0) + seconds
-        for step, path in made.items():
-            name = prediction if steps == 1 else f"{prediction} {step}"
-            arm = make_arm(name, path, role="control" if row else None, prediction=of)
-            self.arms[name] = replace(arm, candidate_of=row)
+        planned = source.arms(self.trajectory.record.sampling_ratio)
+        for arm, path in zip(planned, made.values(), strict=True):
+            arm_made = make_arm(arm.name, path, role=source.role, prediction=of)
+            self.arms[arm.name] = replace(arm_made, candidate_of=arm.candidate_of)
         window = self.trajectory.self_check_window()
-        if window is not None and not {"parameters", "norms"} & options.keys():
+        if window is not None and not {"parameters", "norms"} & source.options.keys():
             folder = inside(self.folder, Path("retrodicted") / folder.name)
-            self.retrodicted[prediction] = next(
-                iter(enrich(window, folder, method=method, steps=1, **options).checkpoints.values())
+            self.retrodicted[source.name] = next(
+                iter(enrich(window, folder, method=source.method, steps=1, **source.options).checkpoints.values())
             )
 
     def _compare(self) -> None:

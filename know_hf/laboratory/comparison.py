@@ -127,13 +127,6 @@ def _as_recorded(arms: dict[str, Arm], path: Path) -> dict[str, Arm]:
     }
 
 
-def _protocol_as_recorded(protocol: Protocol, path: Path) -> Protocol:
-    """A protocol as a record of a former version means it: heads were trained at the arm's own rate then."""
-    if path.exists() and "head_learning_rate" not in read_settings(path)["protocol"]:
-        return replace(protocol, head_learning_rate=None)
-    return protocol
-
-
 def folders_of(arms: Mapping[str, Arm | str | Path]) -> dict[str, str | Path]:
     """Name → folder or Hub id of the starts of a comparison."""
     return {name: arm.checkpoint if isinstance(arm, Arm) else arm for name, arm in arms.items()}
@@ -265,7 +258,12 @@ class Comparison:
             TrajectoryError: If the folder holds another comparison.
             ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
         """
-        self.protocol = _protocol_as_recorded(self.protocol, self.output_dir / SETTINGS_FILE)
+        path = self.output_dir / SETTINGS_FILE
+        recorded = read_settings(path) if path.exists() else None
+        if recorded is not None and "head_learning_rate" not in recorded["protocol"]:
+            # A record of a former version, which trained heads at the arm's own rate.
+            self.protocol = replace(self.protocol, head_learning_rate=None)
+            recorded["protocol"]["head_learning_rate"] = None
         folder, task = next(iter(self.folders.values())), get_task(columns.task)
         columns = task.columns_for(columns, folder)
         if not self.protocol.new_head:
@@ -286,7 +284,7 @@ class Comparison:
             "image_mean": image_mean,
         }
         self.image_mean = image_mean
-        _same_comparison(self.output_dir / SETTINGS_FILE, settings)
+        _note_comparison(path, recorded, settings)
         config = AutoConfig.from_pretrained(base_of(folder))
         if columns.class_names:
             config.num_labels = len(columns.class_names)
@@ -334,14 +332,12 @@ class Comparison:
         ]  # fmt: skip
 
 
-def _same_comparison(path: Path, settings: dict[str, Any]) -> None:
-    """Records the settings, or checks that the folder holds this comparison; more arms, rates and seeds may join."""
+def _note_comparison(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> None:
+    """Records the settings, or checks that they are those recorded; more arms, rates and seeds may join."""
     settings = json.loads(json.dumps(settings))
-    if not path.exists():
+    if recorded is None:
         write_json(path, settings)
         return
-    recorded = read_settings(path)
-    recorded["protocol"].setdefault("head_learning_rate", None)  # which records of former versions do not tell
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
     joining = ("arms", "starts")
     different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]

@@ -13,15 +13,13 @@ from datasets import Dataset, ReadInstruction
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from know_hf.enrichment.folders import step_names
-from know_hf.forgetting.controls import FORGETTING, TRAINED, Chosen, Predicted, find_control
+from know_hf.forgetting.controls import FORGETTING, TRAINED
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
-from know_hf.laboratory.arms import Arm, Role
 from know_hf.laboratory.fine_tuning import steps_of
 from know_hf.laboratory.options import Protocol
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Downstream, Pretraining, Recipe, Setting
-from know_hf.retrodiction import DEFAULT, METHODS
+from know_hf.laboratory.sources import sources_of
 from know_hf.tables import duration, table
 from know_hf.tasks import Columns
 from know_hf.training.data import load_split, make_preprocessing, open_parts
@@ -89,6 +87,7 @@ class SettingPlan:
         step: A step of its network, if that could be built.
         shared: The setting that trains its Θ^0 and forgetting for it, too.
         unknown: What could not be learnt, in words.
+        remarks: What the figures leave out, in words.
     """
 
     name: str
@@ -96,6 +95,7 @@ class SettingPlan:
     step: Step | None
     shared: str | None
     unknown: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -144,7 +144,7 @@ class ExperimentPlan:
         notes = [
             f"{plan.name}: Θ⁰ and its forgetting are those of {plan.shared}." for plan in self.settings if plan.shared
         ]
-        notes += [f"{plan.name}: {words}" for plan in self.settings for words in plan.unknown]
+        notes += [f"{plan.name}: {words}" for plan in self.settings for words in (*plan.unknown, *plan.remarks)]
         processes = self.recipe.processes
         share = None if self.seconds is None else duration(self.seconds / processes)
         notes.append(f"Within training steps, by processes: {processes}, in all {share or 'unknown'}.")
@@ -198,31 +198,6 @@ def dry_run(
     return ExperimentPlan(recipe, tuple(plans), machine)
 
 
-def planned_arms(setting: Setting, predictors: Collection[str] = ()) -> list[Arm]:
-    """The arms that a setting will have, by name and role, without their folders."""
-    ratio = setting.pretraining.training.get("sampling_ratio", 0.5)
-    arms = [Arm("naive", role="naive")]
-    predictions: dict[str, str] = {name: name for name in setting.methods if name != "naive"}
-    predictions |= dict.fromkeys(predictors, DEFAULT)
-    for prediction, method in predictions.items():
-        steps = 1 if METHODS[method].same_every_step else setting.steps
-        for step in step_names(ratio, steps):
-            name = prediction if steps == 1 else f"{prediction} {step}"
-            arms.append(Arm(name, role="method", method=method, prediction=prediction))
-    for name in setting.controls:
-        result = find_control(name)[0].result
-        made_by = result.method if isinstance(result, (Predicted, Chosen)) else None
-        names, of = [name], None
-        if isinstance(result, Chosen):
-            names, of = [f"{name} {value:g}" for value in result.values], name
-        arms += [Arm(own, role="control", method=made_by, prediction=name, candidate_of=of) for own in names]
-    for arm in [arm for arm in arms if arm.is_among(setting.reset) and arm.candidate_of is None]:
-        role: Role = "control" if arm.role == "naive" else arm.role
-        of = arm.prediction or arm.name
-        arms.append(Arm(f"{of} reset{arm.name[len(of) :]}", role=role, method=arm.method, prediction=f"{of} reset"))
-    return arms
-
-
 def _plan(
     recipe: Recipe,
     setting: Setting,
@@ -251,7 +226,12 @@ def _plan(
             jobs.append(
                 _fine_tunings(setting, target.make_protocol(), predictors, pool, "validation" in downstream.sizes)
             )
-    return SettingPlan(setting.name, tuple(jobs), step, None, tuple(unknown))
+    remarks = []
+    if target is not None and target.decoder is not None:
+        remarks.append(
+            "a step of fine-tuning is counted as one of the encoder; its decoder takes time and memory, too."
+        )
+    return SettingPlan(setting.name, tuple(jobs), step, None, tuple(unknown), tuple(remarks))
 
 
 def _training(source: Pretraining, control: str, examples: int, columns: Columns) -> Job:
@@ -265,7 +245,9 @@ def _training(source: Pretraining, control: str, examples: int, columns: Columns
 
 
 def _fine_tunings(setting: Setting, protocol: Protocol, predictors: Collection[str], pool: int, validated: bool) -> Job:
-    arms, full = planned_arms(setting, predictors), setting.full_grid
+    ratio, full = setting.pretraining.training.get("sampling_ratio", 0.5), setting.full_grid
+    sources = sources_of(setting, predictors=dict.fromkeys(predictors))
+    arms = [arm for source in sources for arm in source.arms(ratio)]
     whole = [arm for arm in arms if arm.role == "naive" or "all" in full or arm.is_among(full)]
     trainings = setting.seeds * (len(whole) * len(setting.learning_rates) + len(arms) - len(whole))
     examples = protocol.examples or pool - (0 if validated else protocol.validation_examples)

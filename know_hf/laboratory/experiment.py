@@ -5,22 +5,18 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.bench import Bench, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
-from know_hf.laboratory.outcome import ExperimentResult, read_recipe_record, read_wall, setting_folder
+from know_hf.laboratory.outcome import ExperimentResult, as_begun, read_recipe_record, read_wall, setting_folder
 from know_hf.laboratory.recipe import Recipe
-from know_hf.retrodiction import ALL
 from know_hf.store import check_output, inside, locked, write_json
 from know_hf.training.workers import Workers
 from know_hf.trajectory import TrajectoryError
 from know_hf.trajectory.identity import versions
-
-# Methods that were not there yet when records were first kept.
-_SINCE = ("extra_merge", "shrink_perturb")
 
 
 def run_experiment(
@@ -55,7 +51,7 @@ def run_experiment(
         >>> run_experiment(load_recipe("examples/recipes/table1.yaml", "cpu"), "runs/table1")  # doctest: +SKIP
     """
     output_dir = Path(output_dir)
-    recipe = _as_begun(recipe, output_dir / "recipe.json")
+    recipe = as_begun(recipe, output_dir / "recipe.json")
     given = [setting.pretraining.model for setting in recipe.settings]
     data = [part.dataset for s in recipe.settings for part in (s.pretraining, s.transfer) if part is not None]
     named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
@@ -100,23 +96,6 @@ def _check_folders(root: Path, recipe: Recipe) -> None:
     ):
         for path in root.glob(pattern):
             inside(root, path.relative_to(root))
-
-
-def _as_begun(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe as an experiment of a former version began it, when there were fewer methods for ``all`` to mean."""
-    if not path.exists():
-        return recipe
-    begun = {setting.name: setting.methods for setting in read_recipe_record(path).settings}
-    former = tuple(name for name in ALL if name not in _SINCE)
-    return replace(
-        recipe,
-        settings=tuple(
-            replace(setting, methods=former)
-            if setting.methods == tuple(ALL) and begun.get(setting.name) == former
-            else setting
-            for setting in recipe.settings
-        ),
-    )
 
 
 def _same_recipe(path: Path, recipe: Recipe) -> None:

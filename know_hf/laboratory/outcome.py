@@ -11,6 +11,7 @@ from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.records import file_name, read_record
+from know_hf.retrodiction import ALL
 from know_hf.store import inside, write_json
 from know_hf.tasks import TASKS, Score
 from know_hf.trajectory import Trajectory, TrajectoryError
@@ -155,6 +156,8 @@ def setting_folder(root: Path, setting: Setting) -> Path:
     return root / "settings" / file_name(setting.name)
 
 
+# Methods that were not there yet when records were first kept.
+_SINCE = ("extra_merge", "shrink_perturb")
 _REMEDY = "run the recipe again, which writes it anew"
 #: Where a setting keeps the scores of its starts on their own task, and how near to Θ^0 fine-tuning leads.
 OWN_SCORES_FILE, RETURNS_FILE = "own-scores.json", "hypothesis.json"
@@ -182,6 +185,27 @@ def read_recipe_record(path: Path) -> Recipe:
         return Recipe.from_dict(found)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrajectoryError(f"{path} is damaged: it holds no recipe ({error}); choose another output_dir.") from error
+
+
+def as_begun(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe as a former version began it, when there were fewer methods for ``all`` to mean.
+
+    Raises:
+        TrajectoryError: If the record is damaged.
+    """
+    if not path.exists():
+        return recipe
+    begun = {setting.name: setting.methods for setting in read_recipe_record(path).settings}
+    former = tuple(name for name in ALL if name not in _SINCE)
+    return replace(
+        recipe,
+        settings=tuple(
+            replace(setting, methods=former)
+            if setting.methods == tuple(ALL) and begun.get(setting.name) == former
+            else setting
+            for setting in recipe.settings
+        ),
+    )
 
 
 def read_wall(path: Path) -> float:

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from know_hf.forgetting.trainer import evaluate_all
+from know_hf.forgetting.evaluation import evaluate_all
 from know_hf.laboratory.options import Protocol
 from know_hf.models.building import load_with_new_head
 from know_hf.tasks import Columns, get_task
