@@ -1,14 +1,44 @@
 """What comes with the package is made by one command, and carries the record of it."""
 
+import json
+from importlib import resources
+from pathlib import Path
+
 import pytest
 from conftest import FAST_TRIALS
 
 from know_hf import KnownPredictor
-from know_hf.meta.bundle import bundle, make_predictors
+from know_hf.known.modeling_known import BUNDLED
+from know_hf.meta.bundle import COLLECTED, REPORTED, TRAINED, bundle, make_predictors
 from know_hf.meta.data_set import MetaDataSet
-from know_hf.meta.options import MetaTrainingSettings
+from know_hf.meta.options import CollectionOptions, MetaTrainingSettings
+from know_hf.meta.trials import draw_trial
 from know_hf.store import hash_file, read_json
 from know_hf.trajectory import TrajectoryError
+
+WEIGHTS = Path(str(resources.files("know_hf.known"))) / "weights"
+DATA = ("cifar10", "mnist", "fashion_mnist")
+
+
+@pytest.mark.parametrize("length", BUNDLED)
+def test_what_comes_with_the_package_is_of_a_run_with_the_settings_that_are_stated(length):
+    record = read_json(WEIGHTS / f"stages-{length}" / "meta_training.json")
+    assert record["weights"] == hash_file(WEIGHTS / f"stages-{length}" / "model.safetensors")
+    assert record["config"]["history_length"] == length
+    stated = json.loads(json.dumps(TRAINED.__dict__, default=lambda options: options.__dict__))
+    assert record["settings"] == stated
+    # The trials are those that the command draws, split as it splits them, the same ones for every number of stages.
+    collected = [draw_trial(seed, DATA, CollectionOptions(**COLLECTED)) for seed in range(COLLECTED["trials"])]
+    further = CollectionOptions(**REPORTED, architectures=["densenet"])
+    seeds = range(further.first_seed, further.first_seed + further.trials)
+    drawn = collected + [draw_trial(seed, ["fashion_mnist"], further) for seed in seeds]
+    unseen = {t.name: (t.architecture == "densenet") + (t.data_set == "fashion_mnist") for t in drawn}
+    for number, part in enumerate(("train", "choice", "report")):
+        assert set(record["split"][part]) <= {name for name, count in unseen.items() if count == number}
+    assert sum(map(len, record["split"].values())) == record["data"]["files"]
+    assert record["data"] == read_json(WEIGHTS / "stages-5" / "meta_training.json")["data"]
+    for part in ("all", "unconverged", "converged"):
+        assert set(record["errors"][part]["known"]) == {"conv", "fc", "bias"}
 
 
 def test_from_data_to_what_the_package_loads(data, tmp_path):
