@@ -11,7 +11,6 @@ from typing import Any
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
-from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Averaged, Chosen, Predicted, find_control
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.subsets import subset_sizes
@@ -38,7 +37,7 @@ from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import DEFAULT
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.store import inside, write_json
-from know_hf.tasks import get_task
+from know_hf.tasks import TASKS, Columns, get_task
 from know_hf.tasks.images import IMAGES
 from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
@@ -47,6 +46,9 @@ from know_hf.training.prepared import prepare
 from know_hf.training.scoring import ROWS, make_scoring, network_score
 from know_hf.trajectory import TrajectoryRecord, kinds_of
 from know_hf.trajectory.kinds import fresh_norms
+
+# A task, where its columns are not known yet and none of its own settings matters.
+_ANY = next(iter(TASKS))
 
 
 def check_names(
@@ -58,12 +60,13 @@ def check_names(
     """Raises what a setting would raise after hours of training, as far as names and numbers alone can tell.
 
     Raises:
-        FileNotFoundError: If a model or data cannot be found.
-        ImportError: If something is to be compared, and scipy is not installed.
-        ValueError: If methods, steps, predictors and stages do not fit each other, or there is no such split.
+        FileNotFoundError: If a predictor cannot be found.
+        ValueError: If methods, steps, predictors and stages do not fit each other.
     """
-    source, target = setting.pretraining, setting.transfer
-    fields = ForgettingArguments(str(setting_folder(Path(), setting)), **source.training)
+    source = setting.pretraining
+    fields = ForgettingRun(
+        setting_folder(Path(), setting), FORGETTING, source, Columns(_ANY, [], "", []), {}
+    ).arguments()
     stages = setting.read_stages or fields.num_stages
     if stages > fields.num_stages:
         raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
@@ -99,6 +102,17 @@ def check_names(
                 f"{setting.name}: full_grid names {name!r}, which no method, predictor, control or arm is called; "
                 f"there are {', '.join(dict.fromkeys([*arms, *sorted(methods)]))}."
             )
+
+
+def check_inputs(recipe: Recipe, setting: Setting) -> None:
+    """Raises if models or data of a setting are not to be had.
+
+    Raises:
+        FileNotFoundError: If a model or data cannot be found.
+        ImportError: If something is to be compared, and scipy is not installed.
+        ValueError: If there is no such split.
+    """
+    source, target = setting.pretraining, setting.transfer
     if source.model is not None:
         check_model(source.model)
     elif source.architecture is not None and "timm" in source.architecture:

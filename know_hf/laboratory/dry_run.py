@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from know_hf.forgetting.controls import FORGETTING, TRAINED
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
+from know_hf.laboratory.bench import check_names
 from know_hf.laboratory.fine_tuning import steps_of
 from know_hf.laboratory.options import Protocol
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
@@ -25,8 +26,10 @@ from know_hf.tasks import Columns
 from know_hf.training.data import load_split, make_preprocessing, open_parts
 from know_hf.training.prepared import as_rows
 
-#: Examples of the measured step on a processor, where a whole batch of a large network takes minutes.
+#: Examples of the first step on a processor, where a whole batch of a large network takes minutes.
 CPU_ROWS = 4
+#: Seconds that the step of a whole batch may take there to be measured, too.
+_PATIENCE = 10.0
 #: The task of data that are only declared.
 _IMAGES = "image-classification"
 
@@ -163,7 +166,8 @@ def dry_run(
     Args:
         recipe: From [`load_recipe`].
         predictors: Names of the arms of further predictors.
-        rows: Most examples of the measured step; by default a whole batch, on a processor [`CPU_ROWS`].
+        rows: Most examples of the measured step; by default a whole batch, on a processor [`CPU_ROWS`] where that
+            would take long.
         measured: Steps that were measured before, which those of this call join.
 
     Returns:
@@ -180,11 +184,11 @@ def dry_run(
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device = torch.device("cpu") if found is None else found
-    rows = rows or (CPU_ROWS if device.type == "cpu" else None)
     measured = {} if measured is None else measured
     trained: dict[str, tuple[str, set[str]]] = {}
     plans = []
     for setting in recipe.settings:
+        check_names(recipe, setting, None, {})
         plan = _plan(recipe, setting, predictors, device, rows, measured)
         described = json.dumps(asdict(setting.pretraining), sort_keys=True)
         if described in trained:
@@ -193,8 +197,12 @@ def dry_run(
         else:
             trained[described] = setting.name, {job.what for job in plan.jobs if job.what in TRAINED}
         plans.append(plan)
-    batch = f"on up to {rows} examples and taken in proportion to the batch" if rows else "on a whole batch"
-    machine = f"Measured now, one step of each network {batch} ({device.type}); scoring and prediction are not counted."
+    counts = sorted({plan.step.rows for plan in plans if plan.step is not None})
+    examples = ", ".join(f"{count:,}" for count in counts)
+    machine = (
+        f"Measured now, one step of each network ({device.type}; {examples or 'no'} examples), taken in proportion to "
+        "the batch; scoring and prediction are not counted."
+    )
     return ExperimentPlan(recipe, tuple(plans), machine)
 
 
@@ -215,7 +223,7 @@ def _plan(
         for control in (FORGETTING, *(name for name in setting.controls if name in TRAINED)):
             jobs.append(_training(source, control, data.sizes["train"], data.columns))
         try:
-            step = _measured(source, data, min(jobs[0].batch, rows or jobs[0].batch), device, measured)
+            step = _measured(source, data, jobs[0].batch, rows, device, measured)
         except FileNotFoundError as error:
             unknown.append(f"the model cannot be built: {error}")
     if target is not None:
@@ -295,16 +303,32 @@ def _declared(declared: Mapping[str, int], split: str) -> int:
 
 
 def _measured(
-    source: Pretraining, data: _Data, rows: int, device: torch.device, measured: MutableMapping[str, Step]
+    source: Pretraining,
+    data: _Data,
+    batch: int,
+    rows: int | None,
+    device: torch.device,
+    measured: MutableMapping[str, Step],
 ) -> Step:
     """One step of the network of a pre-training, unless one of the same network and shape was taken before."""
     half = source.training.get("bf16", False) and device.type != "cpu"
     shape = [source.model, source.architecture, source.image_size, source.max_length, data.side]
-    key = json.dumps([*shape, data.columns.class_names, data.rows is None, rows, str(device), half], sort_keys=True)
+    few = rows or (CPU_ROWS if device.type == "cpu" else batch)
+    described = [*shape, data.columns.class_names, data.rows is None, batch, rows, str(device), half]
+    key = json.dumps(described, sort_keys=True)
     if key not in measured:
         model: Any = build_model(source, data.columns, 0).model
-        batch = {name: values.to(device) for name, values in _batch(model, source, data, rows).items()}
-        measured[key] = measure(model.to(device), batch, half)
+        model.to(device)
+
+        def taken(count: int) -> Step:
+            made = _batch(model, source, data, count)
+            return measure(model, {name: values.to(device) for name, values in made.items()}, half)
+
+        step = taken(min(few, batch))
+        # A step of few examples is mostly overhead where a network is small.
+        if rows is None and step.rows < batch and step.seconds * batch < _PATIENCE:
+            step = taken(batch)
+        measured[key] = step
     return measured[key]
 
 
@@ -324,7 +348,7 @@ def _batch(model: Any, source: Pretraining, data: _Data, rows: int) -> dict[str,
 
 
 def measure(model: nn.Module, batch: Mapping[str, Tensor], half: bool = False) -> Step:
-    """Takes one training step with AdamW, after one that warms up where there is an accelerator.
+    """Takes one training step with AdamW, after one that warms up unless that took long.
 
     Args:
         model: On its device.
@@ -346,7 +370,11 @@ def measure(model: nn.Module, batch: Mapping[str, Tensor], half: bool = False) -
         return tensor
 
     model.train()
-    for _ in range(1 if device.type == "cpu" else 2):
+    seconds = 0.0
+    for turn in range(2):
+        if turn and device.type == "cpu" and seconds > 1:
+            break
+        kept.clear()
         begun = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             with saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from know_hf.known import KnownPredictor
-from know_hf.laboratory.bench import Bench, check_names
+from know_hf.laboratory.bench import Bench, check_inputs, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
 from know_hf.laboratory.outcome import ExperimentResult, as_begun, read_recipe_record, read_wall, setting_folder
 from know_hf.laboratory.recipe import Recipe
@@ -61,6 +61,7 @@ def run_experiment(
         _same_recipe(output_dir / "recipe.json", recipe)
         for setting in recipe.settings:  # all of them, before anything is loaded
             check_names(recipe, setting, predictor, predictors or {})
+            check_inputs(recipe, setting)
         benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.settings]
         for bench in benches:  # all of them, before the first is prepared
             bench.check()
