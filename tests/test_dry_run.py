@@ -113,7 +113,7 @@ sizes:
     assert "elsewhere: me/nowhere is neither in the data_folder nor declared in the recipe's data_sets." in text
     recipe = load_recipe(tmp_path / "own.yaml")
     forgetting, tunings = dry_run(recipe).settings[0].jobs
-    assert forgetting.steps == (8, 4) and forgetting.examples == 64
+    assert forgetting.steps == (8, 4, 2) and forgetting.examples == 64
     # naive and two steps of KNOWN at two rates, mean and the control at naive's own.
     assert tunings.trainings == 3 * (3 * 2 + 2) and tunings.steps == (4,)
     assert [arm.name for source in sources_of(recipe.settings[0]) for arm in source.arms(0.5)] == [
