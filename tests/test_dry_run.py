@@ -96,7 +96,7 @@ sizes:
       here:
         pretraining: &here
           {{dataset: me/digits, train_split: "train[:50%]", model: {tmp_path / "model"},
-           training: {{num_stages: 2, num_train_epochs: 2, per_device_train_batch_size: 16}}}}
+           training: {{num_stages: 3, num_train_epochs: 2, per_device_train_batch_size: 16}}}}
         methods: [known, mean, naive]
         controls: [shrink 0.5]
         full_grid: [known]
