@@ -77,16 +77,17 @@ def check_names(
         load_predictor(further, stages)
     results = {control: find_control(control)[0].result for control in setting.controls}
     predicted = [name for name, result in results.items() if isinstance(result, Predicted)]
-    arms = [*predictors, *(method for method in setting.methods if method != "naive"), *setting.controls]
     for name in setting.reset:
         if name not in ("naive", *predictors, *setting.methods, *predicted):
             raise ValueError(
                 f"{setting.name}: reset names {name!r}; it may name naive, methods, predictors and predicted controls: "
                 f"{', '.join(dict.fromkeys(['naive', *predictors, *setting.methods, *predicted]))}."
             )
-    arms += [f"{name} reset" for name in (*setting.reset, *(predictors if DEFAULT in setting.reset else ()))]
+    sources = sources_of(setting, predictor, predictors)
+    arms = [source.name for source in sources if source.candidate_of is None]
+    arms += dict.fromkeys(source.candidate_of for source in sources if source.candidate_of is not None)
     beside = (AGAIN, OTHER_SEED, ANEW) if setting.hypothesis else ()
-    if twice := [name for name in predictors if arms.count(name) > 1 or name in ("naive", *beside)]:
+    if twice := [name for name in predictors if arms.count(name) > 1 or name in beside]:
         raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
     check_file_names([*arms, *beside], f"{setting.name}: the methods, controls and predictors")
     if fields.train_stage_zero is False and recipe.averages(source):
@@ -97,7 +98,7 @@ def check_names(
     }
     for name in setting.full_grid:
         # Steps are called as their prediction, and how much data they stand for.
-        if not {name, name.partition(" x")[0]} & {"all", "naive", *arms, *methods}:
+        if not {name, name.partition(" x")[0]} & {"all", *arms, *methods}:
             raise ValueError(
                 f"{setting.name}: full_grid names {name!r}, which no method, predictor, control or arm is called; "
                 f"there are {', '.join(dict.fromkeys([*arms, *sorted(methods)]))}."
