@@ -78,7 +78,7 @@ def run_experiment(call: Call) -> None:
     if settings.get("dry_run"):
         from know_hf.laboratory.dry_run import dry_run
 
-        return print(dry_run(recipe, settings.get("predictors", ())))
+        return print(dry_run(recipe, settings.get("predictors")))
     from know_hf.laboratory.experiment import run_experiment as run
     from know_hf.report.experiment import write_experiment_report
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -157,7 +157,7 @@ class ExperimentPlan:
 
 def dry_run(
     recipe: Recipe,
-    predictors: Collection[str] = (),
+    predictors: Mapping[str, str | Path] | None = None,
     rows: int | None = None,
     measured: MutableMapping[str, Step] | None = None,
 ) -> ExperimentPlan:
@@ -165,7 +165,7 @@ def dry_run(
 
     Args:
         recipe: From [`load_recipe`].
-        predictors: Names of the arms of further predictors.
+        predictors: Further predictors, as for [`run_experiment`](know_hf.laboratory.experiment).
         rows: Most examples of the measured step; by default a whole batch, on a processor [`CPU_ROWS`] where that
             would take long.
         measured: Steps that were measured before, which those of this call join.
@@ -175,7 +175,8 @@ def dry_run(
         ``data_sets``, and models that are not to be had, are named as unknown.
 
     Raises:
-        ValueError: If the recipe does not fit its data.
+        FileNotFoundError: If a predictor cannot be found.
+        ValueError: If the recipe does not fit its data, or its names and numbers do not fit each other.
 
     Example:
         >>> from know_hf.laboratory.dry_run import dry_run
@@ -188,8 +189,8 @@ def dry_run(
     trained: dict[str, tuple[str, set[str]]] = {}
     plans = []
     for setting in recipe.settings:
-        check_names(recipe, setting, None, {})
-        plan = _plan(recipe, setting, predictors, device, rows, measured)
+        check_names(recipe, setting, None, predictors or {})
+        plan = _plan(recipe, setting, predictors or {}, device, rows, measured)
         described = json.dumps(asdict(setting.pretraining), sort_keys=True)
         if described in trained:
             mine = {job.what for job in plan.jobs} & trained[described][1]
@@ -209,7 +210,7 @@ def dry_run(
 def _plan(
     recipe: Recipe,
     setting: Setting,
-    predictors: Collection[str],
+    predictors: Mapping[str, str | Path],
     device: torch.device,
     rows: int | None,
     measured: MutableMapping[str, Step],
@@ -252,9 +253,11 @@ def _training(source: Pretraining, control: str, examples: int, columns: Columns
     return Job(control, 1, len(trained[0]), steps, args.train_batch_size * args.gradient_accumulation_steps)
 
 
-def _fine_tunings(setting: Setting, protocol: Protocol, predictors: Collection[str], pool: int, validated: bool) -> Job:
+def _fine_tunings(
+    setting: Setting, protocol: Protocol, predictors: Mapping[str, str | Path], pool: int, validated: bool
+) -> Job:
     ratio, full = setting.pretraining.training.get("sampling_ratio", 0.5), setting.full_grid
-    sources = sources_of(setting, predictors=dict.fromkeys(predictors))
+    sources = sources_of(setting, predictors=predictors)
     arms = [arm for source in sources for arm in source.arms(ratio)]
     whole = [arm for arm in arms if arm.role == "naive" or "all" in full or arm.is_among(full)]
     trainings = setting.seeds * (len(whole) * len(setting.learning_rates) + len(arms) - len(whole))

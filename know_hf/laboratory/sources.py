@@ -53,7 +53,7 @@ class Source:
 def sources_of(
     setting: Setting,
     predictor: KnownPredictor | str | Path | None = None,
-    predictors: Mapping[str, str | Path | None] | None = None,
+    predictors: Mapping[str, str | Path] | None = None,
 ) -> list[Source]:
     """Declares the sources of a setting's arms, in the order of the comparison: the reference is the first.
 
