@@ -1,7 +1,8 @@
 """What version 0.1.0 left on disk before its house was rebuilt: still read, still continued, still the same.
 
 ``former.tar.xz`` holds a model, data, a run by four methods, a comparison, a recipe and its experiment, each as the
-command line of then wrote it, without pages, plots and prepared data, which are made again.
+command line of then wrote it, without pages, plots and prepared data, which are made again; and the predictors that
+came with the package then, for what is predicted again by another predictor is another result, and is refused.
 """
 
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from know_hf.cli.main import main
+from know_hf.known import KnownPredictor
 
 METHODS = ("known", "mean", "shrink")
 
@@ -19,6 +21,11 @@ def former(tmp_path, monkeypatch) -> Path:
     with tarfile.open(Path(__file__).with_name("former.tar.xz")) as archive:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
+
+    def default(history_length: int = 5, **kwargs) -> KnownPredictor:
+        return KnownPredictor.from_pretrained(tmp_path / "weights" / f"stages-{history_length}", **kwargs)
+
+    monkeypatch.setattr(KnownPredictor, "default", default)
     return tmp_path
 
 
@@ -68,3 +75,15 @@ def test_a_finished_experiment_is_not_run_again_and_reports_the_same(former):
     main(["transfer", "recipe.yaml", "--output_dir", "experiment"])
     assert state(former / "experiment", *kinds) == before
     assert table() == then
+
+
+def test_what_another_predictor_made_is_kept(former, monkeypatch, capsys):
+    """The package's own predictor has changed since: said before anything is written."""
+    monkeypatch.undo()
+    monkeypatch.chdir(former)
+    kinds = (".safetensors", ".json", ".yaml", ".md")
+    before = state(former, *kinds)
+    with pytest.raises(SystemExit):
+        main(["enrich", "--config", "run/run.yaml", "--dataloader_pin_memory", "False"])
+    assert "made by another version's predictor" in capsys.readouterr().err
+    assert state(former, *kinds) == before

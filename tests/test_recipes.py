@@ -97,10 +97,10 @@ def test_table_1(data_folder, tmp_path):
 
 
 def test_table_6(data_folder, tmp_path):
-    lines = report_of("table6", data_folder, tmp_path, ("S = 2", "S = 3"))[1].replace("\\", "").splitlines()
+    lines = report_of("table6", data_folder, tmp_path, ("S = 2", "S = 5"))[1].replace("\\", "").splitlines()
     head, row = (next(line for line in lines if line.startswith(f"| {name} ")) for name in ("start", "task_vector"))
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (head, row)), strict=True))
-    assert cells["S = 2"] and not cells["S = 3"]
+    assert cells["S = 5"] and not cells["S = 2"]
 
 
 def test_table_7(data_folder, tmp_path):

@@ -52,9 +52,11 @@ def holds(
     expected = json.loads(json.dumps(provenance))
     different = [name for name, value in expected.items() if content.get(name) != value]
     if different:
-        raise FileExistsError(
-            f"{folder} holds another result (different {', '.join(different)}); delete it or choose another output_dir."
-        )
+        why = f"different {', '.join(different)}"
+        sources = [(fields.get("predictor") or {}).get("source") for fields in (content, expected)]
+        if different == ["predictor"] and sources[0] == sources[1]:
+            why = f"made by another version's predictor {sources[0]!r}"
+        raise FileExistsError(f"{folder} holds another result ({why}); delete it or choose another output_dir.")
     damage = _damage(folder, source, files, verify)
     if damage and (finished := [name for name in _FINISHED if name in content and name not in expected]):
         raise FileExistsError(
