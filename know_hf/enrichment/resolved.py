@@ -43,16 +43,18 @@ class ResolvedMethod:
     @property
     def takes_blocks(self) -> bool:
         """Whether any block of a tensor will do; the others need all of it at once."""
-        return not (self.method.whole_tensors or getattr(self.predictor, "reads_whole_tensors", False))
+        after = self.method.delegate(self.parameters)
+        whole = self.method.whole_tensors or (after is not None and after.whole_tensors)
+        return not (whole or getattr(self.predictor, "reads_whole_tensors", False))
 
     @property
     def recorded(self) -> dict[str, Any]:
         """Its parameters as records name them, without the predictor."""
         return {name: value for name, value in self.parameters.items() if name != "predictor"}
 
-    def predict(self, stages: Tensor, kind: str, steps: int, iterate: bool) -> Tensor:
+    def predict(self, stages: Tensor, kind: str, steps: int, iterate: bool, tensor: str | None = None) -> Tensor:
         """Predicts one tensor or block, as [`retrodict`]: ``(S, *shape)`` → ``(steps, *shape)``."""
-        return retrodict(stages, kind, steps, self.name, iterate=iterate, **self.parameters)
+        return retrodict(stages, kind, steps, self.name, iterate=iterate, tensor=tensor, **self.parameters)
 
 
 @dataclass(frozen=True)

@@ -333,9 +333,8 @@ class Enrichment:
                 stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
             kind, predicted = self.predicted[part.tensor], {}
             for one in methods:
-                predicted[one.name] = one.predict(stages, kind, steps, self.prediction.options.iterate).reshape(
-                    steps, -1
-                )
+                made = one.predict(stages, kind, steps, self.prediction.options.iterate, part.tensor)
+                predicted[one.name] = made.reshape(steps, -1)
             return origin, predicted
 
         def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> None:

@@ -78,7 +78,14 @@ def _guarded(method: Method) -> Callable[..., Tensor]:
 
 
 def retrodict(
-    stages: Tensor, kind: str, steps: int = 1, method: str = "known", *, iterate: bool = False, **parameters: Any
+    stages: Tensor,
+    kind: str,
+    steps: int = 1,
+    method: str = "known",
+    *,
+    iterate: bool = False,
+    tensor: str | None = None,
+    **parameters: Any,
 ) -> Tensor:
     """Predicts one tensor beyond stage 0.
 
@@ -89,6 +96,7 @@ def retrodict(
         method: Name of the method.
         iterate: Take single steps and slide the window, as learned methods always do, instead of the method's own
             way to further steps.
+        tensor: Name of the tensor, for methods that treat each in its own way.
         **parameters: The method's own parameters.
 
     Returns:
@@ -106,6 +114,8 @@ def retrodict(
         torch.Size([3, 10, 3])
     """
     function = _guarded(get_method(method))
+    if get_method(method).named:
+        parameters["tensor"] = tensor
     check_range("steps", steps, STEPS)
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])
