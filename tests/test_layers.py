@@ -31,6 +31,7 @@ LAYERS = (
     "forgetting",
     "known",
     "retrodiction",
+    "fitting",
     "hub",
     "enrichment",
     "laboratory",

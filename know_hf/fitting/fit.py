@@ -18,7 +18,7 @@ from know_hf.forgetting.weights import load_weights
 from know_hf.progress import progress_bar
 from know_hf.reading import read_fields
 from know_hf.records import TrajectoryError
-from know_hf.store import remove, write_json
+from know_hf.store import hash_file, remove, write_json
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import describe_dataset
 
@@ -45,7 +45,8 @@ def fit(
 
     Weights are put together in place; one backward pass gives the gradient of the weights, whose inner products with
     the differences are those of the coefficients. Adam, a rate that rises and falls as a cosine, a penalty on the
-    coefficients, and an end as soon as the smoothed loss has not fallen for a while. BatchNorm goes by the batch, dropout is off.
+    coefficients, and an end as soon as the smoothed loss has not fallen for a while. BatchNorm goes by the batch,
+    dropout is off.
 
     Args:
         trainer: Holds the model that made the stages, on its device; its loss, collator and batch sizes are used. The
@@ -67,20 +68,21 @@ def fit(
     Source: after Li et al., "Trainable Weight Averaging" (ICLR 2023); signs and scale are ours.
 
     Example:
-        >>> fit(trainer, trainer.trajectory, {"fc.weight": "fc"}, trainer.train_dataset, Path("f.json"))  # doctest: +SKIP
+        >>> data, kinds = trainer.train_dataset, {"fc.weight": "fc"}  # doctest: +SKIP
+        >>> fit(trainer, trainer.trajectory, kinds, data, Path("fitted.json")).furthest  # doctest: +SKIP
     """
     fitting = fitting or Fitting()
     if not len(dataset):
         raise ValueError("Fitting needs examples; there are none.")
     steps = planned_steps(trajectory, fitting)
-    described = {
+    described: dict[str, Any] = {
         "settings": {**asdict(fitting), "fit_steps": steps},
         "dataset": describe_dataset(dataset),
-        "stages": [stage.sha256 for stage in trajectory.record.stages] if _hashed(trajectory) else len(trajectory),
+        "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in trajectory.checkpoints],
     }
     if output.exists():
         done = Coefficients.load(output)
-        if (different := [name for name, value in described.items() if done.record.get(name) != value]):
+        if different := [name for name, value in described.items() if done.record.get(name) != value]:
             raise TrajectoryError(
                 f"{output} holds another fit (different {', '.join(different)}); delete it or choose another folder."
             )
@@ -92,7 +94,6 @@ def fit(
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     bar = progress_bar(total=steps, initial=state.step, desc="Fitting", leave=False, disable=hidden)
     calm(subspace.model)
-    frozen = [p for p in subspace.model.parameters() if p.requires_grad]
     wanted = {id(parameter) for parameter in subspace.parameters.values()}
     before = [(p, p.requires_grad) for p in subspace.model.parameters()]
     try:
@@ -102,7 +103,9 @@ def fit(
             while state.step < steps and not state.settled:
                 subspace.put(_free(state.coefficients, fitting))
                 loss = _backward(trainer, subspace, batches, state.step)
-                slope = _free(trainer.accelerator.reduce(subspace.slopes().to(trainer.args.device), "sum").cpu(), fitting)
+                slope = _free(
+                    trainer.accelerator.reduce(subspace.slopes().to(trainer.args.device), "sum").cpu(), fitting
+                )
                 state.take(loss, slope, steps, fitting)
                 bar.update()
                 bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
@@ -114,7 +117,7 @@ def fit(
             parameter.grad = None
         load_weights(trainer.model, trajectory.checkpoints[0].folder)
     record = {**described, "steps": state.step, "losses": state.losses, "examples": batches.size * batches.count}
-    made = Coefficients(as_written(subspace.table(_free(state.best, fitting))), record)
+    made = Coefficients(as_written(subspace.table(_free(state.result, fitting))), record)
     if trainer.is_world_process_zero():
         made.save(output)
         remove(state.path)
@@ -128,3 +131,111 @@ def planned_steps(trajectory: Trajectory, fitting: Fitting) -> int:
         return fitting.fit_steps
     trained = [stage.steps for stage in trajectory.record.stages if stage.steps]
     return min(MOST_STEPS, max(1, math.floor(SHARE * sum(trained)))) if trained else MOST_STEPS
+
+
+def _groups(predicted: Mapping[str, str], fitting: Fitting) -> dict[str, str]:
+    """Name of a tensor → what it shares its coefficients with."""
+    if fitting.fit_groups == "kind":
+        return dict(predicted)
+    if fitting.fit_groups == "layer":
+        return {name: name.rpartition(".")[0] for name in predicted}
+    return {name: name for name in predicted}
+
+
+def _free(coefficients: Tensor, fitting: Fitting) -> Tensor:
+    """The coefficients, that of Θ^0 itself held at 0 unless it is fitted."""
+    if fitting.fit_scale:
+        return coefficients
+    held = coefficients.clone()
+    held[:, -1] = 0
+    return held
+
+
+def _backward(trainer: Trainer, subspace: Subspace, batches: Batches, step: int) -> float:
+    """Leaves the gradients of the mean loss of a step in the model, as far as this process made them; its loss."""
+    subspace.model.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=trainer.args.device, dtype=torch.float64)
+    for number, rows in batches.micro_batches(step):
+        inputs = batches.make(step, number, rows)
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(subspace.model, inputs) / batches.count
+        loss.backward()
+        total += loss.detach().double()
+    return float(trainer.accelerator.reduce(total, "sum"))
+
+
+class _State:
+    """Coefficients, Adam's moments, and how the loss went: all that a fit needs to continue.
+
+    Args:
+        subspace: What is fitted.
+        path: Where it is kept while the fit lasts.
+        described: What the fit is of; a state of another is not continued.
+    """
+
+    def __init__(self, subspace: Subspace, path: Path, described: Mapping[str, Any]) -> None:
+        self.path, self.described = path, dict(described)
+        self.step = 0
+        self.losses: list[float] = []
+        self.smooth = self.lowest = math.inf
+        self.since = 0
+        self.coefficients, self.first, self.second, self.best = (subspace.zeros for _ in range(4))
+        if path.exists():
+            self._continue()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the loss has not fallen for so long that nothing more is to be had."""
+        return self.since >= _PATIENCE
+
+    @property
+    def result(self) -> Tensor:
+        """The coefficients to take: the last ones, or where the loss rose again those before it did."""
+        return self.best if self.settled else self.coefficients
+
+    def take(self, loss: float, slope: Tensor, steps: int, fitting: Fitting) -> None:
+        """Takes one step of Adam, and looks whether the weights before it were the best so far."""
+        if not (math.isfinite(loss) and torch.isfinite(slope).all()):
+            raise TrajectoryError(
+                f"Fitting went astray: the loss is {loss} after {self.step} steps. Lower fit_learning_rate."
+            )
+        penalty = fitting.fit_penalty * float(self.coefficients.square().mean())
+        slope = slope + 2 * fitting.fit_penalty * self.coefficients / self.coefficients.numel()
+        self.losses.append(loss)
+        self.smooth = (
+            loss + penalty if self.step == 0 else _SMOOTHING * self.smooth + (1 - _SMOOTHING) * (loss + penalty)
+        )
+        if self.smooth < self.lowest:
+            self.lowest, self.since, self.best = self.smooth, 0, self.coefficients.clone()
+        else:
+            self.since += 1
+        self.step += 1
+        done = self.step / steps
+        rate = fitting.fit_learning_rate * min(1.0, done / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        b1, b2 = _BETAS
+        self.first = b1 * self.first + (1 - b1) * slope
+        self.second = b2 * self.second + (1 - b2) * slope.square()
+        step = (self.first / (1 - b1**self.step)) / ((self.second / (1 - b2**self.step)).sqrt() + _EPSILON)
+        self.coefficients = self.coefficients - rate * step
+
+    def save(self) -> None:
+        """Keeps it, whole or not at all."""
+        tensors = {name: getattr(self, name).tolist() for name in _TENSORS}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        write_json(self.path, {"of": self.described, **numbers, **tensors}, indent=None)
+
+    def _continue(self) -> None:
+        try:
+            found = read_fields(self.path, {"of": dict, "step": int, "losses": list[float]})
+        except (OSError, ValueError):  # a state that cannot be read is none
+            return
+        if found["of"] != self.described:
+            return
+        for name in _NUMBERS:
+            setattr(self, name, found[name])
+        for name in _TENSORS:
+            setattr(self, name, torch.tensor(found[name], dtype=torch.float64))
+
+
+_TENSORS = ("coefficients", "first", "second", "best")
+_NUMBERS = ("step", "losses", "smooth", "lowest", "since")

@@ -14,9 +14,7 @@ from know_hf.retrodiction.registry import METHODS, Method, PredictorFamily, get_
 for _family in ("know", "curve_fits", "task_vectors", "merging", "controls", "subspace", "learned"):
     import_module(f"{__name__}.{_family}")
 #: The package's methods that need neither weights of a user's own nor data.
-ALL = [
-    name for name, one in METHODS.items() if (one.predictor is None or one.predictor.bundled) and not one.needs_data
-]
+ALL = [name for name, one in METHODS.items() if (one.predictor is None or one.predictor.bundled) and not one.needs_data]
 #: The method that is taken where none is named.
 DEFAULT = next(name for name, one in METHODS.items() if one.reference)
 _OURS = dict(METHODS)

@@ -49,8 +49,9 @@ def _check_type(name: str, parameter: Parameter, value: Any) -> None:
     """Raises ``ValueError`` if a plain parameter is of another type than the method's signature says."""
     kind = parameter.annotation
     plain = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if any(get_origin(one) is Mapping for one in plain):
-        kind = dict[str, float] | None
+    if mapping := next((one for one in plain if get_origin(one) is Mapping), None):
+        rows = get_origin(get_args(mapping)[1]) is Sequence
+        kind = dict[str, list[float]] | None if rows else dict[str, float] | None
     elif not set(plain) <= {int, float, str, bool, NoneType}:
         return
     plain_value = dict(value) if isinstance(value, Mapping) else value
