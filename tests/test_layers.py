@@ -34,6 +34,7 @@ LAYERS = (
     "fitting",
     "hub",
     "enrichment",
+    "choice",
     "laboratory",
     "meta",
     "report",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from know_hf.choice.options import Choosing
 from know_hf.cli import compare, meta, other, train
 from know_hf.cli.options import (
     CollectionInputs,
@@ -21,6 +22,7 @@ from know_hf.cli.options import (
 )
 from know_hf.cli.recipe import Call
 from know_hf.enrichment.options import Extent, Finishing, Placement, Prediction
+from know_hf.fitting.options import Fitting
 from know_hf.forgetting.options import TrainerOptions
 from know_hf.hub.options import DatasetHub, Hub
 from know_hf.laboratory.options import ComparisonOptions, Protocol
@@ -75,7 +77,7 @@ _TRAINED = (Configured, RunInputs, TrainerOptions, DataOptions, ModelSource)
 _COMPARED = (Configured, ComparisonInputs, ComparisonOptions, Protocol, DataOptions)
 _META_TRAINED = (PredictorOptions, MetaTrainingOptions, MetaTrainingSettings, FunctionalSettings)
 COMMANDS = {
-    "enrich": Command(train.run_enrich, (*_TRAINED, Prediction, Finishing, Hub)),
+    "enrich": Command(train.run_enrich, (*_TRAINED, Prediction, Finishing, Choosing, Fitting, Hub)),
     "forget": Command(train.run_forget, _TRAINED),
     "predict": Command(train.run_predict, (PredictInputs, Prediction, Placement)),
     "compare": Command(compare.run_compare, _COMPARED),

@@ -3,9 +3,11 @@
 import os
 from typing import Any
 
+from know_hf.choice.options import Choosing
 from know_hf.cli.recipe import Call, resolve_recipe, taken
 from know_hf.cli.surroundings import quiet, save_recipe
 from know_hf.enrichment.options import Finishing, Prediction
+from know_hf.fitting.options import Fitting
 from know_hf.hub.options import Hub
 from know_hf.training.options import DataOptions, ModelSource
 
@@ -45,7 +47,7 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     check_output_dir(args.output_dir, settings["model"])
     inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
     check_output(args.output_dir, *(source for source in inputs if source))
-    job = taken(settings, DataOptions, ModelSource, Finishing, Hub)
+    job = taken(settings, DataOptions, ModelSource, Finishing, Choosing, Fitting, Hub)
     if call.command == "enrich":
         from know_hf.pretrained import resolve_enrichment
 
@@ -63,8 +65,18 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
         else:
             job["eval_dataset"] = load_split(dataset, evaluation) if evaluation else None
         job["train_dataset"] = load_split(dataset, train)
+        if (split := settings.get("selection_split")) is not None:
+            job["selection_split"] = split if _is_number(split) else load_split(dataset, split)
     job |= {"model": settings["model"], "args": args, "trainer_class": WatchedTrainer}
     return {**settings, **training}, job, args
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _evaluation_split(settings: dict[str, Any]) -> str | None:

@@ -155,6 +155,8 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
     if deciding and not _are_shares(values):  # such as an accuracy that is in percent already
         deciding = replace(deciding, score=replace(deciding.score, percent=False))
     sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result), _best(result, deciding)]
+    if result.choice is not None:
+        sentences.insert(0, result.choice.words)
     return " ".join(sentence for sentence in sentences if sentence)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import describe_dataset
 
 #: Most steps of a fit, and the share of the forgetting's steps that it takes at most, where nobody says how many.
-MOST_STEPS, SHARE = 150, 0.1
+MOST_STEPS, SHARE = 150, 0.05
+# Usual rate, and the highest one; in between the way that the coefficients can go is the same for fewer steps.
+_RATE, _HIGHEST = 0.02, 0.1
 # Steps between two saved states, and steps without a lower mean loss after which a fit ends.
 _SAVE_EVERY, _PATIENCE, _SMOOTHING = 10, 50, 0.9
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -75,6 +77,8 @@ def fit(
     if not len(dataset):
         raise ValueError("Fitting needs examples; there are none.")
     steps = planned_steps(trajectory, fitting)
+    if fitting.fit_learning_rate is None:
+        fitting = replace(fitting, fit_learning_rate=min(_HIGHEST, max(_RATE, _RATE * MOST_STEPS / max(steps, 1))))
     described: dict[str, Any] = {
         "settings": {**asdict(fitting), "fit_steps": steps},
         "dataset": describe_dataset(dataset),
@@ -211,7 +215,12 @@ class _State:
             self.since += 1
         self.step += 1
         done = self.step / steps
-        rate = fitting.fit_learning_rate * min(1.0, done / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        rate = (
+            (fitting.fit_learning_rate or _RATE)
+            * min(1.0, done / _WARM_UP)
+            * 0.5
+            * (1 + math.cos(math.pi * min(1.0, done)))
+        )
         b1, b2 = _BETAS
         self.first = b1 * self.first + (1 - b1) * slope
         self.second = b2 * self.second + (1 - b2) * slope.square()

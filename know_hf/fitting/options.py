@@ -29,10 +29,15 @@ class Fitting(Options):
     )
     fit_steps: int | None = option(
         None,
-        help="Most optimizer steps of fitting; by default a tenth of the forgetting's, at most 150.",
+        help="Most optimizer steps of a fit; by default a twentieth of the forgetting's, at most 150.",
         limits=(0, COUNT),
     )
-    fit_learning_rate: float = option(0.02, help="Adam's peak learning rate of the coefficients.", limits=(TINY, HUGE))
+    fit_learning_rate: float | None = option(
+        None,
+        help="Adam's peak learning rate of the coefficients; by default 0.02, and where there are fewer than 150 steps "
+        "for it more, at most 0.1.",
+        limits=(TINY, HUGE),
+    )
     fit_penalty: float = option(
         1e-3, help="Weight of the mean square of the coefficients in the loss: it draws towards stage 0.",
         limits=(0, HUGE),

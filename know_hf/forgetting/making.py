@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.options import TrainerOptions, training_options
-from know_hf.forgetting.stages import stage_plan, stage_subsets
+from know_hf.forgetting.stages import check_train_dataset, stage_plan, stage_subsets
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import plain_model
 from know_hf.models.adapters import is_live
@@ -26,6 +26,7 @@ from know_hf.tasks.labels import check_answers, is_text
 from know_hf.text import without_secrets
 from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
 from know_hf.training.options import DataOptions, ModelSource
+from know_hf.training.set_aside import Fold, SetAside, take_aside
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ def make_trainer(
         collator: Callable[..., Any],
         metrics: Callable[..., dict[str, float]] | None,
         processor: Any,
+        aside: SetAside,
         class_names: Sequence[str] = (),
         **further: Any,
     ) -> ForgettingTrainer:
@@ -87,12 +89,20 @@ def make_trainer(
             callbacks=trainer_options.callbacks,
             **further,
         )
-        made.dataset_id, made.class_names = dataset_id, list(class_names)
+        made.dataset_id, made.class_names, made.set_aside = dataset_id, list(class_names), aside
         return made
+
+    split = trainer_options.selection_split
+    apart: Any = split if split is None or isinstance(split, (int, float, str, Fold)) else SetAside(split, "given")
+    if isinstance(apart, str) and apart != "auto":
+        apart = _as_number(apart)
 
     if trainer_options.data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
+        check_train_dataset(train_dataset)
+        if not isinstance(apart, SetAside):
+            train_dataset, apart = take_aside(train_dataset, apart, args.seed)
         stage_subsets(train_dataset, args)
         return trainer(
             model,
@@ -101,16 +111,18 @@ def make_trainer(
             trainer_options.data_collator,
             trainer_options.compute_metrics,
             processing_class,
+            apart,
         )
 
     train = load_split(train_dataset)
     evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
+    selection = load_split(apart.dataset) if isinstance(apart, SetAside) else None
     parts: dict[str, Any]  # those that are given are there
     parts, columns = open_parts(
-        {"training data": train, "evaluation data": evaluation},
+        {"training data": train, "evaluation data": evaluation, "selection data": selection},
         task=data.task, inputs=data.input_columns, label=data.label_column, drop_incomplete=data.drop_incomplete,
     )  # fmt: skip
-    train, evaluation = parts["training data"], parts["evaluation data"]
+    train, evaluation, selection = parts["training data"], parts["evaluation data"], parts["selection data"]
     task, name = get_task(columns.task), None if is_live(model) else str(model)
     columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
@@ -133,8 +145,10 @@ def make_trainer(
         logger.info("The head %s (train_stage_zero decides otherwise).", found)
     columns = replace(columns, class_names=loaded.class_names)
     classes = getattr(loaded.model.config, "num_labels", 0)
-    if evaluation is not None:
-        check_part(evaluation, columns, classes, "evaluation data")
+    for what, part in (("evaluation data", evaluation), ("selection data", selection)):
+        if part is not None:
+            check_part(part, columns, classes, what)
+    labels = label_values(train, columns) if task.one_class else None
     preprocessing = make_preprocessing(
         loaded.model, name, columns, image_size=data.image_size, max_length=data.max_length,
         processing_class=processing_class,
@@ -142,6 +156,11 @@ def make_trainer(
     with args.main_process_first():
         train = preprocessing.apply(train)
         evaluation = None if evaluation is None else preprocessing.apply(evaluation)
+        selection = None if selection is None else preprocessing.apply(selection)
+    if isinstance(apart, SetAside):
+        aside = SetAside(selection, "given")
+    else:
+        train, aside = take_aside(train, apart, args.seed, labels)
     args.remove_unused_columns = False  # the preprocessing yields just what the model takes
     if args.stratify_by == columns.label and "labels" in (train.column_names or []):
         args.stratify_by = "labels"
@@ -151,8 +170,19 @@ def make_trainer(
         further = {} if task.keep is None else {"preprocess_logits_for_metrics": task.keep}
     return trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
-        columns.class_names if task.one_class else (), **further,
+        aside, columns.class_names if task.one_class else (), **further,
     )  # fmt: skip
+
+
+def _as_number(split: str) -> float:
+    """The share or number that a command line gives as text."""
+    try:
+        return float(split)
+    except ValueError as error:
+        raise ValueError(
+            f"selection_split is {split!r}; it must be a share such as 0.1, a number of examples, or, where "
+            "the data set is named, the name of a split."
+        ) from error
 
 
 def make_arguments(

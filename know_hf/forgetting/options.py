@@ -187,6 +187,13 @@ class TrainerOptions(Options):
         "training data by name.",
         kind=str,
     )
+    selection_split: Any = option(
+        None,
+        help="Training examples to set aside before anything is trained, on which the best checkpoint is chosen: a "
+        "share, a number, or the name of a split of the data set (in Python also a data set). enrich by default takes "
+        "a tenth, of each class alike, but at least 100; of fewer than 300 examples a third by turns.",
+        kind=str,
+    )
     args: "ForgettingArguments | None" = option(
         None, help="Training and forgetting settings, or give them as keywords.", flag=False, kind=object
     )

@@ -32,6 +32,7 @@ from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_sub
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
+from know_hf.training.set_aside import SetAside
 from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
@@ -73,6 +74,8 @@ class ForgettingMixin(_Mixin):
     dataset_id: str | None = None
     #: Names of the classes in the order of the model's outputs, where they are known, for the record.
     class_names: Sequence[str] = ()
+    #: Examples that were set aside before the training data were taken: none of them is trained on.
+    set_aside: SetAside = SetAside()
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
@@ -256,6 +259,7 @@ class ForgettingMixin(_Mixin):
                 "id": self.dataset_id,
                 **describe_dataset(self.train_dataset),
                 **({"classes": self.class_names} if self.class_names else {}),
+                **({} if self.set_aside.dataset is None else {"set_aside": describe_dataset(self.set_aside.dataset)}),
             },
             versions=versions(),
         )

@@ -21,7 +21,7 @@ from know_hf.model_config import CONFIG_FILE
 from know_hf.retrodiction import METHODS
 from know_hf.store import read_json
 from know_hf.text import as_code, as_markdown, hub_name, one_line
-from know_hf.trajectory import Trajectory
+from know_hf.trajectory import Trajectory, TrajectoryRecord
 
 if TYPE_CHECKING:
     from know_hf.known import KnownConfig
@@ -52,11 +52,48 @@ def enriched_card(
     Returns:
         Markdown with a metadata block.
     """
-    record = trajectory.record
+    record, metrics = trajectory.record, enrichment.get("metrics", {})
+    method = METHODS.get(enrichment["method"])  # a record may name one that is not installed here
+    method_title = (method and method.title) or one_line(enrichment["method"], 60)
+    title = f"{_whose(record)} {method_title} {name}"
+    names = sorted({m for stage in record.stages for m in stage.metrics} | set(metrics))
+    return _render(
+        ModelCard, _model_data(record, title, metrics), "enriched", title=title, name=name, record=record,
+        enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model),
+        is_control=method is not None and method.control, brings_code=_brings_code(trajectory.checkpoints[0].folder),
+    )  # fmt: skip
+
+
+def best_card(trajectory: Trajectory, enrichment: dict[str, Any]) -> str:
+    """Renders the README of the checkpoint that a run chose.
+
+    Args:
+        trajectory: Of the run.
+        enrichment: The content of its ``enrichment.json``; ``chosen`` says why.
+
+    Returns:
+        Markdown with a metadata block.
+    """
+    record, metrics, chosen = trajectory.record, enrichment.get("metrics", {}), enrichment["chosen"]
+    title = f"{_whose(record)} best"
+    return _render(
+        ModelCard, _model_data(record, title, metrics), "best", title=title, record=record, enrichment=enrichment,
+        chosen=chosen, loader=loader(record.model), brings_code=_brings_code(trajectory.checkpoints[0].folder),
+    )  # fmt: skip
+
+
+def _whose(record: TrajectoryRecord) -> str:
+    """What a title calls the model."""
+    whose = one_line(record.model.get("id") or "", 120) or one_line(record.model.get("class") or "model", 60)
+    return whose.rstrip("/").split("/")[-1]
+
+
+def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]) -> ModelCardData:
+    """The metadata of a checkpoint's card."""
     model_id = one_line(record.model.get("id") or "", 120)
     base_model = None if record.model.get("local") else repository(model_id)
     dataset, adapter = one_line(record.dataset.get("id") or "", 120), record.model.get("adapter")
-    task, metrics = hub_name(record.model.get("task")), enrichment.get("metrics", {})
+    task = hub_name(record.model.get("task"))
     results = [
         EvalResult(
             task_type=task or "other",
@@ -68,11 +105,7 @@ def enriched_card(
         for metric, value in metrics.items()
         if is_number(value)
     ]
-    method = METHODS.get(enrichment["method"])  # a record may name one that is not installed here
-    method_title = (method and method.title) or one_line(enrichment["method"], 60)
-    whose = model_id or one_line(record.model.get("class") or "model", 60)
-    title = f"{whose.rstrip('/').split('/')[-1]} {method_title} {name}"
-    data = ModelCardData(
+    return ModelCardData(
         base_model=base_model,
         base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
         license=hub_name(record.model.get("license")),
@@ -83,12 +116,6 @@ def enriched_card(
         model_name=title,
         eval_results=results or None,
     )
-    names = sorted({m for stage in record.stages for m in stage.metrics} | set(metrics))
-    return _render(
-        ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
-        self_check=self_check, metric_names=names, loader=loader(record.model),
-        is_control=method is not None and method.control, brings_code=_brings_code(trajectory.checkpoints[0].folder),
-    )  # fmt: skip
 
 
 def loader(model: Mapping[str, Any]) -> str:

@@ -74,6 +74,9 @@ def report_markdown(result: EnrichmentResult) -> str:
         scores = [[metric, *(rounded(values[p]) for p in parts)] for metric, values in checked["scores"].items()]
         if scores:
             page.table([["metric", "retrodicted", "stage 0", "stage 1"], *scores])
+    if result.choice is not None:
+        gains = {name: vars(gain) for name, gain in result.choice.gains.items()}
+        page.section(f"Candidates on {result.choice.examples:,} examples set aside").table(choice_rows(gains))
     if result.verdict:
         page.section("Verdict").text(result.verdict)
     return page.markdown()
@@ -82,6 +85,17 @@ def report_markdown(result: EnrichmentResult) -> str:
 def ratio_rows(ratios: Mapping[str, float]) -> list[list[str]]:
     """The self-check's ratio of each kind."""
     return [["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"], *([kind, rounded(ratio)] for kind, ratio in ratios.items())]
+
+
+def choice_rows(gains: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """The candidates of a choice."""
+    return [["candidate", "score", "gain over Θ⁰", "95 % interval", "by chance"]] + [
+        [
+            name, rounded(own["score"]), rounded(own["gain"]), f"{rounded(own['low'])} … {rounded(own['high'])}",
+            f"{own['chance']:.3f}",
+        ]
+        for name, own in gains.items()
+    ]  # fmt: skip
 
 
 def read_self_check(folder: Path) -> dict[str, Any]:
@@ -139,7 +153,9 @@ def write_run_page(trajectory: Trajectory) -> Path:
     folder = inside(trajectory.root, "report")
     found = [path.parent for path in trajectory.root.glob(f"enriched*/[!.]*/{ENRICHMENT_FILE}")]
     described = {path: read_enrichment(path) for path in found}
-    predicted = sorted(found, key=lambda path: (path.parent.name, described[path]["step"]))
+    chosen = [path for path in found if "chosen" in described[path]]
+    predicted = [path for path in found if path not in chosen]
+    predicted.sort(key=lambda path: (path.parent.name, described[path]["step"]))
     for checkpoint in (*all_stages(trajectory), *map(Checkpoint, predicted)):
         check_alike(trajectory.checkpoints[0], checkpoint)
     several = len({path.parent for path in predicted}) > 1
@@ -147,7 +163,11 @@ def write_run_page(trajectory: Trajectory) -> Path:
     record = trajectory.record
     metrics = sorted({name for stage in record.stages for name in stage.metrics})
     title = record.model.get("id") or record.model.get("class") or trajectory.root.name
-    page = Page(f"Forgetting of {title}").section("Stages and predictions")
+    page = Page(f"Forgetting of {title}")
+    for path in chosen:
+        about = described[path]["chosen"]
+        page.section("What to take").text(about["words"]).table(choice_rows(about["gains"]))
+    page.section("Stages and predictions")
     known = {path.name: described[path] for path in predicted if described[path]["method"] == DEFAULT}
     points = [(content["step"], name, content["metrics"]) for name, content in known.items()]
     page.image(

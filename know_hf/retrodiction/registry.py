@@ -47,7 +47,7 @@ class Method:
         reference: Whether it is the one that others' directions are compared with.
         hands_on: From its own parameters to the name of the method that gets the rest of them.
         title: What cards call it.
-        needs_data: Whether a parameter of it can only be found with a model and data, so that ``all`` leaves it out.
+        needs_data: Name of a parameter of it that can only be found with a model and data; ``all`` leaves it out.
         named: Whether its parameter ``tensor`` is the name of the tensor, which nobody else may give.
     """
 
@@ -60,7 +60,7 @@ class Method:
     reference: bool = False
     hands_on: Callable[..., str | None] | None = None
     title: str | None = None
-    needs_data: bool = False
+    needs_data: str | None = None
     named: bool = False
 
     @property

@@ -32,7 +32,7 @@ def combined(stages: Tensor, coefficients: Tensor | Sequence[float]) -> Tensor:
     return stages[0] + moved + own[-1] * stages[0]
 
 
-@method(same_every_step=True, needs_data=True, named=True)
+@method(same_every_step=True, needs_data="coefficients", named=True)
 def fitted(
     stages: Tensor,
     kind: str,
@@ -88,7 +88,7 @@ def _damps(alphas: Mapping[str, float] | None, of: str, step: int) -> str:
     return of
 
 
-@method(same_every_step=True, needs_data=True, hands_on=_damps)
+@method(same_every_step=True, needs_data="alphas", hands_on=_damps)
 def damped(
     stages: Tensor,
     kind: str,

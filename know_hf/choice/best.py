@@ -1,0 +1,221 @@
+"""Chooses a run's best checkpoint and writes it as a plain folder of its own."""
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
+from know_hf.choice.options import Choosing
+from know_hf.choice.rule import RULE, Gain, judge
+from know_hf.choice.scoring import Answers, Measure, answer, pooled, predict
+from know_hf.choice.words import chosen_words
+from know_hf.enrichment.companions import companions
+from know_hf.enrichment.finishing import Finisher, evaluation_scores
+from know_hf.enrichment.stream import Enrichment
+from know_hf.enrichment.verdict import Deciding, deciding_score
+from know_hf.enrichment.writer import PartialFolder, check_targets
+from know_hf.fitting.options import Fitting
+from know_hf.forgetting.weights import load_weights
+from know_hf.hub.cards import best_card
+from know_hf.progress import progress_bar
+from know_hf.reading import read_fields
+from know_hf.records import BEST, ENRICHMENT_FILE
+from know_hf.store import hash_file, inside, remove, write_json
+from know_hf.trajectory import Checkpoint
+from know_hf.trajectory.identity import describe_dataset, versions
+
+logger = logging.getLogger(__name__)
+
+_RECORD = "choice.json"
+_FORM = {"of": dict, "candidate": str, "metric": str, "examples": int, "gains": dict[str, dict[str, float]],
+         "words": str, "scores": dict[str, float]}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and why.
+
+    Args:
+        candidate: Name of the chosen one; ``stage-0`` where nothing is better than Θ⁰.
+        folder: Its plain folder, ``enriched/best``.
+        deciding: The score that decided.
+        gains: Every candidate's score and gain over Θ⁰ on the selection data.
+        examples: Number of those examples.
+        how: Where they came from.
+        scores: Scores of the chosen one on the evaluation data, on which nothing was chosen.
+        words: What to take and how sure that is, and what not to use.
+    """
+
+    candidate: str
+    folder: Path
+    deciding: Deciding
+    gains: dict[str, Gain]
+    examples: int
+    how: str
+    scores: dict[str, float] = field(default_factory=dict)
+    words: str = ""
+
+
+def choose(
+    trainer: Any,
+    run: Enrichment,
+    enriched: Mapping[str, Path],
+    scores: Mapping[str, Mapping[str, float]],
+    finisher: Finisher,
+    choosing: Choosing,
+    fitting: Fitting,
+    folds: "list[dict[str, Answers]] | None" = None,
+) -> Choice | None:
+    """Chooses among a run's candidates on the examples that were set aside, and writes ``enriched/best``.
+
+    Args:
+        trainer: A trainer whose forgetting is finished; ``set_aside`` are the examples.
+        run: The prediction of the run, applied.
+        enriched: Name → folder of the predicted checkpoints.
+        scores: Name → scores on the evaluation data, as far as they are known.
+        finisher: Completes candidates that are made for the choice alone; needs not score them.
+        choosing: Among what is chosen.
+        fitting: How coefficients are fitted.
+        folds: Instead of examples set aside: name → answers to each part of the training data, by runs that left it
+            out.
+
+    Returns:
+        The choice; None if no score decides.
+
+    Raises:
+        FileExistsError: If the folder holds something else.
+        TrajectoryError: If fitting went astray.
+    """
+    root = inside(trainer.args.output_dir, FOLDER)
+    final = inside(trainer.args.output_dir, Path("enriched") / BEST)
+    candidates = Candidates(trainer, run, enriched, finisher, choosing, fitting)
+    about = _about(trainer, run, choosing, fitting)
+    known = _known(root / _RECORD, final, about)
+    if known is None:
+        folders = candidates.make()
+        measured = answers_of(trainer, folders, candidates.selection) if folds is None else _together(folds, trainer)
+        if measured is None:
+            return None
+        deciding, answers = measured
+        shared = {name: own for name, own in answers.items() if name in folders}
+        measure = _measure(trainer, deciding)
+        name, gains = judge(ORIGIN, shared, measure)
+        load_weights(trainer.model, folders[name])
+        own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
+        size = sum(next(iter(fold.values())).size for fold in folds) if folds else len(candidates.selection)
+        origin = run.trajectory.record.stages[0].metrics
+        known = {
+            "of": about, "candidate": name, "metric": deciding.metric, "rule": RULE, "examples": size,
+            "gains": {one: asdict(gain) for one, gain in gains.items()}, "scores": own,
+            "words": chosen_words(name, gains, deciding, size, own, origin),
+        }  # fmt: skip
+        if trainer.is_world_process_zero():
+            _write(run, folders[name], final, known)
+            write_json(root / _RECORD, known)
+            for place in folders.values():
+                if place.parent == root:
+                    remove(place)
+        trainer.accelerator.wait_for_everyone()
+    return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
+
+
+def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:
+    """Lets every candidate answer the selection data; None if no score decides."""
+    load_weights(trainer.model, folders[ORIGIN])
+    deciding = _deciding(trainer, predict(trainer, selection)[0], len(selection))
+    if deciding is None:
+        return None
+    measure, answers = _measure(trainer, deciding), {}
+    hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
+    for name, folder in progress_bar(folders.items(), desc="Scoring candidates", leave=False, disable=hidden):
+        load_weights(trainer.model, folder)
+        answers[name] = answer(trainer, selection, measure)
+    return deciding, answers
+
+
+def _together(folds: list[dict[str, Answers]], trainer: Any) -> tuple[Deciding, dict[str, Answers]] | None:
+    """The answers to all folds as one, of candidates that every fold has."""
+    size = sum(next(iter(fold.values())).size for fold in folds)
+    deciding = _deciding(trainer, next(iter(folds[0].values())).scores, size)
+    if deciding is None:
+        return None
+    measure = _measure(trainer, deciding)
+    names = [name for name in folds[0] if all(name in fold for fold in folds)]
+    return deciding, {name: pooled([fold[name] for fold in folds], measure) for name in names}
+
+
+def _deciding(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
+    args = trainer.args
+    task = trainer.trajectory.record.model.get("task")
+    return deciding_score(task, scores, examples, args.metric_for_best_model, args.greater_is_better)
+
+
+def _measure(trainer: Any, deciding: Deciding) -> Measure:
+    by_loss = deciding.metric == "eval_loss" or trainer.compute_metrics is None
+    return Measure(
+        "eval_loss" if by_loss else deciding.metric, deciding.score.higher_is_better and not by_loss,
+        None if by_loss else trainer.compute_metrics,
+    )  # fmt: skip
+
+
+def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting) -> dict[str, Any]:
+    """What determines a choice, as plain data."""
+    aside = trainer.set_aside
+    content = {
+        "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in run.trajectory.checkpoints],
+        "prediction": [run.provenance(one, run.prediction.options.steps) for one in run.prediction.methods],
+        "choosing": asdict(choosing),
+        "fitting": asdict(fitting),
+        "train": describe_dataset(trainer.train_dataset),
+        "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
+    }
+    return json.loads(json.dumps(content, default=str))
+
+
+def _known(record: Path, final: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was chosen before, if it is the same choice and its folder is whole."""
+    with suppress(OSError, ValueError):
+        found = read_fields(record, _FORM)
+        described = read_fields(final / ENRICHMENT_FILE, {"sha256": dict[str, str]})
+        whole = all((final / name).is_file() for name in described["sha256"])
+        if found["of"] == about and whole:
+            return found
+    return None
+
+
+def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any]) -> None:
+    """Writes the chosen checkpoint as a plain folder."""
+    checkpoint = Checkpoint(source)
+    check_targets(run.trajectory.checkpoints, [final])
+    if final.exists() and not (final / ENRICHMENT_FILE).exists():
+        raise FileExistsError(f"{final} exists and was not written by know-hf; move it away.")
+    partial = PartialFolder(final)
+    try:
+        partial.begin(source, companions(checkpoint).files)
+        content: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            content = read_fields(source / ENRICHMENT_FILE, {})
+        content = {
+            "method": content.get("method", BEST), "step": content.get("step", 0), "statistics": {},
+            "predicted": None, "baseline": None, **content, "metrics": known["scores"],
+            "chosen": {name: value for name, value in known.items() if name != "of"},
+            "sha256": {path.name: hash_file(partial.path / path.relative_to(source)) for path in checkpoint.files},
+            "versions": versions(),
+        }  # fmt: skip
+        partial.describe(content, best_card(run.trajectory, content))
+        partial.commit()
+    except BaseException:
+        partial.discard()
+        raise
+
+
+def _as_choice(known: Mapping[str, Any], trainer: Any, final: Path, how: str) -> Choice:
+    gains = {name: Gain(**own) for name, own in known["gains"].items()}
+    deciding = _deciding(trainer, {known["metric"]: 0.0}, known["examples"])
+    if deciding is None:
+        raise ValueError(f"{known['metric']!r} decides nothing.")
+    return Choice(known["candidate"], final, deciding, gains, known["examples"], how, known["scores"], known["words"])

@@ -1,0 +1,39 @@
+"""Options of choosing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from know_hf.settings import Options, documented, option
+
+BEST, NONE = "best", "none"
+#: Data that coefficients are fitted to.
+FIT_ON = ("train", "selection", "both")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Choosing(Options):
+    """Whether and among what the best checkpoint is chosen.
+
+    Example:
+        >>> from know_hf.choice.options import Choosing
+        >>> Choosing().choose
+        'best'
+    """
+
+    choose: str = option(
+        BEST,
+        help="best: set some examples aside, choose on them among stage 0, the other stages, and everything predicted "
+        "or fitted, and write enriched/best; none: the paper's procedure, which trains on all examples and chooses "
+        "nothing.",
+        choices=(BEST, NONE),
+    )
+    fit_on: str = option(
+        "train",
+        help="What fitted and damped are fitted to: train, the training examples; selection, half of those set aside "
+        "(the other half is chosen on); both, which makes a candidate of each.",
+        choices=FIT_ON,
+    )
+    also: Sequence[str] = option(
+        (), help="Controls to train beside the forgetting, as further candidates, such as equal_compute."
+    )

@@ -1,0 +1,90 @@
+"""The rule of a choice: when a checkpoint is better than Θ⁰ beyond chance, though the best of many is looked at."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from know_hf.choice.scoring import Answers, Measure, resampled
+
+#: Most probability, of gains that are all chance, that the largest of them is as large.
+LEVEL = 0.1
+RULE = (
+    "A candidate is taken only if so large a gain over Θ⁰ on the selection data, of the largest among all candidates, "
+    f"would come about by chance in at most {100 * LEVEL:g} % of cases (paired bootstrap over examples, reality check "
+    "over candidates); of those the one with the best score; else Θ⁰."
+)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A candidate's score on the selection data beside that of Θ⁰.
+
+    Args:
+        score: Its score.
+        gain: Difference to Θ⁰'s, positive where it is better.
+        low: Lower end of the paired bootstrap's 95 % interval of the gain.
+        high: Upper end.
+        chance: Probability that the best of so many candidates would gain as much by chance.
+    """
+
+    score: float
+    gain: float
+    low: float
+    high: float
+    chance: float
+
+
+def judge(origin: str, answers: Mapping[str, Answers], measure: Measure) -> tuple[str, dict[str, Gain]]:
+    """Chooses among candidates.
+
+    Args:
+        origin: The one that the others have to beat, Θ⁰.
+        answers: Name → answers to the selection data, in the order in which the first of equals is taken.
+        measure: The score that decides.
+
+    Returns:
+        Name of the chosen one, and every candidate's [`Gain`].
+
+    Source: the probability is that of White, "A reality check for data snooping" (Econometrica 2000), with differences
+        divided by their standard errors (Hansen 2005).
+
+    Example:
+        >>> import numpy as np
+        >>> from know_hf.choice.rule import judge
+        >>> from know_hf.choice.scoring import Answers, Measure
+        >>> answers = {name: Answers({"eval_accuracy": share}, np.arange(200) < 200 * share)
+        ...            for name, share in (("stage-0", 0.5), ("mean", 0.8))}
+        >>> judge("stage-0", answers, Measure("eval_accuracy", True))[0]
+        'mean'
+    """
+    sign, drawn = measure.sign, {name: resampled(own, measure) for name, own in answers.items()}
+    scores = {name: own.scores[measure.metric] for name, own in answers.items()}
+    count = min(map(len, drawn.values()))
+    start = drawn[origin][:count]
+    defined = np.isfinite(start)
+    gains: dict[str, float] = {}
+    noise: dict[str, np.ndarray] = {}
+    for name, own in drawn.items():
+        differences = sign * (own[:count] - start)
+        gains[name] = sign * (scores[name] - scores[origin])
+        if not math.isfinite(gains[name]):
+            gains[name] = math.nan
+            continue
+        noise[name] = differences - gains[name]
+        defined &= np.isfinite(differences)
+    noise = {name: own[defined] for name, own in noise.items()}
+    errors = {name: float(own.std()) if own.size else 0.0 for name, own in noise.items()}
+    compared = [name for name in noise if name != origin and errors[name] > 0]
+    largest = np.max([noise[name] / errors[name] for name in compared], axis=0) if compared else np.zeros(0)
+    found: dict[str, Gain] = {}
+    for name, gain in gains.items():
+        if name in compared:
+            chance = float((largest >= gain / errors[name]).mean())
+            low, high = (gain + float(np.quantile(noise[name], q)) for q in (0.025, 0.975))
+        else:  # equal on every example, or without a score
+            chance, low, high = 1.0, gain, gain
+        found[name] = Gain(scores[name], gain, low, high, chance)
+    better = [name for name in compared if found[name].gain > 0 and found[name].chance <= LEVEL]
+    return (max(better, key=lambda name: found[name].gain) if better else origin), found

@@ -1,0 +1,197 @@
+"""What a model's answers to the selection data are worth, and how much of that is chance."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+from torch.utils.data import Subset
+from transformers import EvalPrediction, Trainer
+
+from know_hf.forgetting.evaluation import without_dropping
+
+#: Resamples of the examples: of scores that are means over examples, and of others, which are computed anew each time.
+RESAMPLES, FEWER_RESAMPLES = 2000, 200
+# Parts of the data whose mean loss is one unit, where there is nothing but a loss.
+_PARTS = 50
+_LOSS = "eval_loss"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model made of the selection data.
+
+    Args:
+        scores: Its scores, named as Trainer names them.
+        units: ``(n,)`` of a score that is a mean over examples (or parts of the data), what each adds to it; None
+            where only all of them together have a score.
+        kept: Predictions and labels, from which scores of other sets of examples are computed.
+    """
+
+    scores: dict[str, float]
+    units: np.ndarray | None = None
+    kept: tuple[Any, Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of examples or parts that resampling draws from."""
+        if self.units is not None:
+            return len(self.units)
+        return len(_first(self.kept[1])) if self.kept is not None else 0
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The score that decides.
+
+    Args:
+        metric: Its name among the scores, such as ``eval_accuracy``.
+        higher_is_better: Its direction.
+        compute: The trainer's ``compute_metrics``; None where the loss decides.
+    """
+
+    metric: str
+    higher_is_better: bool
+    compute: Callable[[EvalPrediction], dict[str, float]] | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.higher_is_better else -1
+
+
+def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:
+    """Scores, and predictions with labels, of the trainer's model on a data set, all examples of it."""
+    with without_dropping(trainer), _quiet(trainer):
+        found = trainer.predict(dataset, metric_key_prefix="eval")
+    return dict(found.metrics or {}), (found.predictions, found.label_ids)
+
+
+def part_losses(trainer: Trainer, dataset: Any) -> np.ndarray:
+    """``(parts,)`` mean losses of the trainer's model on equal parts of a data set."""
+    count = min(len(dataset), _PARTS)
+    losses = []
+    with without_dropping(trainer), _quiet(trainer), _loss_alone(trainer):
+        for rows in np.array_split(np.arange(len(dataset)), count):
+            part = dataset.select(rows) if isinstance(dataset, datasets.Dataset) else Subset(dataset, rows.tolist())
+            losses.append((trainer.predict(part, metric_key_prefix="eval").metrics or {}).get(_LOSS, math.nan))
+    return np.asarray(losses)
+
+
+def answer(trainer: Trainer, dataset: Any, measure: Measure) -> Answers:
+    """Lets the trainer's model answer the selection data."""
+    if measure.compute is None:
+        units = part_losses(trainer, dataset)
+        return Answers({measure.metric: float(units.mean())}, units)
+    scores, kept = predict(trainer, dataset)
+    return Answers(scores, kept=kept)
+
+
+def pooled(parts: Sequence[Answers], measure: Measure) -> Answers:
+    """The answers to several parts of the data as one."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.units is not None for part in parts):
+        units = np.concatenate([part.units for part in parts if part.units is not None])
+        return Answers({measure.metric: float(units.mean())}, units)
+    kept = [part.kept for part in parts if part.kept is not None]
+    together = _joined([one[0] for one in kept]), _joined([one[1] for one in kept])
+    return Answers({measure.metric: _value(measure, *together)}, kept=together)
+
+
+def resampled(answers: Answers, measure: Measure, seed: int = 0) -> np.ndarray:
+    """Scores of sets of as many examples, drawn with replacement: the same sets whoever answered.
+
+    Args:
+        answers: Of one model.
+        measure: The score.
+        seed: Of the sets.
+
+    Returns:
+        ``(resamples,)``; NaN where a set has no score.
+    """
+    units = _units(answers, measure)
+    generator = np.random.default_rng(seed)
+    if units is not None:
+        drawn_at_once = ((generator.integers(len(units), size=len(units))) for _ in range(RESAMPLES))
+        return np.asarray([units[rows].mean() for rows in drawn_at_once])
+    predictions, labels = answers.kept or ((), ())
+    drawn = (generator.integers(answers.size, size=answers.size) for _ in range(FEWER_RESAMPLES))
+    return np.asarray([_value(measure, _taken(predictions, rows), _taken(labels, rows)) for rows in drawn])
+
+
+def _units(answers: Answers, measure: Measure) -> np.ndarray | None:
+    """What each example adds to the score, if that is a mean over examples."""
+    if answers.units is not None or answers.kept is None:
+        return answers.units
+    predictions, labels = answers.kept
+    if len(_first(predictions)) != answers.size:  # predictions of something else than the examples
+        return None
+    rows = (np.asarray([row]) for row in range(answers.size))
+    units = np.asarray([_value(measure, _taken(predictions, row), _taken(labels, row)) for row in rows])
+    whole = answers.scores[measure.metric]
+    return units if math.isclose(float(units.mean()), whole, rel_tol=1e-6, abs_tol=1e-9) else None
+
+
+def _value(measure: Measure, predictions: Any, labels: Any) -> float:
+    if measure.compute is None:
+        raise ValueError("A loss is no function of predictions.")
+    try:
+        scores = measure.compute(EvalPrediction(predictions, labels))
+    except Exception:  # of any library; a few examples may have no score, as where a class is missing
+        return math.nan
+    return float(scores.get(measure.metric.removeprefix("eval_"), scores.get(measure.metric, math.nan)))
+
+
+def _first(tree: Any) -> Any:
+    while isinstance(tree, tuple | list):
+        tree = tree[0]
+    return next(iter(tree.values())) if isinstance(tree, dict) else tree
+
+
+def _taken(tree: Any, rows: np.ndarray) -> Any:
+    if isinstance(tree, tuple | list):
+        return type(tree)(_taken(branch, rows) for branch in tree)
+    if isinstance(tree, dict):
+        return {name: _taken(branch, rows) for name, branch in tree.items()}
+    return tree[rows] if isinstance(tree, np.ndarray) and tree.ndim else tree
+
+
+def _joined(trees: list[Any]) -> Any:
+    first = trees[0]
+    if isinstance(first, tuple | list):
+        return type(first)(_joined([tree[i] for tree in trees]) for i in range(len(first)))
+    if isinstance(first, dict):
+        return {name: _joined([tree[name] for tree in trees]) for name in first}
+    widest = [max(sizes) for sizes in zip(*(tree.shape[1:] for tree in trees), strict=True)]
+    # Trainer fills up with -100, to the longest of what it saw.
+    filled = [
+        np.pad(tree, [(0, 0), *((0, w - s) for w, s in zip(widest, tree.shape[1:], strict=True))], constant_values=-100)
+        for tree in trees
+    ]
+    return np.concatenate(filled)
+
+
+@contextmanager
+def _quiet(trainer: Trainer):  # type: ignore[no-untyped-def]
+    """Lets a trainer predict many times without a bar for each."""
+    hidden, trainer.args.disable_tqdm = trainer.args.disable_tqdm, True
+    callbacks = list(trainer.callback_handler.callbacks)
+    trainer.callback_handler.callbacks = []
+    try:
+        yield
+    finally:
+        trainer.args.disable_tqdm, trainer.callback_handler.callbacks = hidden, callbacks
+
+
+@contextmanager
+def _loss_alone(trainer: Trainer):  # type: ignore[no-untyped-def]
+    compute, trainer.compute_metrics = trainer.compute_metrics, None
+    before, trainer.args.prediction_loss_only = trainer.args.prediction_loss_only, True
+    try:
+        yield
+    finally:
+        trainer.compute_metrics, trainer.args.prediction_loss_only = compute, before

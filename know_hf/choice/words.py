@@ -1,0 +1,90 @@
+"""A choice in plain words."""
+
+import re
+from collections.abc import Mapping
+
+from know_hf.choice.rule import LEVEL, Gain
+from know_hf.enrichment.verdict import Deciding
+
+_WORDS = {
+    "stage-0": "Θ⁰ itself",
+    "stage-0-renewed": "Θ⁰ with BatchNorm statistics re-estimated",
+    "stage-0-ema": "the moving average of stage 0's training",
+    "stage-0-swa": "the average over the end of stage 0's training",
+    "mean": "the mean of all stages",
+    "fitted": "the point of the stages' own subspace that fits the training data best",
+    "fitted-held-out": "the point of the stages' own subspace that fits held-out data best",
+    "damped": "a step of fitted length",
+    "damped-held-out": "a step of a length fitted to held-out data",
+    "equal_compute": "Θ⁰ trained on for as long as the forgetting took",
+    "once_more": "Θ⁰ trained once more",
+}
+
+
+def described(name: str) -> str:
+    """What a candidate is, beside its name."""
+    if stage := re.fullmatch(r"stage-(\d+)", name):
+        known = _WORDS.get(name, f"Θ⁰ trained on, with stage {stage[1]}'s part of the data")
+    else:
+        known = _WORDS.get(name, "")
+    return f"{name} ({known})" if known else name
+
+
+def trained_on(name: str) -> bool:
+    """Whether a candidate is Θ⁰ after more ordinary training."""
+    return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"stage-[1-9]\d*", name))
+
+
+def chosen_words(
+    candidate: str,
+    gains: Mapping[str, Gain],
+    deciding: Deciding,
+    examples: int,
+    scores: Mapping[str, float],
+    origin: Mapping[str, float],
+) -> str:
+    """Two sentences: what to take and how sure that is, and what not to use.
+
+    Args:
+        candidate: Name of the chosen one.
+        gains: Every candidate's gain on the selection data.
+        deciding: The score that decided.
+        examples: Number of those examples.
+        scores: Of the chosen one on the evaluation data.
+        origin: Those of Θ⁰.
+    """
+    metric, first, theta = deciding.metric, "", gains["stage-0"].score
+    better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > 0 and gain.chance <= LEVEL]
+    if better:
+        first = f"Θ⁰ was not trained to its end: training on made it better ({', '.join(better)}). "
+    where = f"on the {examples:,} examples that were set aside"
+    if candidate == "stage-0":
+        others = {name: gain for name, gain in gains.items() if name != candidate and gain.score == gain.score}
+        text = f"Keep Θ⁰ (enriched/best is it): of {len(others)} candidates none is better beyond chance {where}"
+        if others:
+            top = max(others, key=lambda name: others[name].gain)
+            text += (
+                f"; the best, {described(top)}, has {deciding.name} {deciding.shown(others[top].score)} against "
+                f"{deciding.shown(theta)}"
+            )
+    else:
+        own = gains[candidate]
+        text = (
+            f"Take enriched/best, which is {described(candidate)}: {deciding.name} {deciding.shown(own.score)} against "
+            f"{deciding.shown(theta)} of Θ⁰ {where}, which would come about by chance in "
+            f"{_percent(own.chance)} of cases"
+        )
+        if metric in scores and metric in origin:
+            text += (
+                f"; on the evaluation data {deciding.shown(scores[metric])} against {deciding.shown(origin[metric])}"
+            )
+    worse = [name for name, gain in gains.items() if gain.high < 0]
+    last = ""
+    if worse:
+        shown = ", ".join(f"{name} ({deciding.shown(gains[name].score)})" for name in worse)
+        last = f" Do not use {shown}: worse than Θ⁰ there."
+    return f"{first}{text}.{last}"
+
+
+def _percent(chance: float) -> str:
+    return "less than 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %"
