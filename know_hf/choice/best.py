@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ def choose(
     finisher: Finisher,
     choosing: Choosing,
     fitting: Fitting,
-    folds: "list[dict[str, Answers]] | None" = None,
+    folds: Callable[[], list[dict[str, Answers]]] | None = None,
 ) -> Choice | None:
     """Chooses among a run's candidates on the examples that were set aside, and writes ``enriched/best``.
 
@@ -80,8 +80,8 @@ def choose(
         finisher: Completes candidates that are made for the choice alone; needs not score them.
         choosing: Among what is chosen.
         fitting: How coefficients are fitted.
-        folds: Instead of examples set aside: name → answers to each part of the training data, by runs that left it
-            out.
+        folds: Instead of examples set aside: makes, for each part of the training data, name → answers of runs that
+            left it out.
 
     Returns:
         The choice; None if no score decides.
@@ -97,7 +97,10 @@ def choose(
     known = _known(root / _RECORD, final, about)
     if known is None:
         folders = candidates.make()
-        measured = answers_of(trainer, folders, candidates.selection) if folds is None else _together(folds, trainer)
+        if folds is None:
+            measured = answers_of(trainer, folders, candidates.selection)
+        else:
+            measured = _together(folds(), trainer)
         if measured is None:
             return None
         deciding, answers = measured
@@ -106,18 +109,18 @@ def choose(
         name, gains = judge(ORIGIN, shared, measure)
         load_weights(trainer.model, folders[name])
         own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
-        size = sum(next(iter(fold.values())).size for fold in folds) if folds else len(candidates.selection)
+        size = next(iter(shared.values())).size if folds else len(candidates.selection)
         origin = run.trajectory.record.stages[0].metrics
         known = {
             "of": about, "candidate": name, "metric": deciding.metric, "rule": RULE, "examples": size,
             "gains": {one: asdict(gain) for one, gain in gains.items()}, "scores": own,
-            "words": chosen_words(name, gains, deciding, size, own, origin),
+            "words": chosen_words(name, gains, deciding, size, own, origin, by_turns=folds is not None),
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
             write_json(root / _RECORD, known)
             for place in folders.values():
-                if place.parent == root:
+                if place.parent == root and not choosing.keep_candidates:
                     remove(place)
         trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
@@ -139,6 +142,8 @@ def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tup
 
 def _together(folds: list[dict[str, Answers]], trainer: Any) -> tuple[Deciding, dict[str, Answers]] | None:
     """The answers to all folds as one, of candidates that every fold has."""
+    if not folds:
+        return None
     size = sum(next(iter(fold.values())).size for fold in folds)
     deciding = _deciding(trainer, next(iter(folds[0].values())).scores, size)
     if deciding is None:

@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.options import Choosing
+from know_hf.choice.options import NONE, Choosing
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.fit import fit
 from know_hf.fitting.options import Fitting
+from know_hf.forgetting.controls import CONTROLS, TRAINED
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
 from know_hf.store import inside
-from know_hf.training.set_aside import halves
+from know_hf.training.set_aside import SetAside, halves
 from know_hf.trajectory import Trajectory, TrajectoryRecord
 
 #: Of a run's folder, where what is made for the choice alone lies.
@@ -47,10 +48,26 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     rest, found = trainer.set_aside.dataset, []
     if choosing.fit_on in ("train", "both"):
         found.append(FitData("", trainer.train_dataset))
-    if choosing.fit_on in ("selection", "both"):
+    if choosing.fit_on in ("selection", "both") and rest is not None:
         fitted_to, rest = halves(rest, trainer.args.seed)
         found.append(FitData(HELD_OUT, fitted_to))
     return found, rest
+
+
+def check_also(choosing: Choosing) -> None:
+    """Raises ``ValueError`` if a control that is asked for is none that can be trained beside a run."""
+    known = [name for name in TRAINED if CONTROLS[name].start == ORIGIN]
+    if wrong := [name for name in choosing.also if name not in known]:
+        raise ValueError(f"also: {wrong[0]!r} is no control that can be trained from stage 0; use {', '.join(known)}.")
+
+
+def check_fit(choosing: Choosing, aside: SetAside) -> None:
+    """Raises ``ValueError`` if coefficients are to be fitted to examples that are not there."""
+    if choosing.choose != NONE and choosing.fit_on != "train" and aside.dataset is None:
+        raise ValueError(
+            f"fit_on={choosing.fit_on!r} needs examples set aside, and of so few training examples none are: give some "
+            "(selection_split), or fit on the training examples (fit_on='train')."
+        )
 
 
 def with_fits(

@@ -259,7 +259,7 @@ class ForgettingMixin(_Mixin):
                 "id": self.dataset_id,
                 **describe_dataset(self.train_dataset),
                 **({"classes": self.class_names} if self.class_names else {}),
-                **({} if self.set_aside.dataset is None else {"set_aside": describe_dataset(self.set_aside.dataset)}),
+                **self.set_aside.described,
             },
             versions=versions(),
         )
