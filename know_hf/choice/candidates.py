@@ -37,10 +37,12 @@ class FitData:
     Args:
         suffix: What the candidate's name ends with.
         dataset: The examples.
+        scale: Whether to fit a multiple of stage 0, too; None as the options say.
     """
 
     suffix: str
     dataset: Any
+    scale: bool | None = None
 
 
 def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
@@ -51,6 +53,8 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     if choosing.fit_on in ("selection", "both") and rest is not None:
         fitted_to, rest = halves(rest, trainer.args.seed)
         found.append(FitData(HELD_OUT, fitted_to))
+    if choosing.unscaled:
+        found += [FitData(f"{data.suffix}-unscaled", data.dataset, scale=False) for data in found]
     return found, rest
 
 
@@ -170,7 +174,7 @@ class Candidates:
     def damped(self, data: FitData) -> ResolvedMethod | None:
         """The first method's first step, its length fitted for each kind."""
         first = next((one for one in self.run.prediction.methods if one.method.hands_on is None), None)
-        if first is None or first.pending or first.method.baseline or first.method.needs_data:
+        if data.scale is not None or first is None or first.pending or first.method.baseline or first.method.needs_data:
             return None
         names = [name for name in self.enriched if name.partition("/")[0] == first.name or "/" not in name]
         if not names:
@@ -196,6 +200,8 @@ class Candidates:
 def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> ResolvedMethod:
     """The best point of a trajectory's subspace, its coefficients fitted."""
     place = inside(trainer.args.output_dir, FOLDER) / f"fitted{data.suffix}.json"
+    if data.scale is not None:
+        fitting = replace(fitting, fit_scale=data.scale)
     found = fit(trainer, run.trajectory, run.predicted, data.dataset, place, fitting=fitting)
     return ResolvedMethod(get_method("fitted"), {"coefficients": found.table})
 
