@@ -52,7 +52,7 @@ def _pictures(architecture: dict[str, Any], epochs: int) -> Callable[[argparse.N
         # Of the laboratory's table 1, with other examples for every seed.
         train = load_split(options.data / "cifar100", "train").shuffle(seed=seed).select(range(3000))
         test = load_split(options.data / "cifar100", "test").select(range(3000))
-        train, test = (part.remove_columns("coarse_label") for part in (train, test))
+        train, test = (part.select_columns(["img", "fine_label"]) for part in (train, test))
         model = build_network(architecture, "image-classification", train.features["fine_label"].names, 32)
         return {"model": model, "train_dataset": train, "eval_dataset": test, "num_train_epochs": epochs,
                 "per_device_train_batch_size": 64, "learning_rate": 2e-3, "train_stage_zero": True,
@@ -64,7 +64,7 @@ def _pictures(architecture: dict[str, Any], epochs: int) -> Callable[[argparse.N
 def _sentences(examples: int, lora: bool = False) -> Callable[[argparse.Namespace, int], Job]:
     def job(options: argparse.Namespace, seed: int) -> Job:
         train = load_split(options.data / "sst2", "train").shuffle(seed=seed).select(range(examples))
-        test = load_split(options.data / "sst2", "validation")
+        test = load_split(options.data / "sst2", "validation").shuffle(seed=0).select(range(436))
         model: Any = str(options.minilm)
         if lora:
             from enrich_text_classifier import ExampleArguments, adapted

@@ -17,12 +17,20 @@ from know_hf.choice.rule import LEVEL, judge
 from know_hf.choice.scoring import Answers, Measure, pooled, resampled
 from know_hf.enrichment.writer import PartialFolder
 from know_hf.hub.files import find_uploads
+from know_hf.training import set_aside
 from know_hf.training.set_aside import FEWEST, FOLDS, LEAST, Fold, take_aside
 from know_hf.trajectory import Checkpoint, TrajectoryRecord
 
 ACCURACY = Measure("eval_accuracy", True)
 SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
             "train_stage_zero": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_turns():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(set_aside, "FEWEST", FEWEST)
+        yield
 
 
 def values(dataset: Dataset) -> list[int]:
