@@ -2,8 +2,8 @@
 
     python examples/fit_checkpoints.py [--output_dir runs/fitted] [--seeds 0 1 2]
 
-No forgetting: a small network learns scikit-learn's digits with plain Trainer, which saves every epoch; of its last five
-checkpoints `fit` finds the best point on a part of the data set aside, and `enrich` writes it. About a minute.
+No forgetting: a small network learns scikit-learn's digits with plain Trainer, which saves every epoch; of its last
+five checkpoints `fit` finds the best point on a part of the data set aside, and `enrich` writes it. About a minute.
 """
 
 import argparse
