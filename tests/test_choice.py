@@ -19,7 +19,7 @@ from know_hf.enrichment.writer import PartialFolder
 from know_hf.hub.files import find_uploads
 from know_hf.training import set_aside
 from know_hf.training.set_aside import FEWEST, FOLDS, LEAST, Fold, take_aside
-from know_hf.trajectory import Checkpoint, TrajectoryRecord
+from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 
 ACCURACY = Measure("eval_accuracy", True)
 SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
@@ -315,3 +315,26 @@ def test_from_the_command_line_and_with_two_processes(image_model_folder, image_
     ]
     for name in fits[0]:
         assert fits[0][name] == pytest.approx(fits[1][name], abs=2e-2)
+
+
+def test_a_choice_with_other_options_replaces_what_was_kept(run, pictures, tmp_path):
+    shutil.copytree(run.output_dir, tmp_path / "run")
+    result = again(run, pictures, tmp_path / "run", fit_steps=2, fit_groups="kind")
+    before, after = (
+        json.loads((folder / "choice" / "fitted.json").read_text())["coefficients"]
+        for folder in (run.output_dir, tmp_path / "run")
+    )
+    assert before != after and len({tuple(row) for row in after.values()}) <= 3
+    assert {"fitted", "damped"} <= set(result.choice.candidates)
+
+
+def test_a_fit_that_goes_astray_is_no_candidate(run, pictures, tmp_path, monkeypatch, caplog):
+    shutil.copytree(run.output_dir, tmp_path / "run")
+
+    def astray(*args, **options):
+        raise TrajectoryError("Fitting went astray")
+
+    monkeypatch.setattr("know_hf.choice.candidates.fit", astray)
+    result = again(run, pictures, tmp_path / "run", fit_steps=3)
+    assert "fitted" not in result.choice.gains and "fitted is no candidate: Fitting went astray" in caplog.text
+    assert "mean" in result.choice.gains
