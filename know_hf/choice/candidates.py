@@ -155,7 +155,7 @@ class Candidates:
             plain.append(ResolvedMethod(get_method("naive"), {}))
         names = {"naive": RENEWED}
         for number, data in enumerate(self.fit_data):
-            fits = {
+            fits: dict[str, Callable[[], ResolvedMethod | None]] = {
                 "fitted": partial(fitted, self.trainer, self.run, data, self.fitting),
                 "damped": partial(self.damped, data),
             }
