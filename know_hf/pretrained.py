@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from know_hf.choice.best import choose
 from know_hf.choice.candidates import with_fits
 from know_hf.choice.options import NONE, Choosing
+from know_hf.choice.rounds import train_converged
 from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_early
@@ -143,7 +144,7 @@ def enrich_pretrained(
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
-        trainer.train()
+        train_converged(trainer, choosing.converge_rounds) if choosing.until_converged else trainer.train()
         result = enrich_trained(trainer, prediction=prediction, finishing=finishing, choosing=choosing, fitting=fitting)
         method = prediction.names[0] if len(prediction.names) > 1 else None
         if hub.repository and (url := result.push_to_hub(hub.repository, method=method)):

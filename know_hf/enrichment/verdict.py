@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.stream import BASELINE
 from know_hf.tasks import TASKS, Score
+from know_hf.trajectory.rounds import Rounds
 
 #: Kinds whose self-check is below this are retrodicted nearer to the truth than the stage before, noticeably.
 NEAR = 0.95
@@ -157,6 +158,8 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
     sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result), _best(result, deciding)]
     if result.choice is not None:
         sentences.insert(0, result.choice.words)
+    if (rounds := Rounds.of(result.trajectory.record.recipe)) is not None:
+        sentences.insert(0, rounds.words)
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -192,9 +195,10 @@ def _forgetting(result: EnrichmentResult, deciding: Deciding | None) -> str:
             "training on these data; --train_stage_zero trains it on all of them first (train_stage_zero=True)."
         )
     if gain > 0:
+        further = "--until_converged" if Rounds.of(record.recipe) is None else "--converge_rounds"
         return (
             f"Nothing was forgotten: {name} even got better, {went}, so stage 0 was not trained to its end and the "
-            "stages show training, not forgetting (more --num_train_epochs)."
+            f"stages show training, not forgetting (more --num_train_epochs, or {further})."
         )
     return f"No forgetting shows: {name} went {went}, which is no difference; there is little to retrodict from."
 
