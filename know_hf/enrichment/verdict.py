@@ -144,6 +144,8 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
         evaluation data, and which are worse than Θ^0; and what was not looked at, with how to. A difference counts from
         one standard error of an accuracy over examples on, of other scores from one percent.
     """
+    rounds = Rounds.of(result.trajectory.record.recipe)
+    first = [own.words for own in (rounds, result.choice) if own is not None]
     every = [*(stage.metrics for stage in result.trajectory.record.stages), *result.metrics.values()]
     found = list(dict.fromkeys(name for scores in every for name in scores))
     if deciding is None and found:
@@ -151,16 +153,12 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
             f"Whether anything was forgotten, or is better than Θ⁰, was not judged: none of the scores that there are "
             f"({', '.join(found)}) is known to decide; --metric_for_best_model names the one that does."
         )
-        return f"{unknown} {_trust(result)}"
+        return " ".join([*first, unknown, _trust(result)])
     values = [scores[deciding.metric] for scores in every if deciding and deciding.metric in scores]
     if deciding and not _are_shares(values):  # such as an accuracy that is in percent already
         deciding = replace(deciding, score=replace(deciding.score, percent=False))
     sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result), _best(result, deciding)]
-    if result.choice is not None:
-        sentences.insert(0, result.choice.words)
-    if (rounds := Rounds.of(result.trajectory.record.recipe)) is not None:
-        sentences.insert(0, rounds.words)
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join(sentence for sentence in [*first, *sentences] if sentence)
 
 
 def _missing(deciding: Deciding | None, found: list[str]) -> str:
