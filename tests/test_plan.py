@@ -1,7 +1,9 @@
 """The plan: complete, from headers alone, and the same decisions as the prediction."""
 
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,6 +56,21 @@ def test_the_cost_is_that_of_a_run(trajectory):
     steps, parts = [stage.steps for stage in trajectory.record.stages], make_plan(trajectory.root).cost.parts
     assert steps[1:4] == [steps[0] * part for part in parts[:3]]
     assert steps[4] == 1 > steps[0] * parts[3]  # a stage takes a step at least
+
+
+def test_the_page_says_what_was_measured_and_what_it_costs():
+    docs = Path(__file__).parents[1] / "docs"
+    page = (docs / "ratio.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (0\.\d+) \| ×([\d.]+) \| (.+) \|$", page, re.M)
+    assert len(rows) == 4
+    for ratio, back, costs in rows:
+        made = [ForgettingCost(stages, float(ratio)) for stages in (2, 3, 4, 5)]
+        assert back == f"{1 / float(ratio):.1f}"
+        assert costs.split(" | ") == [*(f"{one.further:.2f}" for one in made), f"{made[-1].self_check:.3f}"]
+    said = page.partition("## What r does")[2].partition("## Train")[0]
+    sweep, stages = ((docs / "results" / name).read_text(encoding="utf-8") for name in ("ratios.md", "table6.md"))
+    numbers = re.findall(r"-\d\.\d\d \[-[\d.]+, [+-][\d.]+\]|\d\.\d{3}", said)
+    assert len(numbers) == 24 and all(number in sweep + stages for number in numbers)
 
 
 def test_without_a_ratio_nothing_is_said_of_costs(trajectory, tmp_path):

@@ -50,6 +50,6 @@ class ForgettingCost:
             "which is one more where it\nis trained (--until_converged: one for each round); a step back stands for "
             f"{1 / self.ratio:.3g} times the data. On top come\n--self_check {self.self_check:.2g}; fitting at most "
             f"{fitted[0]:.2g} ({fitted[1]:.2g} with stage 0); --also equal_compute {self.further:.2f}, "
-            "--also once_more 1. Counted in optimizer steps\nof --num_train_epochs; with --max_steps every stage takes as many, "
-            f"{self.stages - 1} in all. Scoring comes on top."
+            "--also once_more 1. Counted in optimizer steps\nof --num_train_epochs; with --max_steps every stage takes "
+            f"as many, {self.stages - 1} in all. Scoring comes on top."
         )
