@@ -2,20 +2,25 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, slow, tiny_image_model
+from conftest import QUICK, run_cli, slow, tiny_image_model
+from datasets import Dataset
 from safetensors.torch import load_file
+from test_best import named
 from test_trainer import KillAt, Killed
+from transformers import default_data_collator
 
-from know_hf import enrich_pretrained
+from know_hf import ForgettingArguments, ForgettingTrainer, enrich_pretrained
 from know_hf.choice import rounds as module
 from know_hf.choice.rounds import train_converged
 from know_hf.enrichment.verdict import verdict
 from know_hf.forgetting.making import make_trainer
 from know_hf.reading import read_fields
+from know_hf.training.set_aside import SetAside
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.rounds import Rounds
 
@@ -103,6 +108,25 @@ def test_the_last_round_that_gained_is_kept(converged, images, tmp_path):
     assert found.count == 2 and found.kept == 0 and found.converged and found.trained
     assert TrajectoryRecord.load(tmp_path).stages[0].steps == found.steps[0]
     assert "trained for 2 rounds until" in found.words and "Θ⁰ is the end of round 1" in found.words
+
+
+@pytest.mark.parametrize("first", [False, *slow(True)])
+def test_an_adapter_of_another_name_is_judged_by_its_loss(tmp_path, first):
+    data = Dataset.from_dict(
+        {"input_ids": [[1 + 20 * (i % 2), 2] for i in range(64)], "labels": [i % 2 for i in range(64)]}
+    )
+    torch.manual_seed(0)
+    settings = {**SLOWLY, "learning_rate": 0.01, "num_train_epochs": 2, "train_stage_zero": first}
+    trainer = ForgettingTrainer(
+        model=named(), args=ForgettingArguments(str(tmp_path), **settings), train_dataset=data.select(range(40)),
+        data_collator=default_data_collator,
+    )  # fmt: skip
+    trainer.set_aside = SetAside(data.select(range(40, 64)), "given")
+    train_converged(trainer, 2)
+    found = rounds_of(tmp_path)
+    assert found.metric == "eval_loss" and not found.percent and found.scores[1] < found.scores[0]
+    assert found.kept == 1 and found.count == 1 + first
+    assert (tmp_path / "stage-0" / "adapter_model.safetensors").is_file()
 
 
 class KillRound(KillAt):
@@ -230,3 +254,23 @@ def test_scores_that_are_no_number_are_words():
     assert "(not a number → 0.25)" in found.words and Rounds.of(json.loads(json.dumps(found.recorded))) == Rounds(
         "eval_loss", "loss", False, 20, [None, 0.25], [None, 1.0], [3, 3], 0, True, True
     )
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_the_same_rounds(tmp_path, image_model_folder, image_data_folder):
+    command = [
+        "enrich", "--model", image_model_folder, "--dataset", image_data_folder, "--until_converged",
+        "--converge_rounds", 2, "--choose", "none", "--selection_split", SPLIT, "--train_stage_zero", "True",
+        "--num_stages", 2, "--num_train_epochs", 4, "--learning_rate", 4e-3, "--disable_tqdm", "True", "--steps", 1,
+        "--save_strategy", "no",
+    ]  # fmt: skip
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run_cli(*command, "--per_device_train_batch_size", 16, "--output-dir", tmp_path / "one")
+    two = run_cli(
+        *command, "--per_device_train_batch_size", 8, "--output-dir", tmp_path / "two",
+        launcher=launcher, env={"GLOO_SOCKET_IFNAME": "lo"},
+    )  # fmt: skip
+    found = [rounds_of(tmp_path / name) for name in ("one", "two")]
+    assert found[0].steps == found[1].steps and found[0].examples == found[1].examples == SPLIT
+    assert found[0].count == found[1].count == 2
+    assert "Stage 0 was trained for 2 rounds" in two.stdout

@@ -20,6 +20,7 @@ from know_hf.forgetting.checks import check_sizes
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.stages import stage_subsets
 from know_hf.forgetting.weights import load_weights, save_stage
+from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.reading import read_fields
 from know_hf.store import inside, partial_name, publish, remove, write_json
 from know_hf.training.set_aside import NEEDED
@@ -195,6 +196,8 @@ class _Run:
                 trainer.accelerator.wait_for_everyone()
                 save_stage(trainer, partial)
                 if trainer.is_world_process_zero():
+                    if is_adapted(trainer.model):
+                        make_plain(trainer.accelerator.unwrap_model(trainer.model), partial)
                     (partial / "training_args.bin").unlink(missing_ok=True)
                     publish(partial, folder)
             trainer.accelerator.wait_for_everyone()
