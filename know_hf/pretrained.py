@@ -15,6 +15,7 @@ from know_hf.choice.candidates import check_also, check_fit, with_fits
 from know_hf.choice.folds import FOLDER as FOLDS_IN
 from know_hf.choice.folds import cross_fitted
 from know_hf.choice.options import NONE, Choosing
+from know_hf.choice.rounds import train_converged
 from know_hf.choice.scoring import Answers
 from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
@@ -163,7 +164,7 @@ def enrich_pretrained(
             start = copy.deepcopy(before) if is_live(before) else before
             return make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
 
-        trainer.train()
+        train_converged(trainer, choosing.converge_rounds) if choosing.until_converged else trainer.train()
         folds = partial(cross_fitted, leaving_out, prediction, finishing, choosing, fitting)
         result = _enrich(trainer, prediction, finishing, choosing, fitting, folds=folds if by_turns else None)
         method = prediction.names[0] if len(prediction.names) > 1 else None

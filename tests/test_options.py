@@ -20,7 +20,7 @@ from know_hf.enrichment.resolved import method_names
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_trainer
-from know_hf.forgetting.options import ForgettingSettings, TrainerOptions, training_options
+from know_hf.forgetting.options import ForgettingSettings, Pace, TrainerOptions, training_options
 from know_hf.hub.options import Hub
 from know_hf.known import KnownConfig
 from know_hf.laboratory.comparison import compare
@@ -41,7 +41,7 @@ KEYWORDS = {
     enrich_trained: (Prediction, Finishing),
     forget_pretrained: (TrainerOptions, DataOptions, ModelSource),
     make_trainer: (TrainerOptions, DataOptions, ModelSource),
-    make_plan: (Extent, ModelCode),
+    make_plan: (Extent, ModelCode, Pace),
     compare: (ComparisonOptions, DataOptions),
     collect: (CollectionOptions,),
     meta_train: (MetaTrainingOptions,),

@@ -12,13 +12,16 @@ def result(stages, metrics, ratios=None, name="accuracy", method="known", steps=
     """What a verdict reads of a result: scores of the stages, of the checkpoints, and the self-check's ratios."""
     record = SimpleNamespace(
         num_stages=len(stages),
+        recipe={},
         stages=[SimpleNamespace(index=i, steps=steps, metrics={f"eval_{name}": s} if s is not None else {})
                 for i, s in enumerate(stages)],
     )  # fmt: skip
     named = {key: {f"eval_{name}": value} for key, value in metrics.items()}
     check = None if ratios is None else {"ratios": ratios, "scores": {}, "method": method}
     names, trajectory = [key for key in metrics if not key.startswith("stage-0")], SimpleNamespace(record=record)
-    return SimpleNamespace(trajectory=trajectory, metrics=named, self_check=check, checkpoints=names, reset=0)
+    return SimpleNamespace(
+        trajectory=trajectory, metrics=named, self_check=check, checkpoints=names, reset=0, choice=None
+    )
 
 
 def said(stages, metrics, ratios=None, name="accuracy", task="image-classification", examples=1000, **arguments) -> str:

@@ -27,7 +27,7 @@ from know_hf.reading import read_fields
 from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
 from know_hf.trajectory import Checkpoint
-from know_hf.trajectory.identity import describe_dataset, versions
+from know_hf.trajectory.identity import describe_dataset, task_of, versions
 
 logger = logging.getLogger(__name__)
 
@@ -157,9 +157,15 @@ def _together(folds: list[dict[str, Answers]], trainer: Any) -> tuple[Deciding, 
     return deciding, {name: pooled([fold[name] for fold in folds], measure) for name in names}
 
 
+def judged_by(trainer: Any, scores: Mapping[str, float], examples: int) -> tuple[Deciding, Measure] | None:
+    """The score that decides among those of so many examples, and how it is measured; None if none of them does."""
+    deciding = _deciding(trainer, scores, examples)
+    return None if deciding is None else (deciding, _measure(trainer, deciding))
+
+
 def _deciding(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
     args = trainer.args
-    task = trainer.trajectory.record.model.get("task")
+    task = task_of(trainer.accelerator.unwrap_model(trainer.model))
     return deciding_score(task, scores, examples, args.metric_for_best_model, args.greater_is_better)
 
 

@@ -43,3 +43,12 @@ class Choosing(Options):
     also: Sequence[str] = option(
         (), help="Controls to train beside the forgetting, as further candidates, such as equal_compute."
     )
+    until_converged: bool = option(
+        False,
+        help="Before anything is forgotten, train stage 0 in rounds, each a whole training with these arguments and a "
+        "schedule of its own, until the score on the examples set aside gets no better beyond chance. The forgetting "
+        "starts from the last round that gained, with fresh optimizer moments.",
+    )
+    converge_rounds: int = option(
+        5, help="Of until_converged: number of rounds at most, the first training included.", limits=(2, 1000)
+    )

@@ -11,7 +11,7 @@ _WORDS = {
     "stage-0-renewed": "Θ⁰ with BatchNorm statistics re-estimated",
     "stage-0-ema": "the moving average of stage 0's training",
     "stage-0-swa": "the average over the end of stage 0's training",
-    "mean": "the mean of all stages",
+    "mean": "the mean of the first stages",
     "fitted": "the point of the stages' own subspace that fits the training data best",
     "fitted-held-out": "the point of the stages' own subspace that fits held-out data best",
     "fitted-unscaled": "the same without a multiple of Θ⁰",

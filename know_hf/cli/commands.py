@@ -23,7 +23,7 @@ from know_hf.cli.options import (
 from know_hf.cli.recipe import Call
 from know_hf.enrichment.options import Extent, Finishing, Placement, Prediction
 from know_hf.fitting.options import Fitting
-from know_hf.forgetting.options import TrainerOptions
+from know_hf.forgetting.options import Pace, TrainerOptions
 from know_hf.hub.options import DatasetHub, Hub
 from know_hf.laboratory.options import ComparisonOptions, Protocol
 from know_hf.meta.options import (
@@ -88,7 +88,7 @@ COMMANDS = {
     "meta-evaluate": Command(meta.run_meta_evaluate, (MetaInputs, EvaluationInputs, HeldOut)),
     "report": Command(other.run_report, (ReportInputs,)),
     "push": Command(other.run_push, (PushInputs,)),
-    "plan": Command(other.run_plan, (PlanInputs, Extent, ModelCode)),
+    "plan": Command(other.run_plan, (PlanInputs, Extent, Pace, ModelCode)),
     "convert": Command(other.run_convert, (ConvertInputs,)),
     "quickstart": Command(other.run_quickstart, (QuickstartInputs,)),
     "env": Command(other.run_env),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.stream import BASELINE
 from know_hf.tasks import TASKS, Score
+from know_hf.trajectory.rounds import Rounds
 
 #: Kinds whose self-check is below this are retrodicted nearer to the truth than the stage before, noticeably.
 NEAR = 0.95
@@ -143,6 +144,8 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
         evaluation data, and which are worse than Θ^0; and what was not looked at, with how to. A difference counts from
         one standard error of an accuracy over examples on, of other scores from one percent.
     """
+    rounds = Rounds.of(result.trajectory.record.recipe)
+    first = [own.words for own in (rounds, result.choice) if own is not None]
     every = [*(stage.metrics for stage in result.trajectory.record.stages), *result.metrics.values()]
     found = list(dict.fromkeys(name for scores in every for name in scores))
     if deciding is None and found:
@@ -150,16 +153,14 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
             f"Whether anything was forgotten, or is better than Θ⁰, was not judged: none of the scores that there are "
             f"({', '.join(found)}) is known to decide; --metric_for_best_model names the one that does."
         )
-        return f"{unknown} {_trust(result)}"
+        return " ".join([*first, unknown, _trust(result)])
     values = [scores[deciding.metric] for scores in every if deciding and deciding.metric in scores]
     if deciding and not _are_shares(values):  # such as an accuracy that is in percent already
         deciding = replace(deciding, score=replace(deciding.score, percent=False))
     sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result)]
     if result.choice is None:
         sentences.append(_best(result, deciding))
-    else:
-        sentences.insert(0, result.choice.words)
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join(sentence for sentence in [*first, *sentences] if sentence)
 
 
 def _missing(deciding: Deciding | None, found: list[str]) -> str:
@@ -194,9 +195,10 @@ def _forgetting(result: EnrichmentResult, deciding: Deciding | None) -> str:
             "training on these data; --train_stage_zero trains it on all of them first (train_stage_zero=True)."
         )
     if gain > 0:
+        further = "--until_converged" if Rounds.of(record.recipe) is None else "--converge_rounds"
         return (
             f"Nothing was forgotten: {name} even got better, {went}, so stage 0 was not trained to its end and the "
-            "stages show training, not forgetting (more --num_train_epochs)."
+            f"stages show training, not forgetting (more --num_train_epochs, or {further})."
         )
     return f"No forgetting shows: {name} went {went}, which is no difference; there is little to retrodict from."
 

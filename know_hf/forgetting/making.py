@@ -249,7 +249,7 @@ def check_output_dir(output_dir: str | Path, model: Any) -> None:
         foreign = [
             p.name
             for p in target.iterdir()
-            if not p.name.startswith(".") and p.name not in ("run.yaml", "training", "log.txt")
+            if not p.name.startswith(".") and p.name not in ("run.yaml", "training", "rounds", "log.txt")
         ]
         if foreign:
             raise FileExistsError(

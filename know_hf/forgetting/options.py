@@ -147,6 +147,19 @@ class ForgettingSettings:
             self.subset_seed = vars(self)["seed"]
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Pace(Options):
+    """How often and how fast a model is to forget, where only that is asked."""
+
+    num_stages: int | None = option(
+        None, help="Number S of stages to plan for; by default the run's, or the predictor's.", limits=(2, 1000)
+    )
+    sampling_ratio: float | None = option(
+        None, help="Ratio r to plan for; by default the run's, or 0.5.", limits=(0.001, 0.999)
+    )
+
+
 def read_steps(given: Any) -> dict[float, float]:
     """What ``learning_rate_steps`` says.
 

@@ -36,6 +36,7 @@ from know_hf.training.set_aside import SetAside
 from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ class ForgettingMixin(_Mixin):
     class_names: Sequence[str] = ()
     #: Examples that were set aside before the training data were taken: none of them is trained on.
     set_aside: SetAside = SetAside()
+    #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
+    rounds: Rounds | None = None
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
@@ -263,6 +266,9 @@ class ForgettingMixin(_Mixin):
             },
             versions=versions(),
         )
+        if self.rounds is not None:
+            fresh.recipe |= self.rounds.recorded
+            fresh.stages[0].steps = self.rounds.kept_steps
         if not (root / FILE_NAME).exists():
             if root.is_dir() and any(root.glob("stage-*")):
                 raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")

@@ -22,6 +22,7 @@ from know_hf.retrodiction import METHODS
 from know_hf.store import read_json
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory, TrajectoryRecord
+from know_hf.trajectory.rounds import Rounds
 
 if TYPE_CHECKING:
     from know_hf.known import KnownConfig
@@ -60,7 +61,8 @@ def enriched_card(
     return _render(
         ModelCard, _model_data(record, title, metrics), "enriched", title=title, name=name, record=record,
         enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model),
-        is_control=method is not None and method.control, brings_code=_brings_code(trajectory.checkpoints[0].folder),
+        is_control=method is not None and method.control, rounds=Rounds.of(record.recipe),
+        brings_code=_brings_code(trajectory.checkpoints[0].folder),
     )  # fmt: skip
 
 
@@ -78,7 +80,8 @@ def best_card(trajectory: Trajectory, enrichment: dict[str, Any]) -> str:
     title = f"{_whose(record)} best"
     return _render(
         ModelCard, _model_data(record, title, metrics), "best", title=title, record=record, enrichment=enrichment,
-        chosen=chosen, loader=loader(record.model), brings_code=_brings_code(trajectory.checkpoints[0].folder),
+        chosen=chosen, loader=loader(record.model), rounds=Rounds.of(record.recipe),
+        brings_code=_brings_code(trajectory.checkpoints[0].folder),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from know_hf.tables import rounded
 from know_hf.trajectory import Checkpoint, Trajectory
 from know_hf.trajectory.plane import all_stages, principal_plane
 from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.rounds import Rounds
 from know_hf.trajectory.trajectory import check_alike
 
 RECORD = FILE_NAME
@@ -77,6 +78,8 @@ def report_markdown(result: EnrichmentResult) -> str:
     if result.choice is not None:
         gains = {name: vars(gain) for name, gain in result.choice.gains.items()}
         page.section(f"Candidates on {result.choice.examples:,} examples set aside").table(choice_rows(gains))
+    if (rounds := Rounds.of(result.trajectory.record.recipe)) is not None:
+        page.section("Rounds of stage 0 before anything was forgotten").text(rounds.words).table(round_rows(rounds))
     if result.verdict:
         page.section("Verdict").text(result.verdict)
     return page.markdown()
@@ -96,6 +99,15 @@ def choice_rows(gains: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
         ]
         for name, own in gains.items()
     ]  # fmt: skip
+
+
+def round_rows(rounds: Rounds) -> list[list[str]]:
+    """The rounds that stage 0 was trained in."""
+    rows = zip(rounds.names, rounds.steps, rounds.scores, rounds.chances, strict=True)
+    return [["", "steps", rounds.metric, "gain by chance"]] + [
+        [name, str(steps or 0), rounded(score), "" if chance is None else f"{chance:.3f}"]
+        for name, steps, score, chance in rows
+    ]
 
 
 def read_self_check(folder: Path) -> dict[str, Any]:

@@ -128,17 +128,22 @@ _OTHER_TASKS = {"AutoModelForTokenClassification": "token-classification"}
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    auto_class: Any = loader_of(model)
     return {
         "class": type(model).__name__,
-        "auto_class": auto_class,
-        "task": {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class),
+        "auto_class": loader_of(model),
+        "task": task_of(model),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
     }
+
+
+def task_of(model: nn.Module) -> str | None:
+    """The task of a model, by the class that loads it; None if it is none of those known here."""
+    auto_class: Any = loader_of(model)
+    return {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class)
 
 
 def base_license(name: str) -> str | None:
