@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.choice.options import Choosing
+from know_hf.choice.soups import Soups
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.fit import fit
 from know_hf.fitting.options import Fitting
+from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
@@ -173,7 +175,17 @@ class Candidates:
         return ResolvedMethod(get_method("damped"), {"alphas": alphas, "of": first.name, **handed}, first.source)
 
     def _controls(self) -> dict[str, Path]:
-        return {name: train_control(self.trainer, name) for name in self.choosing.also}
+        found: dict[str, Path] = {}
+        for name in self.choosing.also:
+            folder = train_control(self.trainer, name)
+            if CONTROLS[name].branches:
+                found |= Soups(
+                    self.trainer, folder, self.root, self.finisher, self.run.placement, self.fit_data, self.selection,
+                    self.fitting,
+                ).make()  # fmt: skip
+            else:
+                found[name] = folder / TrajectoryRecord.load(folder).stages[-1].folder
+        return found
 
 
 def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> ResolvedMethod:
@@ -184,7 +196,7 @@ def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> Re
 
 
 def train_control(trainer: Any, recipe: str) -> Path:
-    """Trains a control beside a forgetting run, from its Θ^0; the folder of its result.
+    """Trains a control beside a forgetting run, from its Θ^0; the folder of its run.
 
     Args:
         trainer: Whose forgetting is finished; its model ends with the weights of the control.
@@ -202,5 +214,4 @@ def train_control(trainer: Any, recipe: str) -> Path:
     )  # fmt: skip
     own.dataset_id, own.class_names, own.set_aside = trainer.dataset_id, trainer.class_names, trainer.set_aside
     own.train()
-    record = TrajectoryRecord.load(root)
-    return root / record.stages[-1].folder
+    return root

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from know_hf.forgetting.controls import BESIDE
 from know_hf.settings import Options, documented, option
 
 BEST, NONE = "best", "none"
@@ -35,5 +36,19 @@ class Choosing(Options):
         choices=FIT_ON,
     )
     also: Sequence[str] = option(
-        (), help="Controls to train beside the forgetting, as further candidates, such as equal_compute."
+        (),
+        help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "
+        "makes several of its branches, averaged uniformly, greedily on the selection data, by Model Stock's ratio and "
+        "with fitted coefficients.",
+        choices=BESIDE,
     )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.also, str):
+            object.__setattr__(self, "also", (self.also,))
+        super().__post_init__()
+        if self.also and self.choose == NONE:
+            raise ValueError(
+                f"also={', '.join(self.also)} are candidates for a choice, and choose={NONE!r} makes none: leave one "
+                "of them out."
+            )

@@ -1,7 +1,7 @@
 """What a model's answers to the selection data are worth, and how much of that is chance."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from torch.utils.data import Subset
 from transformers import EvalPrediction, Trainer
 
+from know_hf.enrichment.verdict import Deciding, deciding_score
 from know_hf.forgetting.evaluation import without_dropping
 
 #: Resamples of the examples: of scores that are means over examples, and of others, which are computed anew each time.
@@ -61,6 +62,22 @@ class Measure:
     def sign(self) -> int:
         """1 where more is better, else -1."""
         return 1 if self.higher_is_better else -1
+
+
+def deciding_of(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
+    """Which of a trainer's scores decides; None if none does."""
+    args = trainer.args
+    task = trainer.trajectory.record.model.get("task")
+    return deciding_score(task, scores, examples, args.metric_for_best_model, args.greater_is_better)
+
+
+def measure_of(trainer: Any, deciding: Deciding) -> Measure:
+    """How that score is computed."""
+    by_loss = deciding.metric == "eval_loss" or trainer.compute_metrics is None
+    return Measure(
+        "eval_loss" if by_loss else deciding.metric, deciding.score.higher_is_better and not by_loss,
+        None if by_loss else trainer.compute_metrics,
+    )  # fmt: skip
 
 
 def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:

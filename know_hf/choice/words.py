@@ -18,6 +18,11 @@ _WORDS = {
     "damped-held-out": "a step of a length fitted to held-out data",
     "equal_compute": "Θ⁰ trained on for as long as the forgetting took",
     "once_more": "Θ⁰ trained once more",
+    "soup": "the average of branches from Θ⁰ on halves of the data",
+    "soup-greedy": "the average of those branches from Θ⁰ that raise it on the selection data",
+    "soup-stock": "between Θ⁰ and the average of its branches, by Model Stock's ratio",
+    "soup-fitted": "the point between Θ⁰ and its branches that fits the training data best",
+    "soup-fitted-held-out": "the point between Θ⁰ and its branches that fits held-out data best",
 }
 
 

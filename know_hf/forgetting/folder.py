@@ -37,6 +37,11 @@ class RunFolder:
         """Where a finished stage lies."""
         return self.root / stage_name(index)
 
+    @property
+    def start(self) -> Path:
+        """Where the weights lie that all branches begin with, if the stages are branches."""
+        return self.root / "start"
+
     def average(self, name: str) -> Path:
         """Where an average of the weights of stage 0 lies."""
         return self.root / f"{stage_name(0)}-{name}"
@@ -57,7 +62,7 @@ class RunFolder:
             ValueError: If a part of it leads elsewhere.
         """
         places = [self.root / FILE_NAME, *(self.stage(s.index) for s in stages if not s.finished)]
-        places += [self.average(name) for name in averages]
+        places += [self.start, *(self.average(name) for name in averages)]
         for stage in stages:
             places += [self.work(stage.index), self.optimizer(stage.index).path]
         for place in places:
@@ -72,6 +77,7 @@ class RunFolder:
         work, following = self.root / WORK_FOLDER, next((s.index for s in stages if not s.finished), len(stages))
         needed = self.optimizer(following - 1).path if following < len(stages) else None
         left = [partial_name(self.root / FILE_NAME), *self.root.glob(".stage-*.partial")]
+        left += [partial_name(self.start)]
         left += [*work.glob(".tmp*"), *work.glob(".optimizer-*.partial")]
         left += [path for path in work.glob("optimizer-*.safetensors") if path != needed]
         for stage in stages:
