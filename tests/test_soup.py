@@ -1,13 +1,16 @@
 """Soups: branches from one start on halves of the data, averaged uniformly, greedily, and by Model Stock's ratio."""
 
 import json
+import shutil
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import QUICK, tiny_image_model
-from test_trainer import KillAt, Killed, Pixels, make, same, weights
+from safetensors.torch import load_file
+from test_trainer import KillAt, Killed, make, same, weights
+from transformers import TrainerCallback
 
 from know_hf import enrich, enrich_pretrained
 from know_hf.choice.candidates import train_control
@@ -79,12 +82,10 @@ def test_every_branch_begins_with_the_same_weights(tmp_path):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     seen = []
 
-    from transformers import TrainerCallback
-
     class Watch(TrainerCallback):
         def on_train_begin(self, args, state, control, model=None, optimizer=None, lr_scheduler=None, **kwargs):
             live = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            rates = lr_scheduler.get_last_lr()
+            rates = set(lr_scheduler.get_last_lr())
             seen.append((live, len(optimizer.state), rates, state.max_steps))
 
     make(tmp_path / "forget").train()
@@ -92,14 +93,12 @@ def test_every_branch_begins_with_the_same_weights(tmp_path):
     trainer.train()
     assert len(seen) == 2
     for live, moments, rates, _ in seen:
-        assert same(live, before) and not moments and rates == [QUICK["learning_rate"]]
-    from safetensors.torch import load_file
-
+        assert same(live, before) and not moments and rates == {QUICK["learning_rate"]}
     assert same(load_file(tmp_path / "soup" / "start" / "model.safetensors"), before)
     record = TrajectoryRecord.load(tmp_path / "soup")
     forgotten = TrajectoryRecord.load(tmp_path / "forget").stages
     assert sum(s.steps for s in record.stages) == sum(s.steps for s in forgotten[1:]) == sum(one[3] for one in seen)
-    assert [(s.examples, s.fraction) for s in record.stages] == [(32, 0.5), (32, 0.5)]
+    assert [(s.examples, s.ratio) for s in record.stages] == [(32, 0.5), (32, 0.5)]
     assert not same(weights(tmp_path / "soup", 0), weights(tmp_path / "soup", 1))
     left = {path.name for path in (tmp_path / "soup").iterdir()}
     assert left == {"start", "stage-0", "stage-1", "trajectory.json"}
@@ -122,8 +121,6 @@ def test_killed_and_continued_gives_the_same_bytes(tmp_path, stage):
 
 
 def test_a_lost_branch_alone_is_trained_again(tmp_path):
-    import shutil
-
     settings = {**SOUP, "num_stages": 4, "max_steps": 2}
     make(tmp_path, **settings).train()
     whole, kept = branches(tmp_path), (tmp_path / "stage-2" / "model.safetensors").stat().st_mtime_ns
@@ -237,8 +234,6 @@ def test_a_soup_beside_its_forgetting(forgotten, soups):
             assert torch.equal(Checkpoint(found["soup-stock"]).read(name), expected)
     kinds = {parameter.kind for parameter in trajectory.parameters.values()}
     assert "norm" in kinds
-    (statistics,) = [n for n in trajectory.tensors if n.endswith("conv1.0.weight")]
-    assert statistics
 
 
 def test_the_greedy_soup_is_never_below_the_best_branch(forgotten, soups, tmp_path):
@@ -277,7 +272,7 @@ def test_what_is_no_run_of_branches(forgotten, tmp_path):
 
 @pytest.mark.parametrize("also", ["sop", ["soup", "ema"], "incremental", "forgetting"])
 def test_unknown_controls_are_refused_before_anything_is_trained(tmp_path, also):
-    with pytest.raises(ValueError, match="is not known; use one of equal_compute, once_more, soup"):
+    with pytest.raises(ValueError, match="no control that can be trained from stage 0; use equal_compute, once_more, soup"):
         enrich_pretrained(tiny_image_model(), digits((0, 1, 2)), tmp_path / "run", also=also)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="choose='none' makes none"):
@@ -311,8 +306,7 @@ def test_cost_in_the_laboratory(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "open_examples", lambda *_: range(100))
     costs = {}
     for control in ("soup", "equal_compute"):
-        source = pretraining.Pretraining(dataset="any", training={"num_stages": 3, "num_train_epochs": 2})
+        source = pretraining.Pretraining(dataset="any", model="any", training={"num_stages": 3, "num_train_epochs": 2})
         columns = SimpleNamespace(task="image-classification")
         costs[control] = ForgettingRun(tmp_path, control, source, columns, {"train": tmp_path}).cost
     assert costs["soup"] == costs["equal_compute"] == 2 * (50 + 25)
-    assert Pixels(3)[0]["labels"] == 0

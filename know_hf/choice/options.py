@@ -40,13 +40,16 @@ class Choosing(Options):
         help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "
         "makes several of its branches, averaged uniformly, greedily on the selection data, by Model Stock's ratio and "
         "with fitted coefficients.",
-        choices=BESIDE,
     )
 
     def __post_init__(self) -> None:
         if isinstance(self.also, str):
             object.__setattr__(self, "also", (self.also,))
         super().__post_init__()
+        if wrong := [name for name in self.also if name not in BESIDE]:
+            raise ValueError(
+                f"also: {wrong[0]!r} is no control that can be trained from stage 0; use {', '.join(BESIDE)}."
+            )
         if self.also and self.choose == NONE:
             raise ValueError(
                 f"also={', '.join(self.also)} are candidates for a choice, and choose={NONE!r} makes none: leave one "

@@ -94,15 +94,15 @@ class Soups:
         measure = measure_of(trainer, deciding)
 
         def score(members: Sequence[int]) -> float:
-            (folder,) = self._mean(members, _TRIAL).values()
+            (folder,) = self._mean(members, "-".join([_TRIAL, *map(str, sorted(members))])).values()
             load_weights(trainer.model, folder)
-            return measure.sign * answer(trainer, self.selection, measure).scores[measure.metric]
+            reached = measure.sign * answer(trainer, self.selection, measure).scores[measure.metric]
+            if trainer.is_world_process_zero():
+                remove(folder)
+            trainer.accelerator.wait_for_everyone()
+            return reached
 
-        members = greedy(len(trajectory) - 1, score)
-        if trainer.is_world_process_zero():
-            remove(self.root / _TRIAL)
-        trainer.accelerator.wait_for_everyone()
-        return members
+        return greedy(len(trajectory) - 1, score)
 
 
 def greedy(count: int, score: Callable[[Sequence[int]], float]) -> list[int]:
