@@ -1,15 +1,21 @@
 """The main job: a model and data in, enriched checkpoints out."""
 
+import copy
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from know_hf.choice.best import choose
-from know_hf.choice.candidates import with_fits
+from know_hf.choice.candidates import check_fit, with_fits
+from know_hf.choice.folds import FOLDER as FOLDS_IN
+from know_hf.choice.folds import cross_fitted
 from know_hf.choice.options import NONE, Choosing
+from know_hf.choice.scoring import Answers
 from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_early
@@ -26,10 +32,12 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
+from know_hf.models.adapters import is_live
 from know_hf.report import write_report
 from know_hf.settings import takes
-from know_hf.store import locked, write_json
+from know_hf.store import inside, locked, write_json
 from know_hf.training.options import DataOptions, ModelSource
+from know_hf.training.set_aside import FEWEST, Fold
 from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
 from know_hf.trajectory.record import FILE_NAME
 
@@ -140,11 +148,23 @@ def enrich_pretrained(
             "name others with norms=, embeddings= or kinds=."
         )
     prediction.check(sorted(set(predicted.values())), early=True)
+    check_fit(choosing, trainer.set_aside)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
+        by_turns = choosing.choose != NONE and trainer.set_aside.how == "folds"
+        before: Any = copy.deepcopy(model) if by_turns and is_live(model) else model
+
+        def leaving_out(fold: Fold) -> ForgettingTrainer:
+            own = copy.copy(args)
+            own.output_dir, own.self_check = str(inside(args.output_dir, Path(FOLDS_IN) / str(fold.number))), False
+            options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=None)
+            start = copy.deepcopy(before) if is_live(before) else before
+            return make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
+
         trainer.train()
-        result = enrich_trained(trainer, prediction=prediction, finishing=finishing, choosing=choosing, fitting=fitting)
+        folds = partial(cross_fitted, leaving_out, prediction, finishing, choosing, fitting)
+        result = _enrich(trainer, prediction, finishing, choosing, fitting, folds=folds if by_turns else None)
         method = prediction.names[0] if len(prediction.names) > 1 else None
         if hub.repository and (url := result.push_to_hub(hub.repository, method=method)):
             logger.info("Pushed to %s.", url)
@@ -214,6 +234,18 @@ def enrich_trained(
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
+    return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
+
+
+def _enrich(
+    trainer: Any,
+    prediction: Prediction | ResolvedPrediction,
+    finishing: Finishing,
+    choosing: Choosing,
+    fitting: Fitting,
+    self_check: bool | None = None,
+    folds: Callable[[], list[dict[str, Answers]]] | None = None,
+) -> EnrichmentResult:
     trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
     if isinstance(prediction, Prediction):
         prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
@@ -234,12 +266,11 @@ def enrich_trained(
     checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
     result = run.result(root, checkpoints)
     result.self_check = checked
-    if choosing.choose != NONE and trainer.set_aside.dataset is not None and not fresh:
-        result.choice = choose(
-            trainer, run, checkpoints, result.metrics, replace(finisher, score=False), choosing, fitting
-        )
+    if choosing.choose != NONE and (folds or trainer.set_aside.dataset is not None) and not fresh:
+        unscored = replace(finisher, score=False)
+        result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds)
         result.best = None if result.choice is None else result.choice.folder
-    result.verdict = verdict(result, _deciding(trainer, result))
+    result.verdict = f"{_unchosen(trainer)}{verdict(result, _deciding(trainer, result))}"
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -247,6 +278,16 @@ def enrich_trained(
             write_json(result.report / "self_check.json", checked)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _unchosen(trainer: Any) -> str:
+    """Why nothing was chosen, though it should have been."""
+    if trainer.set_aside.how != "too few":
+        return ""
+    return (
+        f"Nothing was chosen: {len(trainer.train_dataset)} training examples are too few to choose on a part of them "
+        f"({FEWEST} at least); give examples to choose on (--selection_split), or more data. "
+    )
 
 
 def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding | None:

@@ -120,9 +120,9 @@ def test_the_scale_may_be_left_out(trainer, predicted, tmp_path):
     assert len({tuple(row) for row in made.table.values()}) == len(set(predicted.values()))
 
 
-def test_at_most_a_tenth_of_the_steps(trainer):
+def test_at_most_a_twentieth_of_the_steps(trainer):
     taken = sum(stage.steps for stage in trainer.trajectory.record.stages)
-    assert planned_steps(trainer.trajectory, Fitting()) == max(1, taken // 10)
+    assert planned_steps(trainer.trajectory, Fitting()) == max(1, taken // 20)
 
 
 def test_coefficients_of_another_model_are_refused(predicted):

@@ -99,7 +99,7 @@ def test_recipe_keys_are_as_the_fields_say(name, tmp_path):
     example = {bool: True, int: 3, float: 0.5, str: "copy", object: "x"}
     written = {}
     for flag, known in command.options.items():
-        value = example[known.form]
+        value = known.choices[0] if known.choices else example[known.form]
         many = {"several": [value], "pair": [value, value], "mapping": {"a": value}, "either": [value]}
         if flag != "config" and not known.positional:
             written[flag] = many.get(known.many, value)

@@ -272,7 +272,9 @@ def test_what_is_no_run_of_branches(forgotten, tmp_path):
 
 @pytest.mark.parametrize("also", ["sop", ["soup", "ema"], "incremental", "forgetting"])
 def test_unknown_controls_are_refused_before_anything_is_trained(tmp_path, also):
-    with pytest.raises(ValueError, match="no control that can be trained from stage 0; use equal_compute, once_more, soup"):
+    with pytest.raises(
+        ValueError, match="no control that can be trained from stage 0; use equal_compute, once_more, soup"
+    ):
         enrich_pretrained(tiny_image_model(), digits((0, 1, 2)), tmp_path / "run", also=also)
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="choose='none' makes none"):
@@ -283,8 +285,8 @@ def test_unknown_controls_are_refused_before_anything_is_trained(tmp_path, also)
 def test_also_soup_end_to_end(tmp_path):
     data = digits((0, 1, 2)).shuffle(seed=0)
     settings = {
-        **QUICK, "num_train_epochs": 2, "learning_rate": 5e-3, "num_stages": 3, "train_stage_zero": True, "fit_steps": 4,
-        "selection_split": 100, "eval_dataset": data.select(range(400, 500)), "steps": 1, "also": ["soup"],
+        **QUICK, "num_train_epochs": 2, "learning_rate": 5e-3, "num_stages": 3, "train_stage_zero": True,
+        "fit_steps": 4, "selection_split": 100, "eval_dataset": data.select(range(400, 500)), "steps": 1, "also": ["soup"],
         "fit_on": "both",
     }  # fmt: skip
     result = enrich_pretrained(tiny_image_model(), data.select(range(300)), tmp_path / "run", **settings)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import RULE, Gain, judge
-from know_hf.choice.scoring import Answers, answer, deciding_of, measure_of, pooled, predict
+from know_hf.choice.scoring import Answers, answer, deciding_of, judged_by, measure_of, pooled, predict
 from know_hf.choice.words import chosen_words
 from know_hf.enrichment.companions import companions
 from know_hf.enrichment.finishing import Finisher, evaluation_scores
@@ -68,7 +68,7 @@ def choose(
     finisher: Finisher,
     choosing: Choosing,
     fitting: Fitting,
-    folds: "list[dict[str, Answers]] | None" = None,
+    folds: Callable[[], list[dict[str, Answers]]] | None = None,
 ) -> Choice | None:
     """Chooses among a run's candidates on the examples that were set aside, and writes ``enriched/best``.
 
@@ -80,8 +80,8 @@ def choose(
         finisher: Completes candidates that are made for the choice alone; needs not score them.
         choosing: Among what is chosen.
         fitting: How coefficients are fitted.
-        folds: Instead of examples set aside: name → answers to each part of the training data, by runs that left it
-            out.
+        folds: Instead of examples set aside: makes, for each part of the training data, name → answers of runs that
+            left it out.
 
     Returns:
         The choice; None if no score decides.
@@ -97,7 +97,10 @@ def choose(
     known = _known(root / _RECORD, final, about)
     if known is None:
         folders = candidates.make()
-        measured = answers_of(trainer, folders, candidates.selection) if folds is None else _together(folds, trainer)
+        if folds is None:
+            measured = answers_of(trainer, folders, candidates.selection)
+        else:
+            measured = _together(folds(), trainer)
         if measured is None:
             return None
         deciding, answers = measured
@@ -106,18 +109,18 @@ def choose(
         name, gains = judge(ORIGIN, shared, measure)
         load_weights(trainer.model, folders[name])
         own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
-        size = sum(next(iter(fold.values())).size for fold in folds) if folds else len(candidates.selection)
+        size = next(iter(shared.values())).size if folds else len(candidates.selection)
         origin = run.trajectory.record.stages[0].metrics
         known = {
             "of": about, "candidate": name, "metric": deciding.metric, "rule": RULE, "examples": size,
             "gains": {one: asdict(gain) for one, gain in gains.items()}, "scores": own,
-            "words": chosen_words(name, gains, deciding, size, own, origin),
+            "words": chosen_words(name, gains, deciding, size, own, origin, by_turns=folds is not None),
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
             write_json(root / _RECORD, known)
             for place in folders.values():
-                if place.parent == root:
+                if place.parent == root and not choosing.keep_candidates:
                     remove(place)
         trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
@@ -126,10 +129,10 @@ def choose(
 def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:
     """Lets every candidate answer the selection data; None if no score decides."""
     load_weights(trainer.model, folders[ORIGIN])
-    deciding = deciding_of(trainer, predict(trainer, selection)[0], len(selection))
-    if deciding is None:
+    judged = judged_by(trainer, predict(trainer, selection)[0], len(selection))
+    if judged is None:
         return None
-    measure, answers = measure_of(trainer, deciding), {}
+    (deciding, measure), answers = judged, {}
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     for name, folder in progress_bar(folders.items(), desc="Scoring candidates", leave=False, disable=hidden):
         load_weights(trainer.model, folder)
@@ -139,11 +142,13 @@ def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tup
 
 def _together(folds: list[dict[str, Answers]], trainer: Any) -> tuple[Deciding, dict[str, Answers]] | None:
     """The answers to all folds as one, of candidates that every fold has."""
-    size = sum(next(iter(fold.values())).size for fold in folds)
-    deciding = deciding_of(trainer, next(iter(folds[0].values())).scores, size)
-    if deciding is None:
+    if not folds:
         return None
-    measure = measure_of(trainer, deciding)
+    size = sum(next(iter(fold.values())).size for fold in folds)
+    judged = judged_by(trainer, next(iter(folds[0].values())).scores, size)
+    if judged is None:
+        return None
+    deciding, measure = judged
     names = [name for name in folds[0] if all(name in fold for fold in folds)]
     return deciding, {name: pooled([fold[name] for fold in folds], measure) for name in names}
 

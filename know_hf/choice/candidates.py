@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.options import Choosing
+from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.soups import Soups
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
@@ -19,7 +19,7 @@ from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
 from know_hf.store import inside
-from know_hf.training.set_aside import halves
+from know_hf.training.set_aside import SetAside, halves
 from know_hf.trajectory import Trajectory, TrajectoryRecord
 
 #: Of a run's folder, where what is made for the choice alone lies.
@@ -49,10 +49,19 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     rest, found = trainer.set_aside.dataset, []
     if choosing.fit_on in ("train", "both"):
         found.append(FitData("", trainer.train_dataset))
-    if choosing.fit_on in ("selection", "both"):
+    if choosing.fit_on in ("selection", "both") and rest is not None:
         fitted_to, rest = halves(rest, trainer.args.seed)
         found.append(FitData(HELD_OUT, fitted_to))
     return found, rest
+
+
+def check_fit(choosing: Choosing, aside: SetAside) -> None:
+    """Raises ``ValueError`` if coefficients are to be fitted to examples that are not there."""
+    if choosing.choose != NONE and choosing.fit_on != "train" and aside.dataset is None:
+        raise ValueError(
+            f"fit_on={choosing.fit_on!r} needs examples set aside, and of so few training examples none are: give some "
+            "(selection_split), or fit on the training examples (fit_on='train')."
+        )
 
 
 def with_fits(

@@ -35,6 +35,9 @@ class Choosing(Options):
         "(the other half is chosen on); both, which makes a candidate of each.",
         choices=FIT_ON,
     )
+    keep_candidates: bool = option(
+        False, help="Keep the folders of all candidates, in choice of the run's folder; else only the best is kept."
+    )
     also: Sequence[str] = option(
         (),
         help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "

@@ -48,7 +48,8 @@ def judge(origin: str, answers: Mapping[str, Answers], measure: Measure) -> tupl
         Name of the chosen one, and every candidate's [`Gain`].
 
     Source: the probability is that of White, "A reality check for data snooping" (Econometrica 2000), with differences
-        divided by their standard errors (Hansen 2005).
+        divided by their standard errors and without the plainly worse, as in Hansen, "A test for superior predictive
+        ability" (2005).
 
     Example:
         >>> import numpy as np
@@ -63,7 +64,7 @@ def judge(origin: str, answers: Mapping[str, Answers], measure: Measure) -> tupl
     scores = {name: own.scores[measure.metric] for name, own in answers.items()}
     count = min(map(len, drawn.values()))
     start = drawn[origin][:count]
-    defined = np.isfinite(start)
+    defined, sizes = np.isfinite(start), answers[origin].size
     gains: dict[str, float] = {}
     noise: dict[str, np.ndarray] = {}
     for name, own in drawn.items():
@@ -77,11 +78,14 @@ def judge(origin: str, answers: Mapping[str, Answers], measure: Measure) -> tupl
     noise = {name: own[defined] for name, own in noise.items()}
     errors = {name: float(own.std()) if own.size else 0.0 for name, own in noise.items()}
     compared = [name for name in noise if name != origin and errors[name] > 0]
-    largest = np.max([noise[name] / errors[name] for name in compared], axis=0) if compared else np.zeros(0)
+    # What is plainly worse is no rival: it would only make the largest of the gains by chance look larger.
+    bound = -math.sqrt(2 * math.log(math.log(max(sizes, 16))))
+    rivals = [name for name in compared if gains[name] / errors[name] > bound]
+    largest = np.max([noise[name] / errors[name] for name in rivals], axis=0) if rivals else np.zeros(0)
     found: dict[str, Gain] = {}
     for name, gain in gains.items():
         if name in compared:
-            chance = float((largest >= gain / errors[name]).mean())
+            chance = float((largest >= gain / errors[name]).mean()) if name in rivals else 1.0
             low, high = (gain + float(np.quantile(noise[name], q)) for q in (0.025, 0.975))
         else:  # equal on every example, or without a score
             chance, low, high = 1.0, gain, gain

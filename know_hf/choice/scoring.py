@@ -80,6 +80,12 @@ def measure_of(trainer: Any, deciding: Deciding) -> Measure:
     )  # fmt: skip
 
 
+def judged_by(trainer: Any, scores: Mapping[str, float], examples: int) -> tuple[Deciding, Measure] | None:
+    """The score that decides among those of so many examples, and how it is computed; None if none of them does."""
+    deciding = deciding_of(trainer, scores, examples)
+    return None if deciding is None else (deciding, measure_of(trainer, deciding))
+
+
 def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:
     """Scores, and predictions with labels, of the trainer's model on a data set, all examples of it."""
     with without_dropping(trainer), _quiet(trainer):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from know_hf.choice.scoring import answer, deciding_of, measure_of, predict
+from know_hf.choice.scoring import answer, judged_by, predict
 from know_hf.enrichment.branches import branches_of, whole_model
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
@@ -88,10 +88,10 @@ class Soups:
             return None
         trajectory = branches_of(self.folder)
         load_weights(trainer.model, trajectory.checkpoints[0].folder)
-        deciding = deciding_of(trainer, predict(trainer, self.selection)[0], len(self.selection))
-        if deciding is None:
+        judged = judged_by(trainer, predict(trainer, self.selection)[0], len(self.selection))
+        if judged is None:
             return None
-        measure = measure_of(trainer, deciding)
+        _, measure = judged
 
         def score(members: Sequence[int]) -> float:
             (folder,) = self._mean(members, "-".join([_TRIAL, *map(str, sorted(members))])).values()

@@ -47,6 +47,7 @@ def chosen_words(
     examples: int,
     scores: Mapping[str, float],
     origin: Mapping[str, float],
+    by_turns: bool = False,
 ) -> str:
     """Two sentences: what to take and how sure that is, and what not to use.
 
@@ -57,12 +58,15 @@ def chosen_words(
         examples: Number of those examples.
         scores: Of the chosen one on the evaluation data.
         origin: Those of Θ⁰.
+        by_turns: Whether each example was answered by a run that left it out.
     """
     metric, first, theta = deciding.metric, "", gains["stage-0"].score
     better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > 0 and gain.chance <= LEVEL]
     if better:
         first = f"Θ⁰ was not trained to its end: training on made it better ({', '.join(better)}). "
     where = f"on the {examples:,} examples that were set aside"
+    if by_turns:
+        where = f"on the {examples:,} examples, each answered by a run that left it out"
     if candidate == "stage-0":
         others = {name: gain for name, gain in gains.items() if name != candidate and gain.score == gain.score}
         text = f"Keep Θ⁰ (enriched/best is it): of {len(others)} candidates none is better beyond chance {where}"

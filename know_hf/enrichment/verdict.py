@@ -154,8 +154,10 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
     values = [scores[deciding.metric] for scores in every if deciding and deciding.metric in scores]
     if deciding and not _are_shares(values):  # such as an accuracy that is in percent already
         deciding = replace(deciding, score=replace(deciding.score, percent=False))
-    sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result), _best(result, deciding)]
-    if result.choice is not None:
+    sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result)]
+    if result.choice is None:
+        sentences.append(_best(result, deciding))
+    else:
         sentences.insert(0, result.choice.words)
     return " ".join(sentence for sentence in sentences if sentence)
 

@@ -13,8 +13,10 @@ from torch import nn
 from transformers import set_seed
 
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.checks import lonely_stages
 from know_hf.forgetting.options import TrainerOptions, training_options
 from know_hf.forgetting.stages import check_train_dataset, stage_plan, stage_subsets
+from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import plain_model
 from know_hf.models.adapters import is_live
@@ -160,7 +162,7 @@ def make_trainer(
     if isinstance(apart, SetAside):
         aside = SetAside(selection, "given")
     else:
-        train, aside = take_aside(train, apart, args.seed, labels)
+        train, aside = take_aside(train, apart, args.seed, labels, lambda size: _trains(size, args, loaded.model))
     args.remove_unused_columns = False  # the preprocessing yields just what the model takes
     if args.stratify_by == columns.label and "labels" in (train.column_names or []):
         args.stratify_by = "labels"
@@ -172,6 +174,15 @@ def make_trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
         aside, columns.class_names if task.one_class else (), **further,
     )  # fmt: skip
+
+
+def _trains(examples: int, args: ForgettingArguments, model: nn.Module) -> bool:
+    """Whether every stage of so many examples can be trained on."""
+    try:
+        sizes = subset_sizes(examples, args.sampling_ratio, args.num_stages + bool(args.self_check))
+    except ValueError:  # which is said elsewhere
+        return True
+    return not lonely_stages(sizes, args, model)
 
 
 def _as_number(split: str) -> float:

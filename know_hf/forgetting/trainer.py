@@ -25,7 +25,7 @@ from know_hf.forgetting.checks import (
 )
 from know_hf.forgetting.course import SameCourse
 from know_hf.forgetting.evaluation import evaluate_all, quality_scores
-from know_hf.forgetting.folder import RunFolder, stage_name
+from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
@@ -157,7 +157,7 @@ class ForgettingMixin(_Mixin):
         subsets, steps = stage_plan(full_dataset, args)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
-        self._reopen_lost_stages(folder, record)
+        reopen_lost(folder, record, args)
         self._averages = StageZeroAverages(self)
         folder.check(record.stages, self._averages.names)
         if not all(stage.finished for stage in record.stages):
@@ -263,7 +263,7 @@ class ForgettingMixin(_Mixin):
                 "id": self.dataset_id,
                 **describe_dataset(self.train_dataset),
                 **({"classes": self.class_names} if self.class_names else {}),
-                **({} if self.set_aside.dataset is None else {"set_aside": describe_dataset(self.set_aside.dataset)}),
+                **self.set_aside.described,
             },
             versions=versions(),
         )
@@ -279,19 +279,6 @@ class ForgettingMixin(_Mixin):
                 "settings to continue that run."
             )
         return recorded
-
-    def _reopen_lost_stages(self, folder: RunFolder, record: TrajectoryRecord) -> None:
-        """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
-        lost = [s.index for s in record.stages if not (s.finished and folder.stage(s.index).is_dir())]
-        if not lost:
-            return
-        first = lost[0]
-        first_trained = first_trained_stage(self.args)
-        if self.args.carry_optimizer and first > first_trained and not folder.optimizer(first - 1).path.exists():
-            # The moments that this stage started from are gone: only the first trained stage starts without any.
-            first = first_trained
-        for stage in [record.stages[i] for i in lost] if branching(self.args) else record.stages[first:]:
-            stage.finished = False
 
     def _restore_previous_stage(self, folder: RunFolder, stage: StageRecord) -> None:
         """Puts weights and optimizer where the end of the previous stage left them, or a branch's where it begins."""

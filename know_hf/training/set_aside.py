@@ -1,6 +1,6 @@
 """Examples set aside before anything is trained: what is chosen, is chosen on them."""
 
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,8 +42,22 @@ class SetAside:
     dataset: Any = None
     how: Literal["given", "set aside", "fold", "folds", "too few", "none"] = "none"
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """For a run's record: nothing where nothing was asked for."""
+        if self.how == "none":
+            return {}
+        examples = 0 if self.dataset is None else len(self.dataset)
+        return {"set_aside": {"how": self.how, "examples": examples}}
 
-def take_aside(dataset: Any, split: "float | Fold | Literal['auto'] | None", seed: int, labels: Any = None) -> Any:
+
+def take_aside(
+    dataset: Any,
+    split: "float | Fold | Literal['auto'] | None",
+    seed: int,
+    labels: Any = None,
+    trains: Callable[[int], bool] | None = None,
+) -> Any:
     """Sets examples of a data set aside.
 
     Args:
@@ -53,6 +67,7 @@ def take_aside(dataset: Any, split: "float | Fold | Literal['auto'] | None", see
             what can be done instead.
         seed: Of the choice.
         labels: ``(n,)`` class of every example, whose shares both parts keep then.
+        trains: Whether so many examples can be trained on; where we choose the number, it is changed until they can.
 
     Returns:
         What is left to train on, and the [`SetAside`].
@@ -73,11 +88,16 @@ def take_aside(dataset: Any, split: "float | Fold | Literal['auto'] | None", see
     total = len(sized)
     if isinstance(split, Fold):
         chosen = _order(total, seed, labels)[split.number :: split.of]
-        return _without(dataset, chosen), SetAside(_rows(dataset, np.sort(chosen)), "fold")
+        rest = np.setdiff1d(np.arange(total), chosen)
+        while trains is not None and len(rest) > total // 2 and not trains(len(rest)):
+            rest = rest[:-1]
+        return _rows(dataset, rest), SetAside(_rows(dataset, np.sort(chosen)), "fold")
     if split == "auto":
         size = max(LEAST, round(total / ONE_OF))
         if size * 3 > total:
             return dataset, SetAside(how="folds" if total >= FEWEST else "too few")
+        while trains is not None and size * 3 < total and not trains(total - size):
+            size += 1
     else:
         size = round(split * total) if split < 1 else int(split)
         if size < NEEDED or size > total - NEEDED:
