@@ -9,7 +9,10 @@ import pytest
 import torch
 from conftest import QUICK, tiny_image_model
 from safetensors.torch import load_file
+from test_best import make as make_scored
+from test_best import named
 from test_trainer import KillAt, Killed, make, same, weights
+from test_weights import vit
 from transformers import TrainerCallback
 
 from know_hf import enrich, enrich_pretrained
@@ -29,6 +32,7 @@ from know_hf.forgetting.weights import load_weights
 from know_hf.laboratory.pretraining import ForgettingRun
 from know_hf.quickstart import digits
 from know_hf.retrodiction import ALL, METHODS, model_stock, retrodict, soup_mean
+from know_hf.store import LOCK_NAME
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError, TrajectoryRecord
 
 SOUP = {"recipe": "soup"}
@@ -101,7 +105,7 @@ def test_every_branch_begins_with_the_same_weights(tmp_path):
     assert [(s.examples, s.ratio) for s in record.stages] == [(32, 0.5), (32, 0.5)]
     assert not same(weights(tmp_path / "soup", 0), weights(tmp_path / "soup", 1))
     left = {path.name for path in (tmp_path / "soup").iterdir()}
-    assert left == {"start", "stage-0", "stage-1", "trajectory.json"}
+    assert left - {LOCK_NAME} == {"start", "stage-0", "stage-1", "trajectory.json"}
 
 
 def branches(folder) -> list[bytes]:
@@ -286,8 +290,8 @@ def test_also_soup_end_to_end(tmp_path):
     data = digits((0, 1, 2)).shuffle(seed=0)
     settings = {
         **QUICK, "num_train_epochs": 2, "learning_rate": 5e-3, "num_stages": 3, "train_stage_zero": True,
-        "fit_steps": 4, "selection_split": 100, "eval_dataset": data.select(range(400, 500)), "steps": 1, "also": ["soup"],
-        "fit_on": "both",
+        "fit_steps": 4, "selection_split": 100, "eval_dataset": data.select(range(400, 500)), "steps": 1,
+        "also": ["soup"], "fit_on": "both",
     }  # fmt: skip
     result = enrich_pretrained(tiny_image_model(), data.select(range(300)), tmp_path / "run", **settings)
     soups = [name for name in result.choice.gains if name.startswith("soup")]
@@ -312,3 +316,19 @@ def test_cost_in_the_laboratory(tmp_path, monkeypatch):
         columns = SimpleNamespace(task="image-classification")
         costs[control] = ForgettingRun(tmp_path, control, source, columns, {"train": tmp_path}).cost
     assert costs["soup"] == costs["equal_compute"] == 2 * (50 + 25)
+
+
+@pytest.mark.parametrize("model", [vit, named])
+def test_a_soup_is_one_of_all_that_was_trained(tmp_path, model):
+    make_scored(
+        tmp_path, model, recipe="soup", load_best_model_at_end=False, eval_strategy="no", save_strategy="no"
+    ).train()
+    trajectory = branches_of(tmp_path)
+    made = enrich(trajectory, tmp_path / "out", method="soup_mean", steps=1, **whole_model(trajectory))
+    soup = Checkpoint(made.checkpoints["x2"])
+    kinds = {parameter.kind for parameter in trajectory.parameters.values() if parameter.trained}
+    assert kinds >= ({"fc"} if model is named else {"conv", "fc", "bias", "norm", "other"})
+    for name, spec in trajectory.tensors.items():
+        stages = trajectory.read(name)
+        assert spec.dtype == "F32" and torch.allclose(soup.read(name), stages[1:].mean(0), rtol=1e-6, atol=1e-7)
+        assert not torch.equal(stages[0], stages[1])
