@@ -220,7 +220,8 @@ def soups(forgotten, tmp_path_factory):
 
 def test_a_soup_beside_its_forgetting(forgotten, soups):
     asked, found = soups
-    assert list(found) == ["soup", "soup-stock", "soup-greedy", "soup-fitted"]
+    alone = ["soup-branch-1", "soup-branch-2", "soup-branch-3"]
+    assert list(found) == ["soup", "soup-stock", *alone, "soup-greedy", "soup-fitted"]
     assert {path.name for path in asked.root.iterdir() if path.is_dir()} == set(found)
     trajectory = branches_of(asked.folder)
     assert len(trajectory) == 4  # (0.7 + 0.49 + 0.343) / 0.5
@@ -249,7 +250,7 @@ def test_the_greedy_soup_is_never_below_the_best_branch(forgotten, soups, tmp_pa
         load_weights(forgotten.model, folder)
         return answer(forgotten, selection, measure).scores["eval_accuracy"]
 
-    alone = [score(next(iter(asked._mean([branch], f"alone-{branch}").values()))) for branch in (1, 2, 3)]
+    alone = [score(found[f"soup-branch-{branch}"]) for branch in (1, 2, 3)]
     assert score(found["soup-greedy"]) >= max(alone)
     members = json.loads((found["soup-greedy"] / "enrichment.json").read_text())["parameters"]["members"]
     assert alone.index(max(alone)) + 1 in members
@@ -295,7 +296,15 @@ def test_also_soup_end_to_end(tmp_path):
     }  # fmt: skip
     result = enrich_pretrained(tiny_image_model(), data.select(range(300)), tmp_path / "run", **settings)
     soups = [name for name in result.choice.gains if name.startswith("soup")]
-    assert soups == ["soup", "soup-stock", "soup-greedy", "soup-fitted", "soup-fitted-held-out"]
+    assert soups == [
+        "soup",
+        "soup-stock",
+        "soup-branch-1",
+        "soup-branch-2",
+        "soup-greedy",
+        "soup-fitted",
+        "soup-fitted-held-out",
+    ]
     assert not [path for path in (tmp_path / "run" / "choice").iterdir() if path.is_dir()]
     assert (result.best / "model.safetensors").is_file() and result.choice.words in result.verdict
     record = TrajectoryRecord.load(tmp_path / "run" / "also" / "soup")

@@ -21,8 +21,8 @@ from know_hf.store import remove
 if TYPE_CHECKING:
     from know_hf.choice.candidates import FitData
 
-UNIFORM, GREEDY, STOCK, FITTED = "soup", "soup-greedy", "soup-stock", "soup-fitted"
-_TRIAL = "soup-trial"
+UNIFORM, GREEDY, STOCK, FITTED, BRANCH = "soup", "soup-greedy", "soup-stock", "soup-fitted", "soup-branch-"
+_TRIAL = "soup-trial-"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class Soups:
         """Name → folder."""
         run = self._run(ResolvedMethod(get_method("soup_mean"), {}), ResolvedMethod(get_method("model_stock"), {}))
         found = self._write(run, {"soup_mean": UNIFORM, "model_stock": STOCK})
-        if (members := self._greedy()) is not None:
+        # Also what the greedy soup is chosen from, so that its choice counts when its gain is judged.
+        for branch in range(1, len(run.trajectory)):
+            found |= self._mean([branch], f"{BRANCH}{branch}")
+        if (members := self._greedy(found)) is not None:
             found |= self._mean(members, GREEDY)
         for data in self.fit_data:
             name = f"{FITTED}{data.suffix}"
@@ -81,28 +84,28 @@ class Soups:
         one = ResolvedMethod(get_method("soup_mean"), {"members": sorted(members)})
         return self._write(self._run(one), {"soup_mean": name})
 
-    def _greedy(self) -> list[int] | None:
+    def _greedy(self, made: Mapping[str, Path]) -> list[int] | None:
         """The branches of the greedy soup; None if there is nothing to go by."""
         trainer = self.trainer
         if self.selection is None:
             return None
-        trajectory = branches_of(self.folder)
-        load_weights(trainer.model, trajectory.checkpoints[0].folder)
+        load_weights(trainer.model, made[UNIFORM])
         judged = judged_by(trainer, predict(trainer, self.selection)[0], len(self.selection))
         if judged is None:
             return None
         _, measure = judged
 
         def score(members: Sequence[int]) -> float:
-            (folder,) = self._mean(members, "-".join([_TRIAL, *map(str, sorted(members))])).values()
+            trial = _TRIAL + "-".join(map(str, sorted(members)))
+            folder = made[f"{BRANCH}{members[0]}"] if len(members) == 1 else self._mean(members, trial)[trial]
             load_weights(trainer.model, folder)
             reached = measure.sign * answer(trainer, self.selection, measure).scores[measure.metric]
-            if trainer.is_world_process_zero():
+            if len(members) > 1 and trainer.is_world_process_zero():
                 remove(folder)
             trainer.accelerator.wait_for_everyone()
             return reached
 
-        return greedy(len(trajectory) - 1, score)
+        return greedy(sum(name.startswith(BRANCH) for name in made), score)
 
 
 def greedy(count: int, score: Callable[[Sequence[int]], float]) -> list[int]:

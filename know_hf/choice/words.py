@@ -30,6 +30,8 @@ def described(name: str) -> str:
     """What a candidate is, beside its name."""
     if stage := re.fullmatch(r"stage-(\d+)", name):
         known = _WORDS.get(name, f"Θ⁰ trained on, with stage {stage[1]}'s part of the data")
+    elif name.startswith("soup-branch-"):
+        known = "Θ⁰ trained on, with a half of the data"
     else:
         known = _WORDS.get(name, "")
     return f"{name} ({known})" if known else name
@@ -37,7 +39,7 @@ def described(name: str) -> str:
 
 def trained_on(name: str) -> bool:
     """Whether a candidate is Θ⁰ after more ordinary training."""
-    return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"stage-[1-9]\d*", name))
+    return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"(stage|soup-branch)-[1-9]\d*", name))
 
 
 def chosen_words(
