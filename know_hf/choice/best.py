@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "choice.json"
 _FORM = {"of": dict, "candidate": str, "metric": str, "examples": int, "gains": dict[str, dict[str, float]],
-         "words": str, "scores": dict[str, float]}  # fmt: skip
+         "words": str, "scores": dict[str, float], "folders": dict[str, str]}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Choice:
         how: Where they came from.
         scores: Scores of the chosen one on the evaluation data, on which nothing was chosen.
         words: What to take and how sure that is, and what not to use.
+        candidates: Name → folder of the candidates that are still there.
     """
 
     candidate: str
@@ -58,6 +60,7 @@ class Choice:
     how: str
     scores: dict[str, float] = field(default_factory=dict)
     words: str = ""
+    candidates: dict[str, Path] = field(default_factory=dict)
 
 
 def choose(
@@ -114,6 +117,7 @@ def choose(
         known = {
             "of": about, "candidate": name, "metric": deciding.metric, "rule": RULE, "examples": size,
             "gains": {one: asdict(gain) for one, gain in gains.items()}, "scores": own,
+            "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
             "words": chosen_words(name, gains, deciding, size, own, origin, by_turns=folds is not None),
         }  # fmt: skip
         if trainer.is_world_process_zero():
@@ -193,7 +197,7 @@ def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any])
         content = {
             "method": content.get("method", BEST), "step": content.get("step", 0), "statistics": {},
             "predicted": None, "baseline": None, **content, "metrics": known["scores"],
-            "chosen": {name: value for name, value in known.items() if name != "of"},
+            "chosen": {name: value for name, value in known.items() if name not in ("of", "folders")},
             "sha256": {path.name: hash_file(partial.path / path.relative_to(source)) for path in checkpoint.files},
             "versions": versions(),
         }  # fmt: skip
@@ -209,4 +213,8 @@ def _as_choice(known: Mapping[str, Any], trainer: Any, final: Path, how: str) ->
     deciding = deciding_of(trainer, {known["metric"]: 0.0}, known["examples"])
     if deciding is None:
         raise ValueError(f"{known['metric']!r} decides nothing.")
-    return Choice(known["candidate"], final, deciding, gains, known["examples"], how, known["scores"], known["words"])
+    places = {name: Path(trainer.args.output_dir) / place for name, place in known["folders"].items()}
+    return Choice(
+        known["candidate"], final, deciding, gains, known["examples"], how, known["scores"], known["words"],
+        {name: place for name, place in places.items() if place.is_dir()},
+    )  # fmt: skip

@@ -1,8 +1,10 @@
 """What a choice is made among: the stages, everything predicted, and points that are fitted to data."""
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.soups import Soups
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
+from know_hf.enrichment.provenance import holds
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.fit import fit
@@ -18,9 +21,11 @@ from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
-from know_hf.store import inside
+from know_hf.store import inside, remove
 from know_hf.training.set_aside import SetAside, halves
 from know_hf.trajectory import Trajectory, TrajectoryRecord
+
+logger = logging.getLogger(__name__)
 
 #: Of a run's folder, where what is made for the choice alone lies.
 FOLDER = "choice"
@@ -38,10 +43,12 @@ class FitData:
     Args:
         suffix: What the candidate's name ends with.
         dataset: The examples.
+        scale: Whether to fit a multiple of stage 0, too; None as the options say.
     """
 
     suffix: str
     dataset: Any
+    scale: bool | None = None
 
 
 def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
@@ -52,6 +59,8 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     if choosing.fit_on in ("selection", "both") and rest is not None:
         fitted_to, rest = halves(rest, trainer.args.seed)
         found.append(FitData(HELD_OUT, fitted_to))
+    if choosing.unscaled:
+        found += [FitData(f"{data.suffix}-unscaled", data.dataset, scale=False) for data in found]
     return found, rest
 
 
@@ -140,22 +149,33 @@ class Candidates:
             plain.append(ResolvedMethod(get_method("naive"), {}))
         names = {"naive": RENEWED}
         for number, data in enumerate(self.fit_data):
-            methods = [
-                one
-                for one in (fitted(self.trainer, self.run, data, self.fitting), self.damped(data))
-                if one and one.name not in asked
-            ]
+            fits: dict[str, Callable[[], ResolvedMethod | None]] = {
+                "fitted": partial(fitted, self.trainer, self.run, data, self.fitting),
+                "damped": partial(self.damped, data),
+            }
+            tried = [_tried(name, make) for name, make in fits.items() if name not in asked]
+            methods = [one for one in tried if one is not None]
             methods = [*(plain if number == 0 else ()), *methods]
             targets = {one.name: [self.root / f"{names.get(one.name, one.name)}{data.suffix}"] for one in methods}
             if not targets:
                 continue
             options = replace(self._options, method=tuple(targets), steps=1)
-            Enrichment(
-                self.run.trajectory, ResolvedPrediction(options, tuple(methods), len(self.run.trajectory)),
-                self.run.placement,
-            ).write(targets, self.finisher, self.finisher.notes)  # fmt: skip
+            resolved = ResolvedPrediction(options, tuple(methods), len(self.run.trajectory))
+            run = Enrichment(self.run.trajectory, resolved, self.run.placement)
+            self._clear(run, {targets[one.name][0]: run.provenance(one, 1) for one in methods})
+            run.write(targets, self.finisher, self.finisher.notes)
             found.update({paths[0].name: paths[0] for paths in targets.values()})
         return found
+
+    def _clear(self, run: Enrichment, places: Mapping[Path, Mapping[str, Any]]) -> None:
+        """Removes what an earlier choice, made otherwise, left in these places."""
+        for place, provenance in places.items() if self.trainer.is_world_process_zero() else ():
+            try:
+                wanted = {**provenance, **self.finisher.notes}
+                holds(place, wanted, run.trajectory.checkpoints[0], run.companions.files)
+            except FileExistsError:
+                remove(place)
+        self.trainer.accelerator.wait_for_everyone()
 
     @property
     def _options(self) -> Prediction:
@@ -164,7 +184,7 @@ class Candidates:
     def damped(self, data: FitData) -> ResolvedMethod | None:
         """The first method's first step, its length fitted for each kind."""
         first = next((one for one in self.run.prediction.methods if one.method.hands_on is None), None)
-        if first is None or first.pending or first.method.baseline or first.method.needs_data:
+        if data.scale is not None or first is None or first.pending or first.method.baseline or first.method.needs_data:
             return None
         names = [name for name in self.enriched if name.partition("/")[0] == first.name or "/" not in name]
         if not names:
@@ -176,9 +196,8 @@ class Candidates:
         )
         pair.record.stages[1].steps = sum(stage.steps or 0 for stage in self.run.trajectory.record.stages)
         own = replace(self.fitting, fit_groups="kind", fit_scale=False)
-        found = fit(
-            self.trainer, pair, self.run.predicted, data.dataset, self.root / f"damped{data.suffix}.json", fitting=own
-        )
+        place = self.root / f"damped{data.suffix}.json"
+        found = fit(self.trainer, pair, self.run.predicted, data.dataset, place, fitting=own, anew=True)
         alphas = {self.run.predicted[name]: -row[0] for name, row in found.table.items()}
         handed = {name: value for name, value in first.parameters.items()}
         return ResolvedMethod(get_method("damped"), {"alphas": alphas, "of": first.name, **handed}, first.source)
@@ -197,10 +216,21 @@ class Candidates:
         return found
 
 
+def _tried(name: str, make: Callable[[], ResolvedMethod | None]) -> ResolvedMethod | None:
+    """What is fitted for the choice alone: a run does not fail for the lack of one candidate."""
+    try:
+        return make()
+    except ValueError as error:  # TrajectoryError is one
+        logger.warning("%s is no candidate: %s", name, error)
+        return None
+
+
 def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> ResolvedMethod:
     """The best point of a trajectory's subspace, its coefficients fitted."""
     place = inside(trainer.args.output_dir, FOLDER) / f"fitted{data.suffix}.json"
-    found = fit(trainer, run.trajectory, run.predicted, data.dataset, place, fitting=fitting)
+    if data.scale is not None:
+        fitting = replace(fitting, fit_scale=data.scale)
+    found = fit(trainer, run.trajectory, run.predicted, data.dataset, place, fitting=fitting, anew=True)
     return ResolvedMethod(get_method("fitted"), {"coefficients": found.table})
 
 

@@ -35,6 +35,9 @@ class Choosing(Options):
         "(the other half is chosen on); both, which makes a candidate of each.",
         choices=FIT_ON,
     )
+    unscaled: bool = option(
+        False, help="Make a candidate of the fit without a multiple of stage 0 (no fit_scale), too."
+    )
     keep_candidates: bool = option(
         False, help="Keep the folders of all candidates, in choice of the run's folder; else only the best is kept."
     )

@@ -19,6 +19,8 @@ RESAMPLES, FEWER_RESAMPLES = 2000, 200
 # Parts of the data whose mean loss is one unit, where there is nothing but a loss.
 _PARTS = 50
 _LOSS = "eval_loss"
+# Examples drawn at a time.
+_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,10 @@ def resampled(answers: Answers, measure: Measure, seed: int = 0) -> np.ndarray:
     units = _units(answers, measure)
     generator = np.random.default_rng(seed)
     if units is not None:
-        drawn_at_once = ((generator.integers(len(units), size=len(units))) for _ in range(RESAMPLES))
-        return np.asarray([units[rows].mean() for rows in drawn_at_once])
+        at_once = max(1, min(RESAMPLES, _AT_ONCE // len(units)))
+        parts = [min(at_once, RESAMPLES - begun) for begun in range(0, RESAMPLES, at_once)]
+        sets = (generator.integers(len(units), size=(count, len(units))) for count in parts)
+        return np.concatenate([units[rows].mean(1) for rows in sets])
     predictions, labels = answers.kept or ((), ())
     drawn = (generator.integers(answers.size, size=answers.size) for _ in range(FEWER_RESAMPLES))
     return np.asarray([_value(measure, _taken(predictions, rows), _taken(labels, rows)) for rows in drawn])

@@ -14,6 +14,7 @@ _WORDS = {
     "mean": "the mean of all stages",
     "fitted": "the point of the stages' own subspace that fits the training data best",
     "fitted-held-out": "the point of the stages' own subspace that fits held-out data best",
+    "fitted-unscaled": "the same without a multiple of Θ⁰",
     "damped": "a step of fitted length",
     "damped-held-out": "a step of a length fitted to held-out data",
     "equal_compute": "Θ⁰ trained on for as long as the forgetting took",

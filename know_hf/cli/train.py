@@ -101,6 +101,8 @@ def run_enrich(call: Call) -> None:
         for name, folder in result.checkpoints.items():
             print(f"{name}: {folder}")
         print(f"\n{report_markdown(result)}", end="")
+        if result.choice is not None:
+            print(f"\n{result.choice.words}")
 
 
 def run_forget(call: Call) -> None:

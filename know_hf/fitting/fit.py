@@ -42,6 +42,7 @@ def fit(
     *,
     fitting: Fitting | None = None,
     keep: int = 1 << 30,
+    anew: bool = False,
 ) -> Coefficients:
     """Fits ``Θ^0 + Σ c_i (Θ^(i−1) − Θ^i) + c_S Θ^0`` to data, from c = 0; killed and called again, it continues.
 
@@ -59,6 +60,7 @@ def fit(
         output: File of the coefficients; beside it lies the state of an unfinished fit.
         fitting: How to fit.
         keep: Bytes of stages that may stay in memory; beyond, they are read from the disk at every step.
+        anew: Whether to fit again where the file holds another fit.
 
     Returns:
         The coefficients, as the file holds them.
@@ -86,11 +88,13 @@ def fit(
     }
     if output.exists():
         done = Coefficients.load(output)
-        if different := [name for name, value in described.items() if done.record.get(name) != value]:
+        different = [name for name, value in described.items() if done.record.get(name) != value]
+        if not different:
+            return done
+        if not anew:
             raise TrajectoryError(
                 f"{output} holds another fit (different {', '.join(different)}); delete it or choose another folder."
             )
-        return done
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     subspace = Subspace(trainer.model, trajectory, _groups(predicted, fitting), keep)
     batches = Batches(trainer, dataset, fitting.fit_seed)

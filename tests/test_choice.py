@@ -1,0 +1,340 @@
+"""The choice of a checkpoint: what is set aside, when a gain counts, and what a run ends with."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_cli, tiny_image_model
+from datasets import Dataset
+from torch.utils.data import TensorDataset
+from transformers import AutoModelForImageClassification, EvalPrediction
+
+from know_hf import enrich_pretrained
+from know_hf.choice.rule import LEVEL, judge
+from know_hf.choice.scoring import Answers, Measure, pooled, resampled
+from know_hf.enrichment.writer import PartialFolder
+from know_hf.hub.files import find_uploads
+from know_hf.training import set_aside
+from know_hf.training.set_aside import FEWEST, FOLDS, LEAST, Fold, take_aside
+from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
+
+ACCURACY = Measure("eval_accuracy", True)
+SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
+            "train_stage_zero": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_turns():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(set_aside, "FEWEST", FEWEST)
+        yield
+
+
+def values(dataset: Dataset) -> list[int]:
+    return dataset["a"][:]
+
+
+def numbers(count: int) -> Dataset:
+    return Dataset.from_dict({"a": list(range(count)), "label": [i % 4 == 0 for i in range(count)]})
+
+
+def right(flags) -> Answers:
+    flags = np.asarray(flags, float)
+    return Answers({"eval_accuracy": float(flags.mean())}, flags)
+
+
+@pytest.mark.parametrize(("count", "size"), [(5000, 500), (1000, 100), (400, 100), (300, 100)])
+def test_a_tenth_is_set_aside_or_a_hundred(count, size):
+    data = numbers(count)
+    rest, aside = take_aside(data, "auto", 0, data["label"][:])
+    assert aside.how == "set aside" and len(aside.dataset) == size
+    assert sorted(values(rest) + values(aside.dataset)) == list(range(count))
+    assert abs(np.mean(aside.dataset["label"][:]) - 0.25) < 0.02
+    assert values(take_aside(data, "auto", 0, data["label"][:])[1].dataset) == values(aside.dataset)
+    assert values(take_aside(data, "auto", 1, data["label"][:])[1].dataset) != values(aside.dataset)
+
+
+def test_fewer_are_left_out_by_turns():
+    data = numbers(3 * LEAST - 1)
+    whole, aside = take_aside(data, "auto", 0)
+    assert aside.how == "folds" and aside.dataset is None and len(whole) == len(data)
+    parts = [take_aside(data, Fold(i), 0, data["label"][:]) for i in range(FOLDS)]
+    assert sorted(v for _, part in parts for v in values(part.dataset)) == list(range(len(data)))
+    for rest, part in parts:
+        assert not set(values(rest)) & set(values(part.dataset))
+        assert abs(np.mean(part.dataset["label"][:]) - 0.25) < 0.02
+    assert take_aside(numbers(FEWEST - 1), "auto", 0)[1].how == "too few"
+
+
+def test_a_number_or_a_share_is_set_aside():
+    for split, size in ((0.2, 20), (25, 25)):
+        assert len(take_aside(numbers(100), split, 0)[1].dataset) == size
+    for split in (0.01, 5, 90, 1000):
+        with pytest.raises(ValueError, match="set another number"):
+            take_aside(numbers(100), split, 0)
+
+
+def test_what_we_choose_to_train_on_can_be_trained_on():
+    rest, _ = take_aside(numbers(1000), "auto", 0, None, lambda size: size % 16 != 4)
+    assert len(rest) == 899
+    rest, _ = take_aside(numbers(200), Fold(0), 0, None, lambda size: size % 32 != 5)
+    assert len(rest) == 132
+
+
+def test_a_plain_gain_is_taken_and_a_tie_is_not():
+    start = np.arange(200) % 2
+    better = np.where(np.arange(200) < 60, 1, start)
+    answers = {"stage-0": right(start), "same": right(start), "mean": right(better)}
+    name, gains = judge("stage-0", answers, ACCURACY)
+    assert name == "mean" and gains["mean"].chance < 0.01 and gains["mean"].low > 0
+    assert gains["same"].gain == 0 and gains["same"].chance == 1
+    assert judge("stage-0", {**answers, "mean": right(start)}, ACCURACY)[0] == "stage-0"
+    loss = Measure("eval_accuracy", False)
+    assert judge("stage-0", answers, loss)[0] == "stage-0"
+
+
+def test_the_best_of_many_by_chance_is_seldom_taken():
+    draw, taken = np.random.default_rng(0), 0
+    for _ in range(60):
+        answers = {"stage-0": right(draw.random(100) < 0.7)}
+        answers |= {f"other {i}": right(draw.random(100) < 0.7) for i in range(12)}
+        taken += judge("stage-0", answers, ACCURACY)[0] != "stage-0"
+    assert taken / 60 <= LEVEL + 0.1
+
+
+def test_a_score_that_is_not_a_number_is_not_taken():
+    answers = {
+        "stage-0": right(np.arange(100) % 2),
+        "x8": Answers({"eval_accuracy": float("nan")}, np.full(100, np.nan)),
+    }
+    name, gains = judge("stage-0", answers, ACCURACY)
+    assert name == "stage-0" and np.isnan(gains["x8"].gain)
+
+
+def test_scores_that_are_no_means_are_computed_anew():
+    def largest(prediction: EvalPrediction) -> dict[str, float]:
+        return {"largest": float(prediction.predictions.max())}
+
+    measure = Measure("eval_largest", True, largest)
+    kept = (np.arange(50.0), np.zeros(50))
+    drawn = resampled(Answers({"eval_largest": 49.0}, kept=kept), measure)
+    assert set(drawn) <= set(np.arange(50.0)) and 0.4 < (drawn == 49).mean() < 0.85
+
+    def share(prediction: EvalPrediction) -> dict[str, float]:
+        return {"share": float((prediction.predictions[0] > 24).mean())}
+
+    units = resampled(
+        Answers({"eval_share": 0.5}, kept=((kept[0], kept[0]), kept[1])), Measure("eval_share", True, share)
+    )
+    assert len(units) == 2000 and abs(units.mean() - 0.5) < 0.01
+    parts = [Answers({}, kept=(np.ones((2, width)), np.ones(2))) for width in (3, 5)]
+    whole = pooled(parts, measure)
+    assert whole.kept[0].shape == (4, 5) and (whole.kept[0][:2, 3:] == -100).all()
+
+
+@pytest.fixture(scope="module")
+def pictures(images) -> Dataset:
+    return images.shuffle(seed=0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, pictures):
+    """A run whose stage 0 has hardly begun to learn."""
+    output = tmp_path_factory.mktemp("choice") / "run"
+    return enrich_pretrained(
+        tiny_image_model(), pictures.select(range(120)), output, eval_dataset=pictures.select(range(120, 160)),
+        selection_split=40, also=["equal_compute"], fit_on="both", keep_candidates=True, **SETTINGS,
+    )  # fmt: skip
+
+
+def test_the_best_is_a_plain_folder_of_one_candidate(run):
+    choice = run.choice
+    assert run.best == run.output_dir / "enriched" / "best" == choice.folder
+    AutoModelForImageClassification.from_pretrained(run.best)
+    best, source = Checkpoint(run.best), Checkpoint(choice.candidates[choice.candidate])
+    assert all(torch.equal(best.read(name), source.read(name)) for name in best.tensors)
+    assert {"stage-0", "stage-1", "x2", "mean", "fitted", "damped", "fitted-held-out", "equal_compute",
+            "stage-0-renewed"} <= set(choice.gains)  # fmt: skip
+    assert run.verdict.startswith(choice.words)
+    assert f"| {choice.candidate} (chosen) |" in (run.best / "README.md").read_text()
+    assert choice.deciding.shown(choice.gains[choice.candidate].score) in (run.report / "report.md").read_text()
+
+
+def test_the_result_is_the_best_on_the_examples_set_aside(run):
+    gains, chosen = run.choice.gains, run.choice.candidate
+    allowed = [name for name, gain in gains.items() if gain.chance <= LEVEL and gain.gain > 0]
+    assert chosen == (max(allowed, key=lambda name: gains[name].gain) if allowed else "stage-0")
+    assert run.choice.examples == 20  # the other half was fitted to
+
+
+def test_nothing_set_aside_was_trained_on(run):
+    record = TrajectoryRecord.load(run.output_dir)
+    assert record.dataset["set_aside"] == {"how": "set aside", "examples": 40} and record.dataset["examples"] == 80
+
+
+def test_only_the_best_goes_to_main(run):
+    _, uploads = find_uploads(run.output_dir)
+    assert [(upload.folder.name, upload.revision) for upload in uploads] == [
+        ("best", "main"), ("x2", "x2"), ("x4", "x4"), ("x8", "x8")
+    ]  # fmt: skip
+    assert not [name for upload in uploads for name in upload.files if "choice" in name]
+
+
+def again(run, pictures, output, **options):
+    return enrich_pretrained(
+        tiny_image_model(), pictures.select(range(120)), output, eval_dataset=pictures.select(range(120, 160)),
+        selection_split=40, also=["equal_compute"], fit_on="both", keep_candidates=True, **SETTINGS, **options,
+    )  # fmt: skip
+
+
+def test_a_finished_choice_is_not_made_again(run, pictures):
+    before = {path: path.stat().st_mtime_ns for path in run.output_dir.rglob("*.json") if path.parent.name != "report"}
+    result = again(run, pictures, run.output_dir)
+    assert result.choice.words == run.choice.words
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_choice_that_was_interrupted_ends_alike(run, pictures, tmp_path, monkeypatch):
+    shutil.copytree(run.output_dir, tmp_path / "run")
+    for name in ("enriched/best", "choice"):
+        shutil.rmtree(tmp_path / "run" / name)
+    commit, left = PartialFolder.commit, [2]
+
+    def failing(self):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        commit(self)
+
+    monkeypatch.setattr(PartialFolder, "commit", failing)
+    with pytest.raises(KeyboardInterrupt):
+        again(run, pictures, tmp_path / "run")
+    monkeypatch.undo()
+    again(run, pictures, tmp_path / "run")
+    for name in ("enriched/best/model.safetensors", "choice/choice.json", "choice/fitted.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (run.output_dir / name).read_bytes(), name
+
+
+def test_another_choice_is_made_anew(run, pictures, tmp_path):
+    shutil.copytree(run.output_dir, tmp_path / "run")
+    options = {**SETTINGS, "selection_split": 40}
+    result = enrich_pretrained(tiny_image_model(), pictures.select(range(120)), tmp_path / "run",
+                               eval_dataset=pictures.select(range(120, 160)), **options)  # fmt: skip
+    assert result.choice.examples == 40 and "fitted-held-out" not in result.choice.gains
+    assert set(result.choice.candidates) == {"stage-0", "stage-1", "stage-2", "x2", "x4", "x8"}  # others are gone
+
+
+def test_nothing_is_chosen_when_not_asked_or_not_possible(pictures, tmp_path):
+    data = pictures.select(range(FEWEST - 10))
+    few = enrich_pretrained(tiny_image_model(), data, tmp_path / "few", steps=1, **SETTINGS)
+    assert few.best is None and few.verdict.startswith(f"Nothing was chosen: {len(data)} training examples")
+    none = enrich_pretrained(tiny_image_model(), data, tmp_path / "none", steps=1, choose="none", **SETTINGS)
+    assert none.best is None and "Nothing was chosen" not in none.verdict
+    assert not (tmp_path / "none" / "choice").exists()
+    assert "set_aside" not in TrajectoryRecord.load(tmp_path / "none").dataset
+    weights = [Checkpoint(one.checkpoints["x2"]) for one in (few, none)]
+    assert all(torch.equal(weights[0].read(name), weights[1].read(name)) for name in weights[0].tensors)
+
+
+def test_examples_to_choose_on_may_be_given(pictures, tmp_path):
+    own = pictures.select(range(100, 140))
+    result = enrich_pretrained(
+        tiny_image_model(), pictures.select(range(50)), tmp_path / "run", steps=1, selection_split=own, **SETTINGS
+    )
+    assert result.choice.how == "given" and result.choice.examples == 40
+
+
+def test_by_turns(pictures, tmp_path):
+    result = enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", steps=1, **SETTINGS)
+    assert (
+        result.choice.how == "folds" and result.choice.examples == 90 and "by a run that left it out" in result.verdict
+    )
+    trained = [TrajectoryRecord.load(tmp_path / "run" / "folds" / str(i)).dataset["examples"] for i in range(FOLDS)]
+    assert trained == [60, 60, 60] and TrajectoryRecord.load(tmp_path / "run").dataset["examples"] == 90
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
+    enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", steps=1, **SETTINGS)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_any_torch_data_are_chosen_on_by_their_loss(tmp_path):
+    class Rows(TensorDataset):
+        def __getitem__(self, index):
+            pixels, label = super().__getitem__(index)
+            return {"pixel_values": pixels, "labels": label}
+
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (120,), generator=generator)
+    pixels = torch.randn(120, 1, 16, 16, generator=generator) + labels[:, None, None, None]
+    result = enrich_pretrained(
+        tiny_image_model(), Rows(pixels, labels), tmp_path / "run", steps=1, selection_split=0.25,
+        data_collator=lambda rows: {k: torch.stack([row[k] for row in rows]) for k in rows[0]}, **SETTINGS,
+    )  # fmt: skip
+    assert result.choice.deciding.metric == "eval_loss"
+    losses = {name: gain.score for name, gain in result.choice.gains.items()}
+    if result.choice.candidate != "stage-0":
+        assert losses[result.choice.candidate] < losses["stage-0"]
+
+
+def test_fitted_by_name(pictures, tmp_path):
+    result = enrich_pretrained(
+        tiny_image_model(), pictures.select(range(50)), tmp_path / "run", steps=1, method=["fitted", "mean"], **SETTINGS
+    )
+    content = json.loads((result.checkpoints["fitted/x2"] / "enrichment.json").read_text())
+    assert content["parameters"]["coefficients"] == json.loads(
+        (tmp_path / "run" / "choice" / "fitted.json").read_text()
+    )["coefficients"]  # fmt: skip
+
+
+def test_what_cannot_be_is_said_before_training(pictures, tmp_path):
+    data = pictures.select(range(50))
+    with pytest.raises(ValueError, match="no control that can be trained from stage 0"):
+        enrich_pretrained(tiny_image_model(), data, tmp_path / "a", also=["shrink 0.5"], **SETTINGS)
+    with pytest.raises(ValueError, match="needs examples set aside"):
+        enrich_pretrained(tiny_image_model(), data, tmp_path / "b", fit_on="selection", **SETTINGS)
+    with pytest.raises(ValueError, match="set another number"):
+        enrich_pretrained(tiny_image_model(), data, tmp_path / "c", selection_split=49, **SETTINGS)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_from_the_command_line_and_with_two_processes(image_model_folder, image_data_folder, tmp_path):
+    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, "--num_stages", 3,
+               "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--save_strategy", "no", "--steps", 1,
+               "--selection_split", 40, "--disable_tqdm", "True", "--train_stage_zero", "True"]  # fmt: skip
+    said = run_cli(*command, "--output-dir", tmp_path / "one", "--gradient_accumulation_steps", 2).stdout
+    assert "Take enriched/best" in said or "Keep Θ⁰" in said
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run_cli(*command, "--output-dir", tmp_path / "two", launcher=launcher, env={"GLOO_SOCKET_IFNAME": "lo"})
+    found = [json.loads((tmp_path / name / "choice" / "choice.json").read_text()) for name in ("one", "two")]
+    scores = [{name: gain["score"] for name, gain in one["gains"].items()} for one in found]
+    assert scores[0].keys() == scores[1].keys()
+    fits = [
+        json.loads((tmp_path / name / "choice" / "fitted.json").read_text())["coefficients"] for name in ("one", "two")
+    ]
+    for name in fits[0]:
+        assert fits[0][name] == pytest.approx(fits[1][name], abs=2e-2)
+
+
+def test_a_choice_with_other_options_replaces_what_was_kept(run, pictures, tmp_path):
+    shutil.copytree(run.output_dir, tmp_path / "run")
+    result = again(run, pictures, tmp_path / "run", fit_steps=2, fit_groups="kind")
+    before, after = (
+        json.loads((folder / "choice" / "fitted.json").read_text())["coefficients"]
+        for folder in (run.output_dir, tmp_path / "run")
+    )
+    assert before != after and len({tuple(row) for row in after.values()}) <= 3
+    assert {"fitted", "damped"} <= set(result.choice.candidates)
+
+
+def test_a_fit_that_goes_astray_is_no_candidate(run, pictures, tmp_path, monkeypatch, caplog):
+    shutil.copytree(run.output_dir, tmp_path / "run")
+
+    def astray(*args, **options):
+        raise TrajectoryError("Fitting went astray")
+
+    monkeypatch.setattr("know_hf.choice.candidates.fit", astray)
+    result = again(run, pictures, tmp_path / "run", fit_steps=3)
+    assert "fitted" not in result.choice.gains and "fitted is no candidate: Fitting went astray" in caplog.text
+    assert "mean" in result.choice.gains
