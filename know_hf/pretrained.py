@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from know_hf.choice.best import choose
-from know_hf.choice.candidates import check_also, check_fit, with_fits
+from know_hf.choice.candidates import check_fit, with_fits
 from know_hf.choice.folds import FOLDER as FOLDS_IN
 from know_hf.choice.folds import cross_fitted
 from know_hf.choice.options import NONE, Choosing
@@ -137,7 +137,6 @@ def enrich_pretrained(
     if isinstance(prediction, Prediction):
         prediction = resolve_enrichment(prediction, args)
     split = selection_split(trainer_options, choosing, args)
-    check_also(choosing)
     trainer = make_trainer(
         model, train_dataset, trainer_options=replace(trainer_options, args=args, selection_split=split), data=data,
         source=source,

@@ -12,12 +12,12 @@ from typing import Any
 from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import RULE, Gain, judge
-from know_hf.choice.scoring import Answers, Measure, answer, pooled, predict
+from know_hf.choice.scoring import Answers, answer, deciding_of, judged_by, measure_of, pooled, predict
 from know_hf.choice.words import chosen_words
 from know_hf.enrichment.companions import companions
 from know_hf.enrichment.finishing import Finisher, evaluation_scores
 from know_hf.enrichment.stream import Enrichment
-from know_hf.enrichment.verdict import Deciding, deciding_score
+from know_hf.enrichment.verdict import Deciding
 from know_hf.enrichment.writer import PartialFolder, check_targets
 from know_hf.fitting.options import Fitting
 from know_hf.forgetting.weights import load_weights
@@ -27,7 +27,7 @@ from know_hf.reading import read_fields
 from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
 from know_hf.trajectory import Checkpoint
-from know_hf.trajectory.identity import describe_dataset, task_of, versions
+from know_hf.trajectory.identity import describe_dataset, versions
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def choose(
             return None
         deciding, answers = measured
         shared = {name: own for name, own in answers.items() if name in folders}
-        measure = _measure(trainer, deciding)
+        measure = measure_of(trainer, deciding)
         name, gains = judge(ORIGIN, shared, measure)
         load_weights(trainer.model, folders[name])
         own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
@@ -133,10 +133,10 @@ def choose(
 def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:
     """Lets every candidate answer the selection data; None if no score decides."""
     load_weights(trainer.model, folders[ORIGIN])
-    deciding = _deciding(trainer, predict(trainer, selection)[0], len(selection))
-    if deciding is None:
+    judged = judged_by(trainer, predict(trainer, selection)[0], len(selection))
+    if judged is None:
         return None
-    measure, answers = _measure(trainer, deciding), {}
+    (deciding, measure), answers = judged, {}
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     for name, folder in progress_bar(folders.items(), desc="Scoring candidates", leave=False, disable=hidden):
         load_weights(trainer.model, folder)
@@ -149,32 +149,12 @@ def _together(folds: list[dict[str, Answers]], trainer: Any) -> tuple[Deciding, 
     if not folds:
         return None
     size = sum(next(iter(fold.values())).size for fold in folds)
-    deciding = _deciding(trainer, next(iter(folds[0].values())).scores, size)
-    if deciding is None:
+    judged = judged_by(trainer, next(iter(folds[0].values())).scores, size)
+    if judged is None:
         return None
-    measure = _measure(trainer, deciding)
+    deciding, measure = judged
     names = [name for name in folds[0] if all(name in fold for fold in folds)]
     return deciding, {name: pooled([fold[name] for fold in folds], measure) for name in names}
-
-
-def judged_by(trainer: Any, scores: Mapping[str, float], examples: int) -> tuple[Deciding, Measure] | None:
-    """The score that decides among those of so many examples, and how it is measured; None if none of them does."""
-    deciding = _deciding(trainer, scores, examples)
-    return None if deciding is None else (deciding, _measure(trainer, deciding))
-
-
-def _deciding(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
-    args = trainer.args
-    task = task_of(trainer.accelerator.unwrap_model(trainer.model))
-    return deciding_score(task, scores, examples, args.metric_for_best_model, args.greater_is_better)
-
-
-def _measure(trainer: Any, deciding: Deciding) -> Measure:
-    by_loss = deciding.metric == "eval_loss" or trainer.compute_metrics is None
-    return Measure(
-        "eval_loss" if by_loss else deciding.metric, deciding.score.higher_is_better and not by_loss,
-        None if by_loss else trainer.compute_metrics,
-    )  # fmt: skip
 
 
 def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting) -> dict[str, Any]:
@@ -230,7 +210,7 @@ def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any])
 
 def _as_choice(known: Mapping[str, Any], trainer: Any, final: Path, how: str) -> Choice:
     gains = {name: Gain(**own) for name, own in known["gains"].items()}
-    deciding = _deciding(trainer, {known["metric"]: 0.0}, known["examples"])
+    deciding = deciding_of(trainer, {known["metric"]: 0.0}, known["examples"])
     if deciding is None:
         raise ValueError(f"{known['metric']!r} decides nothing.")
     places = {name: Path(trainer.args.output_dir) / place for name, place in known["folders"].items()}

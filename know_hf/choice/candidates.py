@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.choice.options import NONE, Choosing
+from know_hf.choice.soups import Soups
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.provenance import holds
@@ -16,7 +17,7 @@ from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.fit import fit
 from know_hf.fitting.options import Fitting
-from know_hf.forgetting.controls import CONTROLS, TRAINED
+from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
@@ -61,13 +62,6 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     if choosing.unscaled:
         found += [FitData(f"{data.suffix}-unscaled", data.dataset, scale=False) for data in found]
     return found, rest
-
-
-def check_also(choosing: Choosing) -> None:
-    """Raises ``ValueError`` if a control that is asked for is none that can be trained beside a run."""
-    known = [name for name in TRAINED if CONTROLS[name].start == ORIGIN]
-    if wrong := [name for name in choosing.also if name not in known]:
-        raise ValueError(f"also: {wrong[0]!r} is no control that can be trained from stage 0; use {', '.join(known)}.")
 
 
 def check_fit(choosing: Choosing, aside: SetAside) -> None:
@@ -211,7 +205,17 @@ class Candidates:
         return ResolvedMethod(get_method("damped"), {"alphas": alphas, "of": first.name, **handed}, first.source)
 
     def _controls(self) -> dict[str, Path]:
-        return {name: train_control(self.trainer, name) for name in self.choosing.also}
+        found: dict[str, Path] = {}
+        for name in self.choosing.also:
+            folder = train_control(self.trainer, name)
+            if CONTROLS[name].branches:
+                found |= Soups(
+                    self.trainer, folder, self.root, self.finisher, self.run.placement, self.fit_data, self.selection,
+                    self.fitting,
+                ).make()  # fmt: skip
+            else:
+                found[name] = folder / TrajectoryRecord.load(folder).stages[-1].folder
+        return found
 
 
 def _tried(name: str, make: Callable[[], ResolvedMethod | None]) -> ResolvedMethod | None:
@@ -233,7 +237,7 @@ def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> Re
 
 
 def train_control(trainer: Any, recipe: str) -> Path:
-    """Trains a control beside a forgetting run, from its Θ^0; the folder of its result.
+    """Trains a control beside a forgetting run, from its Θ^0; the folder of its run.
 
     Args:
         trainer: Whose forgetting is finished; its model ends with the weights of the control.
@@ -251,5 +255,4 @@ def train_control(trainer: Any, recipe: str) -> Path:
     )  # fmt: skip
     own.dataset_id, own.class_names, own.set_aside = trainer.dataset_id, trainer.class_names, trainer.set_aside
     own.train()
-    record = TrajectoryRecord.load(root)
-    return root / record.stages[-1].folder
+    return root

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from know_hf.forgetting.controls import BESIDE
 from know_hf.settings import Options, documented, option
 
 BEST, NONE = "best", "none"
@@ -41,7 +42,10 @@ class Choosing(Options):
         False, help="Keep the folders of all candidates, in choice of the run's folder; else only the best is kept."
     )
     also: Sequence[str] = option(
-        (), help="Controls to train beside the forgetting, as further candidates, such as equal_compute."
+        (),
+        help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "
+        "makes several of its branches, averaged uniformly, greedily on the selection data, by Model Stock's ratio and "
+        "with fitted coefficients.",
     )
     until_converged: bool = option(
         False,
@@ -52,3 +56,17 @@ class Choosing(Options):
     converge_rounds: int = option(
         5, help="Of until_converged: number of rounds at most, the first training included.", limits=(2, 1000)
     )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.also, str):
+            object.__setattr__(self, "also", (self.also,))
+        super().__post_init__()
+        if wrong := [name for name in self.also if name not in BESIDE]:
+            raise ValueError(
+                f"also: {wrong[0]!r} is no control that can be trained from stage 0; use {', '.join(BESIDE)}."
+            )
+        if self.also and self.choose == NONE:
+            raise ValueError(
+                f"also={', '.join(self.also)} are candidates for a choice, and choose={NONE!r} makes none: leave one "
+                "of them out."
+            )

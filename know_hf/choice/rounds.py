@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.best import judged_by
 from know_hf.choice.rule import judge
-from know_hf.choice.scoring import Answers, answer, predict
+from know_hf.choice.scoring import Answers, answer, judged_by, predict
 from know_hf.forgetting.checks import check_sizes
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.stages import stage_subsets

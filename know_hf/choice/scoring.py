@@ -1,7 +1,7 @@
 """What a model's answers to the selection data are worth, and how much of that is chance."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,9 @@ import numpy as np
 from torch.utils.data import Subset
 from transformers import EvalPrediction, Trainer
 
+from know_hf.enrichment.verdict import Deciding, deciding_score
 from know_hf.forgetting.evaluation import without_dropping
+from know_hf.trajectory.identity import task_of
 
 #: Resamples of the examples: of scores that are means over examples, and of others, which are computed anew each time.
 RESAMPLES, FEWER_RESAMPLES = 2000, 200
@@ -63,6 +65,28 @@ class Measure:
     def sign(self) -> int:
         """1 where more is better, else -1."""
         return 1 if self.higher_is_better else -1
+
+
+def deciding_of(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
+    """Which of a trainer's scores decides; None if none does."""
+    args = trainer.args
+    task = task_of(trainer.accelerator.unwrap_model(trainer.model))
+    return deciding_score(task, scores, examples, args.metric_for_best_model, args.greater_is_better)
+
+
+def measure_of(trainer: Any, deciding: Deciding) -> Measure:
+    """How that score is computed."""
+    by_loss = deciding.metric == "eval_loss" or trainer.compute_metrics is None
+    return Measure(
+        "eval_loss" if by_loss else deciding.metric, deciding.score.higher_is_better and not by_loss,
+        None if by_loss else trainer.compute_metrics,
+    )  # fmt: skip
+
+
+def judged_by(trainer: Any, scores: Mapping[str, float], examples: int) -> tuple[Deciding, Measure] | None:
+    """The score that decides among those of so many examples, and how it is computed; None if none of them does."""
+    deciding = deciding_of(trainer, scores, examples)
+    return None if deciding is None else (deciding, measure_of(trainer, deciding))
 
 
 def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:

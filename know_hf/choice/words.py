@@ -19,6 +19,11 @@ _WORDS = {
     "damped-held-out": "a step of a length fitted to held-out data",
     "equal_compute": "Θ⁰ trained on for as long as the forgetting took",
     "once_more": "Θ⁰ trained once more",
+    "soup": "the average of branches from Θ⁰ on halves of the data",
+    "soup-greedy": "the average of those branches from Θ⁰ that raise it on the selection data",
+    "soup-stock": "between Θ⁰ and the average of its branches, by Model Stock's ratio",
+    "soup-fitted": "the point between Θ⁰ and its branches that fits the training data best",
+    "soup-fitted-held-out": "the point between Θ⁰ and its branches that fits held-out data best",
 }
 
 
@@ -26,6 +31,8 @@ def described(name: str) -> str:
     """What a candidate is, beside its name."""
     if stage := re.fullmatch(r"stage-(\d+)", name):
         known = _WORDS.get(name, f"Θ⁰ trained on, with stage {stage[1]}'s part of the data")
+    elif name.startswith("soup-branch-"):
+        known = "Θ⁰ trained on, with a half of the data"
     else:
         known = _WORDS.get(name, "")
     return f"{name} ({known})" if known else name
@@ -33,7 +40,7 @@ def described(name: str) -> str:
 
 def trained_on(name: str) -> bool:
     """Whether a candidate is Θ⁰ after more ordinary training."""
-    return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"stage-[1-9]\d*", name))
+    return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"(stage|soup-branch)-[1-9]\d*", name))
 
 
 def chosen_words(

@@ -13,7 +13,7 @@ from datasets import Dataset, ReadInstruction
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from know_hf.forgetting.controls import FORGETTING, TRAINED
+from know_hf.forgetting.controls import TRAINED, trainings
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
 from know_hf.laboratory.bench import check_names
 from know_hf.laboratory.fine_tuning import steps_of
@@ -221,7 +221,7 @@ def _plan(
     step = None
     data = _read(recipe, source, {"train": source.train_split, "eval": source.eval_split}, unknown)
     if data is not None:
-        for control in (FORGETTING, *(name for name in setting.controls if name in TRAINED)):
+        for control in trainings(setting.controls):
             jobs.append(_training(source, control, data.sizes["train"], data.columns))
         try:
             step = _measured(source, data, jobs[0].batch, rows, device, measured)
@@ -247,10 +247,9 @@ def _training(source: Pretraining, control: str, examples: int, columns: Columns
     """The forgetting, or a control that is trained."""
     args = ForgettingRun(Path("dry-run"), control, source, columns, {}).arguments()
     args.stratify_by = None  # which changes no sizes to speak of, and needs the labels
-    subsets, args.max_steps = stage_plan(range(examples), args)
-    trained = subsets[first_trained_stage(args) :]
-    steps = tuple(training_steps(len(subset), args) for subset in trained)
-    return Job(control, 1, len(trained[0]), steps, args.train_batch_size * args.gradient_accumulation_steps)
+    planned = list(zip(*stage_plan(range(examples), args), strict=True))[first_trained_stage(args) :]
+    steps = tuple(most if most > 0 else training_steps(len(subset), args) for subset, most in planned)
+    return Job(control, 1, len(planned[0][0]), steps, args.train_batch_size * args.gradient_accumulation_steps)
 
 
 def _fine_tunings(

@@ -49,6 +49,8 @@ class Method:
         title: What cards call it.
         needs_data: Name of a parameter of it that can only be found with a model and data; ``all`` leaves it out.
         named: Whether its parameter ``tensor`` is the name of the tensor, which nobody else may give.
+        branches: Whether the stages that it reads are a start and branches from it, each trained on its own, instead of
+            a forgetting; ``all`` leaves it out.
     """
 
     function: Callable[..., Tensor]
@@ -62,6 +64,7 @@ class Method:
     title: str | None = None
     needs_data: str | None = None
     named: bool = False
+    branches: bool = False
 
     @property
     def name(self) -> str:
