@@ -26,6 +26,7 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
+from know_hf.laboratory.choosing import DownstreamChoice
 from know_hf.report import write_report
 from know_hf.settings import takes
 from know_hf.store import locked, write_json
@@ -91,8 +92,9 @@ def enrich_pretrained(
     """Fine-tunes a model so that it forgets step by step, predicts beyond its beginning, and chooses the best.
 
     A part of the data is set aside first, and on it the best is chosen among stage 0, the other stages, what was
-    predicted and what was fitted: ``result.best``, which is Θ^0 itself where nothing is better. ``choose="none"`` is
-    the paper's procedure, on all the data. Killed at any time and called again, it continues and gives the same result.
+    predicted and what was fitted: ``result.best``, which is Θ^0 itself where nothing is better. ``choose_on`` chooses
+    the best start for other data instead; ``choose="none"`` is the paper's procedure, on all the data. Killed at any
+    time and called again, it continues and gives the same result.
 
     Args:
         model: Hub id or folder (transformers or timm), or a live model.
@@ -140,11 +142,16 @@ def enrich_pretrained(
             "name others with norms=, embeddings= or kinds=."
         )
     prediction.check(sorted(set(predicted.values())), early=True)
+    by = None if choosing.choose_on is None else DownstreamChoice(trainer, choosing, data)
+    if by is not None:
+        by.check(prediction)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
         trainer.train()
-        result = enrich_trained(trainer, prediction=prediction, finishing=finishing, choosing=choosing, fitting=fitting)
+        result = enrich_trained(
+            trainer, prediction=prediction, finishing=finishing, choosing=choosing, fitting=fitting, by=by
+        )
         method = prediction.names[0] if len(prediction.names) > 1 else None
         if hub.repository and (url := result.push_to_hub(hub.repository, method=method)):
             logger.info("Pushed to %s.", url)
@@ -161,6 +168,8 @@ def selection_split(options: TrainerOptions, choosing: Choosing, args: Forgettin
     begun = Path(args.output_dir)
     if (begun / FILE_NAME).exists() and "set_aside" not in TrajectoryRecord.load(begun).dataset:
         return None
+    if choosing.choose_on is not None and choosing.fit_on == "train" and not (begun / FILE_NAME).exists():
+        return None  # what chooses is other data
     return "auto"
 
 
@@ -192,6 +201,7 @@ def enrich_trained(
     choosing: Choosing,
     fitting: Fitting,
     self_check: bool | None = None,
+    by: DownstreamChoice | None = None,
 ) -> EnrichmentResult:
     """Predicts from the finished trajectory of a ForgettingTrainer and finishes with its data.
 
@@ -200,6 +210,7 @@ def enrich_trained(
     Args:
         trainer: A Trainer with ``ForgettingMixin`` whose ``train()`` has returned. Its model ends with Θ^0.
         self_check: Whether to run the self-check; by default if the run made its extra stage.
+        by: What judges the candidates for ``choose_on``, where that was looked at before training.
 
     Returns:
         An [`EnrichmentResult`].
@@ -217,6 +228,9 @@ def enrich_trained(
     trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
     if isinstance(prediction, Prediction):
         prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
+    if by is None and choosing.choose_on is not None:
+        by = DownstreamChoice(trainer, choosing, DataOptions())
+        by.check(prediction)
     placement = Placement(device=trainer.args.device)
     renew, fresh = renews(trainer, finishing.update_batch_norm), prediction.options.norms == "reset"
     # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
@@ -234,9 +248,9 @@ def enrich_trained(
     checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
     result = run.result(root, checkpoints)
     result.self_check = checked
-    if choosing.choose != NONE and trainer.set_aside.dataset is not None and not fresh:
+    if choosing.choose != NONE and (by is not None or trainer.set_aside.dataset is not None) and not fresh:
         result.choice = choose(
-            trainer, run, checkpoints, result.metrics, replace(finisher, score=False), choosing, fitting
+            trainer, run, checkpoints, result.metrics, replace(finisher, score=False), choosing, fitting, by=by
         )
         result.best = None if result.choice is None else result.choice.folder
     result.verdict = verdict(result, _deciding(trainer, result))

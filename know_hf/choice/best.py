@@ -4,11 +4,12 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
+from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import RULE, Gain, judge
 from know_hf.choice.scoring import Answers, Measure, answer, pooled, predict
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "choice.json"
 _FORM = {"of": dict, "candidate": str, "metric": str, "examples": int, "gains": dict[str, dict[str, float]],
-         "words": str, "scores": dict[str, float]}  # fmt: skip
+         "words": str, "scores": dict[str, float], "purpose": dict | None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,10 @@ class Choice:
         deciding: The score that decided.
         gains: Every candidate's score and gain over Θ⁰ on the selection data.
         examples: Number of those examples.
-        how: Where they came from.
+        how: Where they came from; ``"downstream"`` if they are drawn from other data than the run's.
         scores: Scores of the chosen one on the evaluation data, on which nothing was chosen.
         words: What to take and how sure that is, and what not to use.
+        purpose: What it was chosen for, if not for the run's own task.
     """
 
     candidate: str
@@ -58,6 +60,7 @@ class Choice:
     how: str
     scores: dict[str, float] = field(default_factory=dict)
     words: str = ""
+    purpose: Purpose | None = None
 
 
 def choose(
@@ -69,6 +72,7 @@ def choose(
     choosing: Choosing,
     fitting: Fitting,
     folds: "list[dict[str, Answers]] | None" = None,
+    by: Judge | None = None,
 ) -> Choice | None:
     """Chooses among a run's candidates on the examples that were set aside, and writes ``enriched/best``.
 
@@ -82,6 +86,7 @@ def choose(
         fitting: How coefficients are fitted.
         folds: Instead of examples set aside: name → answers to each part of the training data, by runs that left it
             out.
+        by: Judges by something else than the answers to those examples.
 
     Returns:
         The choice; None if no score decides.
@@ -93,25 +98,22 @@ def choose(
     root = inside(trainer.args.output_dir, FOLDER)
     final = inside(trainer.args.output_dir, Path("enriched") / BEST)
     candidates = Candidates(trainer, run, enriched, finisher, choosing, fitting)
-    about = _about(trainer, run, choosing, fitting)
+    about = _about(trainer, run, choosing, fitting, by)
     known = _known(root / _RECORD, final, about)
     if known is None:
         folders = candidates.make()
-        measured = answers_of(trainer, folders, candidates.selection) if folds is None else _together(folds, trainer)
-        if measured is None:
+        found = _by_answers(trainer, folders, candidates.selection, folds) if by is None else by(folders)
+        if found is None:
             return None
-        deciding, answers = measured
-        shared = {name: own for name, own in answers.items() if name in folders}
-        measure = _measure(trainer, deciding)
-        name, gains = judge(ORIGIN, shared, measure)
+        name, size = found.candidate, found.examples
         load_weights(trainer.model, folders[name])
         own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
-        size = sum(next(iter(fold.values())).size for fold in folds) if folds else len(candidates.selection)
         origin = run.trajectory.record.stages[0].metrics
         known = {
-            "of": about, "candidate": name, "metric": deciding.metric, "rule": RULE, "examples": size,
-            "gains": {one: asdict(gain) for one, gain in gains.items()}, "scores": own,
-            "words": chosen_words(name, gains, deciding, size, own, origin),
+            "of": about, "candidate": name, "metric": found.deciding.metric, "rule": found.rule, "examples": size,
+            "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
+            "words": found.words or chosen_words(name, found.gains, found.deciding, size, own, origin),
+            "purpose": found.purpose and asdict(found.purpose),
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
@@ -121,6 +123,20 @@ def choose(
                     remove(place)
         trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
+
+
+def _by_answers(
+    trainer: Any, folders: Mapping[str, Path], selection: Any, folds: "list[dict[str, Answers]] | None"
+) -> Judgement | None:
+    """Judges by the answers to examples that were set aside, or to all folds; None if no score decides."""
+    measured = answers_of(trainer, folders, selection) if folds is None else _together(folds, trainer)
+    if measured is None:
+        return None
+    deciding, answers = measured
+    shared = {name: own for name, own in answers.items() if name in folders}
+    name, gains = judge(ORIGIN, shared, _measure(trainer, deciding))
+    size = sum(next(iter(fold.values())).size for fold in folds) if folds else len(selection)
+    return Judgement(name, deciding, gains, size, RULE)
 
 
 def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:
@@ -162,16 +178,17 @@ def _measure(trainer: Any, deciding: Deciding) -> Measure:
     )  # fmt: skip
 
 
-def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting) -> dict[str, Any]:
+def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, by: Judge | None) -> dict[str, Any]:
     """What determines a choice, as plain data."""
     aside = trainer.set_aside
     content = {
         "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in run.trajectory.checkpoints],
         "prediction": [run.provenance(one, run.prediction.options.steps) for one in run.prediction.methods],
-        "choosing": asdict(choosing),
+        "choosing": asdict(replace(choosing, choose_on=None)),  # a name or data, of which the judge tells
         "fitting": asdict(fitting),
         "train": describe_dataset(trainer.train_dataset),
         "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
+        **({} if by is None else {"by": by.about}),
     }
     return json.loads(json.dumps(content, default=str))
 
@@ -215,7 +232,11 @@ def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any])
 
 def _as_choice(known: Mapping[str, Any], trainer: Any, final: Path, how: str) -> Choice:
     gains = {name: Gain(**own) for name, own in known["gains"].items()}
-    deciding = _deciding(trainer, {known["metric"]: 0.0}, known["examples"])
+    purpose = Purpose(**known["purpose"]) if known.get("purpose") else None
+    deciding = purpose.deciding if purpose else _deciding(trainer, {known["metric"]: 0.0}, known["examples"])
     if deciding is None:
         raise ValueError(f"{known['metric']!r} decides nothing.")
-    return Choice(known["candidate"], final, deciding, gains, known["examples"], how, known["scores"], known["words"])
+    return Choice(
+        known["candidate"], final, deciding, gains, known["examples"], "downstream" if purpose else how,
+        known["scores"], known["words"], purpose,
+    )  # fmt: skip

@@ -76,7 +76,10 @@ def report_markdown(result: EnrichmentResult) -> str:
             page.table([["metric", "retrodicted", "stage 0", "stage 1"], *scores])
     if result.choice is not None:
         gains = {name: vars(gain) for name, gain in result.choice.gains.items()}
-        page.section(f"Candidates on {result.choice.examples:,} examples set aside").table(choice_rows(gains))
+        where = f"on {result.choice.examples:,} examples set aside"
+        if result.choice.purpose is not None:
+            where = f"as starts for {result.choice.purpose.data}"
+        page.section(f"Candidates {where}").table(choice_rows(gains))
     if result.verdict:
         page.section("Verdict").text(result.verdict)
     return page.markdown()
