@@ -135,8 +135,10 @@ def paired_gain(scores: Sequence[float], origin: Sequence[float], higher_is_bett
     score = float(np.mean(scores))
     differences = np.subtract(scores, origin, dtype=float) * (1 if higher_is_better else -1)
     count, gain = len(differences), float(np.mean(differences))
-    if count < 2 or not np.isfinite(differences).all():
-        return Gain(score, gain if math.isfinite(gain) else math.nan, math.nan, math.nan, 1.0)
+    if not np.isfinite(differences).all():
+        return Gain(score, math.nan, math.nan, math.nan, 1.0)
+    if count < 2:
+        return Gain(score, gain, -math.inf, math.inf, 1.0)
     error = math.sqrt(float(differences.var(ddof=1)) * (1 / count + overlap))
     if error == 0:
         return Gain(score, gain, gain, gain, 0.5**count if gain > 0 else 1.0)
