@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from transformers.utils import logging as logging_of_models
 
 from know_hf.choice.candidates import FOLDER, ORIGIN, RENEWED
 from know_hf.choice.judging import Judgement, Purpose
@@ -249,7 +250,7 @@ class _Trials:
         state = self.trainer.accelerator
         count = state.num_processes
         launched = (state.local_process_index, count) if count > 1 else None
-        with _own_state(), Workers(1, launched) as workers:
+        with _apart(), Workers(1, launched) as workers:
             workers.run(jobs[state.process_index :: count], what)
         state.wait_for_everyone()
 
@@ -294,15 +295,21 @@ class _Trials:
 
 
 @contextmanager
-def _own_state() -> Iterator[None]:
-    """Leaves what accelerate shares between all trainers of a process as it was."""
+def _apart() -> Iterator[None]:
+    """Trains others beside a trainer: what accelerate shares within a process stays as it was, and all is quiet."""
     kept = [(kind, dict(kind._shared_state)) for kind in (PartialState, AcceleratorState, GradientState)]
+    loudness, bars = logging_of_models.get_verbosity(), logging_of_models.is_progress_bar_enabled()
+    logging_of_models.set_verbosity_error()  # of every start, that its head is new
+    logging_of_models.disable_progress_bar()
     try:
         yield
     finally:
         for kind, state in kept:
             kind._shared_state.clear()
             kind._shared_state.update(state)
+        logging_of_models.set_verbosity(loudness)
+        if bars:
+            logging_of_models.enable_progress_bar()
 
 
 def purpose_words(candidate: str, survivor: str, gains: Mapping[str, Gain], purpose: Purpose) -> str:
