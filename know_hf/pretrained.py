@@ -33,6 +33,7 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
+from know_hf.laboratory.choosing import DownstreamChoice
 from know_hf.models.adapters import is_live
 from know_hf.report import write_report
 from know_hf.settings import takes
@@ -100,8 +101,9 @@ def enrich_pretrained(
     """Fine-tunes a model so that it forgets step by step, predicts beyond its beginning, and chooses the best.
 
     A part of the data is set aside first, and on it the best is chosen among stage 0, the other stages, what was
-    predicted and what was fitted: ``result.best``, which is Θ^0 itself where nothing is better. ``choose="none"`` is
-    the paper's procedure, on all the data. Killed at any time and called again, it continues and gives the same result.
+    predicted and what was fitted: ``result.best``, which is Θ^0 itself where nothing is better. ``choose_on`` chooses
+    the best start for other data instead; ``choose="none"`` is the paper's procedure, on all the data. Killed at any
+    time and called again, it continues and gives the same result.
 
     Args:
         model: Hub id or folder (transformers or timm), or a live model.
@@ -150,10 +152,13 @@ def enrich_pretrained(
         )
     prediction.check(sorted(set(predicted.values())), early=True)
     check_fit(choosing, trainer.set_aside)
+    by = None if choosing.choose_on is None else DownstreamChoice(trainer, choosing, data)
+    if by is not None:
+        by.check(prediction)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
-        by_turns = choosing.choose != NONE and trainer.set_aside.how == "folds"
+        by_turns = choosing.choose != NONE and by is None and trainer.set_aside.how == "folds"
         before: Any = copy.deepcopy(model) if by_turns and is_live(model) else model
 
         def leaving_out(fold: Fold) -> ForgettingTrainer:
@@ -165,7 +170,7 @@ def enrich_pretrained(
 
         train_converged(trainer, choosing.converge_rounds) if choosing.until_converged else trainer.train()
         folds = partial(cross_fitted, leaving_out, prediction, finishing, choosing, fitting)
-        result = _enrich(trainer, prediction, finishing, choosing, fitting, folds=folds if by_turns else None)
+        result = _enrich(trainer, prediction, finishing, choosing, fitting, folds=folds if by_turns else None, by=by)
         method = prediction.names[0] if len(prediction.names) > 1 else None
         if hub.repository and (url := result.push_to_hub(hub.repository, method=method)):
             logger.info("Pushed to %s.", url)
@@ -182,6 +187,8 @@ def selection_split(options: TrainerOptions, choosing: Choosing, args: Forgettin
     begun = Path(args.output_dir)
     if (begun / FILE_NAME).exists() and "set_aside" not in TrajectoryRecord.load(begun).dataset:
         return None
+    if choosing.choose_on is not None and choosing.fit_on == "train" and not (begun / FILE_NAME).exists():
+        return None  # what chooses is other data
     return "auto"
 
 
@@ -246,10 +253,14 @@ def _enrich(
     fitting: Fitting,
     self_check: bool | None = None,
     folds: Callable[[], list[dict[str, Answers]]] | None = None,
+    by: DownstreamChoice | None = None,
 ) -> EnrichmentResult:
     trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
     if isinstance(prediction, Prediction):
         prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
+    if by is None and choosing.choose_on is not None:
+        by = DownstreamChoice(trainer, choosing, DataOptions())
+        by.check(prediction)
     placement = Placement(device=trainer.args.device)
     renew, fresh = renews(trainer, finishing.update_batch_norm), prediction.options.norms == "reset"
     # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
@@ -267,9 +278,10 @@ def _enrich(
     checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
     result = run.result(root, checkpoints)
     result.self_check = checked
-    if choosing.choose != NONE and (folds or trainer.set_aside.dataset is not None) and not fresh:
+    judged = by is not None or folds is not None or trainer.set_aside.dataset is not None
+    if choosing.choose != NONE and judged and not fresh:
         unscored = replace(finisher, score=False)
-        result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds)
+        result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds, by)
         result.best = None if result.choice is None else result.choice.folder
     result.verdict = f"{_unchosen(trainer)}{verdict(result, _deciding(trainer, result))}"
     load_weights(trainer.model, trajectory.checkpoints[0].folder)

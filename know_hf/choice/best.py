@@ -5,11 +5,12 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
+from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import RULE, Gain, judge
 from know_hf.choice.scoring import Answers, answer, deciding_of, judged_by, measure_of, pooled, predict
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 _RECORD = "choice.json"
 _FORM = {"of": dict, "candidate": str, "metric": str, "examples": int, "gains": dict[str, dict[str, float]],
-         "words": str, "scores": dict[str, float], "folders": dict[str, str]}  # fmt: skip
+         "words": str, "scores": dict[str, float], "folders": dict[str, str], "purpose": dict | None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ class Choice:
         deciding: The score that decided.
         gains: Every candidate's score and gain over Θ⁰ on the selection data.
         examples: Number of those examples.
-        how: Where they came from.
+        how: Where they came from; ``"downstream"`` if they are drawn from other data than the run's.
         scores: Scores of the chosen one on the evaluation data, on which nothing was chosen.
         words: What to take and how sure that is, and what not to use.
         candidates: Name → folder of the candidates that are still there.
+        purpose: What it was chosen for, if not for the run's own task.
     """
 
     candidate: str
@@ -61,6 +63,7 @@ class Choice:
     scores: dict[str, float] = field(default_factory=dict)
     words: str = ""
     candidates: dict[str, Path] = field(default_factory=dict)
+    purpose: Purpose | None = None
 
 
 def choose(
@@ -72,6 +75,7 @@ def choose(
     choosing: Choosing,
     fitting: Fitting,
     folds: Callable[[], list[dict[str, Answers]]] | None = None,
+    by: Judge | None = None,
 ) -> Choice | None:
     """Chooses among a run's candidates on the examples that were set aside, and writes ``enriched/best``.
 
@@ -85,6 +89,7 @@ def choose(
         fitting: How coefficients are fitted.
         folds: Instead of examples set aside: makes, for each part of the training data, name → answers of runs that
             left it out.
+        by: Judges by something else than the answers to those examples.
 
     Returns:
         The choice; None if no score decides.
@@ -96,29 +101,26 @@ def choose(
     root = inside(trainer.args.output_dir, FOLDER)
     final = inside(trainer.args.output_dir, Path("enriched") / BEST)
     candidates = Candidates(trainer, run, enriched, finisher, choosing, fitting)
-    about = _about(trainer, run, choosing, fitting)
+    about = _about(trainer, run, choosing, fitting, by)
     known = _known(root / _RECORD, final, about)
     if known is None:
         folders = candidates.make()
-        if folds is None:
-            measured = answers_of(trainer, folders, candidates.selection)
+        if by is not None:
+            found: Judgement | None = by(folders)
         else:
-            measured = _together(folds(), trainer)
-        if measured is None:
+            found = _by_answers(trainer, folders, candidates.selection, folds)
+        if found is None:
             return None
-        deciding, answers = measured
-        shared = {name: own for name, own in answers.items() if name in folders}
-        measure = measure_of(trainer, deciding)
-        name, gains = judge(ORIGIN, shared, measure)
+        name, size = found.candidate, found.examples
         load_weights(trainer.model, folders[name])
         own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
-        size = next(iter(shared.values())).size if folds else len(candidates.selection)
-        origin = run.trajectory.record.stages[0].metrics
+        origin, turns = run.trajectory.record.stages[0].metrics, folds is not None
         known = {
-            "of": about, "candidate": name, "metric": deciding.metric, "rule": RULE, "examples": size,
-            "gains": {one: asdict(gain) for one, gain in gains.items()}, "scores": own,
+            "of": about, "candidate": name, "metric": found.deciding.metric, "rule": found.rule, "examples": size,
+            "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
-            "words": chosen_words(name, gains, deciding, size, own, origin, by_turns=folds is not None),
+            "words": found.words or chosen_words(name, found.gains, found.deciding, size, own, origin, turns),
+            "purpose": found.purpose and asdict(found.purpose),
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
@@ -128,6 +130,20 @@ def choose(
                     remove(place)
         trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
+
+
+def _by_answers(
+    trainer: Any, folders: Mapping[str, Path], selection: Any, folds: Callable[[], list[dict[str, Answers]]] | None
+) -> Judgement | None:
+    """Judges by the answers to examples that were set aside, or to all folds; None if no score decides."""
+    measured = answers_of(trainer, folders, selection) if folds is None else _together(folds(), trainer)
+    if measured is None:
+        return None
+    deciding, answers = measured
+    shared = {name: own for name, own in answers.items() if name in folders}
+    name, gains = judge(ORIGIN, shared, measure_of(trainer, deciding))
+    size = next(iter(shared.values())).size if folds else len(selection)
+    return Judgement(name, deciding, gains, size, RULE)
 
 
 def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:
@@ -157,16 +173,17 @@ def _together(folds: list[dict[str, Answers]], trainer: Any) -> tuple[Deciding, 
     return deciding, {name: pooled([fold[name] for fold in folds], measure) for name in names}
 
 
-def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting) -> dict[str, Any]:
+def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, by: Judge | None) -> dict[str, Any]:
     """What determines a choice, as plain data."""
     aside = trainer.set_aside
     content = {
         "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in run.trajectory.checkpoints],
         "prediction": [run.provenance(one, run.prediction.options.steps) for one in run.prediction.methods],
-        "choosing": asdict(choosing),
+        "choosing": asdict(replace(choosing, choose_on=None)),  # a name or data, of which the judge tells
         "fitting": asdict(fitting),
         "train": describe_dataset(trainer.train_dataset),
         "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
+        **({} if by is None else {"by": by.about}),
     }
     return json.loads(json.dumps(content, default=str))
 
@@ -210,11 +227,12 @@ def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any])
 
 def _as_choice(known: Mapping[str, Any], trainer: Any, final: Path, how: str) -> Choice:
     gains = {name: Gain(**own) for name, own in known["gains"].items()}
-    deciding = deciding_of(trainer, {known["metric"]: 0.0}, known["examples"])
+    purpose = Purpose(**known["purpose"]) if known.get("purpose") else None
+    deciding = purpose.deciding if purpose else deciding_of(trainer, {known["metric"]: 0.0}, known["examples"])
     if deciding is None:
         raise ValueError(f"{known['metric']!r} decides nothing.")
     places = {name: Path(trainer.args.output_dir) / place for name, place in known["folders"].items()}
     return Choice(
-        known["candidate"], final, deciding, gains, known["examples"], how, known["scores"], known["words"],
-        {name: place for name, place in places.items() if place.is_dir()},
+        known["candidate"], final, deciding, gains, known["examples"], "downstream" if purpose else how,
+        known["scores"], known["words"], {name: place for name, place in places.items() if place.is_dir()}, purpose,
     )  # fmt: skip

@@ -144,9 +144,8 @@ class Candidates:
     def _predicted(self) -> dict[str, Path]:
         """Points of the subspace that nobody asked for by name, written in one pass for each source of coefficients."""
         asked, found = set(self.run.prediction.names), {}
-        plain = (
-            [] if "mean" in asked else [ResolvedMethod(get_method("mean"), {"first": min(3, len(self.run.trajectory))})]
-        )
+        few = {"first": min(3, len(self.run.trajectory))}
+        plain = [] if "mean" in asked else [ResolvedMethod(get_method("mean"), few)]
         if self.finisher.renew and "naive" not in asked:
             plain.append(ResolvedMethod(get_method("naive"), {}))
         names = {"naive": RENEWED}

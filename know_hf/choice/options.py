@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from know_hf.forgetting.controls import BESIDE
-from know_hf.settings import Options, documented, option
+from know_hf.settings import COUNT, HUGE, TINY, Options, documented, option
 
 BEST, NONE = "best", "none"
 #: Data that coefficients are fitted to.
@@ -55,6 +56,25 @@ class Choosing(Options):
     )
     converge_rounds: int = option(
         5, help="Of until_converged: number of rounds at most, the first training included.", limits=(2, 1000)
+    )
+    choose_on: Any = option(
+        None,
+        help="Downstream data that the best is chosen for: Hub id, folder or file (in Python also a data set). The "
+        "candidates are then compared by fine-tuning on a sample of them, and scored on others of their examples: "
+        "those of a test or validation split, else a fifth. No example of the run's own data is set aside for it.",
+        kind=str,
+    )
+    choose_budget: int | None = option(
+        None,
+        help="Most examples that all those fine-tunings together may train on, repeated ones counted each time; by "
+        "default as many as the run itself trained on.",
+        limits=(1, COUNT),
+    )
+    choose_rates: Sequence[float] | None = option(
+        None,
+        help="Learning rates that every candidate is fine-tuned at, of which each keeps its best; by default 0.4, 1 "
+        "and 2.5 times the run's own, if that is one of Adam's, else those of compare.",
+        limits=(TINY, HUGE),
     )
 
     def __post_init__(self) -> None:

@@ -84,7 +84,7 @@ def chosen_words(
         text = (
             f"Take enriched/best, which is {described(candidate)}: {deciding.name} {deciding.shown(own.score)} against "
             f"{deciding.shown(theta)} of Θ⁰ {where}, which would come about by chance in "
-            f"{_percent(own.chance)} of cases"
+            f"{percent(own.chance)} of cases"
         )
         if metric in scores and metric in origin:
             text += (
@@ -98,5 +98,6 @@ def chosen_words(
     return f"{first}{text}.{last}"
 
 
-def _percent(chance: float) -> str:
+def percent(chance: float) -> str:
+    """A probability as a reader wants it."""
     return "less than 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %"

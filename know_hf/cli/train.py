@@ -30,7 +30,7 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     from know_hf.forgetting.making import check_output_dir
     from know_hf.store import check_output
     from know_hf.tasks import get_task
-    from know_hf.training.checks import check_model, check_splits
+    from know_hf.training.checks import check_model, check_splits, split_names
     from know_hf.training.data import load_evaluation, load_split
 
     cpu_only = not torch.accelerator.is_available()
@@ -58,6 +58,8 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     with PartialState().main_process_first():
         check_model(settings["model"], **taken(settings, ModelSource))
         dataset, train = settings["dataset"], settings.get("train_split", "train")
+        if (purpose := settings.get("choose_on")) is not None:
+            split_names(purpose)  # which looks for it
         own, evaluation = settings.get("eval_dataset"), _evaluation_split(settings)
         check_splits(dataset, train, *([evaluation] if evaluation and not own else []))
         if own:

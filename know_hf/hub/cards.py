@@ -32,6 +32,8 @@ _REPOSITORY = re.compile(
     r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<!\.git)(?<![.-])", re.ASCII
 )
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
+# Characters of a paragraph of ours, which has names of others in it.
+_PARAGRAPH = 3000
 # What peft has an Auto class for; every adapter loads with the general one.
 _PEFT_HEADS = (
     "ForCausalLM", "ForSeq2SeqLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
@@ -281,7 +283,10 @@ def plain_predictor_card(config: "KnownConfig") -> str:
 def _render(kind: type, data: CardData, template: str, **values: Any) -> str:
     """Renders a card in which every value is text, and of which the Hub's library has read the metadata."""
     environment = Environment(finalize=lambda value: value if isinstance(value, Markup) else as_markdown(value))
-    environment.filters |= {"count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value))}
+    environment.filters |= {
+        "count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value)),
+        "whole": lambda value: Markup(as_markdown(value, _PARAGRAPH)),
+    }  # fmt: skip
     source = resources.files("know_hf.hub").joinpath(f"templates/{template}.md").read_text(encoding="utf-8")
     text = environment.from_string(source).render(card_data=Markup(data.to_yaml()), **values)
     return str(kind(text)).rstrip() + "\n"

@@ -77,7 +77,10 @@ def report_markdown(result: EnrichmentResult) -> str:
             page.table([["metric", "retrodicted", "stage 0", "stage 1"], *scores])
     if result.choice is not None:
         gains = {name: vars(gain) for name, gain in result.choice.gains.items()}
-        page.section(f"Candidates on {result.choice.examples:,} examples set aside").table(choice_rows(gains))
+        where = f"on {result.choice.examples:,} examples set aside"
+        if result.choice.purpose is not None:
+            where = f"as starts for {result.choice.purpose.data}"
+        page.section(f"Candidates {where}").table(choice_rows(gains))
     if (rounds := Rounds.of(result.trajectory.record.recipe)) is not None:
         page.section("Rounds of stage 0 before anything was forgotten").text(rounds.words).table(round_rows(rounds))
     if result.verdict:
