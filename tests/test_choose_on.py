@@ -174,7 +174,7 @@ def texts(count: int) -> Dataset:
         ({"choose_budget": 500}, ValueError, "the budget is 500: set a larger one"),
         ({"choose_budget": None}, ValueError, "the budget is 2.0: set a larger one"),
         ({"norms": "reset"}, ValueError, "norms='reset'"),
-        ({"fit_on": "both", "selection_split": None}, ValueError, "set aside, for which there are too few"),
+        ({"fit_on": "both", "selection_split": None}, ValueError, "needs examples set aside"),
     ],
 )  # fmt: skip
 def test_refused_before_anything_is_trained(tmp_path, images, downstream, options, error, words):
