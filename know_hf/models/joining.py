@@ -20,6 +20,7 @@ from transformers import (
 
 from know_hf.model_config import brief
 from know_hf.models.adapters import base_of
+from know_hf.models.architecture import check_architecture
 from know_hf.models.map_captioner import MapCaptioner, MapCaptionerConfig
 from know_hf.store import making
 from know_hf.tasks.images import saved_processor
@@ -53,6 +54,7 @@ def decoder_config(described: Mapping[str, Any], tokenizer: PreTrainedTokenizerB
         raise ValueError("The tokenizer has no mark for the end of a text (eos_token or sep_token): give it one.")
     begin = end if begin is None else begin
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    check_architecture(fields, "decoder.architecture")
     name = fields.pop("model_type")
     if not {"max_position_embeddings", "n_positions"} & fields.keys() and tokenizer.model_max_length < 1 << 20:
         fields["max_position_embeddings"] = tokenizer.model_max_length + 1
