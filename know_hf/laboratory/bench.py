@@ -109,9 +109,7 @@ def check_names(
 
 
 def check_reset(setting: Setting, model: nn.Module) -> None:
-    """Raises ``ValueError`` if a setting asks for new normalisation, of which its network has none."""
-    if not setting.reset:
-        return
+    """Raises ``ValueError`` if a network has no normalisation that a setting could make new."""
     try:
         fresh_norms(kinds_of(model))
     except ValueError as error:
@@ -213,8 +211,8 @@ class Bench:
 
     def _check_reset(self) -> None:
         """Raises if there is no normalisation to reset, where that is asked for."""
+        source = self.setting.pretraining
         if self.setting.reset:
-            source = self.setting.pretraining
             columns = get_task(self.columns.task).columns_for(self.columns, source.model)
             check_reset(self.setting, build_model(source, columns, 0).model)
 

@@ -223,7 +223,9 @@ def _plan(
         for control in (FORGETTING, *(name for name in setting.controls if name in TRAINED)):
             jobs.append(_training(source, control, data.sizes["train"], data.columns))
         try:
-            step = _measured(setting, data, jobs[0].batch, rows, device, measured)
+            if setting.reset:
+                check_reset(setting, build_model(source, data.columns, 0).model)
+            step = _measured(source, data, jobs[0].batch, rows, device, measured)
         except FileNotFoundError as error:
             unknown.append(
                 f"the model cannot be built: {error} It starts from these weights, and nothing else says how "
@@ -271,7 +273,7 @@ def _fine_tunings(
 
 
 def _measured(
-    setting: Setting,
+    source: Pretraining,
     data: Data,
     batch: int,
     rows: int | None,
@@ -279,13 +281,11 @@ def _measured(
     measured: MutableMapping[str, Step],
 ) -> Step:
     """One step of the network of a pre-training, unless one of the same network and shape was taken before."""
-    source = setting.pretraining
     half = source.training.get("bf16", False) and device.type != "cpu"
     shape = [source.model, source.architecture, source.image_size, source.max_length, data.side]
     few = rows or (CPU_ROWS if device.type == "cpu" else batch)
     described = [
         *shape,
-        bool(setting.reset),
         data.columns.class_names,
         data.rows is None,
         batch,
@@ -296,7 +296,6 @@ def _measured(
     key = json.dumps(described, sort_keys=True)
     if key not in measured:
         model: Any = build_model(source, data.columns, 0).model
-        check_reset(setting, model)
         model.to(device)
 
         def taken(count: int) -> Step:
