@@ -218,7 +218,7 @@ def test_fields_that_networks_have():
                 if setting.pretraining.architecture is not None:
                     check_architecture(setting.pretraining.architecture)
                 if setting.transfer is not None and setting.transfer.decoder is not None:
-                    check_architecture(setting.transfer.decoder["architecture"])
+                    check_architecture(setting.transfer.decoder["architecture"], further=())
     check_architecture({"model_type": "gpt2", "n_embd": 8, "hidden_size": 8, "num_labels": 3, "return_dict": True})
     with pytest.raises(ValueError, match="did you mean n_layer"):
         check_architecture({"model_type": "gpt2", "n_layers": 2}, "decoder.architecture")

@@ -133,7 +133,7 @@ def check_inputs(recipe: Recipe, setting: Setting) -> None:
             check_timm(source.architecture["timm"])
     decoder = None if target is None else target.make_decoder()
     if decoder is not None:
-        check_architecture(decoder.architecture, f"{setting.name}: decoder.architecture")
+        check_architecture(decoder.architecture, f"{setting.name}: decoder.architecture", further=())
     check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
     if target is not None:
         require_scipy()

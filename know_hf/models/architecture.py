@@ -1,6 +1,6 @@
 """Descriptions of networks, looked at before anything is built: a misspelt field would be kept and mean nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -13,12 +13,15 @@ from know_hf.settings import check_names, suggestion
 _TIMM = ("timm", "model_args", "mean", "std")
 
 
-def check_architecture(described: Mapping[str, Any], where: str = "architecture") -> None:
+def check_architecture(
+    described: Mapping[str, Any], where: str = "architecture", further: Collection[str] = ("convolutions",)
+) -> None:
     """Raises if a network's description has a field that its network does not.
 
     Args:
         described: As for [`build_network`](know_hf.models.building), or a decoder's.
         where: What it is, for messages.
+        further: What it may say beside the fields of its configuration.
 
     Raises:
         ValueError: If it names no network, an unknown one, or a field that is none; the message says what was meant.
@@ -40,7 +43,7 @@ def check_architecture(described: Mapping[str, Any], where: str = "architecture"
             f"{where}: transformers knows no model_type {kind!r}{suggestion(str(kind), CONFIG_MAPPING) or '.'}"
         )
     known = fields_of(CONFIG_MAPPING[kind])
-    check_names(described, {*known, "model_type", "convolutions"}, where)
+    check_names(described, {*known, *further, "model_type"}, where)
     for name, value in described.items():
         if isinstance(value, Mapping) and isinstance(known.get(name), PreTrainedConfig):
             check_names(value, {*fields_of(type(known[name])), "model_type"}, f"{where}.{name}")

@@ -54,13 +54,13 @@ def decoder_config(described: Mapping[str, Any], tokenizer: PreTrainedTokenizerB
         raise ValueError("The tokenizer has no mark for the end of a text (eos_token or sep_token): give it one.")
     begin = end if begin is None else begin
     pad = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    check_architecture(fields, "decoder.architecture")
     name = fields.pop("model_type")
     if not {"max_position_embeddings", "n_positions"} & fields.keys() and tokenizer.model_max_length < 1 << 20:
         fields["max_position_embeddings"] = tokenizer.model_max_length + 1
     own = {"is_decoder": True, "add_cross_attention": True, "vocab_size": len(tokenizer)}
     ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad}
     try:
+        check_architecture(described, "decoder.architecture", further=())
         return AutoConfig.for_model(name, **{**fields, **own, **ids})
     except Exception as error:  # a configuration's fields have checks of their own
         raise ValueError(f"{name!r} with these fields is no decoder that transformers knows: {brief(error)}") from error
