@@ -117,6 +117,8 @@ def _validation(setting: Setting) -> str:
 
 def _head(setting: Setting) -> str:
     made = setting.transfer.make_protocol()
+    if not made.head_epochs:
+        return "no head phase"
     rate = "the arm's own, cosine" if made.head_learning_rate is None else f"constant {said(made.head_learning_rate)}"
     return f"{said(made.head_epochs)} epochs, head and norms, {rate}"
 
