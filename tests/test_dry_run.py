@@ -118,7 +118,9 @@ sizes:
         steps: 2
         seeds: 3
         learning_rates: [1.0e-3, 2.0e-3]
-        transfer: {{dataset: me/digits, protocol: {{examples: 32, batch_size: 8, epochs: 1, head_epochs: 0}}}}
+        transfer:
+          {{dataset: me/digits,
+           protocol: {{examples: 32, validation_examples: 16, batch_size: 8, epochs: 1, head_epochs: 0}}}}
       elsewhere:
         pretraining: {{<<: *here, dataset: me/nowhere}}
 """)
