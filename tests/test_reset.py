@@ -115,3 +115,14 @@ def test_models_without_are_refused_before_training(text_model_folder, sentences
     with pytest.raises(ValueError, match="norms='reset' is about layers with running statistics"):
         enrich_pretrained(str(text_model_folder), sentences, tmp_path, norms="reset", num_stages=5, **QUICK)
     assert not (tmp_path / "stage-0").exists()
+
+
+def test_normalisation_without_statistics_is_refused_before_training(images, tmp_path):
+    model = tiny_image_model()
+    for name in LAYERS:
+        layer = model.get_submodule(name)
+        layer.track_running_stats = False
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    with pytest.raises(ValueError, match="here are frozen or keep none"):
+        enrich_pretrained(model, images.select(range(64)), tmp_path, norms="reset", num_stages=5, **QUICK)
+    assert not (tmp_path / "stage-0").exists()
