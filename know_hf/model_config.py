@@ -11,6 +11,8 @@ from know_hf.reading import LARGEST, shown
 from know_hf.store import read_json
 
 CONFIG_FILE = "config.json"
+#: What a PEFT adapter's folder has in its place.
+ADAPTER_FILE = "adapter_config.json"
 #: More layers, and more classes, than any model has: they are made, or named, one by one.
 MOST_LAYERS, MOST_CLASSES = 2000, 1_000_000
 _LAYERS = re.compile(r"(^|_)(layers?|depths?|blocks|stages)$")
@@ -39,6 +41,8 @@ def read_config(
     file = Path(source) / CONFIG_FILE
     if file.is_file():
         check_config(read_json(file), str(file))
+    elif (adapter := Path(source) / ADAPTER_FILE).is_file():
+        raise ValueError(_adapter_words(source, adapter))
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         if not os.path.isdir(source):
@@ -50,6 +54,16 @@ def read_config(
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise ValueError(f"{source} brings its own code; read it, then allow it (trust_remote_code).") from error
         raise ValueError(f"{source} is not a model that transformers knows: {brief(error)}") from error
+
+
+def _adapter_words(source: str | Path, adapter: Path) -> str:
+    described = read_json(adapter)
+    base = described.get("base_model_name_or_path") if isinstance(described, dict) else None
+    return (
+        f"{source} is a PEFT adapter of {shown(base)}, no model by itself. In Python, put it on that model "
+        "(PeftModel.from_pretrained(base, folder, is_trainable=True)) and pass the result as model; or merge the two "
+        "(merge_and_unload), save that, and name its folder."
+    )
 
 
 def check_config(content: Any, where: str) -> None:

@@ -1,6 +1,7 @@
 """What comes with the package is made by one command, and carries the record of it."""
 
 import json
+import shutil
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from conftest import FAST_TRIALS
 
 from know_hf import KnownPredictor
 from know_hf.known.modeling_known import BUNDLED
-from know_hf.meta.bundle import COLLECTED, REPORTED, TRAINED, bundle, make_predictors
+from know_hf.meta.bundle import COLLECTED, REPORTED, TRAINED, bundle, main, make_predictors
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.options import CollectionOptions, MetaTrainingSettings
 from know_hf.meta.trials import draw_trial
@@ -56,6 +57,40 @@ def test_from_data_to_what_the_package_loads(data, tmp_path):
     record = read_json(made / "meta_training.json")
     assert record["split"]["report"] and record["weights"] == hash_file(made / "model.safetensors")
 
+    # The data are those of the trials; a folder of this machine goes by its name alone.
+    assert "--data first second --output-dir" in card and "recompressed" not in card
+    ids = ["someone/first", "someone/second", "someone/third"]
+    noted = (bundle(folder, meta, tmp_path / "weights", ids, "cut to a half") / "README.md").read_text()
+    assert "--data someone/first someone/second --output-dir" in noted and "the data (cut to a half) on" in noted
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["stages-3"]
+    with pytest.raises(ValueError, match="holds trials on second, which data does not name"):
+        bundle(folder, meta, tmp_path / "weights", ["someone/first"])
+
+    # Whatever is wrong is found before anything of the old bundle is touched.
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    trial = next((tmp_path / "run" / "meta" / "trials").glob("*.json"))
+    other = shutil.copytree(tmp_path / "run" / "meta", tmp_path / "other")
+    changed = {**read_json(trial), "sha256": "0" * 64}
+    (other / "trials" / trial.name).write_text(json.dumps(changed))
+    with pytest.raises(TrajectoryError, match="was trained on another meta-data set"):
+        bundle(folder, MetaDataSet(other), tmp_path / "weights")
+    (folder / "README.md").rename(folder / "card")
+    with pytest.raises(FileNotFoundError, match=r"lacks README\.md: it is no finished meta-training"):
+        bundle(folder, meta, tmp_path / "weights")
+    (folder / "card").rename(folder / "README.md")
     (folder / "model.safetensors").write_bytes(b"other")
     with pytest.raises(TrajectoryError, match="is the record of other weights"):
         bundle(folder, meta, tmp_path / "weights")
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+
+
+def test_user_errors_of_the_command_end_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", str(tmp_path / "nowhere"), "--output-dir", str(tmp_path / "out")])
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_cards_that_come_with_the_package_name_their_data():
+    for length in BUNDLED:
+        card = (WEIGHTS / f"stages-{length}" / "README.md").read_text()
+        assert "--data uoft-cs/cifar10 ylecun/mnist zalando-datasets/fashion_mnist --output-dir OUT" in card

@@ -24,6 +24,7 @@ from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.sources import sources_of
 from know_hf.quickstart import digits
+from know_hf.report.comparison import rates_searched
 from know_hf.report.experiment import write_experiment_report
 from know_hf.tasks import get_task
 from know_hf.training.examples import Augmentation, Examples
@@ -164,6 +165,18 @@ def test_report(result):
     for words in ("Digits", "A test.", "equal_compute*", "Costs", "s a weight and step", "converged", "known x2 ("):
         assert words in text, words
     assert "Θ̂⁰ lies" in text and ("is nearer" in text or "is not nearer" in text)
+    # Seeds, whose rates were searched, and where they lie in the grid, are said of every column.
+    first, second = (setting.comparison for setting in result.settings[:2])
+    assert "± standard deviation over 2 seeds; in brackets" in text
+    assert "Only some starts have a learning rate of their own" in text and "its column (new task) names them" in text
+    rate = f"{first.chosen_rates['naive']:g}"
+    assert f"have only naive, known (x2, x4), equal_compute; all others were run at that of naive, {rate}." in text
+    assert "Each arm at its own learning rate, chosen on validation examples among 0.001, 0.005." in text
+    for compared in (first, second):
+        said = rates_searched(compared)
+        for which, rate in (("smallest", 0.001), ("largest", 0.005)):
+            at_edge = any(compared.chosen_rates[arm] == rate for arm in compared.arms if len(compared.rates(arm)) > 1)
+            assert (f"the {which} rate of the grid was chosen" in said) == at_edge
     before = html
     main(["report", str(result.output_dir)])
     assert page.read_text() == before

@@ -10,7 +10,7 @@ from test_finished import listing, run  # noqa: F401 (a fixture)
 
 from know_hf import enrich
 from know_hf.cli.main import main
-from know_hf.model_config import check_config
+from know_hf.model_config import check_config, read_config
 from know_hf.pretrained import forget_pretrained
 from know_hf.retrodiction import check_method
 
@@ -109,3 +109,9 @@ def test_sound_configurations_are_read(sound):
 def test_absurd_configurations_are_not(absurd):
     with pytest.raises(ValueError, match="no model has so many"):
         check_config(absurd, "config.json")
+
+
+def test_an_adapter_is_no_model_by_itself(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "me/base", "r": 4}))
+    with pytest.raises(ValueError, match=r"is a PEFT adapter of .me/base., no model by itself\. In Python, put it on"):
+        read_config(tmp_path)

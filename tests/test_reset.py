@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from know_hf import Trajectory, enrich, enrich_pretrained
 from know_hf.cli.main import main
 from know_hf.plan import make_plan
-from know_hf.trajectory import resolve_kinds
+from know_hf.trajectory import kinds_of, resolve_kinds
 from know_hf.trajectory.kinds import Parameter, fresh_norms
 
 LAYERS = [name for name, module in tiny_image_model().named_modules() if isinstance(module, _BatchNorm)]
@@ -48,6 +48,9 @@ def test_what_is_reset():
     for without in (bn, others, frozen, {}):
         with pytest.raises(ValueError, match="norms='reset' is about layers with running statistics"):
             resolve_kinds(without, norms="reset")
+    stateless = kinds_of(nn.BatchNorm2d(3, track_running_stats=False))
+    with pytest.raises(ValueError, match="that are trained, and the BatchNorm2d here are frozen or keep none"):
+        resolve_kinds(stateless, norms="reset")
 
 
 @pytest.mark.parametrize("method", ["known", "naive"])
@@ -111,4 +114,15 @@ def test_statistics_are_estimated_and_the_rest_stays_new(images, tmp_path):
 def test_models_without_are_refused_before_training(text_model_folder, sentences, tmp_path):
     with pytest.raises(ValueError, match="norms='reset' is about layers with running statistics"):
         enrich_pretrained(str(text_model_folder), sentences, tmp_path, norms="reset", num_stages=5, **QUICK)
+    assert not (tmp_path / "stage-0").exists()
+
+
+def test_normalisation_without_statistics_is_refused_before_training(images, tmp_path):
+    model = tiny_image_model()
+    for name in LAYERS:
+        layer = model.get_submodule(name)
+        layer.track_running_stats = False
+        layer.running_mean = layer.running_var = layer.num_batches_tracked = None
+    with pytest.raises(ValueError, match="here are frozen or keep none"):
+        enrich_pretrained(model, images.select(range(64)), tmp_path, norms="reset", num_stages=5, **QUICK)
     assert not (tmp_path / "stage-0").exists()

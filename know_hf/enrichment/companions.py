@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from know_hf.models.adapters import ADAPTER_CONFIG
+from know_hf.model_config import ADAPTER_FILE
 from know_hf.trajectory import Checkpoint, TrajectoryError
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def companions(source: Checkpoint) -> Companions:
         elif path.suffix in _OTHER_WEIGHTS or top and path.suffix in (".npz", ".safetensors") and not own:
             if not path.name.startswith(_TRAINING):
                 found.left.append(relative)
-        elif top and path.name == ADAPTER_CONFIG and whole_model:
+        elif top and path.name == ADAPTER_FILE and whole_model:
             found.left.append(relative)  # of an adapter whose weights stay behind
         elif top and path.name.endswith(".safetensors.index.json") and path != source.weight_file:
             found.left.append(relative)

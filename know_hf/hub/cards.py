@@ -242,13 +242,15 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     )  # fmt: skip
 
 
-def bundled_card(result: Mapping[str, Any], card: str, collection: str) -> str:
+def bundled_card(result: Mapping[str, Any], card: str, collection: str, data: Sequence[str], note: str = "") -> str:
     """The README of a predictor that comes with the package.
 
     Args:
         result: What [`meta_train`](know_hf.meta.training) returned.
         card: The [`predictor_card`] of it.
         collection: The [`meta_card`] of what it was trained on.
+        data: Names of the data sets of the trials.
+        note: What else is to be known of the copies of the data.
 
     Returns:
         Markdown with a metadata block.
@@ -258,10 +260,11 @@ def bundled_card(result: Mapping[str, Any], card: str, collection: str) -> str:
     # This folder holds no code, but the package that it lies in does.
     card = re.sub(r"Where know-hf is not installed.*?\n\n", "", card, flags=re.S)
     table = re.search(r"^\| \| \|\n(?:\|.*\n)+", collection, re.M)
+    copies = f" ({as_markdown(note)})" if note else ""
     said = (
-        "The trials, and the same again from the same copies of the data (our CIFAR-10 was recompressed as JPEG) on "
-        "the same kind\nof machine:\n\n```\npython -m know_hf.meta.bundle --data uoft-cs/cifar10 ylecun/mnist "
-        f"zalando-datasets/fashion_mnist --output-dir OUT\n```\n\n{table[0] if table else ''}\n"
+        f"The trials, and the same again from the same copies of the data{copies} on the same kind\nof machine:\n\n"
+        f"```\npython -m know_hf.meta.bundle --data {' '.join(map(as_code, data))} --output-dir OUT\n```\n\n"
+        f"{table[0] if table else ''}\n"
     )
     card = card.replace("## How good it is\n", f"{said}## How good it is\n")
     return card.replace("---\n", "---\nlicense: apache-2.0\n", 1)

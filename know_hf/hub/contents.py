@@ -15,7 +15,7 @@ from know_hf.checkpoints.checkpoint import check_file
 from know_hf.hub.files import Upload
 from know_hf.hub.pickles import holds_pickle, is_pickle
 from know_hf.hub.secrets import Known, find_secret, known_here
-from know_hf.models.adapters import ADAPTER_CONFIG
+from know_hf.model_config import ADAPTER_FILE
 from know_hf.trajectory import Checkpoint
 
 #: No text that a model needs is longer, in bytes.
@@ -82,7 +82,7 @@ def check_content(path: Path, known: Known) -> None:
         raise ValueError(f"The name of a file in {path.parent} holds {found}; rename it. Nothing was sent.")
     for text in _texts(path, known):
         if found := find_secret(text, known):
-            hint = "put the base model's Hub id in its place" if path.name == ADAPTER_CONFIG else "remove it there"
+            hint = "put the base model's Hub id in its place" if path.name == ADAPTER_FILE else "remove it there"
             raise ValueError(f"{path} holds {found}; {hint} and push again. Nothing was sent.")
 
 

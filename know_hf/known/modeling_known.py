@@ -125,7 +125,7 @@ class KnownPredictor(PreTrainedModel):
         """Loads a predictor that comes with the package; needs no network.
 
         Args:
-            history_length: Number S of stages to read, 2 to 5. With five it was trained longest.
+            history_length: Number S of stages to read, 2 to 5. All had the same 40 epochs at most.
             **kwargs: Passed on to ``from_pretrained`` (for example ``dtype``).
 
         Returns:

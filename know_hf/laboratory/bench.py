@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from know_hf.enrichment.branches import branches_of, whole_model
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve_early
@@ -33,6 +35,7 @@ from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.laboratory.sources import Source, sources_of
 from know_hf.laboratory.statistics import require_scipy
+from know_hf.models.architecture import check_architecture
 from know_hf.models.building import check_timm, load_with_new_head
 from know_hf.records import check_file_names, file_name, read_record
 from know_hf.retrodiction import DEFAULT
@@ -106,6 +109,14 @@ def check_names(
             )
 
 
+def check_reset(setting: Setting, model: nn.Module) -> None:
+    """Raises ``ValueError`` if a network has no normalisation that a setting could make new."""
+    try:
+        fresh_norms(kinds_of(model))
+    except ValueError as error:
+        raise ValueError(f"{setting.name}: reset: {error}") from error
+
+
 def check_inputs(recipe: Recipe, setting: Setting) -> None:
     """Raises if models or data of a setting are not to be had.
 
@@ -117,8 +128,13 @@ def check_inputs(recipe: Recipe, setting: Setting) -> None:
     source, target = setting.pretraining, setting.transfer
     if source.model is not None:
         check_model(source.model)
-    elif source.architecture is not None and "timm" in source.architecture:
-        check_timm(source.architecture["timm"])
+    elif source.architecture is not None:
+        check_architecture(source.architecture, f"{setting.name}: architecture")
+        if "timm" in source.architecture:
+            check_timm(source.architecture["timm"])
+    decoder = None if target is None else target.make_decoder()
+    if decoder is not None:
+        check_architecture(decoder.architecture, f"{setting.name}: decoder.architecture", further=())
     check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
     if target is not None:
         require_scipy()
@@ -179,6 +195,7 @@ class Bench:
         if get_task(self.columns.task).rows_are_examples:
             sampled = fields.num_stages + bool(fields.self_check)
             subset_sizes(len(self.pretraining_data["train"]), fields.sampling_ratio, sampled)
+        self._check_reset()
         if setting.transfer is None:
             return
         protocol, columns = setting.transfer.make_protocol(), self.transfer_columns
@@ -193,17 +210,19 @@ class Bench:
         validated = self.transfer_data["validation"] is not None
         check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
+    def _check_reset(self) -> None:
+        """Raises if there is no normalisation to reset, where that is asked for."""
+        source = self.setting.pretraining
+        if self.setting.reset:
+            columns = get_task(self.columns.task).columns_for(self.columns, source.model)
+            check_reset(self.setting, build_model(source, columns, 0).model)
+
     def prepare(self) -> None:
         """Prepares the data of pre-training and says what is to be trained."""
         source = self.setting.pretraining
         self.columns = get_task(self.columns.task).columns_for(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
         self.columns = replace(self.columns, class_names=loaded.class_names)
-        if self.setting.reset:
-            try:
-                fresh_norms(kinds_of(loaded.model))
-            except ValueError as error:
-                raise ValueError(f"{self.setting.name}: reset: {error}") from error
         if self.writer is not None:
             self.writer.check(loaded.model)
         for part, dataset in self.pretraining_data.items():

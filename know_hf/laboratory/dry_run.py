@@ -9,29 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, ReadInstruction
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from know_hf.forgetting.controls import TRAINED, trainings
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
-from know_hf.laboratory.bench import check_names
+from know_hf.laboratory.bench import check_names, check_reset
+from know_hf.laboratory.comparison import check_sizes
+from know_hf.laboratory.declared import Data, read_data
 from know_hf.laboratory.fine_tuning import steps_of
 from know_hf.laboratory.options import Protocol
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
-from know_hf.laboratory.recipe import Downstream, Pretraining, Recipe, Setting
+from know_hf.laboratory.recipe import Pretraining, Recipe, Setting
 from know_hf.laboratory.sources import sources_of
 from know_hf.tables import duration, table
 from know_hf.tasks import Columns
-from know_hf.training.data import load_split, make_preprocessing, open_parts
+from know_hf.training.data import make_preprocessing
 from know_hf.training.prepared import as_rows
 
 #: Examples of the first step on a processor, where a whole batch of a large network takes minutes.
 CPU_ROWS = 4
 #: Seconds that the step of a whole batch may take there to be measured, too.
 _PATIENCE = 10.0
-#: The task of data that are only declared.
-_IMAGES = "image-classification"
 
 
 @dataclass(frozen=True)
@@ -219,22 +218,30 @@ def _plan(
     unknown: list[str] = []
     jobs: list[Job] = []
     step = None
-    data = _read(recipe, source, {"train": source.train_split, "eval": source.eval_split}, unknown)
+    data = read_data(recipe, source, {"train": source.train_split, "eval": source.eval_split}, unknown)
     if data is not None:
         for control in trainings(setting.controls):
             jobs.append(_training(source, control, data.sizes["train"], data.columns))
         try:
+            if setting.reset:
+                check_reset(setting, build_model(source, data.columns, 0).model)
             step = _measured(source, data, jobs[0].batch, rows, device, measured)
         except FileNotFoundError as error:
-            unknown.append(f"the model cannot be built: {error}")
+            unknown.append(
+                f"the model cannot be built: {error} It starts from these weights, and nothing else says how "
+                "large it is: what it takes is unknown until they are at hand."
+            )
     if target is not None:
         splits = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
-        downstream = _read(recipe, target, splits, unknown)
+        downstream = read_data(recipe, target, splits, unknown)
         if downstream is not None:
-            pool = downstream.sizes["train"]
-            jobs.append(
-                _fine_tunings(setting, target.make_protocol(), predictors, pool, "validation" in downstream.sizes)
+            pool, protocol, validated = (
+                downstream.sizes["train"],
+                target.make_protocol(),
+                target.validation_split is not None,
             )
+            check_sizes(downstream.columns, pool, validated, protocol, setting.name)
+            jobs.append(_fine_tunings(setting, protocol, predictors, pool, validated))
     remarks = []
     if target is not None and target.decoder is not None:
         remarks.append(
@@ -264,49 +271,9 @@ def _fine_tunings(
     return Job("fine-tunings", trainings, examples, steps_of(protocol, examples), protocol.batch_size)
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What is known of data: examples by part, columns, and the first part's rows or the side of its images."""
-
-    sizes: dict[str, int]
-    columns: Columns
-    rows: Dataset | None = None
-    side: int | None = None
-
-
-def _read(
-    recipe: Recipe, part: Pretraining | Downstream, splits: Mapping[str, str | None], unknown: list[str]
-) -> _Data | None:
-    """Reads data that are at hand, or their declaration; what is missing joins the unknown."""
-    place, named = recipe.data(part.dataset), {role: split for role, split in splits.items() if split is not None}
-    if Path(place).exists():
-        loaded = {role: load_split(place, split) for role, split in named.items()}
-        parts: dict[str, Any]  # those that are given are there
-        parts, columns = open_parts(loaded, task=part.task, label=part.label_column)
-        return _Data({role: len(rows) for role, rows in parts.items()}, columns, parts["train"])
-    declared = recipe.data_sets.get(part.dataset)
-    if declared is None:
-        unknown.append(f"{part.dataset} is neither in the data_folder nor declared in the recipe's data_sets.")
-        return None
-    try:
-        sizes = {role: _declared(declared, split) for role, split in named.items()}
-        names = [str(number) for number in range(declared["classes"])]
-    except (KeyError, ValueError) as error:
-        unknown.append(f"data_sets does not say enough of {part.dataset}: {error}.")
-        return None
-    columns = Columns(part.task or _IMAGES, ["image"], part.label_column or "label", names)
-    return _Data(sizes, columns, side=declared.get("image_size"))
-
-
-def _declared(declared: Mapping[str, int], split: str) -> int:
-    """Examples of a split, slices such as ``train[:25%]`` included."""
-    parts = ReadInstruction.from_spec(split).to_absolute(declared)
-    return sum(part.to - part.from_ for part in parts)
-
-
 def _measured(
     source: Pretraining,
-    data: _Data,
+    data: Data,
     batch: int,
     rows: int | None,
     device: torch.device,
@@ -316,7 +283,15 @@ def _measured(
     half = source.training.get("bf16", False) and device.type != "cpu"
     shape = [source.model, source.architecture, source.image_size, source.max_length, data.side]
     few = rows or (CPU_ROWS if device.type == "cpu" else batch)
-    described = [*shape, data.columns.class_names, data.rows is None, batch, rows, str(device), half]
+    described = [
+        *shape,
+        data.columns.class_names,
+        data.rows is None,
+        batch,
+        rows,
+        str(device),
+        half,
+    ]
     key = json.dumps(described, sort_keys=True)
     if key not in measured:
         model: Any = build_model(source, data.columns, 0).model
@@ -334,7 +309,7 @@ def _measured(
     return measured[key]
 
 
-def _batch(model: Any, source: Pretraining, data: _Data, rows: int) -> dict[str, Tensor]:
+def _batch(model: Any, source: Pretraining, data: Data, rows: int) -> dict[str, Tensor]:
     """The first examples, or images of noise of the same shape."""
     if data.rows is not None:
         preprocessing = make_preprocessing(
@@ -346,6 +321,8 @@ def _batch(model: Any, source: Pretraining, data: _Data, rows: int) -> dict[str,
     side = source.image_size or data.side or (timm[-1] if timm else model.config.image_size)
     channels = timm[0] if timm else getattr(model.config, "num_channels", 3)
     labels = torch.arange(rows) % len(data.columns.class_names)
+    if data.columns.task == "image-segmentation":  # a class for every pixel
+        labels = labels.view(-1, 1, 1).expand(rows, side, side).contiguous()
     return {"pixel_values": torch.randn(rows, channels, side, side), "labels": labels}
 
 

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def run_experiment(
     named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
     check_output(output_dir, *(source for source in named if isinstance(source, (str, Path))))
     _check_folders(output_dir, recipe)
-    with locked(output_dir), _Clock(output_dir / "wall.json"), Workers(recipe.processes) as workers:
+    with ExitStack() as running:
+        running.enter_context(locked(output_dir))
         _same_recipe(output_dir / "recipe.json", recipe)
         for setting in recipe.settings:  # all of them, before anything is loaded
             check_names(recipe, setting, predictor, predictors or {})
@@ -65,6 +66,8 @@ def run_experiment(
         benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.settings]
         for bench in benches:  # all of them, before the first is prepared
             bench.check()
+        running.enter_context(_Clock(output_dir / "wall.json"))
+        workers = running.enter_context(Workers(recipe.processes))
         _note_recipe(output_dir / "recipe.json", recipe)
         for bench in benches:
             bench.prepare()

@@ -213,7 +213,7 @@ class Recipe(Options):
     data_sets: dict[str, Any] = option(
         default_factory=dict,
         help="What a dry run reckons with where data are not at hand: name of a data set → examples of each split by "
-        "its name, classes, and image_size in pixels.",
+        "its name (of a value that is held out, by that value), classes, and image_size in pixels.",
     )
     data_folder: str | None = option(
         None, help="Folder that may hold copies of the data sets, by the last part of their names."
@@ -249,6 +249,10 @@ class Recipe(Options):
         return str(copy) if self.data_folder and copy.is_dir() else dataset
 
 
+#: What may be declared of any data set; further splits where the recipe reads them.
+_DECLARED = ("train", "test", "validation", "classes", "image_size")
+
+
 def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
     """Reads and checks a recipe.
 
@@ -274,6 +278,7 @@ def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
         raise ValueError(f"{path} has no size {size!r}; it has {', '.join(sizes)}.")
     if not isinstance(sizes[size], dict):
         raise ValueError(f"{path}: size {size!r} must hold name: value pairs, found {sizes[size]!r}.")
+    _check_declared(content.get("data_sets"), sizes, path)
     options = dict(sizes[size])
     settings = options.pop("settings", None)
     if not isinstance(settings, dict) or not settings:
@@ -283,6 +288,32 @@ def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
         return make(Recipe, {**content, **options, "name": path.stem, "size": size, "settings": made}, str(path))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}, size {size}: {error}") from error
+
+
+def _check_declared(declared: Any, sizes: Mapping[str, Any], path: Path) -> None:
+    """Raises if what is declared of data sets means nothing: no split that any size reads, or no number of anything."""
+    known = [*_DECLARED, *_split_names(sizes)]
+    for name, values in declared.items() if isinstance(declared, Mapping) else ():
+        if not isinstance(values, Mapping):
+            continue  # refused with the other forms
+        where = f"{path}: data_sets: {name}"
+        check_names(map(str, values), known, where)
+        for key, value in values.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{where}: {key} is {value!r}; it counts something, from 1.")
+
+
+def _split_names(content: Any) -> list[str]:
+    """Names of the splits, and of the values that are held out, anywhere in what a recipe holds."""
+    found: list[str] = []
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        if str(key).endswith("_split") and isinstance(value, str):
+            found += [part.partition("[")[0].strip() for part in value.split("+")]
+        elif key == "held_out" and isinstance(value, Mapping):
+            found += map(str, value.values())
+        else:
+            found += _split_names(value)
+    return found
 
 
 def _setting(name: str, values: Any) -> Setting:

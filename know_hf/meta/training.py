@@ -122,7 +122,7 @@ def meta_train(
         with _stored(predictor, work / "predictor") as files:
             result: dict[str, Any] = {
                 **described,
-                **{name: _digest(described[name]) for name in ("data", "branches") if name in described},
+                **{name: digest_of(described[name]) for name in ("data", "branches") if name in described},
                 "weights": hash_file(files["model.safetensors"]),
                 "epochs": {job.kind: job.state for job in jobs},
                 "errors": compare_errors(meta, split.report, {"known": predictor.eval()}),
@@ -159,7 +159,7 @@ def _publish(output_dir: Path, files: dict[str, Path], result: dict[str, Any], p
             shutil.copyfile(files[name], beside)
 
 
-def _digest(hashes: dict[str, str]) -> dict[str, Any]:
+def digest_of(hashes: dict[str, str]) -> dict[str, Any]:
     """Stands for the hashes of many files, name → SHA-256: how many they are, and the SHA-256 of their list."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
     return {"files": len(hashes), "sha256": hashlib.sha256(lines.encode()).hexdigest()}

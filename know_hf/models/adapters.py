@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from know_hf.model_config import ADAPTER_FILE
 from know_hf.reading import read_fields
 from know_hf.store import read_json
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
 
-ADAPTER_CONFIG = "adapter_config.json"
 # peft's names of tasks → transformers' Auto classes.
 _AUTO_CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
@@ -132,7 +132,7 @@ def make_plain(model: "PeftModel", folder: Path) -> None:
         for file in inner.iterdir():
             file.replace(folder / file.name)
         inner.rmdir()
-    _sort_sets(folder / ADAPTER_CONFIG, model.peft_config[name])
+    _sort_sets(folder / ADAPTER_FILE, model.peft_config[name])
 
 
 def _sort_sets(file: Path, config: "PeftConfig") -> None:
@@ -167,7 +167,7 @@ def load_adapter_weights(model: "PeftModel", file: Path) -> None:
 
 def base_of(folder: Path) -> Path | str:
     """The folder or Hub id of an adapter's base model; of any other checkpoint the folder itself."""
-    file = Path(folder) / ADAPTER_CONFIG
+    file = Path(folder) / ADAPTER_FILE
     form = {"base_model_name_or_path": str}
     return read_fields(file, form)["base_model_name_or_path"] if file.exists() else folder
 
@@ -193,12 +193,12 @@ def skeleton(folder: Path, build: Callable[[str | Path, str], nn.Module]) -> "Pe
         ValueError: If the folder describes no adapter.
     """
     peft = _peft_for(folder)
-    base = build(base_of(folder), _AUTO_CLASSES.get(read_json(folder / ADAPTER_CONFIG).get("task_type"), ""))
+    base = build(base_of(folder), _AUTO_CLASSES.get(read_json(folder / ADAPTER_FILE).get("task_type"), ""))
     try:
         with torch.device("meta"):
             return peft.get_peft_model(base, peft.PeftConfig.from_pretrained(str(folder)))
     except Exception as error:  # the library raises many types for a configuration that is none
-        raise ValueError(f"{folder / ADAPTER_CONFIG} describes no adapter of its base model: {error}") from error
+        raise ValueError(f"{folder / ADAPTER_FILE} describes no adapter of its base model: {error}") from error
 
 
 def _peft_for(folder: Path) -> ModuleType:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
 from know_hf.models.adapters import base_of, load_adapted
+from know_hf.models.architecture import check_architecture
 from know_hf.tasks import Columns, get_task
 
 #: The problem type of transformers' classifiers whose examples have one class each.
@@ -54,7 +55,7 @@ def build_network(
         The network; the random numbers are those that torch has come to.
 
     Raises:
-        ValueError: If the description names no network, or one that is unknown.
+        ValueError: If the description names no network, one that is unknown, or a field that the network does not have.
 
     Example:
         >>> from know_hf.models.building import build_network
@@ -62,11 +63,10 @@ def build_network(
         >>> network.config.num_labels
         2
     """
+    check_architecture(architecture)
     described, labels = dict(architecture), label_settings(list(class_names), task)
     if name := described.pop("timm", None):
         return timm_from_scratch(name, image_size=image_size, **labels, **described)
-    if "model_type" not in described:
-        raise ValueError("architecture needs timm: name, or model_type: a type that transformers knows.")
     kernels = described.pop("convolutions", None)
     if kernels not in (None, "he_normal"):
         raise ValueError(f"architecture: convolutions is {kernels!r}; it may be he_normal, or be left out.")
@@ -103,13 +103,16 @@ def timm_from_scratch(
         A ``TimmWrapperForImageClassification`` whose folder also carries the preprocessing.
 
     Raises:
-        ValueError: If timm does not know the architecture.
+        ValueError: If timm does not know the architecture, or its network a field of ``model_args``.
     """
     import timm
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
     check_timm(architecture)
-    network = timm.create_model(architecture, num_classes=labels.get("num_labels", 2), **(model_args or {}))
+    try:
+        network = timm.create_model(architecture, num_classes=labels.get("num_labels", 2), **(model_args or {}))
+    except TypeError as error:
+        raise ValueError(f"architecture.model_args: timm's {architecture} does not take them: {error}") from error
     side = image_size or network.default_cfg["input_size"][-1]
     channels = (model_args or {}).get("in_chans", 3)
     config = TimmWrapperConfig(

@@ -20,6 +20,7 @@ from transformers import (
 
 from know_hf.model_config import brief
 from know_hf.models.adapters import base_of
+from know_hf.models.architecture import check_architecture
 from know_hf.models.map_captioner import MapCaptioner, MapCaptionerConfig
 from know_hf.store import making
 from know_hf.tasks.images import saved_processor
@@ -59,6 +60,7 @@ def decoder_config(described: Mapping[str, Any], tokenizer: PreTrainedTokenizerB
     own = {"is_decoder": True, "add_cross_attention": True, "vocab_size": len(tokenizer)}
     ids = {"bos_token_id": begin, "eos_token_id": end, "pad_token_id": pad}
     try:
+        check_architecture(described, "decoder.architecture", further=())
         return AutoConfig.for_model(name, **{**fields, **own, **ids})
     except Exception as error:  # a configuration's fields have checks of their own
         raise ValueError(f"{name!r} with these fields is no decoder that transformers knows: {brief(error)}") from error

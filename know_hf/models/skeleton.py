@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import meta_device_safe_creation_ops
 from transformers.models import auto
 
-from know_hf.model_config import brief, read_config
+from know_hf.model_config import ADAPTER_FILE, brief, read_config
 from know_hf.models import adapters
 from know_hf.remote import bounded
 from know_hf.tasks import TASKS
@@ -41,7 +41,7 @@ def skeleton(folder: str | Path, trust_remote_code: bool = False, auto_class: st
         >>> type(skeleton("path/to/gpt2")).__name__  # doctest: +SKIP
         'GPT2LMHeadModel'
     """
-    if (Path(folder) / adapters.ADAPTER_CONFIG).exists():
+    if (Path(folder) / ADAPTER_FILE).exists():
         return adapters.skeleton(Path(folder), lambda base, head: skeleton(base, trust_remote_code, head))
     try:
         config = read_config(folder, trust_remote_code=trust_remote_code)

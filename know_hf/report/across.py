@@ -10,7 +10,7 @@ from know_hf.laboratory.statistics import paired_difference
 ACROSS_SHOWN = (
     "Best step of KNOWN (as validation chose) of a row's pre-training minus the naive start of a column's: positive, "
     "and its 95 % interval without zero, the prediction from the row's data is the better start. Paired over seeds, "
-    "which give all of them the same examples, head and order; each at its own learning rate."
+    "which give all of them the same examples, head and order; each at the learning rate of its own section."
 )
 
 

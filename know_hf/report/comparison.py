@@ -22,10 +22,43 @@ def explanation(result: ComparisonResult) -> str:
     lower = "" if score.higher_is_better else f" Less {score.name} is better."
     chosen = "".join(f" {arm} is {one}, the candidate that validation chose." for arm, one in result.chosen.items())
     return (
-        f"Each arm at its own learning rate, chosen on validation examples. Differences{points} are paired over "
-        f"seeds, with 95 % intervals; the verdict is against the best control, {result.best_control}. "
+        f"{rates_searched(result)} Differences{points} are paired over the {result.seeds} seeds, with 95 % intervals; "
+        f"the verdict is against the best control, {result.best_control}. "
         f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone.{lower}{chosen}"
     )
+
+
+def rates_searched(result: ComparisonResult) -> str:
+    """Which arms have a learning rate of their own, what the others were run at, and whose lies at the grid's edge."""
+    grid, reference = sorted(result.learning_rates), result.reference
+    if len(grid) == 1:
+        return f"Every arm at the one learning rate {grid[0]:g}: none was searched."
+    listed = ", ".join(f"{rate:g}" for rate in grid)
+    searched = [arm for arm in result.arms if len(result.rates(arm)) == len(grid)]
+    if len(searched) == len(result.arms):
+        text = f"Each arm at its own learning rate, chosen on validation examples among {listed}."
+    else:
+        text = (
+            f"A learning rate of their own, chosen on validation examples among {listed}, have only "
+            f"{_together(result, searched)}; all others were run at that of {reference}, "
+            f"{result.chosen_rates[reference]:g}."
+        )
+    return text + "".join(
+        f" For {_together(result, arms)} the {which} rate of the grid was chosen: their best one may lie {beyond} it."
+        for which, beyond, edge in (("smallest", "below", grid[0]), ("largest", "above", grid[-1]))
+        if (arms := [arm for arm in searched if result.chosen_rates[arm] == edge])
+    )
+
+
+def _together(result: ComparisonResult, names: Sequence[str]) -> str:
+    """Names of arms, all steps of one prediction together."""
+    shown: list[str] = []
+    for name in names:
+        of = result.arms[name].prediction
+        steps = [other for other, arm in result.arms.items() if of is not None and arm.prediction == of]
+        whole = len(steps) > 1 and set(steps) <= set(names)
+        shown.append(f"{of} ({', '.join(step.removeprefix(f'{of} ') for step in steps)})" if of and whole else name)
+    return ", ".join(dict.fromkeys(shown))
 
 
 def comparison_markdown(result: ComparisonResult) -> str:
@@ -61,12 +94,12 @@ def rate_rows(result: ComparisonResult) -> list[list[str]]:
 
 
 def verdict_rows(result: ComparisonResult) -> list[list[str]]:
-    """Each arm at its own learning rate: score, differences, curve, verdict."""
+    """Each arm at the learning rate that it has: score, differences, curve, verdict."""
     reference, control = result.reference, result.best_control
     target = result.curve(reference)[-1][1]
     others = list(dict.fromkeys((reference, control)))
     differences = [f"− {other}" for other in others]
-    rows = [["start", "own lr", "score", *differences, "area", f"epochs to {target:.1f}", "verdict"]]
+    rows = [["start", "lr", "score", *differences, "area", f"epochs to {target:.1f}", "verdict"]]
     for arm in result.arms:
         reached = result.epochs_to(arm, target)
         same = arm == control
@@ -89,7 +122,7 @@ def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: s
     page.text(explanation(result))
     page.image(
         plot_differences(folder / f"{prefix}differences.png", result),
-        f"Difference to {result.reference}, each arm at its own learning rate: mean and 95 % interval over "
+        f"Difference to {result.reference}, each arm at the learning rate of the table: mean and 95 % interval over "
         f"{result.seeds} seeds; controls grey, KNOWN orange.",
     )
     page.table(verdict_rows(result))
@@ -103,7 +136,7 @@ def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: s
     page.heading("Learning curves")
     page.image(
         plot_curves(folder / f"{prefix}curves.png", result, curve_arms(result)),
-        "Mean validation score during fine-tuning, each arm at its own learning rate; controls dashed.",
+        "Mean validation score during fine-tuning, each arm at the learning rate of the table; controls dashed.",
     )
 
 

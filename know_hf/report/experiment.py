@@ -46,8 +46,8 @@ def write_experiment_report(result: ExperimentResult) -> Path:
             page.text(f"{name}: {verdict(comparison)}")
         page.text(
             f"Test {', '.join(dict.fromkeys(c.metric + c.score.unit for _, c in compared))}, "
-            "mean ± standard deviation over seeds, each arm at its own learning rate; in brackets the paired "
-            "difference to naive with its 95 % interval. Controls are marked with *."
+            f"mean ± standard deviation over {_seeds(compared)}; in brackets the paired difference to naive with its "
+            f"95 % interval. Controls are marked with *. {searched_in(result)}"
         ).table(score_rows(compared))
         if rows := across_rows(result.settings):
             page.heading("Less data against more").text(ACROSS_SHOWN).table(rows)
@@ -97,6 +97,40 @@ def comparisons(result: ExperimentResult) -> list[tuple[str, ComparisonResult]]:
     if result.recipe.average:
         compared.append(("average", average_of([comparison for _, comparison in compared])))
     return compared
+
+
+def _seeds(compared: list[tuple[str, ComparisonResult]]) -> str:
+    """Over how many seeds the columns of the table are."""
+    counts: dict[int, list[str]] = {}
+    for name, comparison in compared:
+        counts.setdefault(comparison.seeds, []).append(name)
+    if len(counts) == 1:
+        return f"{next(iter(counts))} seeds"
+    return ", ".join(f"{count} seeds ({'; '.join(names)})" for count, names in counts.items())
+
+
+def searched_in(result: ExperimentResult) -> str:
+    """Which learning rates stand behind the columns, in words: whose are searched, and where that of naive lies."""
+    compared = [(s.setting.name, s.comparison) for s in result.settings if s.comparison is not None]
+    partly = [name for name, c in compared if any(len(c.rates(arm)) < len(c.learning_rates) for arm in c.arms)]
+    if partly:
+        where = "its column" if len(partly) == len(compared) else f"its column ({'; '.join(partly)})"
+        text = (
+            "Only some starts have a learning rate of their own, chosen on validation examples; the section of "
+            f"{where} names them, and the others were run at the rate that naive chose there."
+        )
+    else:
+        text = "Each start is at its own learning rate, chosen on validation examples."
+    for which, edge in (("smallest", min), ("largest", max)):
+        names = [
+            name
+            for name, one in compared
+            if len(one.learning_rates) > 1 and one.chosen_rates[one.reference] == edge(one.learning_rates)
+        ]
+        if names:
+            where = "every column" if len(names) == len(compared) else "; ".join(names)
+            text += f" The rate that naive chose is the {which} of the grid in {where}: the best may lie beyond it."
+    return text
 
 
 def write_page(folder: Path) -> Path:

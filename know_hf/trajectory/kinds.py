@@ -250,8 +250,10 @@ def fresh_norms(parameters: Mapping[str, Parameter], kinds: Mapping[str, str] | 
         if all(parameters[one].trained for one in stored.values()):
             fresh |= {one: _FRESH[end] for end, one in stored.items()}
     if not fresh:
+        without = [p.layer for p in parameters.values() if p.kind == "norm" and "batchnorm" in p.layer.lower()]
+        found = f"the {without[0]} here are frozen or keep none" if without else "there are none here"
         raise ValueError(
-            "norms='reset' is about layers with running statistics (BatchNorm) that are trained, and there are none "
-            "here: use 'copy' or 'bias'."
+            f"norms='reset' is about layers with running statistics (BatchNorm) that are trained, and {found}: use "
+            "'copy' or 'bias'."
         )
     return {name: value for name, value in fresh.items() if not any(fnmatchcase(name, p) for p in kinds or {})}
