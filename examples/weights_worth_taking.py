@@ -223,8 +223,8 @@ def report(found: dict[str, list[dict[str, Any]]], also: list[str]) -> str:
 
 Whole runs of `enrich`, the choice made on examples set aside; every candidate is scored on evaluation data that nothing
 was trained, fitted or chosen on. Gains over Θ⁰ in points (perplexity: of it, positive is better), mean ± standard
-deviation over runs with other seeds, data and subsets; n↑ (n↓): so many of the runs gain (lose) beyond the 95 % interval
-of a paired bootstrap over evaluation examples.
+deviation over runs with other seeds, data and subsets; n↑ (n↓): so many of the runs gain (lose) beyond the 95 %
+interval of a paired bootstrap over evaluation examples.
 
 {len(runs)} runs: `best` is below Θ⁰ beyond its interval in {sum(one["high"] < 0 for one in gains)}, above in
 {sum(one["low"] > 0 for one in gains)}; something else than Θ⁰ was chosen in {len(moved)}, and scored better than Θ⁰ in
@@ -278,11 +278,11 @@ def downstream(task: str, record: dict[str, Any], options: argparse.Namespace) -
     known = json.loads((root / "choice" / "choice.json").read_text())["folders"]
     arms = {name.replace("stage-0", "naive"): root / known[name] for name in wanted if name in known}
     arms["best"] = root / "enriched" / "best"
+    protocol = Protocol(head_epochs=1, epochs=12, batch_size=50, examples=400, validation_examples=300, evaluations=1)
     compared = compare(
         arms, load_split(options.data / "cifar10", "train").select(range(10000)), root / "downstream",
         test_dataset=load_split(options.data / "cifar10", "test").select(range(2000)), seeds=3,
-        learning_rates=(6e-4, 1.5e-3, 4e-3),
-        protocol=Protocol(head_epochs=1, epochs=12, batch_size=50, examples=400, validation_examples=300, evaluations=1),
+        learning_rates=(6e-4, 1.5e-3, 4e-3), protocol=protocol,
     )  # fmt: skip
     scores = {name: compared.best(name) for name in arms}
     record = {**record, "downstream": {"scores": scores, "rates": compared.chosen_rates}}
