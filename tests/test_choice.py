@@ -17,6 +17,7 @@ from know_hf.choice.rule import LEVEL, judge
 from know_hf.choice.scoring import Answers, Measure, pooled, resampled
 from know_hf.enrichment.writer import PartialFolder
 from know_hf.hub.files import find_uploads
+from know_hf.hub.push import push
 from know_hf.training import set_aside
 from know_hf.training.set_aside import FEWEST, FOLDS, LEAST, Fold, take_aside
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
@@ -181,6 +182,17 @@ def test_only_the_best_goes_to_main(run):
         ("best", "main"), ("x2", "x2"), ("x4", "x4"), ("x8", "x8")
     ]  # fmt: skip
     assert not [name for upload in uploads for name in upload.files if "choice" in name]
+
+
+def test_the_best_is_main_on_the_hub(hub, run):
+    push(run.output_dir, "tester/chosen")
+    weights = hub.model("tester/chosen").files("main")["model.safetensors"]
+    assert weights == (run.best / "model.safetensors").read_bytes()
+    assert set(hub.model("tester/chosen").branches) == {"main", "x2", "x4", "x8"}
+    card = hub.model("tester/chosen").files("main")["README.md"].decode()
+    assert "`main` is `best`" in card and 'from_pretrained("tester/chosen")' in card
+    url = run.push_to_hub("tester/again")
+    assert url.endswith("tester/again") and hub.model("tester/again").files("main")["model.safetensors"] == weights
 
 
 def again(run, pictures, output, **options):
