@@ -57,7 +57,8 @@ def toy(name: str, folder: Path, data: Path, only: int | None = None, stages: in
                     "full_grid": "all"}  # fmt: skip
         setting["transfer"]["protocol"] |= {"epochs": 1, "head_epochs": 0, "examples": 16, "validation_examples": 8,
                                             "batch_size": 16, "evaluations": 1}  # fmt: skip
-    content |= {"data_folder": str(data), "sizes": {"cpu": {"settings": settings}}}
+    # Declared for a dry run of other sizes, which are not here.
+    content |= {"data_folder": str(data), "data_sets": {}, "sizes": {"cpu": {"settings": settings}}}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
@@ -130,7 +131,7 @@ def test_what_recipes_of_captions_refuse(cifar, tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / "out")
 
     refused("models of image-classification write no captions: give transfer a decoder", decoder=None)
-    refused("'gpt9' with these fields is no decoder", decoder={"architecture": {"model_type": "gpt9"}})
+    refused("transformers knows no model_type 'gpt9'", decoder={"architecture": {"model_type": "gpt9"}})
     refused("GPT2LMHeadModel|n_embd|cannot be built", decoder={"architecture": {"model_type": "gpt2", "n_embd": 9}})
     refused("A decoder is for captions", dataset="cifar100", task=None)
     refused("no row is left with 'x' of column 'caption'", held_out={"caption": "x"})
