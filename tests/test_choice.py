@@ -115,6 +115,25 @@ def test_a_score_that_is_not_a_number_is_not_taken():
     assert name == "stage-0" and np.isnan(gains["x8"].gain)
 
 
+def test_one_example_in_many_is_chance():
+    start = np.arange(60) < 42
+    for more, taken in ((1, False), (2, False), (8, True)):
+        better = np.arange(60) < 42 + more
+        name, gains = judge("stage-0", {"stage-0": right(start), "mean": right(better)}, ACCURACY)
+        assert (name == "mean") == taken and (gains["mean"].chance > LEVEL) != taken
+
+
+def test_what_is_certain_is_taken():
+    zeros, ones = np.zeros(50), np.ones(50)
+    assert judge("stage-0", {"stage-0": right(zeros), "mean": right(ones)}, ACCURACY)[0] == "mean"
+    answers = {
+        "stage-0": Answers({"eval_accuracy": float("nan")}, zeros * np.nan),
+        "x2": right(zeros),
+        "mean": right(ones),
+    }
+    assert judge("stage-0", answers, ACCURACY)[0] == "mean"
+
+
 def test_scores_that_are_no_means_are_computed_anew():
     def largest(prediction: EvalPrediction) -> dict[str, float]:
         return {"largest": float(prediction.predictions.max())}

@@ -120,15 +120,16 @@ def choose(
             "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
             "words": found.words or chosen_words(name, found.gains, found.deciding, size, own, origin, turns),
-            "purpose": found.purpose and asdict(found.purpose),
+            "purpose": found.purpose and asdict(found.purpose), "how": "folds" if turns else trainer.set_aside.how,
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
             write_json(root / _RECORD, known)
-            for place in folders.values():
-                if place.parent == root and not choosing.keep_candidates:
-                    remove(place)
-        trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero() and not choosing.keep_candidates:
+        for place in (root.parent / own for own in known["folders"].values()):  # also what a kill left
+            if place.parent == root:
+                remove(place)
+    trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
 
 

@@ -10,6 +10,8 @@ from know_hf.choice.scoring import Answers, Measure, resampled
 
 #: Most probability, of gains that are all chance, that the largest of them is as large.
 LEVEL = 0.1
+# Share of a score that is rounding, and likewise of a gain in standard errors.
+_ROUNDING, _TIE = 1e-9, 1e-6
 RULE = (
     "A candidate is taken only if so large a gain over Θ⁰ on the selection data, of the largest among all candidates, "
     f"would come about by chance in at most {100 * LEVEL:g} % of cases (paired bootstrap over examples, reality check "
@@ -65,6 +67,7 @@ def judge(origin: str, answers: Mapping[str, Answers], measure: Measure) -> tupl
     count = min(map(len, drawn.values()))
     start = drawn[origin][:count]
     defined, sizes = np.isfinite(start), answers[origin].size
+    found: dict[str, Gain]
     gains: dict[str, float] = {}
     noise: dict[str, np.ndarray] = {}
     for name, own in drawn.items():
@@ -75,20 +78,28 @@ def judge(origin: str, answers: Mapping[str, Answers], measure: Measure) -> tupl
             continue
         noise[name] = differences - gains[name]
         defined &= np.isfinite(differences)
+    if not math.isfinite(scores[origin]):  # whatever has a score is better than none
+        finite = {name: sign * score for name, score in scores.items() if math.isfinite(score)}
+        found = {name: Gain(scores[name], math.nan, math.nan, math.nan, float(name not in finite)) for name in scores}
+        return (max(finite, key=lambda name: finite[name]) if finite else origin), found
     noise = {name: own[defined] for name, own in noise.items()}
+    # Rounding alone makes no difference.
+    least = {name: _ROUNDING * max(abs(scores[name]), abs(scores[origin])) for name in noise}
     errors = {name: float(own.std()) if own.size else 0.0 for name, own in noise.items()}
-    compared = [name for name in noise if name != origin and errors[name] > 0]
+    compared = [name for name in noise if name != origin and errors[name] > least[name]]
     # What is plainly worse is no rival: it would only make the largest of the gains by chance look larger.
     bound = -math.sqrt(2 * math.log(math.log(max(sizes, 16))))
     rivals = [name for name in compared if gains[name] / errors[name] > bound]
     largest = np.max([noise[name] / errors[name] for name in rivals], axis=0) if rivals else np.zeros(0)
-    found: dict[str, Gain] = {}
+    found = {}
     for name, gain in gains.items():
         if name in compared:
-            chance = float((largest >= gain / errors[name]).mean()) if name in rivals else 1.0
+            # Scores of few examples tie: what differs by rounding alone is as large.
+            chance = float((largest >= gain / errors[name] - _TIE).mean()) if name in rivals else 1.0
             low, high = (gain + float(np.quantile(noise[name], q)) for q in (0.025, 0.975))
-        else:  # equal on every example, or without a score
-            chance, low, high = 1.0, gain, gain
+        else:  # the same difference on every example, mostly none, or no score
+            certain = name in noise and name != origin and gain > least[name]
+            chance, low, high = (0.0 if certain else 1.0), gain, gain
         found[name] = Gain(scores[name], gain, low, high, chance)
-    better = [name for name in compared if found[name].gain > 0 and found[name].chance <= LEVEL]
+    better = [name for name, own in found.items() if name != origin and own.gain > 0 and own.chance <= LEVEL]
     return (max(better, key=lambda name: found[name].gain) if better else origin), found

@@ -123,7 +123,7 @@ def greedy(count: int, score: Callable[[Sequence[int]], float]) -> list[int]:
     Example:
         >>> from know_hf.choice.soups import greedy
         >>> greedy(3, lambda members: {1: 0.5, 2: 0.7, 3: 0.4}.get(sum(members), 0.8))
-        [2, 1]
+        [2, 3]
     """
 
     def reached(members: Sequence[int]) -> float:

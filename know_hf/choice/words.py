@@ -73,7 +73,9 @@ def chosen_words(
     if candidate == "stage-0":
         others = {name: gain for name, gain in gains.items() if name != candidate and gain.score == gain.score}
         text = f"Keep Θ⁰ (enriched/best is it): of {len(others)} candidates none is better beyond chance {where}"
-        if others:
+        if others and not any(gain.gain for gain in others.values()):
+            text += "; all of them are as good as Θ⁰ there, to the last example"
+        elif others:
             top = max(others, key=lambda name: others[name].gain)
             text += (
                 f"; the best, {described(top)}, has {deciding.name} {deciding.shown(others[top].score)} against "

@@ -78,6 +78,8 @@ def report_markdown(result: EnrichmentResult) -> str:
     if result.choice is not None:
         gains = {name: vars(gain) for name, gain in result.choice.gains.items()}
         where = f"on {result.choice.examples:,} examples set aside"
+        if result.choice.how == "folds":
+            where = f"on {result.choice.examples:,} examples left out by turns"
         if result.choice.purpose is not None:
             where = f"as starts for {result.choice.purpose.data}"
         page.section(f"Candidates {where}").table(choice_rows(gains))
