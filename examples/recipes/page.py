@@ -258,29 +258,31 @@ def _common(recipe: Recipe) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+# What the paper's tables on published checkpoints have in common.
+_PUBLISHED = {
+    "stages, ratio": "not said, 0.33", "steps, methods": "2 (×3, ×9): KNOWN, LogFit, TaskVector, MagMax, TSV"
+}  # fmt: skip
 #: Table → recipe, the paper's numbers by what they are, and what is otherwise.
 OTHERS: dict[str, tuple[str, dict[str, str], str]] = {
     "Table 2": ("table2", {
         "data": "ImageNet", "network": "PVTv2, variant not said (B0 in the predecessor's code)",
-        "stages, ratio": "not said, 0.33", "steps, methods": "2 (×3, ×9): KNOWN, LogFit, TaskVector, MagMax, TSV",
+        **_PUBLISHED,
         "downstream": "CIFAR-100, TinyImageNet, Stanford Cars, CUB, Oxford Flowers",
     }, "Θ⁰ is the published checkpoint. A stage's epochs are ours: 200 of ImageNet's are out of reach. Cars, CUB and "
        "Flowers are left to you: name them as further settings."),
     "Table 3": ("table3", {
-        "data": "ImageNet", "network": "the PVTv2 of Table 2", "stages, ratio": "not said, 0.33",
-        "steps, methods": "2 (×3, ×9): KNOWN, LogFit, TaskVector, MagMax, TSV",
+        "data": "ImageNet", "network": "the PVTv2 of Table 2", **_PUBLISHED,
         "downstream": "PACS, one domain left out",
         "epochs, rates, seeds": "80 epochs",
     }, "Sizes, rates and batches are those of Table 2. The domain left out is tested on whole."),
     "Table 4": ("table4", {
-        "data": "ImageNet", "network": "PVTv2 as encoder, a new transformer decoder", "stages, ratio": "not said, 0.33",
-        "steps, methods": "2 (×3, ×9): KNOWN, LogFit, TaskVector, MagMax, TSV", "downstream": "Flickr8k",
+        "data": "ImageNet", "network": "PVTv2 as encoder, a new transformer decoder", **_PUBLISHED,
+        "downstream": "Flickr8k",
         "epochs, rates, seeds": "Adam, 50 epochs",
     }, "Decoder (2 layers of 512), tokenizer (the words that occur), batch and rates are ours; of a picture's five "
        "captions the first is learnt; no head phase, as the decoder is new."),
     "Table 5": ("table5", {
-        "data": "Pascal VOC", "network": "DeepLabV3+, MobileNet", "stages, ratio": "not said, 0.33",
-        "steps, methods": "2 (×3, ×9): KNOWN, LogFit, TaskVector, MagMax, TSV", "downstream": "Cityscapes",
+        "data": "Pascal VOC", "network": "DeepLabV3+, MobileNet", **_PUBLISHED, "downstream": "Cityscapes",
         "epochs, rates, seeds": "Adam, cosine, 150 epochs, augmentation",
     }, "Θ⁰ is the published checkpoint for images of 513 pixels; a stage's epochs, batch and rates are ours."),
     "Table 6": ("table6", {
