@@ -16,14 +16,14 @@ from know_hf.choice.folds import FOLDER as FOLDS_IN
 from know_hf.choice.folds import cross_fitted
 from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.rounds import train_converged
-from know_hf.choice.scoring import Answers
+from know_hf.choice.scoring import Answers, check_metric
 from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_early
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
-from know_hf.enrichment.verdict import Deciding, deciding_score, verdict
+from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score, verdict
 from know_hf.fitting.options import Fitting
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_arguments, make_trainer
@@ -152,6 +152,7 @@ def enrich_pretrained(
         )
     prediction.check(sorted(set(predicted.values())), early=True)
     check_fit(choosing, trainer.set_aside)
+    check_metric(trainer)
     by = None if choosing.choose_on is None else DownstreamChoice(trainer, choosing, data)
     if by is not None:
         by.check(prediction)
@@ -278,12 +279,14 @@ def _enrich(
     checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
     result = run.result(root, checkpoints)
     result.self_check = checked
-    judged = by is not None or folds is not None or trainer.set_aside.dataset is not None
+    unchosen, judged = "", by is not None or folds is not None or trainer.set_aside.dataset is not None
     if choosing.choose != NONE and judged and not fresh:
         unscored = replace(finisher, score=False)
         result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds, by)
         result.best = None if result.choice is None else result.choice.folder
-    result.verdict = f"{_unchosen(trainer)}{verdict(result, _deciding(trainer, result))}"
+    elif choosing.choose != NONE:
+        unchosen = _unchosen(trainer, fresh)
+    result.verdict = f"{unchosen}{verdict(result, _deciding(trainer, result))}"
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -293,13 +296,20 @@ def _enrich(
     return result
 
 
-def _unchosen(trainer: Any) -> str:
+def _unchosen(trainer: Any, fresh: bool) -> str:
     """Why nothing was chosen, though it should have been."""
-    if trainer.set_aside.how != "too few":
-        return ""
+    if fresh:
+        return (
+            "Nothing was chosen: with new normalisation layers (norms='reset') no checkpoint has a score of its own. "
+        )
+    if trainer.set_aside.how == "too few":
+        return (
+            f"Nothing was chosen: {len(trainer.train_dataset)} training examples are too few to choose on a part of "
+            f"them ({FEWEST} at least); give examples to choose on (--selection_split), or more data. "
+        )
     return (
-        f"Nothing was chosen: {len(trainer.train_dataset)} training examples are too few to choose on a part of them "
-        f"({FEWEST} at least); give examples to choose on (--selection_split), or more data. "
+        "Nothing was chosen: no examples were set aside when this run began, so that all of them were trained on; give "
+        "others to choose on (--selection_split), or begin a run in another folder. "
     )
 
 
@@ -311,6 +321,4 @@ def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding 
     else:
         examples = len(data) if hasattr(data, "__len__") else None
     record = result.trajectory.record
-    return deciding_score(
-        record.model.get("task"), record.stages[0].metrics, examples, args.metric_for_best_model, args.greater_is_better
-    )
+    return deciding_score(record.model.get("task"), record.stages[0].metrics, examples, *asked_metric(args))

@@ -13,16 +13,20 @@ from torch.utils.data import TensorDataset
 from transformers import AutoModelForImageClassification, EvalPrediction
 
 from know_hf import enrich_pretrained
-from know_hf.choice.rule import LEVEL, judge
-from know_hf.choice.scoring import Answers, Measure, pooled, resampled
+from know_hf.choice.rule import LEVEL, Gain, judge
+from know_hf.choice.scoring import Answers, Measure, by_example, fingerprint, pooled, resampled, swapped
+from know_hf.choice.words import chosen_words, start_of
+from know_hf.enrichment.verdict import Deciding
 from know_hf.enrichment.writer import PartialFolder
 from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
+from know_hf.tasks import Score
 from know_hf.training import set_aside
 from know_hf.training.set_aside import FEWEST, FOLDS, LEAST, Fold, take_aside
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 
 ACCURACY = Measure("eval_accuracy", True)
+ACCURATE = Deciding("eval_accuracy", Score("accuracy", percent=True, higher_is_better=True), 200)
 SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
             "train_stage_zero": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}  # fmt: skip
 
@@ -97,13 +101,45 @@ def test_a_plain_gain_is_taken_and_a_tie_is_not():
     assert judge("stage-0", answers, loss)[0] == "stage-0"
 
 
-def test_the_best_of_many_by_chance_is_seldom_taken():
-    draw, taken = np.random.default_rng(0), 0
-    for _ in range(60):
-        answers = {"stage-0": right(draw.random(100) < 0.7)}
-        answers |= {f"other {i}": right(draw.random(100) < 0.7) for i in range(12)}
+@pytest.mark.parametrize(("examples", "others"), [(20, 12), (50, 20)])
+def test_the_best_of_many_by_chance_is_seldom_taken(examples, others):
+    draw, taken, times = np.random.default_rng(1), 0, 100
+    for _ in range(times):
+        answers = {"stage-0": right(draw.random(examples) < 0.7)}
+        answers |= {f"other {i}": right(draw.random(examples) < 0.7) for i in range(others)}
         taken += judge("stage-0", answers, ACCURACY)[0] != "stage-0"
-    assert taken / 60 <= LEVEL + 0.1
+    assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
+
+
+def test_swaps_are_alike_for_means_and_for_other_scores():
+    def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+        return {"accuracy": float((prediction.predictions == prediction.label_ids).mean())}
+
+    labels, draw = np.zeros(60), np.random.default_rng(0)
+    answers = [(draw.random(60) < share).astype(float) for share in (0.4, 0.3)]
+    measure = Measure("eval_accuracy", True, accuracy)
+    one, other = (Answers({"eval_accuracy": float((own == 0).mean())}, kept=(own, labels)) for own in answers)
+    anew = swapped(one, other, measure)
+    means = by_example({"one": one, "other": other}, measure)
+    fast = swapped(means["one"], means["other"], measure)
+    assert len(fast) > len(anew) and abs(anew.mean()) < 0.02 and abs(fast.std() / anew.std() - 1) < 0.2
+    assert not swapped(one, one, measure).any()
+
+
+def test_the_better_of_both_forms_of_stage_zero_is_to_be_beaten():
+    start, renewed, other = (right(np.arange(200) < count) for count in (80, 150, 152))
+    answers = {"stage-0": start, "stage-1": other, "stage-0-renewed": renewed}
+    assert judge("stage-0", answers, ACCURACY)[0] == "stage-1"
+    name, gains = judge("stage-0", answers, ACCURACY, "stage-0-renewed")
+    assert name == "stage-0-renewed" and gains["stage-1"].gain > 0.3 and gains["stage-1"].chance > LEVEL
+    words = chosen_words(name, gains, ACCURATE, 200, {}, {})
+    assert "not trained to its end" not in words and words.startswith("Take enriched/best, which is stage-0-renewed")
+    better = {**answers, "stage-1": right(np.arange(200) < 190)}
+    name, gains = judge("stage-0", better, ACCURACY, "stage-0-renewed")
+    assert name == "stage-1" and gains["stage-1"].chance < 0.01
+    words = chosen_words(name, gains, ACCURATE, 200, {}, {})
+    assert "95.0 % against 75.0 % of Θ⁰ with BatchNorm statistics re-estimated (40.0 % with its own)" in words
+    assert words.startswith("Θ⁰ was not trained to its end")
 
 
 def test_a_score_that_is_not_a_number_is_not_taken():
@@ -146,9 +182,9 @@ def test_scores_that_are_no_means_are_computed_anew():
     def share(prediction: EvalPrediction) -> dict[str, float]:
         return {"share": float((prediction.predictions[0] > 24).mean())}
 
-    units = resampled(
-        Answers({"eval_share": 0.5}, kept=((kept[0], kept[0]), kept[1])), Measure("eval_share", True, share)
-    )
+    shares = Measure("eval_share", True, share)
+    pairs = by_example({"stage-0": Answers({"eval_share": 0.5}, kept=((kept[0], kept[0]), kept[1]))}, shares)
+    units = resampled(pairs["stage-0"], shares)
     assert len(units) == 2000 and abs(units.mean() - 0.5) < 0.01
     parts = [Answers({}, kept=(np.ones((2, width)), np.ones(2))) for width in (3, 5)]
     whole = pooled(parts, measure)
@@ -185,8 +221,9 @@ def test_the_best_is_a_plain_folder_of_one_candidate(run):
 
 def test_the_result_is_the_best_on_the_examples_set_aside(run):
     gains, chosen = run.choice.gains, run.choice.candidate
-    allowed = [name for name, gain in gains.items() if gain.chance <= LEVEL and gain.gain > 0]
-    assert chosen == (max(allowed, key=lambda name: gains[name].gain) if allowed else "stage-0")
+    start = start_of(gains)
+    allowed = [name for name, gain in gains.items() if gain.chance <= LEVEL and gain.gain > gains[start].gain]
+    assert chosen == (max(allowed, key=lambda name: gains[name].gain) if allowed else start)
     assert run.choice.examples == 20  # the other half was fitted to
 
 
@@ -369,3 +406,66 @@ def test_a_fit_that_goes_astray_is_no_candidate(run, pictures, tmp_path, monkeyp
     result = again(run, pictures, tmp_path / "run", fit_steps=3)
     assert "fitted" not in result.choice.gains and "fitted is no candidate: Fitting went astray" in caplog.text
     assert "mean" in result.choice.gains
+
+
+def scored(prediction: EvalPrediction) -> dict[str, float]:
+    return {"hits": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def hit(prediction: EvalPrediction) -> dict[str, float]:
+    return {"hits": float((prediction.predictions.argmax(-1) == 0).mean())}
+
+
+def test_the_score_that_is_named_decides_and_a_misspelt_one_is_said_first(pictures, tmp_path):
+    parts = {"near": pictures.select(range(120, 150)), "far": pictures.select(range(150, 160))}
+    own = {**SETTINGS, "eval_dataset": parts, "selection_split": 40, "num_train_epochs": 1}
+    for name in ("acuracy", "nearr_accuracy"):
+        with pytest.raises(ValueError, match=r"is not among the scores .*accuracy.*; did you mean accuracy\?"):
+            enrich_pretrained(
+                tiny_image_model(), pictures.select(range(120)), tmp_path / "a", metric_for_best_model=name, **own
+            )
+    assert not (tmp_path / "a" / "stage-0").exists()
+    result = enrich_pretrained(
+        tiny_image_model(), pictures.select(range(120)), tmp_path / "b", metric_for_best_model="loss", **own
+    )
+    assert result.choice.deciding.metric == "eval_loss"
+    assert {"eval_near_accuracy", "eval_far_accuracy"} <= set(result.metrics["x2"])
+
+
+def test_another_function_of_the_same_name_of_score_is_another_choice(pictures, tmp_path):
+    own = {**SETTINGS, "selection_split": 40, "num_train_epochs": 1, "metric_for_best_model": "hits"}
+    found = [
+        enrich_pretrained(
+            tiny_image_model(), pictures.select(range(120)), tmp_path / "a", compute_metrics=compute,
+            eval_dataset=pictures.select(range(120, 160)), **own,
+        ).choice.gains["stage-0"].score
+        for compute in (scored, hit, scored)
+    ]  # fmt: skip
+    assert found[0] == found[2] != found[1]
+    assert fingerprint(scored) != fingerprint(hit) and fingerprint(None) is None
+
+
+def test_why_nothing_is_chosen_and_what_is_another_run(pictures, tmp_path):
+    own = {**SETTINGS, "num_train_epochs": 1, "eval_dataset": pictures.select(range(120, 160))}
+    train, folder = pictures.select(range(120)), tmp_path / "a"
+    assert (
+        "Nothing was chosen" not in enrich_pretrained(tiny_image_model(), train, folder, choose="none", **own).verdict
+    )
+    result = enrich_pretrained(tiny_image_model(), train, folder, **own)
+    assert result.best is None and result.verdict.startswith("Nothing was chosen: no examples were set aside when")
+    with pytest.raises(TrajectoryError, match="no examples were set aside then, and 40 .* were set aside now") as found:
+        enrich_pretrained(tiny_image_model(), train, folder, selection_split=40, **own)
+    assert "fingerprint" not in str(found.value)
+
+
+def test_epochs_chosen_on_the_evaluation_data_are_said(pictures, tmp_path):
+    result = enrich_pretrained(
+        tiny_image_model(), pictures.select(range(120)), tmp_path, eval_dataset=pictures.select(range(120, 160)),
+        selection_split=40, load_best_model_at_end=True, eval_strategy="epoch",
+        **{**SETTINGS, "save_strategy": "epoch"},
+    )  # fmt: skip
+    if result.choice.candidate != "stage-0":
+        assert "on which load_best_model_at_end chose" in result.verdict
+    gains = {"stage-0": Gain(0.5, 0, 0, 0, 1), "mean": Gain(0.9, 0.4, 0.3, 0.5, 0.01)}
+    seen = chosen_words("mean", gains, ACCURATE, 200, {"eval_accuracy": 0.8}, {"eval_accuracy": 0.5}, False, True)
+    assert "80.0 % against 50.0 % (on which load_best_model_at_end chose" in seen

@@ -13,8 +13,8 @@ from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
 from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import RULE, Gain, judge
-from know_hf.choice.scoring import Answers, answer, deciding_of, judged_by, measure_of, pooled, predict
-from know_hf.choice.words import chosen_words
+from know_hf.choice.scoring import Answers, answer, deciding_of, fingerprint, judged_by, measure_of, pooled, predict
+from know_hf.choice.words import RENEWED, chosen_words
 from know_hf.enrichment.companions import companions
 from know_hf.enrichment.finishing import Finisher, evaluation_scores
 from know_hf.enrichment.stream import Enrichment
@@ -119,7 +119,9 @@ def choose(
             "of": about, "candidate": name, "metric": found.deciding.metric, "rule": found.rule, "examples": size,
             "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
-            "words": found.words or chosen_words(name, found.gains, found.deciding, size, own, origin, turns),
+            "words": found.words or chosen_words(
+                name, found.gains, found.deciding, size, own, origin, turns, bool(trainer.args.load_best_model_at_end)
+            ),
             "purpose": found.purpose and asdict(found.purpose), "how": "folds" if turns else trainer.set_aside.how,
         }  # fmt: skip
         if trainer.is_world_process_zero():
@@ -142,7 +144,7 @@ def _by_answers(
         return None
     deciding, answers = measured
     shared = {name: own for name, own in answers.items() if name in folders}
-    name, gains = judge(ORIGIN, shared, measure_of(trainer, deciding))
+    name, gains = judge(ORIGIN, shared, measure_of(trainer, deciding), RENEWED)
     size = next(iter(shared.values())).size if folds else len(selection)
     return Judgement(name, deciding, gains, size, RULE)
 
@@ -183,6 +185,7 @@ def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, 
         "choosing": asdict(replace(choosing, choose_on=None)),  # a name or data, of which the judge tells
         "fitting": asdict(fitting),
         "train": describe_dataset(trainer.train_dataset),
+        "metric": fingerprint(trainer.compute_metrics),
         "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
         **({} if by is None else {"by": by.about}),
     }

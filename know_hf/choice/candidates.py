@@ -10,6 +10,7 @@ from typing import Any
 
 from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.soups import Soups
+from know_hf.choice.words import RENEWED
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.provenance import holds
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 #: Of a run's folder, where what is made for the choice alone lies.
 FOLDER = "choice"
 ORIGIN = stage_name(0)
-#: Θ⁰ with BatchNorm statistics re-estimated like those of the predictions.
-RENEWED = "stage-0-renewed"
 HELD_OUT = "-held-out"
 _NAIVE = (ResolvedMethod(get_method("naive"), {}),)
 

@@ -1,9 +1,12 @@
 """What a model's answers to the selection data are worth, and how much of that is chance."""
 
+import hashlib
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import CodeType
 from typing import Any
 
 import datasets
@@ -11,8 +14,9 @@ import numpy as np
 from torch.utils.data import Subset
 from transformers import EvalPrediction, Trainer
 
-from know_hf.enrichment.verdict import Deciding, deciding_score
+from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score
 from know_hf.forgetting.evaluation import without_dropping
+from know_hf.settings.recipes import suggestion
 from know_hf.trajectory.identity import task_of
 
 #: Resamples of the examples: of scores that are means over examples, and of others, which are computed anew each time.
@@ -20,6 +24,10 @@ RESAMPLES, FEWER_RESAMPLES = 2000, 200
 # Parts of the data whose mean loss is one unit, where there is nothing but a loss.
 _PARTS = 50
 _LOSS = "eval_loss"
+# Examples that show which scores there are; what is measured beside them.
+_FEW = 8
+_NO_SCORES = ("_runtime", "_per_second", "_time")
+logger = logging.getLogger(__name__)
 # Examples drawn at a time.
 _AT_ONCE = 1 << 20
 
@@ -69,9 +77,8 @@ class Measure:
 
 def deciding_of(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
     """Which of a trainer's scores decides; None if none does."""
-    args = trainer.args
     task = task_of(trainer.accelerator.unwrap_model(trainer.model))
-    return deciding_score(task, scores, examples, args.metric_for_best_model, args.greater_is_better)
+    return deciding_score(task, scores, examples, *asked_metric(trainer.args))
 
 
 def measure_of(trainer: Any, deciding: Deciding) -> Measure:
@@ -89,11 +96,55 @@ def judged_by(trainer: Any, scores: Mapping[str, float], examples: int) -> tuple
     return None if deciding is None else (deciding, measure_of(trainer, deciding))
 
 
+def fingerprint(compute: Any) -> str | None:
+    """Tells whether a function that computes scores was changed, where its own code says so."""
+    if compute is None:
+        return None
+    code = getattr(compute, "__code__", getattr(type(compute).__call__, "__code__", None))
+    names = getattr(compute, "__module__", ""), getattr(compute, "__qualname__", type(compute).__qualname__)
+    return hashlib.sha256(repr([*names, *_content(code)]).encode()).hexdigest()[:16]
+
+
+def _content(code: Any) -> list[Any]:
+    """What a function's code does, wherever its file lies."""
+    if not isinstance(code, CodeType):
+        return [repr(type(code))]
+    constants = [part for one in code.co_consts for part in (_content(one) if isinstance(one, CodeType) else [one])]
+    return [code.co_code.hex(), code.co_names, constants]
+
+
 def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:
     """Scores, and predictions with labels, of the trainer's model on a data set, all examples of it."""
     with without_dropping(trainer), _quiet(trainer):
         found = trainer.predict(dataset, metric_key_prefix="eval")
     return dict(found.metrics or {}), (found.predictions, found.label_ids)
+
+
+def check_metric(trainer: Any) -> None:
+    """Looks, on a few examples, whether the score that is to decide is one of those that there will be.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    name, _ = asked_metric(trainer.args)
+    data = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.set_aside.dataset
+    first = next(iter(data.values()), None) if isinstance(data, dict) else data
+    if name is None or first is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return
+    few = range(min(len(first), _FEW * trainer.args.world_size))
+    try:
+        scores = predict(trainer, first.select(few) if isinstance(first, datasets.Dataset) else Subset(first, few))[0]
+    except Exception as error:  # of any library; few examples need not have a score
+        logger.debug("The scores are not known before the evaluation: %s", error)
+        return
+    known = [one.removeprefix("eval_") for one in scores if not one.endswith(_NO_SCORES)]
+    sets = [f"{own}_" for own in data] if isinstance(data, dict) else []
+    wanted = name.removeprefix("eval_")
+    if not {wanted, *(wanted.removeprefix(own) for own in sets)} & set(known):
+        raise ValueError(
+            f"metric_for_best_model is {name!r}, which is not among the scores ({', '.join(known)})"
+            f"{suggestion(wanted, known) or '.'}"
+        )
 
 
 def part_losses(trainer: Trainer, dataset: Any) -> np.ndarray:
@@ -139,16 +190,57 @@ def resampled(answers: Answers, measure: Measure, seed: int = 0) -> np.ndarray:
     Returns:
         ``(resamples,)``; NaN where a set has no score.
     """
-    units = _units(answers, measure)
-    generator = np.random.default_rng(seed)
+    units, generator = answers.units, np.random.default_rng(seed)
     if units is not None:
-        at_once = max(1, min(RESAMPLES, _AT_ONCE // len(units)))
-        parts = [min(at_once, RESAMPLES - begun) for begun in range(0, RESAMPLES, at_once)]
-        sets = (generator.integers(len(units), size=(count, len(units))) for count in parts)
+        sets = (generator.integers(len(units), size=(count, len(units))) for count in _parts_of(len(units)))
         return np.concatenate([units[rows].mean(1) for rows in sets])
     predictions, labels = answers.kept or ((), ())
     drawn = (generator.integers(answers.size, size=answers.size) for _ in range(FEWER_RESAMPLES))
-    return np.asarray([_value(measure, _taken(predictions, rows), _taken(labels, rows)) for rows in drawn])
+    return np.asarray([_value(measure, predictions, labels, rows) for rows in drawn])
+
+
+def swapped(first: Answers, second: Answers, measure: Measure, seed: int = 0) -> np.ndarray:
+    """Differences of two models' scores after swapping which of them gave which answers, each by the toss of a coin.
+
+    If neither of them is better, these are as likely as the difference that was seen.
+
+    Args:
+        first: Answers of a model.
+        second: Those of the other, to the same examples.
+        measure: The score.
+        seed: Of the coins, which are the same for every pair of as many examples.
+
+    Returns:
+        ``(resamples,)`` scores of ``second`` less those of ``first``; NaN where one has none.
+    """
+    generator, count = np.random.default_rng(seed), first.size
+    if first.units is not None and second.units is not None:
+        differences = second.units - first.units
+        coins = (generator.integers(2, size=(part, count), dtype=np.int8) for part in _parts_of(count))
+        return np.concatenate([(1.0 - 2 * own) @ differences for own in coins]) / count
+    kept = [own.kept for own in (first, second) if own.kept is not None]
+    predictions, labels = (_joined([own[i] for own in kept]) for i in (0, 1))
+    found = []
+    for _ in range(FEWER_RESAMPLES):
+        tossed = generator.integers(2, size=count)
+        rows = np.arange(count) + count * tossed, np.arange(count) + count * (1 - tossed)
+        one, other = (_value(measure, predictions, labels, own) for own in rows)
+        found.append(other - one)
+    return np.asarray(found)
+
+
+def _parts_of(size: int) -> list[int]:
+    """Numbers of resamples of so many examples that are drawn at a time."""
+    at_once = max(1, min(RESAMPLES, _AT_ONCE // size))
+    return [min(at_once, RESAMPLES - begun) for begun in range(0, RESAMPLES, at_once)]
+
+
+def by_example(answers: Mapping[str, Answers], measure: Measure) -> dict[str, Answers]:
+    """The same, with what each example adds to the score if that is a mean over examples for all who have a score."""
+    found = {name: replace(own, units=_units(own, measure)) for name, own in answers.items()}
+    if all(own.units is not None or not math.isfinite(own.scores[measure.metric]) for own in found.values()):
+        return found
+    return dict(answers)
 
 
 def _units(answers: Answers, measure: Measure) -> np.ndarray | None:
@@ -159,15 +251,18 @@ def _units(answers: Answers, measure: Measure) -> np.ndarray | None:
     if len(_first(predictions)) != answers.size:  # predictions of something else than the examples
         return None
     rows = (np.asarray([row]) for row in range(answers.size))
-    units = np.asarray([_value(measure, _taken(predictions, row), _taken(labels, row)) for row in rows])
+    units = np.asarray([_value(measure, predictions, labels, row) for row in rows])
     whole = answers.scores[measure.metric]
     return units if math.isclose(float(units.mean()), whole, rel_tol=1e-6, abs_tol=1e-9) else None
 
 
-def _value(measure: Measure, predictions: Any, labels: Any) -> float:
+def _value(measure: Measure, predictions: Any, labels: Any, rows: np.ndarray | None = None) -> float:
+    """The score of some of the examples; NaN where they have none."""
     if measure.compute is None:
         raise ValueError("A loss is no function of predictions.")
     try:
+        if rows is not None:
+            predictions, labels = _taken(predictions, rows), _taken(labels, rows)
         scores = measure.compute(EvalPrediction(predictions, labels))
     except Exception:  # of any library; a few examples may have no score, as where a class is missing
         return math.nan

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from know_hf.choice.rule import LEVEL, Gain
 from know_hf.enrichment.verdict import Deciding
 
+#: Θ⁰ with BatchNorm statistics re-estimated like those of the predictions.
+RENEWED = "stage-0-renewed"
 _WORDS = {
     "stage-0": "Θ⁰ itself",
-    "stage-0-renewed": "Θ⁰ with BatchNorm statistics re-estimated",
+    RENEWED: "Θ⁰ with BatchNorm statistics re-estimated",
     "stage-0-ema": "the moving average of stage 0's training",
     "stage-0-swa": "the average over the end of stage 0's training",
     "mean": "the mean of the first stages",
@@ -43,6 +45,12 @@ def trained_on(name: str) -> bool:
     return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"(stage|soup-branch)-[1-9]\d*", name))
 
 
+def start_of(gains: Mapping[str, Gain]) -> str:
+    """Which form of Θ⁰ the candidates had to beat: as it is, or with BatchNorm statistics that are better."""
+    renewed = gains.get(RENEWED)
+    return RENEWED if renewed is not None and renewed.gain > 0 and renewed.chance <= LEVEL else "stage-0"
+
+
 def chosen_words(
     candidate: str,
     gains: Mapping[str, Gain],
@@ -51,6 +59,7 @@ def chosen_words(
     scores: Mapping[str, float],
     origin: Mapping[str, float],
     by_turns: bool = False,
+    epochs_chosen: bool = False,
 ) -> str:
     """Two sentences: what to take and how sure that is, and what not to use.
 
@@ -62,9 +71,12 @@ def chosen_words(
         scores: Of the chosen one on the evaluation data.
         origin: Those of Θ⁰.
         by_turns: Whether each example was answered by a run that left it out.
+        epochs_chosen: Whether the evaluation data had a part in the training (``load_best_model_at_end``).
     """
     metric, first, theta = deciding.metric, "", gains["stage-0"].score
-    better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > 0 and gain.chance <= LEVEL]
+    start = start_of(gains)
+    least = 0.0 if start == "stage-0" else gains[start].gain
+    better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > least and gain.chance <= LEVEL]
     if better:
         first = f"Θ⁰ was not trained to its end: training on made it better ({', '.join(better)}). "
     where = f"on the {examples:,} examples that were set aside"
@@ -82,16 +94,23 @@ def chosen_words(
                 f"{deciding.shown(theta)}"
             )
     else:
-        own = gains[candidate]
+        own, against = gains[candidate], f"{deciding.shown(theta)} of Θ⁰"
+        if RENEWED in gains and candidate != RENEWED:
+            alone = f"{deciding.shown(gains[RENEWED].score)}"
+            if start == RENEWED:
+                against = f"{alone} of Θ⁰ with BatchNorm statistics re-estimated ({deciding.shown(theta)} with its own)"
+            else:
+                against += f" ({alone} with BatchNorm statistics re-estimated)"
         text = (
             f"Take enriched/best, which is {described(candidate)}: {deciding.name} {deciding.shown(own.score)} against "
-            f"{deciding.shown(theta)} of Θ⁰ {where}, which would come about by chance in "
-            f"{percent(own.chance)} of cases"
+            f"{against} {where}, which would come about by chance in {percent(own.chance)} of cases"
         )
         if metric in scores and metric in origin:
             text += (
                 f"; on the evaluation data {deciding.shown(scores[metric])} against {deciding.shown(origin[metric])}"
             )
+            if epochs_chosen:
+                text += " (on which load_best_model_at_end chose every stage's epoch, so they flatter both)"
     worse = [name for name, gain in gains.items() if gain.high < 0]
     last = ""
     if worse:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import set_seed
 
@@ -117,14 +117,14 @@ def make_trainer(
         )
 
     train = load_split(train_dataset)
-    evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
+    evaluations = _evaluations(eval_dataset)
     selection = load_split(apart.dataset) if isinstance(apart, SetAside) else None
     parts: dict[str, Any]  # those that are given are there
     parts, columns = open_parts(
-        {"training data": train, "evaluation data": evaluation, "selection data": selection},
+        {"training data": train, **evaluations, "selection data": selection},
         task=data.task, inputs=data.input_columns, label=data.label_column, drop_incomplete=data.drop_incomplete,
     )  # fmt: skip
-    train, evaluation, selection = parts["training data"], parts["evaluation data"], parts["selection data"]
+    train, selection = parts.pop("training data"), parts.pop("selection data")
     task, name = get_task(columns.task), None if is_live(model) else str(model)
     columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
@@ -147,7 +147,7 @@ def make_trainer(
         logger.info("The head %s (train_stage_zero decides otherwise).", found)
     columns = replace(columns, class_names=loaded.class_names)
     classes = getattr(loaded.model.config, "num_labels", 0)
-    for what, part in (("evaluation data", evaluation), ("selection data", selection)):
+    for what, part in (*parts.items(), ("selection data", selection)):
         if part is not None:
             check_part(part, columns, classes, what)
     labels = label_values(train, columns) if task.one_class else None
@@ -157,8 +157,12 @@ def make_trainer(
     )  # fmt: skip
     with args.main_process_first():
         train = preprocessing.apply(train)
-        evaluation = None if evaluation is None else preprocessing.apply(evaluation)
+        evaluation: Any = [preprocessing.apply(part) for part in parts.values()]
         selection = None if selection is None else preprocessing.apply(selection)
+    if isinstance(eval_dataset, dict):
+        evaluation = dict(zip(eval_dataset, evaluation, strict=True))
+    else:
+        evaluation = evaluation[0] if evaluation else None
     if isinstance(apart, SetAside):
         aside = SetAside(selection, "given")
     else:
@@ -174,6 +178,15 @@ def make_trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
         aside, columns.class_names if task.one_class else (), **further,
     )  # fmt: skip
+
+
+def _evaluations(given: Any) -> dict[str, Dataset]:
+    """Evaluation data by what a message calls them: none, some, or several sets, as Trainer takes them by name."""
+    if given is None:
+        return {}
+    if isinstance(given, dict) and not isinstance(given, DatasetDict):
+        return {f"evaluation data {name!r}": load_evaluation(own) for name, own in given.items()}
+    return {"evaluation data": load_evaluation(given)}
 
 
 def _trains(examples: int, args: ForgettingArguments, model: nn.Module) -> bool:
