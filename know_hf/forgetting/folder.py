@@ -108,12 +108,13 @@ class RunFolder:
         check_space(existing, count, sum(sizes.values()))
 
     @contextmanager
-    def saying(self, stage: StageRecord) -> Iterator[None]:
-        """Says in words, as an ``OSError``, that something of a stage could not be written within the block.
+    def saying(self, what: StageRecord | str) -> Iterator[None]:
+        """Says in words, as an ``OSError``, that a part of a run, mostly a stage, could not be written within the block.
 
         Raises:
             OSError: If something could not be written; the message says what to do.
         """
+        what = what if isinstance(what, str) else f"Stage {what.index}"
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -127,7 +128,7 @@ class RunFolder:
             )
             raise OSError(
                 known.errno,
-                f"Stage {stage.index} could not be saved in {self.root}: {why}. Nothing that was saved before is lost: "
+                f"{what} could not be saved in {self.root}: {why}. Nothing that was saved before is lost: "
                 "make room there, and run the same command again to continue",
             ) from error
 

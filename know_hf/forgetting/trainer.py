@@ -172,7 +172,8 @@ class ForgettingMixin(_Mixin):
             if not begun:
                 record.save(root)
             folder.tidy(record.stages)
-        keep_start(self, folder)
+        with folder.saying("What the branches begin with"):
+            keep_start(self, folder)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
         callbacks = [termination, self._averages, *([] if self._loads_by_itself() else [CheckMoments()])]
