@@ -109,7 +109,7 @@ class RunFolder:
 
     @contextmanager
     def saying(self, what: StageRecord | str) -> Iterator[None]:
-        """Says in words, as an ``OSError``, that a part of a run, mostly a stage, could not be written within the block.
+        """Says in words, as an ``OSError``, that a part of a run, mostly a stage, could not be written in the block.
 
         Raises:
             OSError: If something could not be written; the message says what to do.
