@@ -89,10 +89,11 @@ def chosen_words(
             text += "; all of them are as good as Θ⁰ there, to the last example"
         elif others:
             top = max(others, key=lambda name: others[name].gain)
-            text += (
-                f"; the best, {described(top)}, has {deciding.name} {deciding.shown(others[top].score)} against "
-                f"{deciding.shown(theta)}"
-            )
+            text += f"; its {deciding.name} is {deciding.shown(theta)}, "
+            if others[top].gain > 0:
+                text += f"that of the best of them, {described(top)}, {deciding.shown(others[top].score)}"
+            else:
+                text += "and none of them has a better one"
     else:
         own, against = gains[candidate], f"{deciding.shown(theta)} of Θ⁰"
         if RENEWED in gains and candidate != RENEWED:
