@@ -13,8 +13,9 @@ from torch.utils.data import TensorDataset
 from transformers import AutoModelForImageClassification, EvalPrediction
 
 from know_hf import enrich_pretrained
+from know_hf.choice.resampling import interval, swap_error, swapped
 from know_hf.choice.rule import LEVEL, Gain, judge
-from know_hf.choice.scoring import Answers, Measure, by_example, fingerprint, pooled, resampled, swapped
+from know_hf.choice.scoring import Answers, Measure, fingerprint, in_units, pooled
 from know_hf.choice.words import chosen_words, start_of
 from know_hf.enrichment.verdict import Deciding
 from know_hf.enrichment.writer import PartialFolder
@@ -111,19 +112,68 @@ def test_the_best_of_many_by_chance_is_seldom_taken(examples, others):
     assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
 
 
-def test_swaps_are_alike_for_means_and_for_other_scores():
-    def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-        return {"accuracy": float((prediction.predictions == prediction.label_ids).mean())}
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    return {"accuracy": float((prediction.predictions == prediction.label_ids).mean())}
 
-    labels, draw = np.zeros(60), np.random.default_rng(0)
-    answers = [(draw.random(60) < share).astype(float) for share in (0.4, 0.3)]
-    measure = Measure("eval_accuracy", True, accuracy)
-    one, other = (Answers({"eval_accuracy": float((own == 0).mean())}, kept=(own, labels)) for own in answers)
-    anew = swapped(one, other, measure)
-    means = by_example({"one": one, "other": other}, measure)
-    fast = swapped(means["one"], means["other"], measure)
-    assert len(fast) > len(anew) and abs(anew.mean()) < 0.02 and abs(fast.std() / anew.std() - 1) < 0.2
-    assert not swapped(one, one, measure).any()
+
+def f1(prediction: EvalPrediction) -> dict[str, float]:
+    found, right = prediction.predictions == 1, prediction.label_ids == 1
+    return {"f1": 2 * float((found & right).sum()) / float(found.sum() + right.sum())}
+
+
+def answered(draw, examples: int, share: float, metric: str, compute) -> Answers:
+    labels = np.arange(examples) % 3 == 0
+    given = np.where(draw.random(examples) < share, labels, ~labels).astype(int)
+    return Answers({f"eval_{metric}": compute(EvalPrediction(given, labels))[metric]}, kept=(given, labels))
+
+
+def test_swaps_and_intervals():
+    draw = np.random.default_rng(0)
+    one, other = ((draw.random(60) < share).astype(float) for share in (0.3, 0.5))
+    drawn = swapped(one, other)
+    assert len(drawn) == 2000 and abs(drawn.mean()) < 0.01
+    assert drawn.std() == pytest.approx(swap_error(one, other), rel=0.1)
+    assert not swapped(one, one).any()
+    low, high = interval(one, other)
+    assert low < (other - one).mean() < high and high - low == pytest.approx(4 * (other - one).std() / 60**0.5, rel=0.1)
+
+
+def test_parts_of_a_score_that_is_no_mean():
+    draw, measure = np.random.default_rng(0), Measure("eval_f1", True, f1)
+    answers = {name: answered(draw, 400, share, "f1", f1) for name, share in (("stage-0", 0.7), ("mean", 0.9))}
+    units = in_units(answers, measure)
+    for name, own in units.items():
+        assert own.units.shape == (50,) and own.units.mean() == pytest.approx(answers[name].scores["eval_f1"])
+    # The error that parts tell is that of other draws of as many examples.
+    again = [answered(draw, 400, 0.7, "f1", f1).scores["eval_f1"] for _ in range(300)]
+    assert units["stage-0"].units.std() / 50**0.5 == pytest.approx(np.std(again), rel=0.3)
+    assert judge("stage-0", answers, measure)[0] == "mean"
+    means = in_units({"a": answered(draw, 90, 0.7, "accuracy", accuracy)}, Measure("eval_accuracy", True, accuracy))
+    assert set(means["a"].units) == {0, 1} and means["a"].units.shape == (90,)
+
+
+def test_a_score_that_is_no_mean_is_seldom_better_by_chance():
+    draw, measure, taken, times = np.random.default_rng(2), Measure("eval_f1", True, f1), 0, 40
+    for _ in range(times):
+        answers = {name: answered(draw, 60, 0.8, "f1", f1) for name in ("stage-0", "a", "b", "c", "d")}
+        taken += judge("stage-0", answers, measure)[0] != "stage-0"
+    assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
+
+
+def test_few_examples_need_not_have_a_score():
+    def rare(prediction: EvalPrediction) -> dict[str, float]:
+        if not prediction.label_ids.any():
+            raise ValueError("No example of that class.")
+        return {"rare": float(prediction.predictions[prediction.label_ids == 1].mean())}
+
+    labels = np.arange(30) == 7
+    measure = Measure("eval_rare", True, rare)
+    answers = {
+        name: Answers({"eval_rare": float(value)}, kept=(np.full(30, value), labels))
+        for name, value in (("stage-0", 0.0), ("mean", 1.0))
+    }
+    name, gains = judge("stage-0", answers, measure)
+    assert name == "stage-0" and gains["mean"].gain == 1 and gains["mean"].chance > LEVEL
 
 
 def test_the_better_of_both_forms_of_stage_zero_is_to_be_beaten():
@@ -170,25 +220,13 @@ def test_what_is_certain_is_taken():
     assert judge("stage-0", answers, ACCURACY)[0] == "mean"
 
 
-def test_scores_that_are_no_means_are_computed_anew():
-    def largest(prediction: EvalPrediction) -> dict[str, float]:
-        return {"largest": float(prediction.predictions.max())}
-
-    measure = Measure("eval_largest", True, largest)
-    kept = (np.arange(50.0), np.zeros(50))
-    drawn = resampled(Answers({"eval_largest": 49.0}, kept=kept), measure)
-    assert set(drawn) <= set(np.arange(50.0)) and 0.4 < (drawn == 49).mean() < 0.85
-
-    def share(prediction: EvalPrediction) -> dict[str, float]:
-        return {"share": float((prediction.predictions[0] > 24).mean())}
-
-    shares = Measure("eval_share", True, share)
-    pairs = by_example({"stage-0": Answers({"eval_share": 0.5}, kept=((kept[0], kept[0]), kept[1]))}, shares)
-    units = resampled(pairs["stage-0"], shares)
-    assert len(units) == 2000 and abs(units.mean() - 0.5) < 0.01
-    parts = [Answers({}, kept=(np.ones((2, width)), np.ones(2))) for width in (3, 5)]
+def test_answers_to_parts_are_put_together():
+    measure = Measure("eval_accuracy", True, accuracy)
+    parts = [Answers({}, kept=(np.ones((2, width)), np.ones((2, width)))) for width in (3, 5)]
     whole = pooled(parts, measure)
-    assert whole.kept[0].shape == (4, 5) and (whole.kept[0][:2, 3:] == -100).all()
+    assert whole.kept[0].shape == (4, 5) and (whole.kept[0][:2, 3:] == -100).all() and whole.size == 4
+    losses = pooled([Answers({}, np.ones(3)), Answers({}, np.zeros(1))], Measure("eval_loss", False))
+    assert losses.scores == {"eval_loss": 0.75} and losses.size == 4
 
 
 @pytest.fixture(scope="module")

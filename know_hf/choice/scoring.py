@@ -19,17 +19,13 @@ from know_hf.forgetting.evaluation import without_dropping
 from know_hf.settings.recipes import suggestion
 from know_hf.trajectory.identity import task_of
 
-#: Resamples of the examples: of scores that are means over examples, and of others, which are computed anew each time.
-RESAMPLES, FEWER_RESAMPLES = 2000, 200
-# Parts of the data whose mean loss is one unit, where there is nothing but a loss.
-_PARTS = 50
+#: Parts of the data that are one unit each, where a score is no mean over examples.
+PARTS = 50
 _LOSS = "eval_loss"
 # Examples that show which scores there are; what is measured beside them.
 _FEW = 8
 _NO_SCORES = ("_runtime", "_per_second", "_time")
 logger = logging.getLogger(__name__)
-# Examples drawn at a time.
-_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,8 @@ class Answers:
 
     Args:
         scores: Its scores, named as Trainer names them.
-        units: ``(n,)`` of a score that is a mean over examples (or parts of the data), what each adds to it; None
-            where only all of them together have a score.
+        units: ``(n,)`` what each example, or each of equal parts of the data, adds to the score that decides, which is
+            their mean; None as long as that is not looked at.
         kept: Predictions and labels, from which scores of other sets of examples are computed.
     """
 
@@ -49,10 +45,10 @@ class Answers:
 
     @property
     def size(self) -> int:
-        """Number of examples or parts that resampling draws from."""
-        if self.units is not None:
-            return len(self.units)
-        return len(_first(self.kept[1])) if self.kept is not None else 0
+        """Number of examples, or of parts where there is nothing else."""
+        if self.kept is not None:
+            return len(_first(self.kept[1]))
+        return 0 if self.units is None else len(self.units)
 
 
 @dataclass(frozen=True)
@@ -149,7 +145,7 @@ def check_metric(trainer: Any) -> None:
 
 def part_losses(trainer: Trainer, dataset: Any) -> np.ndarray:
     """``(parts,)`` mean losses of the trainer's model on equal parts of a data set."""
-    count = min(len(dataset), _PARTS)
+    count = min(len(dataset), PARTS)
     losses = []
     with without_dropping(trainer), _quiet(trainer), _loss_alone(trainer):
         for rows in np.array_split(np.arange(len(dataset)), count):
@@ -179,80 +175,52 @@ def pooled(parts: Sequence[Answers], measure: Measure) -> Answers:
     return Answers({measure.metric: _value(measure, *together)}, kept=together)
 
 
-def resampled(answers: Answers, measure: Measure, seed: int = 0) -> np.ndarray:
-    """Scores of sets of as many examples, drawn with replacement: the same sets whoever answered.
+def in_units(answers: Mapping[str, Answers], measure: Measure) -> dict[str, Answers]:
+    """The same, with what each example adds to the score; of a score that is no mean over examples, each part of them.
+
+    A part's share of such a score (of F1, of an intersection over a union) is its pseudo-value: so many times the score
+    of all, less one time fewer that without the part.
 
     Args:
-        answers: Of one model.
+        answers: Name → answers to the same examples.
         measure: The score.
-        seed: Of the sets.
 
     Returns:
-        ``(resamples,)``; NaN where a set has no score.
+        As many units for every one, NaN where there is no score.
+
+    Source: pseudo-values are those of the jackknife that leaves out groups; Tukey (1958), Miller, "The jackknife - a
+        review" (Biometrika 1974).
     """
-    units, generator = answers.units, np.random.default_rng(seed)
-    if units is not None:
-        sets = (generator.integers(len(units), size=(count, len(units))) for count in _parts_of(len(units)))
-        return np.concatenate([units[rows].mean(1) for rows in sets])
-    predictions, labels = answers.kept or ((), ())
-    drawn = (generator.integers(answers.size, size=answers.size) for _ in range(FEWER_RESAMPLES))
-    return np.asarray([_value(measure, predictions, labels, rows) for rows in drawn])
+    found = {name: _units(own, measure, by_example=True) for name, own in answers.items()}
+    # All of them in one way.
+    if any(units is None and _has_score(answers[name], measure) for name, units in found.items()):
+        found = {name: _units(own, measure, by_example=False) for name, own in answers.items()}
+    size = max((len(units) for units in found.values() if units is not None), default=0)
+    nothing = np.full(size, math.nan)
+    return {
+        name: replace(own, units=nothing if (units := found[name]) is None else units) for name, own in answers.items()
+    }
 
 
-def swapped(first: Answers, second: Answers, measure: Measure, seed: int = 0) -> np.ndarray:
-    """Differences of two models' scores after swapping which of them gave which answers, each by the toss of a coin.
-
-    If neither of them is better, these are as likely as the difference that was seen.
-
-    Args:
-        first: Answers of a model.
-        second: Those of the other, to the same examples.
-        measure: The score.
-        seed: Of the coins, which are the same for every pair of as many examples.
-
-    Returns:
-        ``(resamples,)`` scores of ``second`` less those of ``first``; NaN where one has none.
-    """
-    generator, count = np.random.default_rng(seed), first.size
-    if first.units is not None and second.units is not None:
-        differences = second.units - first.units
-        coins = (generator.integers(2, size=(part, count), dtype=np.int8) for part in _parts_of(count))
-        return np.concatenate([(1.0 - 2 * own) @ differences for own in coins]) / count
-    kept = [own.kept for own in (first, second) if own.kept is not None]
-    predictions, labels = (_joined([own[i] for own in kept]) for i in (0, 1))
-    found = []
-    for _ in range(FEWER_RESAMPLES):
-        tossed = generator.integers(2, size=count)
-        rows = np.arange(count) + count * tossed, np.arange(count) + count * (1 - tossed)
-        one, other = (_value(measure, predictions, labels, own) for own in rows)
-        found.append(other - one)
-    return np.asarray(found)
+def _has_score(answers: Answers, measure: Measure) -> bool:
+    return math.isfinite(answers.scores[measure.metric])
 
 
-def _parts_of(size: int) -> list[int]:
-    """Numbers of resamples of so many examples that are drawn at a time."""
-    at_once = max(1, min(RESAMPLES, _AT_ONCE // size))
-    return [min(at_once, RESAMPLES - begun) for begun in range(0, RESAMPLES, at_once)]
-
-
-def by_example(answers: Mapping[str, Answers], measure: Measure) -> dict[str, Answers]:
-    """The same, with what each example adds to the score if that is a mean over examples for all who have a score."""
-    found = {name: replace(own, units=_units(own, measure)) for name, own in answers.items()}
-    if all(own.units is not None or not math.isfinite(own.scores[measure.metric]) for own in found.values()):
-        return found
-    return dict(answers)
-
-
-def _units(answers: Answers, measure: Measure) -> np.ndarray | None:
-    """What each example adds to the score, if that is a mean over examples."""
+def _units(answers: Answers, measure: Measure, by_example: bool) -> np.ndarray | None:
+    """What each example, or part, adds to the score; None where the score is no mean of that."""
     if answers.units is not None or answers.kept is None:
         return answers.units
     predictions, labels = answers.kept
-    if len(_first(predictions)) != answers.size:  # predictions of something else than the examples
+    size, whole = answers.size, answers.scores[measure.metric]
+    if not by_example:
+        order, count = np.random.default_rng(0).permutation(size), min(size, PARTS)
+        rest = (np.sort(order[np.arange(size) % count != part]) for part in range(count))
+        without = np.asarray([_value(measure, predictions, labels, rows) for rows in rest])
+        units = whole + (count - 1) * (whole - without)
+        return units + (whole - units.mean())  # so that they are of this score, not of one a little less biased
+    if len(_first(predictions)) != size:  # predictions of something else than the examples
         return None
-    rows = (np.asarray([row]) for row in range(answers.size))
-    units = np.asarray([_value(measure, predictions, labels, row) for row in rows])
-    whole = answers.scores[measure.metric]
+    units = np.asarray([_value(measure, predictions, labels, np.asarray([row])) for row in range(size)])
     return units if math.isclose(float(units.mean()), whole, rel_tol=1e-6, abs_tol=1e-9) else None
 
 
