@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from know_hf.choice.best import choose
 from know_hf.choice.candidates import check_fit, with_fits
 from know_hf.choice.folds import FOLDER as FOLDS_IN
-from know_hf.choice.folds import cross_fitted
+from know_hf.choice.folds import clear_folds, cross_fitted
 from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.rounds import train_converged
 from know_hf.choice.scoring import Answers, check_metric
@@ -284,6 +284,8 @@ def _enrich(
         unscored = replace(finisher, score=False)
         result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds, by)
         result.best = None if result.choice is None else result.choice.folder
+        if not choosing.keep_candidates and trainer.is_world_process_zero():
+            clear_folds(root)
     elif choosing.choose != NONE:
         unchosen = _unchosen(trainer, fresh)
     result.verdict = f"{unchosen}{verdict(result, _deciding(trainer, result))}"

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,12 +14,17 @@ from torch.utils.data import TensorDataset
 from transformers import AutoModelForImageClassification, EvalPrediction
 
 from know_hf import enrich_pretrained
+from know_hf.choice.candidates import expected_candidates
+from know_hf.choice.options import Choosing
 from know_hf.choice.resampling import interval, swap_error, swapped
 from know_hf.choice.rule import LEVEL, Gain, judge
 from know_hf.choice.scoring import Answers, Measure, fingerprint, in_units, pooled
-from know_hf.choice.words import chosen_words, start_of
+from know_hf.choice.words import chosen_words, described, start_of
+from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import resolve
 from know_hf.enrichment.verdict import Deciding
 from know_hf.enrichment.writer import PartialFolder
+from know_hf.forgetting.making import make_trainer
 from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
 from know_hf.tasks import Score
@@ -354,15 +360,20 @@ def test_examples_to_choose_on_may_be_given(pictures, tmp_path):
 
 
 def test_by_turns(pictures, tmp_path):
-    result = enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", steps=1, **SETTINGS)
+    own = {**SETTINGS, "steps": 1, "keep_candidates": True}
+    result = enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", **own)
     assert (
         result.choice.how == "folds" and result.choice.examples == 90 and "by a run that left it out" in result.verdict
     )
     trained = [TrajectoryRecord.load(tmp_path / "run" / "folds" / str(i)).dataset["examples"] for i in range(FOLDS)]
     assert trained == [60, 60, 60] and TrajectoryRecord.load(tmp_path / "run").dataset["examples"] == 90
+    assert "on 90 examples left out by turns" in (result.best / "README.md").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.safetensors")}
-    enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", steps=1, **SETTINGS)
+    enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", **own)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    del own["keep_candidates"]
+    fewer = enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", **own)
+    assert not (tmp_path / "run" / "folds").exists() and fewer.choice.gains == result.choice.gains
 
 
 def test_any_torch_data_are_chosen_on_by_their_loss(tmp_path):
@@ -507,3 +518,44 @@ def test_epochs_chosen_on_the_evaluation_data_are_said(pictures, tmp_path):
     gains = {"stage-0": Gain(0.5, 0, 0, 0, 1), "mean": Gain(0.9, 0.4, 0.3, 0.5, 0.01)}
     seen = chosen_words("mean", gains, ACCURATE, 200, {"eval_accuracy": 0.8}, {"eval_accuracy": 0.5}, False, True)
     assert "80.0 % against 50.0 % (on which load_best_model_at_end chose" in seen
+
+
+def test_functions_that_were_made_with_other_values_are_others():
+    def with_threshold(threshold: float):
+        return lambda prediction: {"hits": float((prediction.predictions > threshold).mean())}
+
+    assert fingerprint(with_threshold(0.5)) == fingerprint(with_threshold(0.5)) != fingerprint(with_threshold(0.6))
+    assert fingerprint(partial(scored, 1)) != fingerprint(partial(scored, 2))
+
+
+def test_what_somebody_put_in_the_place_of_a_candidate_is_theirs(pictures, tmp_path):
+    own = {**SETTINGS, "num_train_epochs": 1, "selection_split": 40}
+    train = pictures.select(range(120))
+    enrich_pretrained(tiny_image_model(), train, tmp_path, **own)
+    (tmp_path / "choice" / "mean").mkdir()
+    (tmp_path / "choice" / "mean" / "mine.txt").write_text("mine")
+    (tmp_path / "choice" / "fitted.json").write_text("{ damaged")
+    enrich_pretrained(tiny_image_model(), train, tmp_path, **own)
+    assert (tmp_path / "choice" / "mean" / "mine.txt").read_text() == "mine"
+    with pytest.raises(FileExistsError, match="was not written by know-hf"):
+        enrich_pretrained(tiny_image_model(), train, tmp_path, unscaled=True, **own)
+    assert (tmp_path / "choice" / "mean" / "mine.txt").read_text() == "mine"
+    shutil.rmtree(tmp_path / "choice" / "mean")
+    assert (
+        "fitted-unscaled" in enrich_pretrained(tiny_image_model(), train, tmp_path, unscaled=True, **own).choice.gains
+    )
+
+
+def test_every_candidate_is_described():
+    for name in ("fitted-unscaled", "fitted-held-out-unscaled", "soup-fitted-unscaled", "damped-held-out"):
+        assert "{" not in described(name) and "(" in described(name)
+    assert described("fitted-held-out-unscaled").endswith("fits held-out data best, without a multiple of Θ⁰)")
+
+
+def test_as_many_candidates_as_expected(run, pictures, tmp_path):
+    options = {"also": ["equal_compute"], "fit_on": "both"}
+    trainer = make_trainer(
+        tiny_image_model(), pictures.select(range(120)), tmp_path, selection_split=40, **SETTINGS
+    )  # fmt: skip
+    expected = expected_candidates(trainer, resolve(Prediction(), 3, 0.5), Choosing(**options))
+    assert expected == len(run.choice.gains) - 1  # BatchNorm's new statistics alone are no start for other data

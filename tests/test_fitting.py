@@ -125,11 +125,27 @@ def test_at_most_a_twentieth_of_the_steps(trainer):
     assert planned_steps(trainer.trajectory, Fitting()) == max(1, taken // 20)
 
 
-def test_coefficients_of_another_model_are_refused(predicted):
-    with pytest.raises(TrajectoryError, match="another model"):
-        Coefficients({"elsewhere": [0.0, 0.0, 0.0]}).check(list(predicted), 3)
-    with pytest.raises(TrajectoryError, match="another trajectory"):
-        Coefficients({next(iter(predicted)): [0.0]}).check(list(predicted), 3)
+def test_coefficients_of_another_model_are_refused(trainer, predicted, tmp_path):
+    first = next(iter(predicted))
+    for table, match in (
+        ({"elsewhere": [0.0, 0.0, 0.0]}, "another model"), ({first: [0.0]}, "another trajectory"), ({}, "is empty"),
+        ({first: [0.0, 0.0, 0.0], "elsewhere": [0.0, 0.0, 0.0]}, "1 of 2 are not"),
+    ):  # fmt: skip
+        with pytest.raises(TrajectoryError, match=match):
+            enrich(trainer.trajectory, tmp_path, method="fitted", steps=1, parameters={"coefficients": table})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fit_of_one_step_goes_somewhere(trainer, predicted, tmp_path):
+    found = fit(trainer, trainer.trajectory, predicted, trainer.train_dataset, str(tmp_path / "fitted.json"),
+                fitting=Fitting(fit_steps=1))  # fmt: skip
+    assert found.record["steps"] == 1 and found.furthest > 0
+    (tmp_path / "fitted.json").write_text("{ damaged")
+    with pytest.raises(TrajectoryError, match="delete it"):
+        fit(trainer, trainer.trajectory, predicted, trainer.train_dataset, tmp_path / "fitted.json")
+    again = fit(trainer, trainer.trajectory, predicted, trainer.train_dataset, tmp_path / "fitted.json",
+                fitting=Fitting(fit_steps=1), anew=True)  # fmt: skip
+    assert again.table == found.table
 
 
 def test_without_model_and_data(trainer, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
+from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates, made_here
 from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import RULE, Gain, judge
@@ -129,7 +129,7 @@ def choose(
             write_json(root / _RECORD, known)
     if trainer.is_world_process_zero() and not choosing.keep_candidates:
         for place in (root.parent / own for own in known["folders"].values()):  # also what a kill left
-            if place.parent == root:
+            if place.parent == root and made_here(place):
                 remove(place)
     trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)

@@ -20,7 +20,9 @@ from know_hf.fitting.fit import fit
 from know_hf.fitting.options import Fitting
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
+from know_hf.forgetting.stages import stage_plan
 from know_hf.forgetting.weights import load_weights
+from know_hf.records import ENRICHMENT_FILE
 from know_hf.retrodiction import get_method
 from know_hf.store import inside, remove
 from know_hf.training.set_aside import SetAside, halves
@@ -63,6 +65,11 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     return found, rest
 
 
+def made_here(folder: Path) -> bool:
+    """Whether a folder was written by know-hf: what somebody put in its place is theirs."""
+    return (folder / ENRICHMENT_FILE).exists()
+
+
 def check_fit(choosing: Choosing, aside: SetAside) -> None:
     """Raises ``ValueError`` if coefficients are to be fitted to examples that are not there."""
     if choosing.choose != NONE and choosing.fit_on != "train" and aside.dataset is None:
@@ -70,6 +77,24 @@ def check_fit(choosing: Choosing, aside: SetAside) -> None:
             f"fit_on={choosing.fit_on!r} needs examples set aside, and of so few training examples none are: give some "
             "(selection_split), or fit on the training examples (fit_on='train')."
         )
+
+
+def expected_candidates(trainer: Any, prediction: ResolvedPrediction, choosing: Choosing) -> int:
+    """How many candidates there will be, before anything is trained."""
+    args, asked, steps = trainer.args, set(prediction.names), prediction.options.steps
+    sources = 2 if choosing.fit_on == "both" else 1
+    fits = sources * (2 if choosing.unscaled else 1)
+    found = args.num_stages + {"both": 2, None: 0}.get(args.average_stage_zero, 1)
+    found += sum(1 if one.method.same_every_step else steps for one in prediction.methods)
+    found += ("mean" not in asked) + ("fitted" not in asked) * fits + ("damped" not in asked) * sources
+    for name in choosing.also:
+        found += 1
+        if CONTROLS[name].branches:  # each by itself, and the soups of them
+            own = copy.copy(args)
+            own.recipe = name
+            branches = len(stage_plan(trainer.train_dataset, own)[0])
+            found += branches + 1 + (trainer.set_aside.dataset is not None) + fits
+    return found
 
 
 def with_fits(
@@ -174,6 +199,8 @@ class Candidates:
                 wanted = {**provenance, **self.finisher.notes}
                 holds(place, wanted, run.trajectory.checkpoints[0], run.companions.files)
             except FileExistsError:
+                if not made_here(place):
+                    raise
                 remove(place)
         self.trainer.accelerator.wait_for_everyone()
 

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from know_hf.choice.best import answers_of
@@ -13,8 +15,9 @@ from know_hf.enrichment.options import Finishing, Placement
 from know_hf.enrichment.resolved import ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.options import Fitting
-from know_hf.store import locked
+from know_hf.store import inside, locked, remove
 from know_hf.training.set_aside import FOLDS, Fold
+from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -65,3 +68,17 @@ def cross_fitted(
             return []
         found.append(answered[1])
     return found
+
+
+def clear_folds(root: Path) -> None:
+    """Removes the runs that left out a part each from a run's folder, once the choice is made.
+
+    Args:
+        root: The run's folder.
+    """
+    folder = inside(root, FOLDER)
+    for own in folder.glob("*"):
+        if (own / FILE_NAME).exists():
+            remove(own)
+    with suppress(OSError):  # it holds something else, or was never there
+        folder.rmdir()

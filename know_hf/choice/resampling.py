@@ -43,7 +43,7 @@ def interval(first: np.ndarray, second: np.ndarray, seed: int = 0) -> tuple[floa
     sets = (generator.integers(len(first), size=(part, len(first))) for part in _parts_of(len(first)))
     drawn = np.concatenate([differences[rows].mean(1) for rows in sets])
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(low), float(high)
+    return float(low) + 0.0, float(high) + 0.0  # 0 has no sign
 
 
 def _parts_of(size: int) -> list[int]:

@@ -76,7 +76,8 @@ def check_convergence(trainer: Any) -> None:
     if aside.dataset is None:
         size = len(trainer.train_dataset)
         if aside.how == "none":
-            why, advice = "none are", "leave choose at 'best', or say with selection_split= how many or which"
+            why = "none are"
+            advice = "leave choose at 'best' without choose_on, or say with selection_split= how many or which"
         else:
             why = f"of {size:,} training examples none are by default"
             advice = (

@@ -80,7 +80,7 @@ def judge(
     units = {name: measure.sign * own.units for name, own in answers.items() if own.units is not None}
     known = np.all([np.isfinite(units[name]) for name in units if math.isfinite(scores[name])], axis=0)
     units = {name: own[known] for name, own in units.items()} if known.any() else {}
-    gains = {name: measure.sign * (score - scores[origin]) for name, score in scores.items()}
+    gains = {name: measure.sign * (score - scores[origin]) + 0.0 for name, score in scores.items()}  # of no sign
     chances, start = {**dict.fromkeys(scores, 1.0), **_chances(origin, units, scores)}, origin
     if renewed is not None and gains.get(renewed, 0) > 0 and chances[renewed] <= LEVEL:
         others = {name: own for name, own in units.items() if name != origin}

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import CodeType
+from functools import partial
+from types import CellType, CodeType
 from typing import Any
 
 import datasets
@@ -96,17 +97,29 @@ def fingerprint(compute: Any) -> str | None:
     """Tells whether a function that computes scores was changed, where its own code says so."""
     if compute is None:
         return None
-    code = getattr(compute, "__code__", getattr(type(compute).__call__, "__code__", None))
-    names = getattr(compute, "__module__", ""), getattr(compute, "__qualname__", type(compute).__qualname__)
-    return hashlib.sha256(repr([*names, *_content(code)]).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(_content(compute)).encode()).hexdigest()[:16]
 
 
-def _content(code: Any) -> list[Any]:
-    """What a function's code does, wherever its file lies."""
-    if not isinstance(code, CodeType):
-        return [repr(type(code))]
-    constants = [part for one in code.co_consts for part in (_content(one) if isinstance(one, CodeType) else [one])]
-    return [code.co_code.hex(), code.co_names, constants]
+def _content(found: Any, depth: int = 4) -> Any:
+    """What a function does, wherever its file lies: its code, and the plain values that it was made with."""
+    if isinstance(found, str | int | float | bool | bytes | None):
+        return found
+    if depth == 0:
+        return type(found).__qualname__
+    if isinstance(found, tuple | list):
+        return [_content(one, depth) for one in found]
+    if isinstance(found, CodeType):
+        return [found.co_code.hex(), found.co_names, [_content(one) for one in found.co_consts]]
+    if isinstance(found, partial):
+        return [_content(one, depth - 1) for one in (found.func, found.args, sorted(found.keywords.items()))]
+    own = [getattr(found, "__module__", ""), getattr(found, "__qualname__", type(found).__qualname__)]
+    code = getattr(found, "__code__", getattr(type(found).__call__, "__code__", None))
+    cells = [cell.cell_contents for cell in getattr(found, "__closure__", None) or () if cell != CellType()]
+    return [
+        own,
+        _content(code, depth),
+        *(_content(one, depth - 1) for one in (*cells, getattr(found, "__defaults__", None) or ())),
+    ]
 
 
 def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:

@@ -62,7 +62,7 @@ class Soups:
             name = f"{FITTED}{data.suffix}"
             made = fit(
                 self.trainer, run.trajectory, run.predicted, data.dataset, self.root / f"{name}.json",
-                fitting=self.fitting,
+                fitting=self.fitting, anew=True,
             )  # fmt: skip
             one = ResolvedMethod(get_method("fitted"), {"coefficients": made.table})
             found |= self._write(self._run(one), {"fitted": name})

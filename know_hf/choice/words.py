@@ -14,18 +14,14 @@ _WORDS = {
     "stage-0-ema": "the moving average of stage 0's training",
     "stage-0-swa": "the average over the end of stage 0's training",
     "mean": "the mean of the first stages",
-    "fitted": "the point of the stages' own subspace that fits the training data best",
-    "fitted-held-out": "the point of the stages' own subspace that fits held-out data best",
-    "fitted-unscaled": "the same without a multiple of Θ⁰",
-    "damped": "a step of fitted length",
-    "damped-held-out": "a step of a length fitted to held-out data",
+    "fitted": "the point of the stages' own subspace that fits {data} best",
+    "damped": "a step of a length fitted to {data}",
     "equal_compute": "Θ⁰ trained on for as long as the forgetting took",
     "once_more": "Θ⁰ trained once more",
     "soup": "the average of branches from Θ⁰ on halves of the data",
     "soup-greedy": "the average of those branches from Θ⁰ that raise it on the selection data",
     "soup-stock": "between Θ⁰ and the average of its branches, by Model Stock's ratio",
-    "soup-fitted": "the point between Θ⁰ and its branches that fits the training data best",
-    "soup-fitted-held-out": "the point between Θ⁰ and its branches that fits held-out data best",
+    "soup-fitted": "the point between Θ⁰ and its branches that fits {data} best",
 }
 
 
@@ -36,7 +32,10 @@ def described(name: str) -> str:
     elif name.startswith("soup-branch-"):
         known = "Θ⁰ trained on, with a half of the data"
     else:
-        known = _WORDS.get(name, "")
+        plain = name.removesuffix("-unscaled")
+        known = _WORDS.get(plain.removesuffix("-held-out"), "")
+        known = known.format(data="held-out data" if plain.endswith("-held-out") else "the training data")
+        known += ", without a multiple of Θ⁰" if known and plain != name else ""
     return f"{name} ({known})" if known else name
 
 

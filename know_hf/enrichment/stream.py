@@ -24,6 +24,7 @@ from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment
+from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.progress import progress_bar
@@ -131,6 +132,9 @@ class Enrichment:
             prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
+        for one in prediction.methods:
+            if (table := one.parameters.get("coefficients")) is not None and one.method.named:
+                check_table(table, list(self.predicted), len(trajectory))
         prediction.to(self.device)
 
     def check(self, steps: int) -> None:

@@ -52,21 +52,11 @@ class Coefficients:
         table = content.pop("coefficients")
         return cls(table, content)
 
-    def check(self, predicted: Sequence[str], stages: int) -> None:
-        """Raises if they are not of this trajectory.
-
-        Args:
-            predicted: Names of the tensors that are predicted.
-            stages: Number S of stages.
-
-        Raises:
-            TrajectoryError: If a tensor is none of them, or has another number of coefficients.
-        """
-        check_table(self.table, predicted, stages)
-
 
 def check_table(table: Mapping[str, Sequence[float]], predicted: Sequence[str], stages: int) -> None:
     """Raises ``TrajectoryError`` if coefficients are not of a trajectory of so many stages and these tensors."""
+    if not table:
+        raise TrajectoryError("The table of coefficients is empty; fit them on this trajectory.")
     if foreign := sorted(table.keys() - set(predicted)):
         raise TrajectoryError(
             f"The coefficients are of another model: {foreign[0]!r} is no tensor that is predicted here "

@@ -38,7 +38,7 @@ def fit(
     trajectory: Trajectory,
     predicted: Mapping[str, str],
     dataset: Any,
-    output: Path,
+    output: str | Path,
     *,
     fitting: Fitting | None = None,
     keep: int = 1 << 30,
@@ -60,7 +60,7 @@ def fit(
         output: File of the coefficients; beside it lies the state of an unfinished fit.
         fitting: How to fit.
         keep: Bytes of stages that may stay in memory; beyond, they are read from the disk at every step.
-        anew: Whether to fit again where the file holds another fit.
+        anew: Whether to fit again where the file holds another fit, or is damaged.
 
     Returns:
         The coefficients, as the file holds them.
@@ -75,7 +75,7 @@ def fit(
         >>> data, kinds = trainer.train_dataset, {"fc.weight": "fc"}  # doctest: +SKIP
         >>> fit(trainer, trainer.trajectory, kinds, data, Path("fitted.json")).furthest  # doctest: +SKIP
     """
-    fitting = fitting or Fitting()
+    fitting, output = fitting or Fitting(), Path(output)
     if not len(dataset):
         raise ValueError("Fitting needs examples; there are none.")
     steps = planned_steps(trajectory, fitting)
@@ -86,8 +86,7 @@ def fit(
         "dataset": describe_dataset(dataset),
         "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in trajectory.checkpoints],
     }
-    if output.exists():
-        done = Coefficients.load(output)
+    if output.exists() and (done := _done(output, anew)) is not None:
         different = [name for name, value in described.items() if done.record.get(name) != value]
         if not different:
             return done
@@ -131,6 +130,15 @@ def fit(
         remove(state.path)
     trainer.accelerator.wait_for_everyone()
     return Coefficients.load(output)
+
+
+def _done(output: Path, anew: bool) -> Coefficients | None:
+    try:
+        return Coefficients.load(output)
+    except TrajectoryError:
+        if not anew:
+            raise
+        return None
 
 
 def planned_steps(trajectory: Trajectory, fitting: Fitting) -> int:
@@ -218,7 +226,7 @@ class _State:
         else:
             self.since += 1
         self.step += 1
-        done = self.step / steps
+        done = (self.step - 0.5) / steps  # the middle of the step, so that one alone has a rate, too
         rate = (
             (fitting.fit_learning_rate or _RATE)
             * min(1.0, done / _WARM_UP)

@@ -143,8 +143,10 @@ def make_trainer(
     )
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
-        found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
-        logger.info("The head %s (train_stage_zero decides otherwise).", found)
+        found = "The head fits the data: stage 0 is the model as it is"
+        if loaded.new_head:
+            found = "Stage 0 is trained first, for the model was not trained for these data, or its head is new"
+        logger.info("%s (train_stage_zero decides otherwise).", found)
     columns = replace(columns, class_names=loaded.class_names)
     classes = getattr(loaded.model.config, "num_labels", 0)
     for what, part in (*parts.items(), ("selection data", selection)):

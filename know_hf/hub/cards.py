@@ -63,7 +63,8 @@ def enriched_card(
     return _render(
         ModelCard, _model_data(record, title, metrics), "enriched", title=title, name=name, record=record,
         enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model),
-        is_control=method is not None and method.control, rounds=Rounds.of(record.recipe),
+        is_control=method is not None and method.control,
+        is_point=method is not None and method.same_every_step, rounds=Rounds.of(record.recipe),
         brings_code=_brings_code(trajectory.checkpoints[0].folder),
     )  # fmt: skip
 

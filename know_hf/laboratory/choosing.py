@@ -14,7 +14,7 @@ import numpy as np
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from transformers.utils import logging as logging_of_models
 
-from know_hf.choice.candidates import FOLDER, ORIGIN, RENEWED
+from know_hf.choice.candidates import FOLDER, ORIGIN, RENEWED, expected_candidates
 from know_hf.choice.judging import Judgement, Purpose
 from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.rule import LEVEL, Gain
@@ -119,9 +119,7 @@ class DownstreamChoice:
         subsets, _ = stage_plan(self.trainer.train_dataset, args)
         steps = sum(training_steps(len(subset), args) for subset in subsets[first_trained_stage(args) :])
         planned = steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        # The stages, what was asked for, their mean, what is fitted and damped, and controls.
-        expected = args.num_stages + len(prediction.names) * prediction.options.steps + 1 + len(choosing.also)
-        expected += 2 * (2 if choosing.fit_on == "both" else 1)
+        expected = expected_candidates(self.trainer, prediction, choosing)
         self._schedule(expected, choosing.choose_budget or planned)
 
     @property

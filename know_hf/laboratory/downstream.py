@@ -166,7 +166,9 @@ def check_start(trainer: Any, data: Downstream, about: DataOptions) -> int:
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"choose_on: the model cannot read {data.name}: {brief(error)}") from error
     if len(rows) < LEAST_POOL or len(reported) < LEAST_REPORTED:
-        total = f"{len(rows) + len(reported)} examples" + (f", {len(reported)} of them of a test" * data.held_out)
+        blocks = len(rows) != len(data.pool)  # texts that are joined
+        kind = "examples, blocks of max_length tokens of its texts" if blocks else "examples"
+        total = f"{len(rows) + len(reported)} {kind}" + (f", {len(reported)} of them of a test" * data.held_out)
         raise ValueError(
             f"choose_on: {data.name} has too few examples ({total}): {LEAST_POOL} are needed to fine-tune and choose "
             f"on, and {LEAST_REPORTED} others to report on."

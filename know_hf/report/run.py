@@ -1,5 +1,6 @@
 """The report and the page of a run: tables always, plots where matplotlib is installed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def report_markdown(result: EnrichmentResult) -> str:
             where = f"on {result.choice.examples:,} examples left out by turns"
         if result.choice.purpose is not None:
             where = f"as starts for {result.choice.purpose.data}"
-        page.section(f"Candidates {where}").table(choice_rows(gains))
+        page.section(f"Candidates {where}").table(choice_rows(gains, result.choice.purpose is None))
     if (rounds := Rounds.of(result.trajectory.record.recipe)) is not None:
         page.section("Rounds of stage 0 before anything was forgotten").text(rounds.words).table(round_rows(rounds))
     if result.verdict:
@@ -95,15 +96,14 @@ def ratio_rows(ratios: Mapping[str, float]) -> list[list[str]]:
     return [["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"], *([kind, rounded(ratio)] for kind, ratio in ratios.items())]
 
 
-def choice_rows(gains: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """The candidates of a choice."""
-    return [["candidate", "score", "gain over Θ⁰", "95 % interval", "by chance"]] + [
-        [
-            name, rounded(own["score"]), rounded(own["gain"]), f"{rounded(own['low'])} … {rounded(own['high'])}",
-            f"{own['chance']:.3f}",
-        ]
-        for name, own in gains.items()
-    ]  # fmt: skip
+def choice_rows(gains: Mapping[str, Mapping[str, float]], scored: bool = True) -> list[list[str]]:
+    """The candidates of a choice; ``scored`` if all their scores are of the same examples."""
+    rows = [["candidate", "score", "gain over Θ⁰", "95 % interval", "by chance"]]
+    for name, own in gains.items():
+        bounds = own["low"], own["high"]
+        shown = f"{rounded(bounds[0])} … {rounded(bounds[1])}" if all(map(math.isfinite, bounds)) else rounded(None)
+        rows.append([name, rounded(own["score"]), rounded(own["gain"]), shown, f"{own['chance']:.3f}"])
+    return rows if scored else [row[:1] + row[2:] for row in rows]
 
 
 def round_rows(rounds: Rounds) -> list[list[str]]:
