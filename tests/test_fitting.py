@@ -9,7 +9,6 @@ import torch
 from know_hf import enrich
 from know_hf.enrichment.selection import select
 from know_hf.fitting import fit as module
-from know_hf.fitting.coefficients import Coefficients
 from know_hf.fitting.fit import fit, planned_steps
 from know_hf.fitting.options import Fitting
 from know_hf.fitting.subspace import Subspace
