@@ -313,6 +313,12 @@ def test_also_soup_end_to_end(tmp_path):
     again = enrich_pretrained(tiny_image_model(), data.select(range(300)), tmp_path / "run", **settings)
     assert again.choice == result.choice
     assert (tmp_path / "run" / "choice" / "choice.json").read_bytes() == before
+    for steps in (4, 5):  # what was kept is in nobody's way
+        kept = enrich_pretrained(
+            tiny_image_model(), data.select(range(300)), tmp_path / "run",
+            **{**settings, "fit_steps": steps, "keep_candidates": True},
+        )  # fmt: skip
+        assert list(kept.choice.gains) == list(result.choice.gains)
 
 
 def test_cost_in_the_laboratory(tmp_path, monkeypatch):

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates, made_here
+from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
 from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
+from know_hf.choice.places import made_here
 from know_hf.choice.rule import RULE, Gain, judge
 from know_hf.choice.scoring import Answers, answer, deciding_of, fingerprint, judged_by, measure_of, pooled, predict
 from know_hf.choice.words import RENEWED, chosen_words

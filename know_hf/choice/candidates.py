@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.choice.options import NONE, Choosing
+from know_hf.choice.places import make_room
 from know_hf.choice.soups import Soups
 from know_hf.choice.words import RENEWED
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
-from know_hf.enrichment.provenance import holds
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.fit import fit
@@ -22,9 +22,8 @@ from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.stages import stage_plan
 from know_hf.forgetting.weights import load_weights
-from know_hf.records import ENRICHMENT_FILE
 from know_hf.retrodiction import get_method
-from know_hf.store import inside, remove
+from know_hf.store import inside
 from know_hf.training.set_aside import SetAside, halves
 from know_hf.trajectory import Trajectory, TrajectoryRecord
 
@@ -63,11 +62,6 @@ def fit_data(trainer: Any, choosing: Choosing) -> tuple[list[FitData], Any]:
     if choosing.unscaled:
         found += [FitData(f"{data.suffix}-unscaled", data.dataset, scale=False) for data in found]
     return found, rest
-
-
-def made_here(folder: Path) -> bool:
-    """Whether a folder was written by know-hf: what somebody put in its place is theirs."""
-    return (folder / ENRICHMENT_FILE).exists()
 
 
 def check_fit(choosing: Choosing, aside: SetAside) -> None:
@@ -187,22 +181,11 @@ class Candidates:
             options = replace(self._options, method=tuple(targets), steps=1)
             resolved = ResolvedPrediction(options, tuple(methods), len(self.run.trajectory))
             run = Enrichment(self.run.trajectory, resolved, self.run.placement)
-            self._clear(run, {targets[one.name][0]: run.provenance(one, 1) for one in methods})
+            places = {targets[one.name][0]: run.provenance(one, 1) for one in methods}
+            make_room(self.trainer, run, places, self.finisher.notes)
             run.write(targets, self.finisher, self.finisher.notes)
             found.update({paths[0].name: paths[0] for paths in targets.values()})
         return found
-
-    def _clear(self, run: Enrichment, places: Mapping[Path, Mapping[str, Any]]) -> None:
-        """Removes what an earlier choice, made otherwise, left in these places."""
-        for place, provenance in places.items() if self.trainer.is_world_process_zero() else ():
-            try:
-                wanted = {**provenance, **self.finisher.notes}
-                holds(place, wanted, run.trajectory.checkpoints[0], run.companions.files)
-            except FileExistsError:
-                if not made_here(place):
-                    raise
-                remove(place)
-        self.trainer.accelerator.wait_for_everyone()
 
     @property
     def _options(self) -> Prediction:

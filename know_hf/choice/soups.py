@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from know_hf.choice.places import make_room
 from know_hf.choice.scoring import answer, judged_by, predict
 from know_hf.enrichment.branches import branches_of, whole_model
 from know_hf.enrichment.finishing import Finisher
@@ -77,6 +78,8 @@ class Soups:
     def _write(self, run: Enrichment, names: Mapping[str, str]) -> dict[str, Path]:
         """Writes one soup a method; name of the candidate → folder."""
         targets = {method: [self.root / name] for method, name in names.items()}
+        places = {targets[one.name][0]: run.provenance(one, 1) for one in run.prediction.methods}
+        make_room(self.trainer, run, places, self.finisher.notes)
         run.write(targets, replace(self.finisher, score=False), self.finisher.notes)
         return {name: self.root / name for name in names.values()}
 
