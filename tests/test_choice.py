@@ -1,5 +1,6 @@
 """The choice of a checkpoint: what is set aside, when a gain counts, and what a run ends with."""
 
+import errno
 import json
 import shutil
 import sys
@@ -559,3 +560,17 @@ def test_as_many_candidates_as_expected(run, pictures, tmp_path):
     )  # fmt: skip
     expected = expected_candidates(trainer, resolve(Prediction(), 3, 0.5), Choosing(**options))
     assert expected == len(run.choice.gains) - 1  # BatchNorm's new statistics alone are no start for other data
+
+
+def test_a_full_disk_is_said_and_loses_nothing(pictures, tmp_path, monkeypatch):
+    def full(self, *arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self.final))
+
+    own = {**SETTINGS, "num_train_epochs": 1, "selection_split": 40}
+    with monkeypatch.context() as patch:
+        commit = PartialFolder.commit
+        patch.setattr(PartialFolder, "commit", lambda self: (full if self.final.name == "best" else commit)(self))
+        with pytest.raises(OSError, match="the disk is full; nothing was left half-written. Free space and run again"):
+            enrich_pretrained(tiny_image_model(), pictures.select(range(120)), tmp_path, **own)
+    assert not (tmp_path / "enriched" / "best").exists()
+    assert enrich_pretrained(tiny_image_model(), pictures.select(range(120)), tmp_path, **own).best.is_dir()

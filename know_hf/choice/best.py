@@ -20,7 +20,7 @@ from know_hf.enrichment.companions import companions
 from know_hf.enrichment.finishing import Finisher, evaluation_scores
 from know_hf.enrichment.stream import Enrichment
 from know_hf.enrichment.verdict import Deciding
-from know_hf.enrichment.writer import PartialFolder, check_targets
+from know_hf.enrichment.writer import PartialFolder, check_targets, say_full
 from know_hf.fitting.options import Fitting
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.cards import best_card
@@ -225,8 +225,9 @@ def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any])
         }  # fmt: skip
         partial.describe(content, best_card(run.trajectory, content))
         partial.commit()
-    except BaseException:
+    except BaseException as error:
         partial.discard()
+        say_full(error)
         raise
 
 

@@ -1,6 +1,5 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
-import errno
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -23,7 +22,7 @@ from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, meth
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment
+from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment, say_full
 from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
@@ -281,11 +280,7 @@ class Enrichment:
             if main:
                 for partial in todo.values():
                     partial.discard()
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise OSError(
-                    errno.ENOSPC,
-                    f"the disk is full; nothing was left half-written. Free space and run again ({error})",
-                ) from error
+            say_full(error)
             raise
 
     def _predict(self, steps: int, todo: Mapping[tuple[str, int], PartialFolder]) -> dict[tuple[str, int], Statistics]:
