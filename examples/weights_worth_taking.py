@@ -206,18 +206,32 @@ def first_cell(records: list[dict[str, Any]], name: str = "stage-0") -> str:
     return f"{np.mean(scores):.1f}" + (f" ± {np.std(scores, ddof=1):.1f}" if len(scores) > 1 else "")
 
 
+def still_better(records: list[dict[str, Any]], name: str) -> str:
+    """In how many runs a control scores higher than the best, and by how much on average over all runs."""
+    own = [(r["evaluation"][name]["gain"], r["evaluation"]["best"]["gain"]) for r in records if name in r["evaluation"]]
+    if not own:
+        return "–"
+    factor = 100 if records[0]["percent"] else 1
+    more = [factor * (control - best) for control, best in own]
+    return f"{sum(one > 0 for one in more)} of {len(own)} ({np.mean(more):+.1f})"
+
+
 def report(found: dict[str, list[dict[str, Any]]], also: list[str]) -> str:
     """The page: what was chosen, and every candidate."""
     runs = [record for records in found.values() for record in records]
     gains = [record["evaluation"]["best"] for record in runs]
     moved = [record for record in runs if record["chosen"] != "stage-0"]
+    seeds = sorted({str(record["seed"]) for record in runs})
+    further = " --downstream" if any("downstream" in record for record in runs) else ""
     names = list(dict.fromkeys(name for record in runs for name in record["evaluation"]))
     names = [name for name in names if name not in ("stage-0", "best") and not name.startswith("soup-branch")]
-    short = [["task", "Θ⁰", "best", "gain of best", *also, "chosen"]]
+    better = [f"{name} above best" for name in also if name in ("equal_compute", "soup")]
+    short = [["task", "Θ⁰", "best", "gain of best", *also, *better, "chosen"]]
     for task, records in found.items():
         chosen = ", ".join(record["chosen"] for record in records)
         short.append([task, first_cell(records), first_cell(records, "best"), cell(records, "best"),
-                      *(cell(records, name) for name in also), chosen])  # fmt: skip
+                      *(cell(records, name) for name in also),
+                      *(still_better(records, name.removesuffix(" above best")) for name in better), chosen])  # fmt: skip
     long = [["candidate", *found], *([name, *(cell(own, name) for own in found.values())] for name in names)]
     return f"""# Weights worth taking
 
@@ -231,6 +245,9 @@ interval of a paired bootstrap over evaluation examples.
 {sum(record["evaluation"]["best"]["gain"] > 0 for record in moved)} of these.
 
 {table(short)}
+
+Made by `python examples/weights_worth_taking.py --tasks {" ".join(found)} --seeds {" ".join(seeds)}{further}`; the means
+of `fitted-held-out` and its like are of runs that had enough examples to set some aside.
 
 ## Every candidate
 
