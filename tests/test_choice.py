@@ -420,7 +420,8 @@ def test_what_cannot_be_is_said_before_training(pictures, tmp_path):
 def test_from_the_command_line_and_with_two_processes(image_model_folder, image_data_folder, tmp_path):
     command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, "--num_stages", 3,
                "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--save_strategy", "no", "--steps", 1,
-               "--selection_split", 40, "--disable_tqdm", "True", "--train_stage_zero", "True"]  # fmt: skip
+               "--selection_split", 40, "--disable_tqdm", "True", "--train_stage_zero", "True",
+               "--fit_steps", 6]  # fmt: skip
     said = run_cli(*command, "--output-dir", tmp_path / "one", "--gradient_accumulation_steps", 2).stdout
     assert "Take enriched/best" in said or "Keep Θ⁰" in said
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -428,11 +429,11 @@ def test_from_the_command_line_and_with_two_processes(image_model_folder, image_
     found = [json.loads((tmp_path / name / "choice" / "choice.json").read_text()) for name in ("one", "two")]
     scores = [{name: gain["score"] for name, gain in one["gains"].items()} for one in found]
     assert scores[0].keys() == scores[1].keys()
-    fits = [
-        json.loads((tmp_path / name / "choice" / "fitted.json").read_text())["coefficients"] for name in ("one", "two")
-    ]
-    for name in fits[0]:
-        assert fits[0][name] == pytest.approx(fits[1][name], abs=2e-2)
+    fits = [json.loads((tmp_path / name / "choice" / "fitted.json").read_text()) for name in ("one", "two")]
+    assert len(fits[0]["losses"]) == 6 and fits[0]["losses"] == pytest.approx(fits[1]["losses"], rel=2e-2)
+    # Where a slope is next to nothing, rounding decides which way Adam goes.
+    tables = [np.concatenate(list(one["coefficients"].values())) for one in fits]
+    assert np.abs(tables[0]).max() > 0.05 and (np.abs(tables[0] - tables[1]) < 2e-2).mean() > 0.8
 
 
 def test_a_choice_with_other_options_replaces_what_was_kept(run, pictures, tmp_path):

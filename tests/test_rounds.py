@@ -197,7 +197,7 @@ def test_another_run_is_refused_before_anything_is_trained(under_trained, images
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"choose": "none"}, "none are: leave choose at 'best', or say with selection_split="),
+        ({"choose": "none"}, "none are: leave choose at 'best' without choose_on, or say with selection_split="),
         ({"selection_split": None}, "of 160 training examples none are by default: set selection_split="),
         ({"average_stage_zero": "ema", "selection_split": SPLIT}, "average_stage_zero='ema' do not go together"),
     ],

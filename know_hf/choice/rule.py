@@ -46,29 +46,28 @@ def judge(
 ) -> tuple[str, dict[str, Gain]]:
     """Chooses among candidates.
 
-        Args:
-            origin: The one that the others have to beat, Θ⁰.
-            answers: Name → answers to the selection data, in the order in which the first of equals is taken.
-            measure: The score that decides.
-            renewed: The one that takes Θ⁰'s place if it is better: Θ⁰ itself but for statistics of BatchNorm layers.
+    Args:
+        origin: The one that the others have to beat, Θ⁰.
+        answers: Name → answers to the selection data, in the order in which the first of equals is taken.
+        measure: The score that decides.
+        renewed: The one that takes Θ⁰'s place if it is better: Θ⁰ itself but for statistics of BatchNorm layers.
 
-        Returns:
-            Name of the chosen one, and every candidate's [`Gain`].
+    Returns:
+        Name of the chosen one, and every candidate's [`Gain`].
 
-        Source: swapping which of two models gave which answers is Fisher's randomisation test, exact for any number of
-            examples; the largest gain of all candidates, in standard errors, is compared as in Westfall and Young,
-            "Resampling-based multiple testing" (1993), without the plainly worse as in Hansen, "A test for superior
-            predictive ability" (2005).
+    Source: swapping which of two models gave which answers is Fisher's randomisation test, exact for any number of
+        examples; the largest gain of all candidates, in standard errors, is compared as in Westfall and Young,
+        "Resampling-based multiple testing" (1993), without the plainly worse as in Hansen, "A test for superior
+        predictive ability" (2005).
 
-        Example:
-            >>> import numpy as np
-            >>> from know_hf.choice.rule import judge
-            >>> from know_hf.choice.resampling import RESAMPLES, interval, swap_error, swapped
-    from know_hf.choice.scoring import Answers, Measure, in_units
-            >>> answers = {name: Answers({"eval_accuracy": share}, np.arange(200) < 200 * share)
-            ...            for name, share in (("stage-0", 0.5), ("mean", 0.8))}
-            >>> judge("stage-0", answers, Measure("eval_accuracy", True))[0]
-            'mean'
+    Example:
+        >>> import numpy as np
+        >>> from know_hf.choice.rule import judge
+        >>> from know_hf.choice.scoring import Answers, Measure
+        >>> answers = {name: Answers({"eval_accuracy": share}, np.arange(200) < 200 * share)
+        ...            for name, share in (("stage-0", 0.5), ("mean", 0.8))}
+        >>> judge("stage-0", answers, Measure("eval_accuracy", True))[0]
+        'mean'
     """
     answers = in_units(answers, measure)
     scores = {name: own.scores[measure.metric] for name, own in answers.items()}
