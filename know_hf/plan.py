@@ -10,6 +10,9 @@ import torch
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
 from know_hf.enrichment.options import Extent
 from know_hf.enrichment.stream import BLOCK
+from know_hf.fitting.fit import SHARE
+from know_hf.forgetting.cost import ForgettingCost
+from know_hf.forgetting.options import Pace
 from know_hf.known import KnownPredictor, native
 from know_hf.known.inference import FoldedNetwork
 from know_hf.models.skeleton import skeleton
@@ -42,6 +45,7 @@ class Plan:
         predicted: Name → kind of the network that predicts it.
         copied: Name → why it is copied.
         fresh: Names of what ``norms="reset"`` makes new.
+        cost: Of the forgetting; None where the ratio of the stages is not known.
         seconds_per_weight: Measured on this machine, per weight and step.
         how: In words, what computes the predictions.
         preparation: Seconds before the first prediction: compiling, where that repays.
@@ -60,6 +64,7 @@ class Plan:
     preparation: float = 0.0
     whole: bool = False
     fresh: Collection[str] = ()
+    cost: ForgettingCost | None = None
 
     @property
     def predicted_weights(self) -> int:
@@ -102,18 +107,19 @@ class Plan:
             specs = [self.tensors[name] for name in names]
             values, size = sum(s.numel for s in specs), sum(s.nbytes for s in specs) / 1e6
             rows.append([what, kind, str(len(names)), f"{values:,}", f"{size:.2f}", why, names[0]])
+        forgetting = f"\n\n{self.cost}" if self.cost else ""
         return (
             f"{self.source}: {len(self.tensors)} tensors, {self.stages} stages, {self.steps} steps\n\n{table(rows)}\n\n"
             f"Prediction: {self.predicted_weights:,} weights × {self.steps} steps, about {self.seconds:.1f} s on one "
             f"process of this machine ({self.seconds_per_weight:.1e} s per weight and step, measured now),\n"
             f"by {self.how}.\n"
             f"Memory beyond the libraries: about {self.working_bytes / 1e6:.0f} MB. Disk for the results: "
-            f"{self.output_bytes / 1e6:.0f} MB."
+            f"{self.output_bytes / 1e6:.0f} MB.{forgetting}"
         )
 
 
-@takes(extent=Extent, code=ModelCode)
-def make_plan(source: str | Path, *, extent: Extent, code: ModelCode) -> Plan:
+@takes(extent=Extent, code=ModelCode, pace=Pace)
+def make_plan(source: str | Path, *, extent: Extent, code: ModelCode, pace: Pace) -> Plan:
     """Plans the enrichment of a trajectory or of a model that has none yet.
 
     Reads headers, never weights. A model's kinds come from its configuration, built without memory for weights.
@@ -139,6 +145,7 @@ def make_plan(source: str | Path, *, extent: Extent, code: ModelCode) -> Plan:
         trajectory = Trajectory.load(source)
         trajectory.validate()
         tensors, parameters, stages = trajectory.tensors, trajectory.parameters, len(trajectory)
+        ratio = pace.sampling_ratio or trajectory.record.sampling_ratio
     else:
         tensors = Checkpoint(source).tensors if source.is_dir() else _remote_tensors(str(source))
         try:
@@ -152,14 +159,19 @@ def make_plan(source: str | Path, *, extent: Extent, code: ModelCode) -> Plan:
             name: live.get(name, Parameter("unknown", "")) if spec.dtype in PREDICTABLE else Parameter("buffer", "")
             for name, spec in tensors.items()
         }
-        stages = 5 if predictor is None else load_predictor_stages(predictor)
+        stages = (pace.num_stages or 5) if predictor is None else load_predictor_stages(predictor)
+        ratio = pace.sampling_ratio or 0.5
     predicted, copied = resolve_kinds(parameters, **extent.selection)
     fresh = fresh_norms(parameters, extent.kinds) if extent.norms == "reset" else ()
     learned = load_predictor(predictor, stages)
     work = steps * sum(tensors[name].numel for name in predicted)
     speed, how, preparation = _measure(learned, work)
     whole = learned.reads_whole_tensors
-    return Plan(source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole, fresh)
+    # Two points are fitted by default, fitted and damped.
+    cost = ForgettingCost(pace.num_stages or stages, ratio, 2 * SHARE) if ratio else None
+    return Plan(
+        source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole, fresh, cost
+    )
 
 
 @bounded()

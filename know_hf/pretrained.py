@@ -1,21 +1,31 @@
 """The main job: a model and data in, enriched checkpoints out."""
 
+import copy
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from know_hf.choice.best import choose
+from know_hf.choice.candidates import check_fit, with_fits
+from know_hf.choice.folds import FOLDER as FOLDS_IN
+from know_hf.choice.folds import clear_folds, cross_fitted
+from know_hf.choice.options import NONE, Choosing
+from know_hf.choice.rounds import train_converged
+from know_hf.choice.scoring import Answers, check_metric
+from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
 from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_early
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
-from know_hf.enrichment.verdict import Deciding, deciding_score, verdict
+from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score, verdict
+from know_hf.fitting.options import Fitting
 from know_hf.forgetting.arguments import ForgettingArguments
-from know_hf.forgetting.evaluation import evaluate_all, quality_scores
 from know_hf.forgetting.making import make_arguments, make_trainer
 from know_hf.forgetting.options import TrainerOptions, training_options
 from know_hf.forgetting.stages import stage_subsets
@@ -23,13 +33,15 @@ from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
-from know_hf.models.adapters import is_adapted
+from know_hf.laboratory.choosing import DownstreamChoice
+from know_hf.models.adapters import is_live
 from know_hf.report import write_report
 from know_hf.settings import takes
-from know_hf.store import locked, write_json
-from know_hf.training.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
+from know_hf.store import inside, locked, write_json
 from know_hf.training.options import DataOptions, ModelSource
+from know_hf.training.set_aside import FEWEST, Fold
 from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
+from know_hf.trajectory.record import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +77,8 @@ def forget_pretrained(
     trainer_options=TrainerOptions,
     prediction=Prediction,
     finishing=Finishing,
+    choosing=Choosing,
+    fitting=Fitting,
     data=DataOptions,
     source=ModelSource,
     hub=Hub,
@@ -77,14 +91,19 @@ def enrich_pretrained(
     trainer_options: TrainerOptions,
     prediction: Prediction | ResolvedPrediction,
     finishing: Finishing,
+    choosing: Choosing,
+    fitting: Fitting,
     data: DataOptions,
     source: ModelSource,
     hub: Hub,
     **training_arguments: Any,
 ) -> EnrichmentResult:
-    """Fine-tunes a model so that it forgets step by step, and predicts the weights that more data would have given.
+    """Fine-tunes a model so that it forgets step by step, predicts beyond its beginning, and chooses the best.
 
-    Killed at any time and called again, it continues and gives the same result.
+    A part of the data is set aside first, and on it the best is chosen among stage 0, the other stages, what was
+    predicted and what was fitted: ``result.best``, which is Θ^0 itself where nothing is better. ``choose_on`` chooses
+    the best start for other data instead; ``choose="none"`` is the paper's procedure, on all the data. Killed at any
+    time and called again, it continues and gives the same result.
 
     Args:
         model: Hub id or folder (transformers or timm), or a live model.
@@ -119,9 +138,11 @@ def enrich_pretrained(
     # Everything that may not fit is looked at before the first training step, what needs no model before all else.
     if isinstance(prediction, Prediction):
         prediction = resolve_enrichment(prediction, args)
+    split = selection_split(trainer_options, choosing, args)
     trainer = make_trainer(
-        model, train_dataset, trainer_options=replace(trainer_options, args=args), data=data, source=source
-    )
+        model, train_dataset, trainer_options=replace(trainer_options, args=args, selection_split=split), data=data,
+        source=source,
+    )  # fmt: skip
     predicted, _ = resolve_kinds(kinds_of(trainer.model), **prediction.options.selection)
     if not predicted:
         raise ValueError(
@@ -129,16 +150,47 @@ def enrich_pretrained(
             "bias of a convolution or linear layer). Train some of them, use an adapter that stores such (LoRA), or "
             "name others with norms=, embeddings= or kinds=."
         )
-    prediction.check(sorted(set(predicted.values())))
+    prediction.check(sorted(set(predicted.values())), early=True)
+    check_fit(choosing, trainer.set_aside)
+    check_metric(trainer)
+    by = None if choosing.choose_on is None else DownstreamChoice(trainer, choosing, data)
+    if by is not None:
+        by.check(prediction)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
-        trainer.train()
-        result = enrich_trained(trainer, prediction=prediction, finishing=finishing)
+        by_turns = choosing.choose != NONE and by is None and trainer.set_aside.how == "folds"
+        before: Any = copy.deepcopy(model) if by_turns and is_live(model) else model
+
+        def leaving_out(fold: Fold) -> ForgettingTrainer:
+            own = copy.copy(args)
+            own.output_dir, own.self_check = str(inside(args.output_dir, Path(FOLDS_IN) / str(fold.number))), False
+            options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=None)
+            start = copy.deepcopy(before) if is_live(before) else before
+            return make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
+
+        train_converged(trainer, choosing.converge_rounds) if choosing.until_converged else trainer.train()
+        folds = partial(cross_fitted, leaving_out, prediction, finishing, choosing, fitting)
+        result = _enrich(trainer, prediction, finishing, choosing, fitting, folds=folds if by_turns else None, by=by)
         method = prediction.names[0] if len(prediction.names) > 1 else None
         if hub.repository and (url := result.push_to_hub(hub.repository, method=method)):
             logger.info("Pushed to %s.", url)
         return result
+
+
+def selection_split(options: TrainerOptions, choosing: Choosing, args: ForgettingArguments) -> Any:
+    """What is set aside before anything is trained: as asked for, else by default, unless nothing is chosen.
+
+    A run that was begun without is continued without.
+    """
+    if choosing.choose == NONE or options.selection_split is not None:
+        return options.selection_split
+    begun = Path(args.output_dir)
+    if (begun / FILE_NAME).exists() and "set_aside" not in TrajectoryRecord.load(begun).dataset:
+        return None
+    if choosing.choose_on is not None and choosing.fit_on == "train" and not (begun / FILE_NAME).exists():
+        return None  # what chooses is other data
+    return "auto"
 
 
 def resolve_enrichment(prediction: Prediction, args: ForgettingArguments) -> ResolvedPrediction:
@@ -160,9 +212,15 @@ def resolve_enrichment(prediction: Prediction, args: ForgettingArguments) -> Res
     return resolve_early(prediction, args.num_stages, args.sampling_ratio)
 
 
-@takes(prediction=Prediction, finishing=Finishing)
+@takes(prediction=Prediction, finishing=Finishing, choosing=Choosing, fitting=Fitting)
 def enrich_trained(
-    trainer: Any, *, prediction: Prediction | ResolvedPrediction, finishing: Finishing, self_check: bool | None = None
+    trainer: Any,
+    *,
+    prediction: Prediction | ResolvedPrediction,
+    finishing: Finishing,
+    choosing: Choosing,
+    fitting: Fitting,
+    self_check: bool | None = None,
 ) -> EnrichmentResult:
     """Predicts from the finished trajectory of a ForgettingTrainer and finishes with its data.
 
@@ -185,31 +243,52 @@ def enrich_trained(
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
+    return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
+
+
+def _enrich(
+    trainer: Any,
+    prediction: Prediction | ResolvedPrediction,
+    finishing: Finishing,
+    choosing: Choosing,
+    fitting: Fitting,
+    self_check: bool | None = None,
+    folds: Callable[[], list[dict[str, Answers]]] | None = None,
+    by: DownstreamChoice | None = None,
+) -> EnrichmentResult:
     trajectory, root = trainer.trajectory, Path(trainer.args.output_dir)
     if isinstance(prediction, Prediction):
         prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
+    if by is None and choosing.choose_on is not None:
+        by = DownstreamChoice(trainer, choosing, DataOptions())
+        by.check(prediction)
     placement = Placement(device=trainer.args.device)
-    # An adapter's file holds no statistics of the base model.
-    renew = finishing.update_batch_norm and has_batch_norm(trainer.model) and not is_adapted(trainer.model)
-    fresh = prediction.options.norms == "reset"
+    renew, fresh = renews(trainer, finishing.update_batch_norm), prediction.options.norms == "reset"
     # The check's newest stage is Θ^1: its statistics come from the data of stage 1, as Θ^0's come from all of it.
     checked = None
     if trainer.args.self_check if self_check is None else self_check:
-        subset = stage_subsets(trainer.train_dataset, trainer.args)[1]
-        checked = check_retrodiction(
-            trajectory, *_finishing(trainer, subset, renew, fresh), prediction=prediction, placement=placement
-        )
+        finisher = Finisher(trainer, stage_subsets(trainer.train_dataset, trainer.args)[1], renew, fresh)
+        checked = check_retrodiction(trajectory, finisher, finisher.notes, prediction=prediction, placement=placement)
+    finisher = Finisher(trainer, trainer.train_dataset, renew, fresh)
+    prediction = with_fits(trainer, prediction, placement, fitting)
     run = Enrichment(trajectory, prediction, placement)
     run.self_check = checked
     if renew and trainer.eval_dataset is not None:
         # New statistics alone can change a score a lot: without this row the method would get the credit.
-        run.baseline = _score(trainer, trajectory.checkpoints[0].folder, trainer.train_dataset)
-    checkpoints = run.write_steps(
-        run.folders(None), prediction.options.steps, *_finishing(trainer, trainer.train_dataset, renew, fresh)
-    )
+        run.baseline = finisher.baseline(trajectory.checkpoints[0].folder)
+    checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
     result = run.result(root, checkpoints)
     result.self_check = checked
-    result.verdict = verdict(result, _deciding(trainer, result))
+    unchosen, judged = "", by is not None or folds is not None or trainer.set_aside.dataset is not None
+    if choosing.choose != NONE and judged and not fresh:
+        unscored = replace(finisher, score=False)
+        result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds, by)
+        result.best = None if result.choice is None else result.choice.folder
+        if not choosing.keep_candidates and trainer.is_world_process_zero():
+            clear_folds(root)
+    elif choosing.choose != NONE:
+        unchosen = _unchosen(trainer, fresh)
+    result.verdict = f"{unchosen}{verdict(result, _deciding(trainer, result))}"
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -217,6 +296,23 @@ def enrich_trained(
             write_json(result.report / "self_check.json", checked)
     trainer.accelerator.wait_for_everyone()
     return result
+
+
+def _unchosen(trainer: Any, fresh: bool) -> str:
+    """Why nothing was chosen, though it should have been."""
+    if fresh:
+        return (
+            "Nothing was chosen: with new normalisation layers (norms='reset') no checkpoint has a score of its own. "
+        )
+    if trainer.set_aside.how == "too few":
+        return (
+            f"Nothing was chosen: {len(trainer.train_dataset)} training examples are too few to choose on a part of "
+            f"them ({FEWEST} at least); give examples to choose on (--selection_split), or more data. "
+        )
+    return (
+        "Nothing was chosen: no examples were set aside when this run began, so that all of them were trained on; give "
+        "others to choose on (--selection_split), or begin a run in another folder. "
+    )
 
 
 def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding | None:
@@ -227,30 +323,4 @@ def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding 
     else:
         examples = len(data) if hasattr(data, "__len__") else None
     record = result.trajectory.record
-    return deciding_score(
-        record.model.get("task"), record.stages[0].metrics, examples, args.metric_for_best_model, args.greater_is_better
-    )
-
-
-def _score(
-    trainer: ForgettingTrainer, folder: Path, batch_norm_data: Any = None, write: bool = False
-) -> dict[str, float]:
-    """Loads a folder into the trainer's model, renews BatchNorm statistics if data are given, and evaluates."""
-    load_weights(trainer.model, folder)
-    if batch_norm_data is not None:
-        estimate_batch_norm(trainer, batch_norm_data)
-        if write and trainer.is_world_process_zero():
-            write_batch_norm(trainer.model, folder)
-    return {} if trainer.eval_dataset is None else quality_scores(evaluate_all(trainer))
-
-
-def _finishing(
-    trainer: ForgettingTrainer, dataset: Any, renew_batch_norm: bool, fresh: bool
-) -> tuple[Callable[[Path], dict[str, float]], dict[str, Any]]:
-    """What completes a predicted folder (BatchNorm statistics, scores), and the note about it for its provenance."""
-
-    def finish(folder: Path) -> dict[str, float]:
-        return _score(trainer, folder, dataset if renew_batch_norm else None, write=True)
-
-    kept = "those of a new network" if fresh else "those of stage 0"
-    return finish, {"batch_norm": f"re-estimated on {len(dataset)} training examples" if renew_batch_norm else kept}
+    return deciding_score(record.model.get("task"), record.stages[0].metrics, examples, *asked_metric(args))

@@ -87,15 +87,18 @@ def quickstart(
     )
     logger.info("Pre-training on %d images of the digits 0-6, then forgetting.", len(known_digits["train"]))
     trainer = make_trainer(
-        model, known_digits["train"], args=args, eval_dataset=known_digits["test"], trainer_class=trainer_class
-    )
+        model, known_digits["train"], args=args, eval_dataset=known_digits["test"], trainer_class=trainer_class,
+        selection_split="auto",
+    )  # fmt: skip
     trainer.train()
-    naive = enrich_trained(trainer, method="naive", steps=1, self_check=False)
-    shrunk = enrich_trained(trainer, method="shrink", self_check=False)
+    naive = enrich_trained(trainer, method="naive", steps=1, self_check=False, choose="none")
+    shrunk = enrich_trained(trainer, method="shrink", self_check=False, choose="none")
     result = enrich_trained(trainer)  # last, so that the report is KNOWN's
     arms = {"naive": next(iter(naive.checkpoints.values()))}
     arms |= {f"shrink to {name}'s norms": folder for name, folder in shrunk.checkpoints.items()}
     arms |= {f"KNOWN {name}": folder for name, folder in result.checkpoints.items()}
+    if result.best is not None:
+        arms["best"] = result.best
     compared = compare(
         arms,
         new_digits["train"],
@@ -112,6 +115,8 @@ def quickstart(
     print("One small task: a demonstration, not evidence.")
     print(f"Plots and tables: {output_dir / 'report'}, {report}")
     print(f"Checkpoints: {', '.join(str(folder) for folder in result.checkpoints.values())}")
+    if result.choice is not None:
+        print(f"\n{result.choice.words}")
     return compared
 
 

@@ -12,6 +12,8 @@ from know_hf.store import read_json
 LONGEST_NAME = 150
 #: What an enriched folder says about itself.
 ENRICHMENT_FILE = "enrichment.json"
+#: The folder, beside the predicted steps, of the checkpoint that a run chose.
+BEST = "best"
 
 
 class TrajectoryError(ValueError):

@@ -8,10 +8,10 @@ STAGES, STEPS = ["D0", "D1", "D2"], [8, 4, 2]
 
 
 def test_what_each_control_sees():
-    assert TRAINED == ("forgetting", "incremental", "equal_compute", "once_more")
+    assert TRAINED == ("forgetting", "incremental", "equal_compute", "once_more", "soup")
     seen = {name: control.subsets(STAGES) for name, control in CONTROLS.items()}
-    computed = dict.fromkeys(["shrink", "shrink_perturb", "ema", "swa", "task_vector_chosen"], [])
-    on_all = dict.fromkeys(["equal_compute", "once_more"], ["D0"])
+    computed = dict.fromkeys(["soup_stock", "shrink", "shrink_perturb", "ema", "swa", "task_vector_chosen"], [])
+    on_all = dict.fromkeys(["equal_compute", "once_more", "soup"], ["D0"])
     assert seen == {"forgetting": STAGES, "incremental": STAGES[::-1], **on_all, **computed}
     assert CONTROLS["equal_compute"].steps(STEPS) == 6 and CONTROLS["equal_compute"].start == "stage-0"
     assert CONTROLS["once_more"].start == "stage-0"
@@ -28,7 +28,10 @@ def test_controls_are_found_by_name():
     assert find_control("ema")[0].result == Averaged("ema")
     chosen = find_control("task_vector_chosen")[0].result
     assert isinstance(chosen, Chosen) and (chosen.method, chosen.parameter) == ("task_vector", "lam")
-    there = "incremental, equal_compute, once_more, ema, swa, task_vector_chosen, 'shrink 0.5' or 'shrink_perturb 0.5'"
+    there = (
+        "incremental, equal_compute, once_more, soup, soup_stock, ema, swa, task_vector_chosen, 'shrink 0.5' or "
+        "'shrink_perturb 0.5'"
+    )
     for wrong in ("", "forgetting", "shrink", "shrink x", "shrink 0.5 2", "incremental 2", "magic", "ema 0.9"):
         with pytest.raises(ValueError, match=f"Unknown control '{wrong}'; use {there}"):
             find_control(wrong)

@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from test_reset import is_fresh
 
+from know_hf.enrichment.branches import branches_of
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, PredictedArms
@@ -22,7 +23,7 @@ from know_hf.report.experiment import write_experiment_report
 from know_hf.retrodiction import ALL, retrodict
 from know_hf.trajectory import Checkpoint
 
-CONTROL_ARMS = ["ema", "swa", "shrink_perturb 0.5", "task_vector_chosen"]
+CONTROL_ARMS = ["ema", "swa", "soup", "soup_stock", "shrink_perturb 0.5", "task_vector_chosen"]
 ARMS = ["naive", "known", "task_vector", "extra_merge", "mine", *CONTROL_ARMS]
 ARMS += ["naive reset", "known reset", "mine reset", "shrink_perturb 0.5 reset"]
 VALUES = CONTROLS["task_vector_chosen"].result.values
@@ -73,7 +74,8 @@ def stored(result, arm):
 
 def test_every_control_is_an_arm_and_says_so(result):
     first, second = result.settings
-    assert first.runs == second.runs  # one training for both, whose averages only one of them compares
+    # One training for both, whose averages only one of them compares.
+    assert second.runs == {"forgetting": first.runs["forgetting"]} and list(first.runs) == ["forgetting", "soup"]
     candidates = [f"task_vector_chosen {value:g}" for value in VALUES]
     place = ARMS.index("task_vector_chosen")
     assert list(first.arms) == [*ARMS[:place], *candidates, *ARMS[place + 1 :]]
@@ -106,6 +108,12 @@ def test_what_the_arms_hold(result):
         folder = result.settings[0].arms[average].checkpoint
         assert folder == result.settings[0].runs["forgetting"] / f"stage-0-{average}"
         assert not torch.equal(stored(result, average)[name], zero[name])
+    branches = branches_of(result.settings[0].runs["soup"])
+    for soup, method in (("soup", "soup_mean"), ("soup_stock", "model_stock")):
+        for name in ("timm_model.conv1.0.weight", "timm_model.conv1.1.weight"):
+            stages = branches.read(name).reshape(len(branches), *zero[name].shape)
+            assert torch.equal(stages[0], zero[name])
+            assert torch.equal(stored(result, soup)[name], retrodict(stages, "conv", 1, method)[0])
 
 
 def test_validation_chooses_and_the_record_says_what(result):

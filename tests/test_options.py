@@ -20,7 +20,7 @@ from know_hf.enrichment.resolved import method_names
 from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_trainer
-from know_hf.forgetting.options import ForgettingSettings, TrainerOptions, training_options
+from know_hf.forgetting.options import ForgettingSettings, Pace, TrainerOptions, training_options
 from know_hf.hub.options import Hub
 from know_hf.known import KnownConfig
 from know_hf.laboratory.comparison import compare
@@ -41,7 +41,7 @@ KEYWORDS = {
     enrich_trained: (Prediction, Finishing),
     forget_pretrained: (TrainerOptions, DataOptions, ModelSource),
     make_trainer: (TrainerOptions, DataOptions, ModelSource),
-    make_plan: (Extent, ModelCode),
+    make_plan: (Extent, ModelCode, Pace),
     compare: (ComparisonOptions, DataOptions),
     collect: (CollectionOptions,),
     meta_train: (MetaTrainingOptions,),
@@ -99,7 +99,7 @@ def test_recipe_keys_are_as_the_fields_say(name, tmp_path):
     example = {bool: True, int: 3, float: 0.5, str: "copy", object: "x"}
     written = {}
     for flag, known in command.options.items():
-        value = example[known.form]
+        value = known.choices[0] if known.choices else example[known.form]
         many = {"several": [value], "pair": [value, value], "mapping": {"a": value}, "either": [value]}
         if flag != "config" and not known.positional:
             written[flag] = many.get(known.many, value)

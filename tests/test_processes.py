@@ -50,7 +50,8 @@ def kill_when(process: subprocess.Popen, condition, seconds: float = 90) -> None
 
 
 def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_data_folder):
-    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--output-dir"]
+    command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--choose", "none",
+               "--output-dir"]  # fmt: skip
     main([str(argument) for argument in (*command, tmp_path / "whole")])
 
     run = tmp_path / "killed"

@@ -53,8 +53,8 @@ def test_a_report_leaves_out_tables_of_nothing():
     stages = [SimpleNamespace(index=i, examples=8, metrics={}) for i in range(2)]
     check = {"ratios": {}, "scores": {}}
     still = SimpleNamespace(
-        trajectory=SimpleNamespace(record=SimpleNamespace(stages=stages)), metrics={}, statistics={"x2": {}},
-        unmoved={}, self_check=check, verdict="Nothing.",
+        trajectory=SimpleNamespace(record=SimpleNamespace(stages=stages, recipe={})), metrics={}, statistics={"x2": {}},
+        unmoved={}, self_check=check, verdict="Nothing.", choice=None,
     )  # fmt: skip
     text = report_markdown(still)
     assert "What changed" not in text and "Self-check" not in text and "## Verdict" in text

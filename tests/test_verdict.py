@@ -3,22 +3,26 @@
 from types import SimpleNamespace
 
 import pytest
+from transformers import TrainingArguments
 
 from know_hf.enrichment.stream import BASELINE
-from know_hf.enrichment.verdict import deciding_score, verdict
+from know_hf.enrichment.verdict import asked_metric, deciding_score, verdict
 
 
 def result(stages, metrics, ratios=None, name="accuracy", method="known", steps=1):
     """What a verdict reads of a result: scores of the stages, of the checkpoints, and the self-check's ratios."""
     record = SimpleNamespace(
         num_stages=len(stages),
+        recipe={},
         stages=[SimpleNamespace(index=i, steps=steps, metrics={f"eval_{name}": s} if s is not None else {})
                 for i, s in enumerate(stages)],
     )  # fmt: skip
     named = {key: {f"eval_{name}": value} for key, value in metrics.items()}
     check = None if ratios is None else {"ratios": ratios, "scores": {}, "method": method}
     names, trajectory = [key for key in metrics if not key.startswith("stage-0")], SimpleNamespace(record=record)
-    return SimpleNamespace(trajectory=trajectory, metrics=named, self_check=check, checkpoints=names, reset=0)
+    return SimpleNamespace(
+        trajectory=trajectory, metrics=named, self_check=check, checkpoints=names, reset=0, choice=None
+    )
 
 
 def said(stages, metrics, ratios=None, name="accuracy", task="image-classification", examples=1000, **arguments) -> str:
@@ -56,9 +60,8 @@ def test_the_arguments_may_name_the_score():
     worse = said([3.0, 9.0], {"stage-0": 3.0, "x2": 4.0}, name="wer", task=None, metric_for_best_model="eval_wer",
                  greater_is_better=False)  # fmt: skip
     assert "Do not use x2 (4)" in worse and "The stages forgot" in worse
-    # Trainer fills in the loss by itself: the task's own score still decides.
     scores = {"eval_loss": 1.0, "eval_accuracy": 0.5}
-    assert deciding_score("image-classification", scores, 10, "loss", False).metric == "eval_accuracy"
+    assert deciding_score("image-classification", scores, 10, "loss", False).metric == "eval_loss"
     assert deciding_score(None, {"eval_other": 1.0}) is None
 
 
@@ -129,7 +132,17 @@ def test_scores_that_cannot_decide_are_named():
     assert "not scored" not in text and "not measured" not in text
     text = said([0.9, 0.5], {"stage-0": 0.9, "x2": 0.8}, metric_for_best_model="f2")
     assert "metric_for_best_model names 'f2', which is not among the scores (eval_accuracy): accuracy decides" in text
-    assert "metric_for_best_model" not in said([0.9, 0.5], {"stage-0": 0.9, "x2": 0.8}, metric_for_best_model="loss")
+    text = said([0.9, 0.5], {"stage-0": 0.9, "x2": 0.8}, metric_for_best_model="loss")
+    assert "metric_for_best_model names 'loss'" in text
+
+
+def test_what_trainer_fills_in_names_no_score(tmp_path):
+    own = {"eval_strategy": "epoch", "save_strategy": "epoch", "use_cpu": True}
+    for settings in ({"load_best_model_at_end": True}, {"lr_scheduler_type": "reduce_lr_on_plateau"}):
+        assert asked_metric(TrainingArguments(str(tmp_path), **own, **settings)) == (None, None)
+    assert asked_metric(TrainingArguments(str(tmp_path), **own)) == (None, None)
+    args = TrainingArguments(str(tmp_path), **own, metric_for_best_model="loss", greater_is_better=False)
+    assert asked_metric(args) == ("loss", False)
 
 
 @pytest.mark.parametrize("stages", [[60.0, 50.0], [0.5, 0.4]])

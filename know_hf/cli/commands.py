@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from know_hf.choice.options import Choosing
 from know_hf.cli import compare, meta, other, train
 from know_hf.cli.options import (
     CollectionInputs,
@@ -21,7 +22,8 @@ from know_hf.cli.options import (
 )
 from know_hf.cli.recipe import Call
 from know_hf.enrichment.options import Extent, Finishing, Placement, Prediction
-from know_hf.forgetting.options import TrainerOptions
+from know_hf.fitting.options import Fitting
+from know_hf.forgetting.options import Pace, TrainerOptions
 from know_hf.hub.options import DatasetHub, Hub
 from know_hf.laboratory.options import ComparisonOptions, Protocol
 from know_hf.meta.options import (
@@ -75,7 +77,7 @@ _TRAINED = (Configured, RunInputs, TrainerOptions, DataOptions, ModelSource)
 _COMPARED = (Configured, ComparisonInputs, ComparisonOptions, Protocol, DataOptions)
 _META_TRAINED = (PredictorOptions, MetaTrainingOptions, MetaTrainingSettings, FunctionalSettings)
 COMMANDS = {
-    "enrich": Command(train.run_enrich, (*_TRAINED, Prediction, Finishing, Hub)),
+    "enrich": Command(train.run_enrich, (*_TRAINED, Prediction, Finishing, Choosing, Fitting, Hub)),
     "forget": Command(train.run_forget, _TRAINED),
     "predict": Command(train.run_predict, (PredictInputs, Prediction, Placement)),
     "compare": Command(compare.run_compare, _COMPARED),
@@ -86,7 +88,7 @@ COMMANDS = {
     "meta-evaluate": Command(meta.run_meta_evaluate, (MetaInputs, EvaluationInputs, HeldOut)),
     "report": Command(other.run_report, (ReportInputs,)),
     "push": Command(other.run_push, (PushInputs,)),
-    "plan": Command(other.run_plan, (PlanInputs, Extent, ModelCode)),
+    "plan": Command(other.run_plan, (PlanInputs, Extent, Pace, ModelCode)),
     "convert": Command(other.run_convert, (ConvertInputs,)),
     "quickstart": Command(other.run_quickstart, (QuickstartInputs,)),
     "env": Command(other.run_env),

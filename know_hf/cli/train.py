@@ -3,9 +3,11 @@
 import os
 from typing import Any
 
+from know_hf.choice.options import Choosing
 from know_hf.cli.recipe import Call, resolve_recipe, taken
 from know_hf.cli.surroundings import quiet, save_recipe
 from know_hf.enrichment.options import Finishing, Prediction
+from know_hf.fitting.options import Fitting
 from know_hf.hub.options import Hub
 from know_hf.training.options import DataOptions, ModelSource
 
@@ -28,7 +30,7 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     from know_hf.forgetting.making import check_output_dir
     from know_hf.store import check_output
     from know_hf.tasks import get_task
-    from know_hf.training.checks import check_model, check_splits
+    from know_hf.training.checks import check_model, check_splits, split_names
     from know_hf.training.data import load_evaluation, load_split
 
     cpu_only = not torch.accelerator.is_available()
@@ -45,7 +47,7 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     check_output_dir(args.output_dir, settings["model"])
     inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
     check_output(args.output_dir, *(source for source in inputs if source))
-    job = taken(settings, DataOptions, ModelSource, Finishing, Hub)
+    job = taken(settings, DataOptions, ModelSource, Finishing, Choosing, Fitting, Hub)
     if call.command == "enrich":
         from know_hf.pretrained import resolve_enrichment
 
@@ -56,6 +58,8 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     with PartialState().main_process_first():
         check_model(settings["model"], **taken(settings, ModelSource))
         dataset, train = settings["dataset"], settings.get("train_split", "train")
+        if (purpose := settings.get("choose_on")) is not None:
+            split_names(purpose)  # which looks for it
         own, evaluation = settings.get("eval_dataset"), _evaluation_split(settings)
         check_splits(dataset, train, *([evaluation] if evaluation and not own else []))
         if own:
@@ -63,8 +67,18 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
         else:
             job["eval_dataset"] = load_split(dataset, evaluation) if evaluation else None
         job["train_dataset"] = load_split(dataset, train)
+        if (split := settings.get("selection_split")) is not None:
+            job["selection_split"] = split if _is_number(split) else load_split(dataset, split)
     job |= {"model": settings["model"], "args": args, "trainer_class": WatchedTrainer}
     return {**settings, **training}, job, args
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _evaluation_split(settings: dict[str, Any]) -> str | None:
@@ -89,6 +103,8 @@ def run_enrich(call: Call) -> None:
         for name, folder in result.checkpoints.items():
             print(f"{name}: {folder}")
         print(f"\n{report_markdown(result)}", end="")
+        if result.choice is not None:
+            print(f"\n{result.choice.words}")
 
 
 def run_forget(call: Call) -> None:

@@ -43,16 +43,23 @@ class ResolvedMethod:
     @property
     def takes_blocks(self) -> bool:
         """Whether any block of a tensor will do; the others need all of it at once."""
-        return not (self.method.whole_tensors or getattr(self.predictor, "reads_whole_tensors", False))
+        after = self.method.delegate(self.parameters)
+        whole = self.method.whole_tensors or (after is not None and after.whole_tensors)
+        return not (whole or getattr(self.predictor, "reads_whole_tensors", False))
 
     @property
     def recorded(self) -> dict[str, Any]:
         """Its parameters as records name them, without the predictor."""
         return {name: value for name, value in self.parameters.items() if name != "predictor"}
 
-    def predict(self, stages: Tensor, kind: str, steps: int, iterate: bool) -> Tensor:
+    @property
+    def pending(self) -> bool:
+        """Whether a parameter of it is yet to be found with a model and data."""
+        return self.method.needs_data is not None and self.parameters.get(self.method.needs_data) is None
+
+    def predict(self, stages: Tensor, kind: str, steps: int, iterate: bool, tensor: str | None = None) -> Tensor:
         """Predicts one tensor or block, as [`retrodict`]: ``(S, *shape)`` → ``(steps, *shape)``."""
-        return retrodict(stages, kind, steps, self.name, iterate=iterate, **self.parameters)
+        return retrodict(stages, kind, steps, self.name, iterate=iterate, tensor=tensor, **self.parameters)
 
 
 @dataclass(frozen=True)
@@ -84,18 +91,21 @@ class ResolvedPrediction:
         for predictor in self.predictors:
             predictor.to(device)
 
-    def check(self, kinds: Sequence[str], steps: int | None = None) -> None:
+    def check(self, kinds: Sequence[str], steps: int | None = None, early: bool = False) -> None:
         """Raises if a method cannot do its steps with its parameters, before anything is read or written.
 
         Args:
             kinds: Kinds that will be predicted.
             steps: Number of steps; by default those asked for.
+            early: Whether methods may wait for a parameter that is found with a model and data.
 
         Raises:
             ValueError: If one cannot.
         """
         steps = self.options.steps if steps is None else steps
         for one in self.methods:
+            if early and one.pending:
+                continue
             check_method(one.name, self.stages, kinds, steps, one.parameters, self.options.iterate)
 
 
@@ -139,7 +149,7 @@ def resolve_early(prediction: Prediction, stages: int, sampling_ratio: float) ->
     for value in (prediction.kinds or {}).values():
         resolve_kinds({"any": Parameter("fc", "Linear")}, kinds={"*": value})
     resolved = resolve(prediction, stages, sampling_ratio)
-    resolved.check(["fc"])
+    resolved.check(["fc"], early=True)
     return resolved
 
 

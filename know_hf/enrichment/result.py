@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from know_hf.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from know_hf.choice.best import Choice
 
 
 @dataclass
@@ -24,8 +27,10 @@ class EnrichmentResult:
             are equal in all stages. ``enrichment.json`` names them.
         reset: Number of layers that begin as in a new network (``norms="reset"``).
         report: Folder of plots and tables, when they were made.
-        verdict: What all of it allows to say, in plain sentences (``know_hf/enrichment/verdict.py``); empty where only
-            weights were predicted.
+        verdict: What all of it allows to say, in plain sentences: first what to take and what not to use, where that
+            was chosen; empty where only weights were predicted.
+        best: Folder of the checkpoint to take, which may be a copy of Θ^0; None where nothing was chosen.
+        choice: Candidates, scores and gains behind it.
 
     Example:
         >>> from know_hf import enrich
@@ -44,6 +49,8 @@ class EnrichmentResult:
     reset: int = 0
     report: Path | None = None
     verdict: str = ""
+    best: Path | None = None
+    choice: "Choice | None" = None
 
     def push_to_hub(self, repo_id: str, *, method: str | None = None, **options: Any) -> str:
         """Uploads the steps as revisions of one repository: ``from_pretrained(repo_id, revision="x4")``.
@@ -51,7 +58,7 @@ class EnrichmentResult:
         Under ``accelerate launch`` the main process uploads; the others return at once.
 
         Args:
-            repo_id: ``user/name``; made if need be. ``main`` becomes the first step.
+            repo_id: ``user/name``; made if need be. ``main`` becomes the chosen checkpoint, or else the first step.
             method: Which method's steps, when several were predicted.
             **options: As for [`push`](know_hf.hub.push): ``private``, ``dry_run``, ``overwrite_card``, ``token``.
 
@@ -71,4 +78,10 @@ class EnrichmentResult:
         if len(folders) != 1:
             methods = sorted({name.split("/")[0] for name in self.checkpoints if "/" in name})
             raise ValueError(f"Say which method's steps to push: method= one of {', '.join(methods)}.")
-        return push(folders.pop(), repo_id, **options) if PartialState().is_main_process else ""
+        if not PartialState().is_main_process:
+            return ""
+        chosen = folders.pop()
+        url = push(chosen, repo_id, **options)
+        if self.best is not None and self.best.parent != chosen:
+            url = push(self.best, repo_id, **options)
+        return url

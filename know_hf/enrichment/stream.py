@@ -1,6 +1,5 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
-import errno
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -23,7 +22,8 @@ from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, meth
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
-from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment
+from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment, say_full
+from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
 from know_hf.known import KnownPredictor
 from know_hf.progress import progress_bar
@@ -131,6 +131,9 @@ class Enrichment:
             prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
+        for one in prediction.methods:
+            if (table := one.parameters.get("coefficients")) is not None and one.method.named:
+                check_table(table, list(self.predicted), len(trajectory))
         prediction.to(self.device)
 
     def check(self, steps: int) -> None:
@@ -277,11 +280,7 @@ class Enrichment:
             if main:
                 for partial in todo.values():
                     partial.discard()
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise OSError(
-                    errno.ENOSPC,
-                    f"the disk is full; nothing was left half-written. Free space and run again ({error})",
-                ) from error
+            say_full(error)
             raise
 
     def _predict(self, steps: int, todo: Mapping[tuple[str, int], PartialFolder]) -> dict[tuple[str, int], Statistics]:
@@ -333,9 +332,8 @@ class Enrichment:
                 stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
             kind, predicted = self.predicted[part.tensor], {}
             for one in methods:
-                predicted[one.name] = one.predict(stages, kind, steps, self.prediction.options.iterate).reshape(
-                    steps, -1
-                )
+                made = one.predict(stages, kind, steps, self.prediction.options.iterate, part.tensor)
+                predicted[one.name] = made.reshape(steps, -1)
             return origin, predicted
 
         def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> None:

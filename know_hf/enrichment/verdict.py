@@ -3,10 +3,15 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.stream import BASELINE
 from know_hf.tasks import TASKS, Score
+from know_hf.trajectory.rounds import Rounds
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 #: Kinds whose self-check is below this are retrodicted nearer to the truth than the stage before, noticeably.
 NEAR = 0.95
@@ -72,6 +77,14 @@ class Deciding:
         return f"{100 * RELATIVE_NOISE:g} % of the score"
 
 
+def asked_metric(args: "TrainingArguments") -> tuple[str | None, bool | None]:
+    """``metric_for_best_model`` and its direction as far as somebody set them: Trainer fills in the loss, too."""
+    fills_in = args.load_best_model_at_end or args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy")
+    if args.metric_for_best_model == "loss" and fills_in:
+        return None, None
+    return args.metric_for_best_model, args.greater_is_better
+
+
 def deciding_score(
     task: str | None,
     scores: Mapping[str, float],
@@ -86,8 +99,7 @@ def deciding_score(
         scores: Scores of any stage, named as Trainer names them; of several evaluation sets the first that has the
             score decides.
         examples: Number of evaluation examples, of several sets by name.
-        metric_for_best_model: As in ``TrainingArguments``; it goes first, unless it is the loss, which Trainer fills
-            in.
+        metric_for_best_model: As in ``TrainingArguments``; it goes first. See [`asked_metric`].
         greater_is_better: Its direction.
 
     Returns:
@@ -95,13 +107,13 @@ def deciding_score(
     """
     known = {one.score.name: one.score for one in TASKS.values()}
     known["loss"] = Score("loss", percent=False, higher_is_better=False)
-    given = (metric_for_best_model or "loss").removeprefix("eval_")
-    wanted = [given if given != "loss" else None, TASKS[task].score.name if task in TASKS else None, "loss"]
+    given = metric_for_best_model and metric_for_best_model.removeprefix("eval_")
+    wanted = [given, TASKS[task].score.name if task in TASKS else None, "loss"]
     for name in filter(None, wanted):
         if (found := _find(name, scores)) is None:
             continue
         metric, data, name = found
-        higher = not name.endswith("loss") if greater_is_better is None else greater_is_better
+        higher = not name.endswith("loss") if greater_is_better is None or name == "loss" else greater_is_better
         score = known.get(name, Score(name, higher and _are_shares([scores[metric]]), higher))
         if isinstance(examples, Mapping):
             number = None if data is None else examples.get(data)
@@ -109,7 +121,7 @@ def deciding_score(
             number = examples
         # Of the shares only this one is of examples; that of masked tokens or of areas is not.
         counts = name == "accuracy" and (task not in TASKS or TASKS[task].one_class)
-        missing = given if given != "loss" and _find(given, scores) is None else None
+        missing = given if given and _find(given, scores) is None else None
         return Deciding(metric, score, number if counts else None, data, missing)
     return None
 
@@ -143,6 +155,8 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
         evaluation data, and which are worse than Θ^0; and what was not looked at, with how to. A difference counts from
         one standard error of an accuracy over examples on, of other scores from one percent.
     """
+    rounds = Rounds.of(result.trajectory.record.recipe)
+    first = [own.words for own in (rounds, result.choice) if own is not None]
     every = [*(stage.metrics for stage in result.trajectory.record.stages), *result.metrics.values()]
     found = list(dict.fromkeys(name for scores in every for name in scores))
     if deciding is None and found:
@@ -150,12 +164,14 @@ def verdict(result: EnrichmentResult, deciding: Deciding | None) -> str:
             f"Whether anything was forgotten, or is better than Θ⁰, was not judged: none of the scores that there are "
             f"({', '.join(found)}) is known to decide; --metric_for_best_model names the one that does."
         )
-        return f"{unknown} {_trust(result)}"
+        return " ".join([*first, unknown, _trust(result)])
     values = [scores[deciding.metric] for scores in every if deciding and deciding.metric in scores]
     if deciding and not _are_shares(values):  # such as an accuracy that is in percent already
         deciding = replace(deciding, score=replace(deciding.score, percent=False))
-    sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result), _best(result, deciding)]
-    return " ".join(sentence for sentence in sentences if sentence)
+    sentences = [_missing(deciding, found), _forgetting(result, deciding), _trust(result)]
+    if result.choice is None:
+        sentences.append(_best(result, deciding))
+    return " ".join(sentence for sentence in [*first, *sentences] if sentence)
 
 
 def _missing(deciding: Deciding | None, found: list[str]) -> str:
@@ -190,9 +206,10 @@ def _forgetting(result: EnrichmentResult, deciding: Deciding | None) -> str:
             "training on these data; --train_stage_zero trains it on all of them first (train_stage_zero=True)."
         )
     if gain > 0:
+        further = "--until_converged" if Rounds.of(record.recipe) is None else "--converge_rounds"
         return (
             f"Nothing was forgotten: {name} even got better, {went}, so stage 0 was not trained to its end and the "
-            "stages show training, not forgetting (more --num_train_epochs)."
+            f"stages show training, not forgetting (more --num_train_epochs, or {further})."
         )
     return f"No forgetting shows: {name} went {went}, which is no difference; there is little to retrodict from."
 

@@ -1,5 +1,6 @@
 """Folders written beside their target and renamed when complete: a copy of stage 0 with some byte ranges replaced."""
 
+import errno
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -84,3 +85,11 @@ def check_targets(sources: Iterable[Checkpoint], targets: Iterable[Path]) -> Non
             raise FileExistsError(f"{path} is, or lies in, an input checkpoint; choose another output_dir.")
         if any((path.parent / name).exists() for name in ("config.json", "adapter_config.json")):
             raise FileExistsError(f"{path.parent} is a model's folder; choose another output_dir.")
+
+
+def say_full(error: BaseException) -> None:
+    """Raises in words, as an ``OSError``, what a full disk stopped; anything else is left to the caller."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        raise OSError(
+            errno.ENOSPC, f"the disk is full; nothing was left half-written. Free space and run again ({error})"
+        ) from error

@@ -166,12 +166,18 @@ def check_sizes(sizes: Sequence[int], args: TrainingArguments, model: nn.Module)
             "The smallest subset has %d examples, less than one batch of %d.",
             smallest, together * args.gradient_accumulation_steps,
         )  # fmt: skip
-    lonely = [str(i) for i, size in enumerate(sizes) if size % together == 1]
-    if lonely and not args.dataloader_drop_last and any(isinstance(m, _BatchNorm) for m in model.modules()):
+    if lonely := [str(stage) for stage in lonely_stages(sizes, args, model)]:
         logger.warning(
             "Stage %s ends an epoch with a batch of one example, on which BatchNorm may fail: set "
             "dataloader_drop_last or another batch size.", ", ".join(lonely),
         )  # fmt: skip
+
+
+def lonely_stages(sizes: Sequence[int], args: TrainingArguments, model: nn.Module) -> list[int]:
+    """The stages that end an epoch with a batch of one example, where that may fail: BatchNorm has no variance then."""
+    if args.dataloader_drop_last or not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return []
+    return [stage for stage, size in enumerate(sizes) if size % (args.train_batch_size * args.world_size) == 1]
 
 
 def check_settings(args: TrainingArguments) -> None:

@@ -1,6 +1,6 @@
 """The forgetting and its controls: what data each trains on, for how long, from where, and what of it is compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,25 +50,47 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Merged:
+    """A start that is put together from the branches of a control, and what they began with.
+
+    Args:
+        method: The retrodiction method, which takes one step and reads the start, then the branches.
+        of: Name of the control whose stages are the branches.
+    """
+
+    method: str
+    of: str
+
+
+@dataclass(frozen=True)
 class Control:
     """One way to spend the data and the steps of a run. Whatever trains or names a control asks its declaration.
 
     Args:
         subsets: From the forgetting's data sets, largest first, to those that are trained on, in this order.
-        steps: From the optimizer steps of the forgetting's stages to those of each stage of the control; None for as
-            many as the epochs (or ``max_steps``) of the arguments make of its data.
+        steps: From the optimizer steps of the forgetting's stages to those of each stage of the control, of all its
+            branches together; None for as many as the epochs (or ``max_steps``) of the arguments make of its data.
         start: What its first stage starts from: the ``"model"`` that the forgetting starts from, or ``"stage-0"``, the
             Θ^0 that the forgetting ended its first stage with.
-        result: Index of the stage whose weights are compared with Θ^0, or how they are [`Predicted`], [`Averaged`] or
-            [`Chosen`].
+        result: Index of the stage whose weights are compared with Θ^0, or how they are [`Predicted`], [`Averaged`],
+            [`Chosen`] or [`Merged`].
+        branches: Whether its stages do not follow one another: each begins with the same weights, and with a fresh
+            optimizer and schedule, on a half of the data
+            ([`branch_plan`](know_hf.forgetting.stages)).
         help: What it does, as a sentence without its subject.
     """
 
     subsets: Callable[[list[Any]], list[Any]]
     steps: Callable[[list[int]], int] | None = None
     start: Literal["model", "stage-0"] = "model"
-    result: int | Predicted | Averaged | Chosen = -1
+    result: int | Predicted | Averaged | Chosen | Merged = -1
+    branches: bool = False
     help: str = ""
+
+    @property
+    def trained(self) -> bool:
+        """Whether it trains anything itself."""
+        return self.subsets is not _none
 
 
 def _none(_: list[Any]) -> list[Any]:
@@ -98,6 +120,15 @@ CONTROLS: dict[str, Control] = {
         subsets=lambda subsets: subsets[:1], start="stage-0",
         help="trains the model on all the data once more, for as long as a stage on them takes",
     ),
+    # Wortsman et al. (arXiv 2203.05482), who vary settings; halves of the data and other seeds are ours.
+    "soup": Control(
+        subsets=lambda subsets: subsets[:1], steps=lambda steps: sum(steps[1:]), start="stage-0",
+        result=Merged("soup_mean", "soup"), branches=True,
+        help="trains the model again and again from where it is, each time on a half of the data, for as many steps in "
+        "all as its forgetting would take, to be averaged",
+    ),
+    # Jang, Yun and Han (arXiv 2403.19522).
+    "soup_stock": Control(subsets=_none, start="stage-0", result=Merged("model_stock", "soup")),
     "shrink": Control(
         subsets=_none,
         start="stage-0",
@@ -116,7 +147,22 @@ CONTROLS: dict[str, Control] = {
     ),
 }  # fmt: skip
 #: Names of what is trained: the values of ``recipe`` in the training arguments.
-TRAINED = tuple(name for name, control in CONTROLS.items() if isinstance(control.result, int))
+TRAINED = tuple(name for name, control in CONTROLS.items() if control.trained)
+#: Those of them that can be trained beside a finished forgetting, as they begin with its Θ^0.
+BESIDE = tuple(name for name in TRAINED if CONTROLS[name].start == "stage-0")
+
+
+def trainings(names: Iterable[str]) -> list[str]:
+    """The values of ``recipe`` that an experiment with these controls trains, the forgetting first.
+
+    Example:
+        >>> from know_hf.forgetting.controls import trainings
+        >>> trainings(["shrink 0.5", "equal_compute", "soup_stock"])
+        ['forgetting', 'equal_compute', 'soup']
+    """
+    results = {name: find_control(name)[0].result for name in names}
+    wanted = [result.of if isinstance(result, Merged) else name for name, result in results.items()]
+    return [FORGETTING, *dict.fromkeys(name for name in wanted if name in TRAINED)]
 
 
 def find_control(name: str) -> tuple[Control, float | None]:

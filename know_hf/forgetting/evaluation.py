@@ -1,5 +1,7 @@
 """Scores of a model in a Trainer: of all its examples, and without what differs between equal runs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import Trainer
@@ -9,10 +11,17 @@ _TIMINGS = ("runtime", "per_second", "epoch", "_time")
 
 
 def evaluate_all(trainer: Trainer, *args: Any) -> dict[str, float]:
-    """Evaluates on every example: ``dataloader_drop_last`` is meant for training, but Trainer drops there too."""
+    """Evaluates on every example."""
+    with without_dropping(trainer):
+        return trainer.evaluate(*args)
+
+
+@contextmanager
+def without_dropping(trainer: Trainer) -> Iterator[None]:
+    """Takes every example within the block: ``dataloader_drop_last`` is for training, but Trainer drops there, too."""
     dropping, trainer.args.dataloader_drop_last = trainer.args.dataloader_drop_last, False
     try:
-        return trainer.evaluate(*args)
+        yield
     finally:
         trainer.args.dataloader_drop_last = dropping
 

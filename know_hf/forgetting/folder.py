@@ -6,14 +6,19 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 from torch import nn
 
 from know_hf.forgetting.resume import OptimizerState
+from know_hf.forgetting.stages import branching, first_trained_stage
 from know_hf.models.adapters import adapter_names, is_adapted
 from know_hf.store import as_os_error, check_space, inside, partial_name, remove
-from know_hf.trajectory.record import FILE_NAME, StageRecord
+from know_hf.trajectory.record import FILE_NAME, StageRecord, TrajectoryRecord
+
+if TYPE_CHECKING:
+    from know_hf.forgetting.arguments import ForgettingArguments
 
 WORK_FOLDER = "training"  # what Trainer writes while a stage runs; its checkpoints go when the stage is finished
 # What Trainer, torch and safetensors say when they could not write; they wrap the system's error or drop it.
@@ -37,6 +42,11 @@ class RunFolder:
         """Where a finished stage lies."""
         return self.root / stage_name(index)
 
+    @property
+    def start(self) -> Path:
+        """Where the weights lie that all branches begin with, if the stages are branches."""
+        return self.root / "start"
+
     def average(self, name: str) -> Path:
         """Where an average of the weights of stage 0 lies."""
         return self.root / f"{stage_name(0)}-{name}"
@@ -57,7 +67,7 @@ class RunFolder:
             ValueError: If a part of it leads elsewhere.
         """
         places = [self.root / FILE_NAME, *(self.stage(s.index) for s in stages if not s.finished)]
-        places += [self.average(name) for name in averages]
+        places += [self.start, *(self.average(name) for name in averages)]
         for stage in stages:
             places += [self.work(stage.index), self.optimizer(stage.index).path]
         for place in places:
@@ -72,6 +82,7 @@ class RunFolder:
         work, following = self.root / WORK_FOLDER, next((s.index for s in stages if not s.finished), len(stages))
         needed = self.optimizer(following - 1).path if following < len(stages) else None
         left = [partial_name(self.root / FILE_NAME), *self.root.glob(".stage-*.partial")]
+        left += [partial_name(self.start)]
         left += [*work.glob(".tmp*"), *work.glob(".optimizer-*.partial")]
         left += [path for path in work.glob("optimizer-*.safetensors") if path != needed]
         for stage in stages:
@@ -97,12 +108,13 @@ class RunFolder:
         check_space(existing, count, sum(sizes.values()))
 
     @contextmanager
-    def saying(self, stage: StageRecord) -> Iterator[None]:
-        """Says in words, as an ``OSError``, that something of a stage could not be written within the block.
+    def saying(self, what: StageRecord | str) -> Iterator[None]:
+        """Says in words, as an ``OSError``, that a part of a run, mostly a stage, could not be written in the block.
 
         Raises:
             OSError: If something could not be written; the message says what to do.
         """
+        what = what if isinstance(what, str) else f"Stage {what.index}"
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -116,7 +128,7 @@ class RunFolder:
             )
             raise OSError(
                 known.errno,
-                f"Stage {stage.index} could not be saved in {self.root}: {why}. Nothing that was saved before is lost: "
+                f"{what} could not be saved in {self.root}: {why}. Nothing that was saved before is lost: "
                 "make room there, and run the same command again to continue",
             ) from error
 
@@ -132,3 +144,18 @@ class RunFolder:
 def stage_name(index: int) -> str:
     """What a stage's folder is called."""
     return f"stage-{index}"
+
+
+def reopen_lost(folder: RunFolder, record: TrajectoryRecord, args: "ForgettingArguments") -> None:
+    """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
+    lost = [s.index for s in record.stages if not (s.finished and folder.stage(s.index).is_dir())]
+    if not lost:
+        return
+    first = lost[0]
+    first_trained = first_trained_stage(args)
+    if args.carry_optimizer and first > first_trained and not folder.optimizer(first - 1).path.exists():
+        # The moments that this stage started from are gone: only the first trained stage starts without any.
+        first = first_trained
+    # Branches do not lead to one another.
+    for stage in [record.stages[i] for i in lost] if branching(args) else record.stages[first:]:
+        stage.finished = False

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import set_seed
 
 from know_hf.forgetting.arguments import ForgettingArguments
+from know_hf.forgetting.checks import lonely_stages
 from know_hf.forgetting.options import TrainerOptions, training_options
-from know_hf.forgetting.stages import stage_plan, stage_subsets
+from know_hf.forgetting.stages import check_train_dataset, stage_plan, stage_subsets
+from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import plain_model
 from know_hf.models.adapters import is_live
@@ -26,6 +28,7 @@ from know_hf.tasks.labels import check_answers, is_text
 from know_hf.text import without_secrets
 from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
 from know_hf.training.options import DataOptions, ModelSource
+from know_hf.training.set_aside import Fold, SetAside, take_aside
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,7 @@ def make_trainer(
         collator: Callable[..., Any],
         metrics: Callable[..., dict[str, float]] | None,
         processor: Any,
+        aside: SetAside,
         class_names: Sequence[str] = (),
         **further: Any,
     ) -> ForgettingTrainer:
@@ -87,12 +91,20 @@ def make_trainer(
             callbacks=trainer_options.callbacks,
             **further,
         )
-        made.dataset_id, made.class_names = dataset_id, list(class_names)
+        made.dataset_id, made.class_names, made.set_aside = dataset_id, list(class_names), aside
         return made
+
+    split = trainer_options.selection_split
+    apart: Any = split if split is None or isinstance(split, (int, float, str, Fold)) else SetAside(split, "given")
+    if isinstance(apart, str) and apart != "auto":
+        apart = _as_number(apart)
 
     if trainer_options.data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
+        check_train_dataset(train_dataset)
+        if not isinstance(apart, SetAside):
+            train_dataset, apart = take_aside(train_dataset, apart, args.seed)
         stage_subsets(train_dataset, args)
         return trainer(
             model,
@@ -101,16 +113,18 @@ def make_trainer(
             trainer_options.data_collator,
             trainer_options.compute_metrics,
             processing_class,
+            apart,
         )
 
     train = load_split(train_dataset)
-    evaluation = None if eval_dataset is None else load_evaluation(eval_dataset)
+    evaluations = _evaluations(eval_dataset)
+    selection = load_split(apart.dataset) if isinstance(apart, SetAside) else None
     parts: dict[str, Any]  # those that are given are there
     parts, columns = open_parts(
-        {"training data": train, "evaluation data": evaluation},
+        {"training data": train, **evaluations, "selection data": selection},
         task=data.task, inputs=data.input_columns, label=data.label_column, drop_incomplete=data.drop_incomplete,
     )  # fmt: skip
-    train, evaluation = parts["training data"], parts["evaluation data"]
+    train, selection = parts.pop("training data"), parts.pop("selection data")
     task, name = get_task(columns.task), None if is_live(model) else str(model)
     columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
@@ -129,19 +143,32 @@ def make_trainer(
     )
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
-        found = "is new: stage 0 is trained" if loaded.new_head else "fits the data: stage 0 is the model as it is"
-        logger.info("The head %s (train_stage_zero decides otherwise).", found)
+        found = "The head fits the data: stage 0 is the model as it is"
+        if loaded.new_head:
+            found = "Stage 0 is trained first, for the model was not trained for these data, or its head is new"
+        logger.info("%s (train_stage_zero decides otherwise).", found)
     columns = replace(columns, class_names=loaded.class_names)
     classes = getattr(loaded.model.config, "num_labels", 0)
-    if evaluation is not None:
-        check_part(evaluation, columns, classes, "evaluation data")
+    for what, part in (*parts.items(), ("selection data", selection)):
+        if part is not None:
+            check_part(part, columns, classes, what)
+    labels = label_values(train, columns) if task.one_class else None
     preprocessing = make_preprocessing(
         loaded.model, name, columns, image_size=data.image_size, max_length=data.max_length,
         processing_class=processing_class,
     )  # fmt: skip
     with args.main_process_first():
         train = preprocessing.apply(train)
-        evaluation = None if evaluation is None else preprocessing.apply(evaluation)
+        evaluation: Any = [preprocessing.apply(part) for part in parts.values()]
+        selection = None if selection is None else preprocessing.apply(selection)
+    if isinstance(eval_dataset, dict):
+        evaluation = dict(zip(eval_dataset, evaluation, strict=True))
+    else:
+        evaluation = evaluation[0] if evaluation else None
+    if isinstance(apart, SetAside):
+        aside = SetAside(selection, "given")
+    else:
+        train, aside = take_aside(train, apart, args.seed, labels, lambda size: _trains(size, args, loaded.model))
     args.remove_unused_columns = False  # the preprocessing yields just what the model takes
     if args.stratify_by == columns.label and "labels" in (train.column_names or []):
         args.stratify_by = "labels"
@@ -151,8 +178,37 @@ def make_trainer(
         further = {} if task.keep is None else {"preprocess_logits_for_metrics": task.keep}
     return trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
-        columns.class_names if task.one_class else (), **further,
+        aside, columns.class_names if task.one_class else (), **further,
     )  # fmt: skip
+
+
+def _evaluations(given: Any) -> dict[str, Dataset]:
+    """Evaluation data by what a message calls them: none, some, or several sets, as Trainer takes them by name."""
+    if given is None:
+        return {}
+    if isinstance(given, dict) and not isinstance(given, DatasetDict):
+        return {f"evaluation data {name!r}": load_evaluation(own) for name, own in given.items()}
+    return {"evaluation data": load_evaluation(given)}
+
+
+def _trains(examples: int, args: ForgettingArguments, model: nn.Module) -> bool:
+    """Whether every stage of so many examples can be trained on."""
+    try:
+        sizes = subset_sizes(examples, args.sampling_ratio, args.num_stages + bool(args.self_check))
+    except ValueError:  # which is said elsewhere
+        return True
+    return not lonely_stages(sizes, args, model)
+
+
+def _as_number(split: str) -> float:
+    """The share or number that a command line gives as text."""
+    try:
+        return float(split)
+    except ValueError as error:
+        raise ValueError(
+            f"selection_split is {split!r}; it must be a share such as 0.1, a number of examples, or, where "
+            "the data set is named, the name of a split."
+        ) from error
 
 
 def make_arguments(
@@ -208,7 +264,7 @@ def check_output_dir(output_dir: str | Path, model: Any) -> None:
         foreign = [
             p.name
             for p in target.iterdir()
-            if not p.name.startswith(".") and p.name not in ("run.yaml", "training", "log.txt")
+            if not p.name.startswith(".") and p.name not in ("run.yaml", "training", "rounds", "log.txt")
         ]
         if foreign:
             raise FileExistsError(

@@ -4,6 +4,7 @@ import copy
 import io
 import logging
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,7 +108,7 @@ class Optimization:
         if self._scaling:
             trainer.accelerator.scaler.load_state_dict(self._scaling)
 
-    def check_lengths(self, args: TrainingArguments, examples: list[int], max_steps: int) -> None:
+    def check_lengths(self, args: TrainingArguments, examples: Sequence[int], max_steps: Sequence[int]) -> None:
         """Compares the caller's scheduler, which has one length, with the stages, which have many.
 
         Args:
@@ -118,7 +119,8 @@ class Optimization:
         Raises:
             ValueError: If the scheduler ends before a stage does and says so.
         """
-        steps = [max_steps if max_steps > 0 else training_steps(count, args) for count in examples]
+        lengths = zip(examples, max_steps, strict=True)
+        steps = [most if most > 0 else training_steps(count, args) for count, most in lengths]
         if self._scheduler is None:
             slow = [i for i, count in enumerate(steps) if count <= args.get_warmup_steps(count)]
             if slow:

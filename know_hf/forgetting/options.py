@@ -147,6 +147,19 @@ class ForgettingSettings:
             self.subset_seed = vars(self)["seed"]
 
 
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Pace(Options):
+    """How often and how fast a model is to forget, where only that is asked."""
+
+    num_stages: int | None = option(
+        None, help="Number S of stages to plan for; by default the run's, or the predictor's.", limits=(2, 1000)
+    )
+    sampling_ratio: float | None = option(
+        None, help="Ratio r to plan for; by default the run's, or 0.5.", limits=(0.001, 0.999)
+    )
+
+
 def read_steps(given: Any) -> dict[float, float]:
     """What ``learning_rate_steps`` says.
 
@@ -185,6 +198,13 @@ class TrainerOptions(Options):
         help="Data to score every stage and enriched checkpoint on, where they are no split of the data set: a data "
         "set, Hub id, folder or file; an id or folder means its test split. Classes are matched with those of the "
         "training data by name.",
+        kind=str,
+    )
+    selection_split: Any = option(
+        None,
+        help="Training examples to set aside before anything is trained, on which the best checkpoint is chosen: a "
+        "share, a number, or the name of a split of the data set (in Python also a data set). enrich by default takes "
+        "a tenth, of each class alike, but at least 100; of fewer than 300 examples a third by turns.",
         kind=str,
     )
     args: "ForgettingArguments | None" = option(

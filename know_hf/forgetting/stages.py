@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import nested_subsets
+from know_hf.training.set_aside import halves
 
 if TYPE_CHECKING:
     from know_hf.forgetting.arguments import ForgettingArguments
@@ -19,7 +20,12 @@ def first_trained_stage(args: "ForgettingArguments") -> int:
     return 1 if args.recipe == FORGETTING and not args.train_stage_zero else 0
 
 
-def stage_plan(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> tuple[list[Any], int]:
+def branching(args: "ForgettingArguments") -> bool:
+    """Whether the stages are branches, each of which begins where the first does."""
+    return CONTROLS[args.recipe].branches
+
+
+def stage_plan(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> tuple[list[Any], list[int]]:
     """Plans the stages of the forgetting or of a control, as its declaration in ``CONTROLS`` says.
 
     Args:
@@ -27,16 +33,38 @@ def stage_plan(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments")
         args: Arguments with the fields of [`ForgettingSettings`].
 
     Returns:
-        The data set of each stage in order of training, and the ``max_steps`` of each (-1: by epochs).
+        The data set of each stage in order of training, and its ``max_steps`` (-1: by epochs).
 
     Raises:
         TypeError: As [`stage_subsets`].
         ValueError: As [`stage_subsets`].
     """
-    control, subsets = CONTROLS[args.recipe], stage_subsets(dataset, args)
-    if control.steps is None:
-        return control.subsets(subsets), args.max_steps
-    return control.subsets(subsets), control.steps([training_steps(len(subset), args) for subset in subsets])
+    control, forgotten = CONTROLS[args.recipe], stage_subsets(dataset, args)
+    subsets, steps = control.subsets(forgotten), args.max_steps
+    if control.steps is not None:
+        steps = control.steps([training_steps(len(subset), args) for subset in forgotten])
+    if control.branches:
+        return branch_plan(subsets[0], steps, args)
+    return subsets, [steps] * len(subsets)
+
+
+def branch_plan(dataset: Any, steps: int, args: "ForgettingArguments") -> tuple[list[Any], list[int]]:
+    """Plans branches: so many that each is trained for about as long as a stage on its half of the data takes.
+
+    Args:
+        dataset: All the data.
+        steps: Optimizer steps of all branches together.
+        args: Arguments with the fields of [`ForgettingSettings`].
+
+    Returns:
+        The data set of each branch, and its ``max_steps``: equal shares, at least 1. Of two successive branches each
+        has the half that the other has not, with the same shares of the classes of ``stratify_by``.
+    """
+    count = max(2, round(steps / training_steps(math.ceil(len(dataset) / 2), args)))
+    labels = None if args.stratify_by is None else _labels(dataset, args.stratify_by)
+    seed = args.seed if args.subset_seed is None else args.subset_seed
+    parts = [part for pair in range(math.ceil(count / 2)) for part in halves(dataset, seed + pair, labels)]
+    return parts[:count], [max(1, (steps + branch) // count) for branch in reversed(range(count))]
 
 
 def training_steps(examples: int, args: "ForgettingArguments") -> int:
@@ -96,10 +124,14 @@ def stage_subsets(dataset: Dataset | datasets.Dataset, args: "ForgettingArgument
         columns = getattr(rows, "column_names", None) or []
         if args.stratify_by not in columns:
             raise ValueError(f"stratify_by={args.stratify_by!r} is not a column; found {columns}.")
-        labels = rows.with_format("numpy", columns=[args.stratify_by])[args.stratify_by][:]
+        labels = _labels(rows, args.stratify_by)
     stages = args.num_stages + bool(args.self_check)
     seed = args.seed if args.subset_seed is None else args.subset_seed
     indices = nested_subsets(len(rows), args.sampling_ratio, stages, seed, labels)
     if isinstance(rows, datasets.Dataset):
         return [rows] + [rows.select(chosen) for chosen in indices[1:]]
     return [rows] + [Subset(rows, chosen.tolist()) for chosen in indices[1:]]
+
+
+def _labels(rows: Any, column: str) -> Any:
+    return rows.with_format("numpy", columns=[column])[column][:]

@@ -12,6 +12,7 @@ from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from know_hf.forgetting.averaging import StageZeroAverages, check_averaging
+from know_hf.forgetting.branches import check_branches, keep_start
 from know_hf.forgetting.checks import (
     check_batches,
     check_construction,
@@ -24,17 +25,19 @@ from know_hf.forgetting.checks import (
 )
 from know_hf.forgetting.course import SameCourse
 from know_hf.forgetting.evaluation import evaluate_all, quality_scores
-from know_hf.forgetting.folder import RunFolder, stage_name
+from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
-from know_hf.forgetting.stages import first_trained_stage, stage_plan, stage_subsets
+from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_subsets
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
+from know_hf.training.set_aside import SetAside
 from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,10 @@ class ForgettingMixin(_Mixin):
     dataset_id: str | None = None
     #: Names of the classes in the order of the model's outputs, where they are known, for the record.
     class_names: Sequence[str] = ()
+    #: Examples that were set aside before the training data were taken: none of them is trained on.
+    set_aside: SetAside = SetAside()
+    #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
+    rounds: Rounds | None = None
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
@@ -153,25 +160,27 @@ class ForgettingMixin(_Mixin):
         subsets, steps = stage_plan(full_dataset, args)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
         record = self._open_record(root, subsets)
-        self._reopen_lost_stages(folder, record)
+        reopen_lost(folder, record, args)
         self._averages = StageZeroAverages(self)
         folder.check(record.stages, self._averages.names)
         if not all(stage.finished for stage in record.stages):
             self._check_beforehand(subsets, steps)
-            missing = sum(not stage.finished for stage in record.stages) + len(self._averages.names)
+            missing = sum(not stage.finished for stage in record.stages) + len(self._averages.names) + branching(args)
             folder.check_room(self.model, missing)
         self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
         if self.is_world_process_zero():
             if not begun:
                 record.save(root)
             folder.tidy(record.stages)
+        with folder.saying("What the branches begin with"):
+            keep_start(self, folder)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
         callbacks = [termination, self._averages, *([] if self._loads_by_itself() else [CheckMoments()])]
         for callback in callbacks:
             self.add_callback(callback)
         try:
-            for stage, subset in zip(record.stages, subsets, strict=True):
+            for stage, subset, most in zip(record.stages, subsets, steps, strict=True):
                 self._stage = stage
                 if stage.finished:
                     continue
@@ -179,7 +188,7 @@ class ForgettingMixin(_Mixin):
                     if stage.index >= first_trained_stage(args):
                         logger.info("Stage %d of %d: %d examples.", stage.index, len(subsets) - 1, stage.examples)
                         self._restore_previous_stage(folder, stage)
-                        self.train_dataset, args.max_steps = subset, steps
+                        self.train_dataset, args.max_steps = subset, most
                         args.output_dir = str(folder.work(stage.index))
                         output = self._train_stage(stage, termination, **kwargs)
                         history += self.state.log_history
@@ -226,22 +235,24 @@ class ForgettingMixin(_Mixin):
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
         return seed
 
-    def _check_beforehand(self, subsets: Sequence[Any], steps: int) -> None:
+    def _check_beforehand(self, subsets: Sequence[Any], steps: Sequence[int]) -> None:
         """Looks at all that can be seen before the first stage."""
         args, sizes = self.args, [len(subset) for subset in subsets]
         check_settings(args)
         # A control takes as many steps as the forgetting would, whose stages have to exist for that.
         forgotten: Sequence[Any] = stage_subsets(self.train_dataset, args)
         check_sizes([len(subset) for subset in forgotten], args, self.model)
+        check_branches(self, sizes)
         check_model(self.model, args.recipe)
         check_averaging(self)
-        self._optimization.check_lengths(args, sizes[first_trained_stage(args) :], steps)
+        first = first_trained_stage(args)
+        self._optimization.check_lengths(args, sizes[first:], steps[first:])
         check_labels(self)
         check_batches(self)
 
     def _open_record(self, root: Path, subsets: Sequence[Any]) -> TrajectoryRecord:
         """Finds the run that the folder holds, or begins one."""
-        total = max(len(subset) for subset in subsets)
+        total = len(self.train_dataset)
         fresh = TrajectoryRecord(
             num_stages=self.args.num_stages,
             sampling_ratio=self.args.sampling_ratio,
@@ -256,9 +267,13 @@ class ForgettingMixin(_Mixin):
                 "id": self.dataset_id,
                 **describe_dataset(self.train_dataset),
                 **({"classes": self.class_names} if self.class_names else {}),
+                **self.set_aside.described,
             },
             versions=versions(),
         )
+        if self.rounds is not None:
+            fresh.recipe |= self.rounds.recorded
+            fresh.stages[0].steps = self.rounds.kept_steps
         if not (root / FILE_NAME).exists():
             if root.is_dir() and any(root.glob("stage-*")):
                 raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
@@ -272,28 +287,16 @@ class ForgettingMixin(_Mixin):
             )
         return recorded
 
-    def _reopen_lost_stages(self, folder: RunFolder, record: TrajectoryRecord) -> None:
-        """Marks as unfinished what has to be made again because a stage folder, or what leads to it, is gone."""
-        lost = [s.index for s in record.stages if not (s.finished and folder.stage(s.index).is_dir())]
-        if not lost:
-            return
-        first = lost[0]
-        first_trained = first_trained_stage(self.args)
-        if self.args.carry_optimizer and first > first_trained and not folder.optimizer(first - 1).path.exists():
-            # The moments that this stage started from are gone: only the first trained stage starts without any.
-            first = first_trained
-        for stage in record.stages[first:]:
-            stage.finished = False
-
     def _restore_previous_stage(self, folder: RunFolder, stage: StageRecord) -> None:
-        """Puts weights and optimizer where the end of the previous stage left them."""
-        first = stage.index == first_trained_stage(self.args)
-        in_memory = self._in_memory == stage.index - 1
+        """Puts weights and optimizer where the end of the previous stage left them, or a branch's where it begins."""
+        branch = branching(self.args)
+        first = branch or stage.index == first_trained_stage(self.args)
+        in_memory = not branch and self._in_memory == stage.index - 1
         carry = self.args.carry_optimizer and not first
         self._optimization.begin_stage(self, keep_moments=carry and in_memory)
-        if stage.index == 0 or in_memory:
+        if (stage.index == 0 and not branch) or in_memory:
             return
-        load_weights(self.model, folder.stage(stage.index - 1))
+        load_weights(self.model, folder.start if branch else folder.stage(stage.index - 1))
         state = folder.optimizer(stage.index - 1)
         if carry and state.path.exists():
             state.load_into(self.create_optimizer())
@@ -352,7 +355,7 @@ class ForgettingMixin(_Mixin):
             self._seed(stage)  # the score does not depend on where the stage was continued from
             stage.metrics = quality_scores(evaluate_all(self))
         stage.finished, self._in_memory = True, stage.index
-        following = record.stages[stage.index + 1 : stage.index + 2]
+        following = [] if branching(self.args) else record.stages[stage.index + 1 : stage.index + 2]
         if main:
             # Trainer leaves its arguments there as a pickle, with any token in clear.
             (partial / "training_args.bin").unlink(missing_ok=True)

@@ -120,7 +120,6 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
             _check(folder, model.load_state_dict(weights, strict=False).unexpected_keys, "is not part of it")
         loaded |= weights.keys()
     _check(folder, _expected(model, live.keys() - loaded), "has no value there")
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -170,4 +169,7 @@ def _load_anew(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     )  # fmt: skip
     _check(checkpoint.folder, _expected(model, info["missing_keys"]), "has no value there")
     _check(checkpoint.folder, info["unexpected_keys"], "is not part of it")
-    return loaded.state_dict()
+    weights = loaded.state_dict()
+    del loaded
+    gc.collect()  # a model refers to itself
+    return weights

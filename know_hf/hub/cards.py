@@ -21,7 +21,8 @@ from know_hf.model_config import CONFIG_FILE
 from know_hf.retrodiction import METHODS
 from know_hf.store import read_json
 from know_hf.text import as_code, as_markdown, hub_name, one_line
-from know_hf.trajectory import Trajectory
+from know_hf.trajectory import Trajectory, TrajectoryRecord
+from know_hf.trajectory.rounds import Rounds
 
 if TYPE_CHECKING:
     from know_hf.known import KnownConfig
@@ -31,6 +32,8 @@ _REPOSITORY = re.compile(
     r"(?!.*(?:--|\.\.))[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}(?<!\.git)(?<![.-])", re.ASCII
 )
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
+# Characters of a paragraph of ours, which has names of others in it.
+_PARAGRAPH = 3000
 # What peft has an Auto class for; every adapter loads with the general one.
 _PEFT_HEADS = (
     "ForCausalLM", "ForSeq2SeqLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
@@ -52,11 +55,51 @@ def enriched_card(
     Returns:
         Markdown with a metadata block.
     """
-    record = trajectory.record
+    record, metrics = trajectory.record, enrichment.get("metrics", {})
+    method = METHODS.get(enrichment["method"])  # a record may name one that is not installed here
+    method_title = (method and method.title) or one_line(enrichment["method"], 60)
+    title = f"{_whose(record)} {method_title} {name}"
+    names = sorted({m for stage in record.stages for m in stage.metrics} | set(metrics))
+    return _render(
+        ModelCard, _model_data(record, title, metrics), "enriched", title=title, name=name, record=record,
+        enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model),
+        is_control=method is not None and method.control,
+        is_point=method is not None and method.same_every_step, rounds=Rounds.of(record.recipe),
+        brings_code=_brings_code(trajectory.checkpoints[0].folder),
+    )  # fmt: skip
+
+
+def best_card(trajectory: Trajectory, enrichment: dict[str, Any]) -> str:
+    """Renders the README of the checkpoint that a run chose.
+
+    Args:
+        trajectory: Of the run.
+        enrichment: The content of its ``enrichment.json``; ``chosen`` says why.
+
+    Returns:
+        Markdown with a metadata block.
+    """
+    record, metrics, chosen = trajectory.record, enrichment.get("metrics", {}), enrichment["chosen"]
+    title = f"{_whose(record)} best"
+    return _render(
+        ModelCard, _model_data(record, title, metrics), "best", title=title, record=record, enrichment=enrichment,
+        chosen=chosen, loader=loader(record.model), rounds=Rounds.of(record.recipe),
+        brings_code=_brings_code(trajectory.checkpoints[0].folder),
+    )  # fmt: skip
+
+
+def _whose(record: TrajectoryRecord) -> str:
+    """What a title calls the model."""
+    whose = one_line(record.model.get("id") or "", 120) or one_line(record.model.get("class") or "model", 60)
+    return whose.rstrip("/").split("/")[-1]
+
+
+def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]) -> ModelCardData:
+    """The metadata of a checkpoint's card."""
     model_id = one_line(record.model.get("id") or "", 120)
     base_model = None if record.model.get("local") else repository(model_id)
     dataset, adapter = one_line(record.dataset.get("id") or "", 120), record.model.get("adapter")
-    task, metrics = hub_name(record.model.get("task")), enrichment.get("metrics", {})
+    task = hub_name(record.model.get("task"))
     results = [
         EvalResult(
             task_type=task or "other",
@@ -68,11 +111,7 @@ def enriched_card(
         for metric, value in metrics.items()
         if is_number(value)
     ]
-    method = METHODS.get(enrichment["method"])  # a record may name one that is not installed here
-    method_title = (method and method.title) or one_line(enrichment["method"], 60)
-    whose = model_id or one_line(record.model.get("class") or "model", 60)
-    title = f"{whose.rstrip('/').split('/')[-1]} {method_title} {name}"
-    data = ModelCardData(
+    return ModelCardData(
         base_model=base_model,
         base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
         license=hub_name(record.model.get("license")),
@@ -83,12 +122,6 @@ def enriched_card(
         model_name=title,
         eval_results=results or None,
     )
-    names = sorted({m for stage in record.stages for m in stage.metrics} | set(metrics))
-    return _render(
-        ModelCard, data, "enriched", title=title, name=name, record=record, enrichment=enrichment,
-        self_check=self_check, metric_names=names, loader=loader(record.model),
-        is_control=method is not None and method.control, brings_code=_brings_code(trajectory.checkpoints[0].folder),
-    )  # fmt: skip
 
 
 def loader(model: Mapping[str, Any]) -> str:
@@ -254,7 +287,10 @@ def plain_predictor_card(config: "KnownConfig") -> str:
 def _render(kind: type, data: CardData, template: str, **values: Any) -> str:
     """Renders a card in which every value is text, and of which the Hub's library has read the metadata."""
     environment = Environment(finalize=lambda value: value if isinstance(value, Markup) else as_markdown(value))
-    environment.filters |= {"count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value))}
+    environment.filters |= {
+        "count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value)),
+        "whole": lambda value: Markup(as_markdown(value, _PARAGRAPH)),
+    }  # fmt: skip
     source = resources.files("know_hf.hub").joinpath(f"templates/{template}.md").read_text(encoding="utf-8")
     text = environment.from_string(source).render(card_data=Markup(data.to_yaml()), **values)
     return str(kind(text)).rstrip() + "\n"

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from know_hf.records import ENRICHMENT_FILE
+from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import read_json
 from know_hf.trajectory.record import FILE_NAME
 
@@ -78,8 +78,12 @@ def find_uploads(folder: Path) -> tuple[str, list[Upload]]:
     if (folder / FILE_NAME).exists():
         folder = folder / "enriched"
     if steps := _steps(folder):
-        pairs = [(steps[0], "main"), *zip(steps, steps, strict=True)]
+        # What the run chose is what most want; each step has a revision of its own.
+        first = BEST if _is_chosen(folder / BEST) else steps[0]
+        pairs = [(first, "main"), *zip(steps, steps, strict=True)]
         return "model", [_upload(folder / name, revision, MODEL_FILES) for name, revision in pairs]
+    if _is_chosen(folder / BEST):
+        return "model", [_upload(folder / BEST, "main", MODEL_FILES)]
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no enriched checkpoints, predictor or meta-data set; push a run, its enriched folder or a "
@@ -92,6 +96,7 @@ def _steps(folder: Path) -> list[str]:
     """Names of the folders of the steps, in their order."""
     steps: dict[int, str] = {}
     inner = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+    inner = [path for path in inner if not _is_chosen(path)]
     for path in (path for path in inner if (path / ENRICHMENT_FILE).exists()):
         described = _settings(path / ENRICHMENT_FILE)
         number = described.get("step")
@@ -113,6 +118,12 @@ def _steps(folder: Path) -> list[str]:
                 "away, or push the others one by one."
             )
     return [steps[number] for number in sorted(steps)]
+
+
+def _is_chosen(folder: Path) -> bool:
+    """Whether a folder is the checkpoint that a run chose."""
+    path = folder / ENRICHMENT_FILE
+    return folder.name == BEST and path.is_file() and isinstance(_settings(path).get("chosen"), dict)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def push(
     """Uploads an enriched checkpoint, all steps of a run, a predictor or a meta-data set.
 
     All steps of a run become revisions of one repository, ``x2``, ``x4`` …, each a plain
-    ``from_pretrained(repo_id, revision="x4")``; ``main`` is the first of them. A push that was interrupted continues:
-    what the Hub already has is not sent again.
+    ``from_pretrained(repo_id, revision="x4")``; ``main`` is the checkpoint that the run chose, or
+    else the first step. A push that was interrupted continues: what the Hub already has is not sent again.
 
     Args:
         folder: A run, its ``enriched`` folder, one checkpoint, a predictor or a meta-data set.
@@ -77,7 +77,8 @@ def push(
                     create = partial(api.create_branch, repo_id, repo_type=repo_type, exist_ok=True)
                     persistently(partial(create, branch=upload.revision))
                 steps = [u.revision for u in uploads if u.revision != "main"]
-                sent = _send(api, repo_id, repo_type, upload, steps, create_pr, overwrite_card)
+                first = uploads[0].folder.name if steps else ""
+                sent = _send(api, repo_id, repo_type, upload, steps, first, create_pr, overwrite_card)
                 url = getattr(sent, "pr_url", None) or url
     return url
 
@@ -98,7 +99,7 @@ def ensure_repository(
 
 
 def _send(
-    api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[str], create_pr: bool, card: bool
+    api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[str], main: str, create_pr: bool, card: bool
 ) -> CommitInfo:
     files = list(upload.files)
     with tempfile.TemporaryDirectory(prefix="know-hf-") as temporary:
@@ -116,7 +117,7 @@ def _send(
             target.parent.mkdir(parents=True, exist_ok=True)
             if name == "README.md":
                 text = (upload.folder / name).read_text(encoding="utf-8")
-                target.write_text(addressed(text, repo_id, upload.revision, steps), encoding="utf-8")
+                target.write_text(addressed(text, repo_id, upload.revision, steps, main), encoding="utf-8")
             else:
                 _link_or_copy(upload.folder / name, target)
         return persistently(

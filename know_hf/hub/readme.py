@@ -30,13 +30,15 @@ def untouched(text: str) -> bool:
     return len(text.strip()) < 60 or (bool(rest) and _signed(body.rstrip()) == text.rstrip() + "\n")
 
 
-def addressed(card: str, repo_id: str, revision: str, steps: list[str]) -> str:
+def addressed(card: str, repo_id: str, revision: str, steps: list[str], main: str = "") -> str:
     """A card whose code loads from the Hub, and which names the other steps."""
     where = f'"{repo_id}"' if revision == "main" else f'"{repo_id}", revision="{revision}"'
     card = card.replace('"path/to/this/folder"', where).replace('"path/or/hub-id"', f'"{repo_id}"')
     names = ", ".join(f"`{step}`" for step in steps)
     said = (
-        f"The steps of this run are revisions of this repository: {names}; `main` is `{steps[0]}`.\n\n" if steps else ""
+        f"The steps of this run are revisions of this repository: {names}; `main` is `{main or steps[0]}`.\n\n"
+        if steps
+        else ""
     )
     return _signed(card.replace("## How it was made\n", f"{said}## How it was made\n", 1))
 

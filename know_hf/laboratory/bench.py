@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from know_hf.enrichment.branches import branches_of, whole_model
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
-from know_hf.forgetting.controls import CONTROLS, FORGETTING, TRAINED, Averaged, Chosen, Predicted, find_control
+from know_hf.forgetting.controls import CONTROLS, FORGETTING, Averaged, Chosen, Predicted, find_control, trainings
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.known import KnownPredictor
@@ -237,7 +238,7 @@ class Bench:
         told = {name: value for name, value in asdict(source).items() if value is not None}
         described = json.dumps([told, sorted(path.name for path in data.values())], sort_keys=True)
         folder = self.root / "pretraining" / hashlib.sha256(described.encode()).hexdigest()[:12]
-        for name in (FORGETTING, *(control for control in self.setting.controls if control in TRAINED)):
+        for name in trainings(self.setting.controls):
             start = None if CONTROLS[name].start == "model" else folder / FORGETTING / CONTROLS[name].start
             own = inside(self.root, (folder / name).relative_to(self.root))
             self.runs[name] = ForgettingRun(own, name, source, self.columns, data, start, self.averages)
@@ -268,18 +269,22 @@ class Bench:
     def _predict(self, source: Source) -> None:
         folder = inside(self.folder, Path("arms") / file_name(source.name))
         begun, timing = time.perf_counter(), folder / "seconds.json"
-        made = enrich(self.trajectory, folder, method=source.method, steps=source.steps, **source.options).checkpoints
+        trajectory, options = self.trajectory, dict(source.options)
+        if source.branches is not None:
+            trajectory = branches_of(self.runs[source.branches].folder)
+            options |= whole_model(trajectory)
+        made = enrich(trajectory, folder, method=source.method, steps=source.steps, **options).checkpoints
         if not timing.exists():
             write_json(timing, {"seconds": time.perf_counter() - begun}, indent=None)
         seconds = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
         of = source.prediction
         self.seconds[of] = self.seconds.get(of, 0.0) + seconds
-        planned = source.arms(self.trajectory.record.sampling_ratio)
+        planned = source.arms(trajectory.record.sampling_ratio)
         for arm, path in zip(planned, made.values(), strict=True):
             arm_made = make_arm(arm.name, path, role=source.role, prediction=of)
             self.arms[arm.name] = replace(arm_made, candidate_of=arm.candidate_of)
         window = self.trajectory.self_check_window()
-        if window is not None and not {"parameters", "norms"} & source.options.keys():
+        if window is not None and not {"parameters", "norms"} & options.keys():
             folder = inside(self.folder, Path("retrodicted") / folder.name)
             self.retrodicted[source.name] = next(
                 iter(enrich(window, folder, method=source.method, steps=1, **source.options).checkpoints.values())

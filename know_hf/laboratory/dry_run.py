@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from know_hf.forgetting.controls import FORGETTING, TRAINED
+from know_hf.forgetting.controls import TRAINED, trainings
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
 from know_hf.laboratory.bench import check_names, check_reset
 from know_hf.laboratory.comparison import check_sizes
@@ -220,7 +220,7 @@ def _plan(
     step = None
     data = read_data(recipe, source, {"train": source.train_split, "eval": source.eval_split}, unknown)
     if data is not None:
-        for control in (FORGETTING, *(name for name in setting.controls if name in TRAINED)):
+        for control in trainings(setting.controls):
             jobs.append(_training(source, control, data.sizes["train"], data.columns))
         try:
             if setting.reset:
@@ -254,10 +254,9 @@ def _training(source: Pretraining, control: str, examples: int, columns: Columns
     """The forgetting, or a control that is trained."""
     args = ForgettingRun(Path("dry-run"), control, source, columns, {}).arguments()
     args.stratify_by = None  # which changes no sizes to speak of, and needs the labels
-    subsets, args.max_steps = stage_plan(range(examples), args)
-    trained = subsets[first_trained_stage(args) :]
-    steps = tuple(training_steps(len(subset), args) for subset in trained)
-    return Job(control, 1, len(trained[0]), steps, args.train_batch_size * args.gradient_accumulation_steps)
+    planned = list(zip(*stage_plan(range(examples), args), strict=True))[first_trained_stage(args) :]
+    steps = tuple(most if most > 0 else training_steps(len(subset), args) for subset, most in planned)
+    return Job(control, 1, len(planned[0][0]), steps, args.train_batch_size * args.gradient_accumulation_steps)
 
 
 def _fine_tunings(

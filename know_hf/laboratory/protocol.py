@@ -34,6 +34,10 @@ from know_hf.training.workers import advance
 from know_hf.trajectory import kinds_of
 
 
+class NotFiniteError(ValueError):
+    """A fine-tuning ended with scores that are not finite."""
+
+
 def fine_tune(
     folder: Path,
     pool: Examples,
@@ -65,7 +69,8 @@ def fine_tune(
         seconds within training steps.
 
     Raises:
-        ValueError: If the pool is too small, or the score is not finite.
+        NotFiniteError: If a score is not finite.
+        ValueError: If the pool is too small.
 
     Source: paper section 5.2.
     """
@@ -101,7 +106,7 @@ def fine_tune(
     score = curve.scores[-1][1]
     tested = _score(trainer, test)
     if not np.isfinite(score) or not np.isfinite(tested):
-        raise ValueError(
+        raise NotFiniteError(
             f"Fine-tuning {folder} at learning rate {rate:g}, seed {seed}, did not end with finite scores."
         )
     return {

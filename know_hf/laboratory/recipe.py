@@ -135,7 +135,8 @@ class Setting(Options):
     )
     controls: tuple[str, ...] = option(
         (),
-        help="incremental, equal_compute, once_more; shrink F: Θ^0 times the factor F; shrink_perturb F: that and "
+        help="incremental, equal_compute, once_more; soup: the average of branches from Θ^0 on halves of the data; "
+        "soup_stock: those merged by Model Stock's ratio; shrink F: Θ^0 times the factor F; shrink_perturb F: that and "
         "noise; ema, swa: averages of Θ^0 as it was trained; task_vector_chosen: a task vector, its λ chosen by "
         "validation.",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.enrichment.folders import step_names
-from know_hf.forgetting.controls import Chosen, Predicted, find_control
+from know_hf.forgetting.controls import Chosen, Merged, Predicted, find_control
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, Role, role_of
 from know_hf.laboratory.recipe import Setting
@@ -24,6 +24,7 @@ class Source:
         steps: How many arms there are.
         options: Those of the prediction.
         candidate_of: The arm that it is one candidate for.
+        branches: The control whose branches it is predicted from; None for the stages of the forgetting.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Source:
     steps: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     candidate_of: str | None = None
+    branches: str | None = None
 
     @property
     def prediction(self) -> str:
@@ -91,6 +93,8 @@ def sources_of(
                        candidate_of=name)
                 for value in result.values
             ]  # fmt: skip
+        elif isinstance(result, Merged):
+            found.append(Source(name, "control", result.method, branches=result.of))
         else:
             found.append(Source(name, "control"))
     return found + [

@@ -192,12 +192,14 @@ def convergence_rows(settings: list[SettingResult]) -> list[list[str]]:
 
 
 def _own_scores(setting: SettingResult) -> dict[str, float]:
-    """Scores on the pre-training's own held-out data, of Θ^0 and of the trained controls."""
+    """Scores on the pre-training's own held-out data, of Θ^0 and of the controls that a training leaves."""
     scores = {}
     for name, folder in setting.runs.items():
         stages = TrajectoryRecord.load(folder).stages
         kept = CONTROLS[name].result
-        for stage in [stages[kept]] if name != FORGETTING and isinstance(kept, int) else stages:
+        if not isinstance(kept, int):  # what a control is merged of, is not the control
+            continue
+        for stage in stages if name == FORGETTING else [stages[kept]]:
             score = stage.metrics.get("eval_score")
             if score is not None:
                 scores[f"stage-{stage.index}" if name == FORGETTING else name] = setting.score.shown(score)

@@ -1,5 +1,6 @@
 """The report and the page of a run: tables always, plots where matplotlib is installed."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from know_hf.tables import rounded
 from know_hf.trajectory import Checkpoint, Trajectory
 from know_hf.trajectory.plane import all_stages, principal_plane
 from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.rounds import Rounds
 from know_hf.trajectory.trajectory import check_alike
 
 RECORD = FILE_NAME
@@ -74,6 +76,16 @@ def report_markdown(result: EnrichmentResult) -> str:
         scores = [[metric, *(rounded(values[p]) for p in parts)] for metric, values in checked["scores"].items()]
         if scores:
             page.table([["metric", "retrodicted", "stage 0", "stage 1"], *scores])
+    if result.choice is not None:
+        gains = {name: vars(gain) for name, gain in result.choice.gains.items()}
+        where = f"on {result.choice.examples:,} examples set aside"
+        if result.choice.how == "folds":
+            where = f"on {result.choice.examples:,} examples left out by turns"
+        if result.choice.purpose is not None:
+            where = f"as starts for {result.choice.purpose.data}"
+        page.section(f"Candidates {where}").table(choice_rows(gains, result.choice.purpose is None))
+    if (rounds := Rounds.of(result.trajectory.record.recipe)) is not None:
+        page.section("Rounds of stage 0 before anything was forgotten").text(rounds.words).table(round_rows(rounds))
     if result.verdict:
         page.section("Verdict").text(result.verdict)
     return page.markdown()
@@ -82,6 +94,25 @@ def report_markdown(result: EnrichmentResult) -> str:
 def ratio_rows(ratios: Mapping[str, float]) -> list[list[str]]:
     """The self-check's ratio of each kind."""
     return [["kind", "‖Θ̂⁰−Θ⁰‖₁/‖Θ¹−Θ⁰‖₁"], *([kind, rounded(ratio)] for kind, ratio in ratios.items())]
+
+
+def choice_rows(gains: Mapping[str, Mapping[str, float]], scored: bool = True) -> list[list[str]]:
+    """The candidates of a choice; ``scored`` if all their scores are of the same examples."""
+    rows = [["candidate", "score", "gain over Θ⁰", "95 % interval", "by chance"]]
+    for name, own in gains.items():
+        bounds = own["low"], own["high"]
+        shown = f"{rounded(bounds[0])} … {rounded(bounds[1])}" if all(map(math.isfinite, bounds)) else rounded(None)
+        rows.append([name, rounded(own["score"]), rounded(own["gain"]), shown, f"{own['chance']:.3f}"])
+    return rows if scored else [row[:1] + row[2:] for row in rows]
+
+
+def round_rows(rounds: Rounds) -> list[list[str]]:
+    """The rounds that stage 0 was trained in."""
+    rows = zip(rounds.names, rounds.steps, rounds.scores, rounds.chances, strict=True)
+    return [["", "steps", rounds.metric, "gain by chance"]] + [
+        [name, str(steps or 0), rounded(score), "" if chance is None else f"{chance:.3f}"]
+        for name, steps, score, chance in rows
+    ]
 
 
 def read_self_check(folder: Path) -> dict[str, Any]:
@@ -139,7 +170,9 @@ def write_run_page(trajectory: Trajectory) -> Path:
     folder = inside(trajectory.root, "report")
     found = [path.parent for path in trajectory.root.glob(f"enriched*/[!.]*/{ENRICHMENT_FILE}")]
     described = {path: read_enrichment(path) for path in found}
-    predicted = sorted(found, key=lambda path: (path.parent.name, described[path]["step"]))
+    chosen = [path for path in found if "chosen" in described[path]]
+    predicted = [path for path in found if path not in chosen]
+    predicted.sort(key=lambda path: (path.parent.name, described[path]["step"]))
     for checkpoint in (*all_stages(trajectory), *map(Checkpoint, predicted)):
         check_alike(trajectory.checkpoints[0], checkpoint)
     several = len({path.parent for path in predicted}) > 1
@@ -147,7 +180,11 @@ def write_run_page(trajectory: Trajectory) -> Path:
     record = trajectory.record
     metrics = sorted({name for stage in record.stages for name in stage.metrics})
     title = record.model.get("id") or record.model.get("class") or trajectory.root.name
-    page = Page(f"Forgetting of {title}").section("Stages and predictions")
+    page = Page(f"Forgetting of {title}")
+    for path in chosen:
+        about = described[path]["chosen"]
+        page.section("What to take").text(about["words"]).table(choice_rows(about["gains"]))
+    page.section("Stages and predictions")
     known = {path.name: described[path] for path in predicted if described[path]["method"] == DEFAULT}
     points = [(content["step"], name, content["metrics"]) for name, content in known.items()]
     page.image(

@@ -11,10 +11,14 @@ from know_hf.retrodiction.predict import check_method, retrodict
 from know_hf.retrodiction.registry import METHODS, Method, PredictorFamily, get_method, method
 
 # In the order in which methods are listed; a module registers its own in the order of its lines.
-for _family in ("know", "curve_fits", "task_vectors", "merging", "controls", "learned"):
+for _family in ("know", "curve_fits", "task_vectors", "merging", "controls", "subspace", "soups", "learned"):
     import_module(f"{__name__}.{_family}")
-#: The package's methods that need no weights of a user's own.
-ALL = [name for name, one in METHODS.items() if one.predictor is None or one.predictor.bundled]
+#: The package's methods of a forgetting that need neither weights of a user's own nor data.
+ALL = [
+    name
+    for name, one in METHODS.items()
+    if (one.predictor is None or one.predictor.bundled) and not (one.needs_data or one.branches)
+]
 #: The method that is taken where none is named.
 DEFAULT = next(name for name, one in METHODS.items() if one.reference)
 _OURS = dict(METHODS)

@@ -41,6 +41,7 @@ def _parameters(method: Method) -> str:
 
 def _needs(method: Method) -> str:
     needs = ["whole tensors"] if method.whole_tensors else []
+    needs += ["branches from one start"] if method.branches else []
     if family := method.reads({}):
         needs.append(f"weights of {family.name} ({'bundled' if family.bundled else 'your own'})")
     return ", ".join(needs) or "–"

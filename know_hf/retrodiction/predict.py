@@ -49,8 +49,9 @@ def _check_type(name: str, parameter: Parameter, value: Any) -> None:
     """Raises ``ValueError`` if a plain parameter is of another type than the method's signature says."""
     kind = parameter.annotation
     plain = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if any(get_origin(one) is Mapping for one in plain):
-        kind = dict[str, float] | None
+    if mapping := next((one for one in plain if get_origin(one) is Mapping), None):
+        rows = get_origin(get_args(mapping)[1]) is Sequence
+        kind = dict[str, list[float]] | None if rows else dict[str, float] | None
     elif not set(plain) <= {int, float, str, bool, NoneType}:
         return
     plain_value = dict(value) if isinstance(value, Mapping) else value
@@ -78,7 +79,14 @@ def _guarded(method: Method) -> Callable[..., Tensor]:
 
 
 def retrodict(
-    stages: Tensor, kind: str, steps: int = 1, method: str = "known", *, iterate: bool = False, **parameters: Any
+    stages: Tensor,
+    kind: str,
+    steps: int = 1,
+    method: str = "known",
+    *,
+    iterate: bool = False,
+    tensor: str | None = None,
+    **parameters: Any,
 ) -> Tensor:
     """Predicts one tensor beyond stage 0.
 
@@ -89,6 +97,7 @@ def retrodict(
         method: Name of the method.
         iterate: Take single steps and slide the window, as learned methods always do, instead of the method's own
             way to further steps.
+        tensor: Name of the tensor, for methods that treat each in its own way.
         **parameters: The method's own parameters.
 
     Returns:
@@ -106,6 +115,8 @@ def retrodict(
         torch.Size([3, 10, 3])
     """
     function = _guarded(get_method(method))
+    if get_method(method).named:
+        parameters["tensor"] = tensor
     check_range("steps", steps, STEPS)
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])

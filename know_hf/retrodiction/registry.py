@@ -47,6 +47,10 @@ class Method:
         reference: Whether it is the one that others' directions are compared with.
         hands_on: From its own parameters to the name of the method that gets the rest of them.
         title: What cards call it.
+        needs_data: Name of a parameter of it that can only be found with a model and data; ``all`` leaves it out.
+        named: Whether its parameter ``tensor`` is the name of the tensor, which nobody else may give.
+        branches: Whether the stages that it reads are a start and branches from it, each trained on its own, instead of
+            a forgetting; ``all`` leaves it out.
     """
 
     function: Callable[..., Tensor]
@@ -58,6 +62,9 @@ class Method:
     reference: bool = False
     hands_on: Callable[..., str | None] | None = None
     title: str | None = None
+    needs_data: str | None = None
+    named: bool = False
+    branches: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +75,10 @@ class Method:
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The method's own parameters, their types evaluated."""
         signature = inspect.signature(self.function, eval_str=True)
-        return {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        own = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        if self.named:
+            own.pop("tensor", None)
+        return own
 
     def delegate(self, given: Mapping[str, Any]) -> "Method | None":
         """The method that gets the parameters which are not this one's own, if any.

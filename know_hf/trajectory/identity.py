@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -83,6 +83,10 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
     """
     unknown = set() if _KNOWN_BY in recorded.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
     different = []
+    aside = [record.dataset.get("set_aside") for record in (recorded, fresh)]
+    if aside[0] != aside[1]:  # of which the rest of what is different follows
+        was, now = (_aside_words(one) for one in aside)
+        return [f"{was} then, and {now} now (choose, selection_split and choose_on decide that)"]
     for section in ("recipe", "model", "dataset"):
         # As it comes back from the file, in which a tuple is a list.
         old: dict[str, Any] = getattr(recorded, section)
@@ -99,6 +103,17 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
     if changed := _changed_parameter(recorded.parameters, fresh.parameters, _says_trained(folder), sharded):
         different.append(changed)
     return different
+
+
+def _aside_words(described: Mapping[str, Any] | None) -> str:
+    how = (described or {}).get("how")
+    if how == "folds":
+        return "a part of the training data was left out by turns"
+    if not described or not described["examples"]:
+        return "no examples were set aside"
+    return (
+        f"{described['examples']} examples {'given apart' if how == 'given' else 'of the training data'} were set aside"
+    )
 
 
 def _changed_parameter(old: dict, new: dict, says_trained: bool, sharded: bool) -> str | None:
@@ -128,17 +143,22 @@ _OTHER_TASKS = {"AutoModelForTokenClassification": "token-classification"}
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
-    auto_class: Any = loader_of(model)
     return {
         "class": type(model).__name__,
-        "auto_class": auto_class,
-        "task": {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class),
+        "auto_class": loader_of(model),
+        "task": task_of(model),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
     }
+
+
+def task_of(model: nn.Module) -> str | None:
+    """The task of a model, by the class that loads it; None if it is none of those known here."""
+    auto_class: Any = loader_of(model)
+    return {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class)
 
 
 def base_license(name: str) -> str | None:

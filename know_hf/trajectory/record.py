@@ -9,6 +9,7 @@ from know_hf.reading import LARGEST, check_form, shown
 from know_hf.records import TrajectoryError
 from know_hf.store import read_json, write_json
 from know_hf.trajectory.kinds import Parameter
+from know_hf.trajectory.rounds import Rounds
 
 FILE_NAME = "trajectory.json"
 SCHEMA_VERSION = 1
@@ -94,6 +95,7 @@ class TrajectoryRecord:
         content = asdict(self)
         for name, form in _SECTIONS.items():
             check_form(content[name], form, name)
+        Rounds.of(self.recipe)
         check_form(content, _TOP, "the record")
         ratio = self.sampling_ratio
         if ratio is not None and not 0 < ratio < 1:

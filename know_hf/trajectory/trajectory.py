@@ -18,6 +18,7 @@ from know_hf.trajectory.kinds import Parameter, described_by, misfits
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
+BRANCHES_HINT = "its stages are branches of one start, which enrich averages with --also soup; there is no forgetting."
 
 # Powers of ten.
 _LARGEST_GROWTH = 100
@@ -103,7 +104,8 @@ class Trajectory:
             raise TrajectoryError(f"A trajectory needs at least 2 stages, found {record.num_stages}.")
         recipe = record.recipe.get("recipe", "forgetting")
         if recipe != "forgetting":
-            raise TrajectoryError(f"{self.root} is a run of the control {recipe!r}, not of forgetting: {RECIPE_HINT}")
+            hint = BRANCHES_HINT if recipe == "soup" else RECIPE_HINT
+            raise TrajectoryError(f"{self.root} is a run of the control {recipe!r}, not of forgetting: {hint}")
         done = [stage.index for stage in record.stages[: record.num_stages] if stage.finished]
         if len(done) < record.num_stages:
             raise TrajectoryError(

@@ -1,0 +1,124 @@
+"""A choice in plain words."""
+
+import re
+from collections.abc import Mapping
+
+from know_hf.choice.rule import LEVEL, Gain
+from know_hf.enrichment.verdict import Deciding
+
+#: Θ⁰ with BatchNorm statistics re-estimated like those of the predictions.
+RENEWED = "stage-0-renewed"
+_WORDS = {
+    "stage-0": "Θ⁰ itself",
+    RENEWED: "Θ⁰ with BatchNorm statistics re-estimated",
+    "stage-0-ema": "the moving average of stage 0's training",
+    "stage-0-swa": "the average over the end of stage 0's training",
+    "mean": "the mean of the first stages",
+    "fitted": "the point of the stages' own subspace that fits {data} best",
+    "damped": "a step of a length fitted to {data}",
+    "equal_compute": "Θ⁰ trained on for as long as the forgetting took",
+    "once_more": "Θ⁰ trained once more",
+    "soup": "the average of branches from Θ⁰ on halves of the data",
+    "soup-greedy": "the average of those branches from Θ⁰ that raise it on the selection data",
+    "soup-stock": "between Θ⁰ and the average of its branches, by Model Stock's ratio",
+    "soup-fitted": "the point between Θ⁰ and its branches that fits {data} best",
+}
+
+
+def described(name: str) -> str:
+    """What a candidate is, beside its name."""
+    if stage := re.fullmatch(r"stage-(\d+)", name):
+        known = _WORDS.get(name, f"Θ⁰ trained on, with stage {stage[1]}'s part of the data")
+    elif name.startswith("soup-branch-"):
+        known = "Θ⁰ trained on, with a half of the data"
+    else:
+        plain = name.removesuffix("-unscaled")
+        known = _WORDS.get(plain.removesuffix("-held-out"), "")
+        known = known.format(data="held-out data" if plain.endswith("-held-out") else "the training data")
+        known += ", without a multiple of Θ⁰" if known and plain != name else ""
+    return f"{name} ({known})" if known else name
+
+
+def trained_on(name: str) -> bool:
+    """Whether a candidate is Θ⁰ after more ordinary training."""
+    return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"(stage|soup-branch)-[1-9]\d*", name))
+
+
+def start_of(gains: Mapping[str, Gain]) -> str:
+    """Which form of Θ⁰ the candidates had to beat: as it is, or with BatchNorm statistics that are better."""
+    renewed = gains.get(RENEWED)
+    return RENEWED if renewed is not None and renewed.gain > 0 and renewed.chance <= LEVEL else "stage-0"
+
+
+def chosen_words(
+    candidate: str,
+    gains: Mapping[str, Gain],
+    deciding: Deciding,
+    examples: int,
+    scores: Mapping[str, float],
+    origin: Mapping[str, float],
+    by_turns: bool = False,
+    epochs_chosen: bool = False,
+) -> str:
+    """Two sentences: what to take and how sure that is, and what not to use.
+
+    Args:
+        candidate: Name of the chosen one.
+        gains: Every candidate's gain on the selection data.
+        deciding: The score that decided.
+        examples: Number of those examples.
+        scores: Of the chosen one on the evaluation data.
+        origin: Those of Θ⁰.
+        by_turns: Whether each example was answered by a run that left it out.
+        epochs_chosen: Whether the evaluation data had a part in the training (``load_best_model_at_end``).
+    """
+    metric, first, theta = deciding.metric, "", gains["stage-0"].score
+    start = start_of(gains)
+    least = 0.0 if start == "stage-0" else gains[start].gain
+    better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > least and gain.chance <= LEVEL]
+    if better:
+        first = f"Θ⁰ was not trained to its end: training on made it better ({', '.join(better)}). "
+    where = f"on the {examples:,} examples that were set aside"
+    if by_turns:
+        where = f"on the {examples:,} examples, each answered by a run that left it out"
+    if candidate == "stage-0":
+        others = {name: gain for name, gain in gains.items() if name != candidate and gain.score == gain.score}
+        text = f"Keep Θ⁰ (enriched/best is it): of {len(others)} candidates none is better beyond chance {where}"
+        if others and not any(gain.gain for gain in others.values()):
+            text += "; all of them are as good as Θ⁰ there, to the last example"
+        elif others:
+            top = max(others, key=lambda name: others[name].gain)
+            text += f"; its {deciding.name} is {deciding.shown(theta)}, "
+            if others[top].gain > 0:
+                text += f"that of the best of them, {described(top)}, {deciding.shown(others[top].score)}"
+            else:
+                text += "and none of them has a better one"
+    else:
+        own, against = gains[candidate], f"{deciding.shown(theta)} of Θ⁰"
+        if RENEWED in gains and candidate != RENEWED:
+            alone = f"{deciding.shown(gains[RENEWED].score)}"
+            if start == RENEWED:
+                against = f"{alone} of Θ⁰ with BatchNorm statistics re-estimated ({deciding.shown(theta)} with its own)"
+            else:
+                against += f" ({alone} with BatchNorm statistics re-estimated)"
+        text = (
+            f"Take enriched/best, which is {described(candidate)}: {deciding.name} {deciding.shown(own.score)} against "
+            f"{against} {where}, which would come about by chance in {percent(own.chance)} of cases"
+        )
+        if metric in scores and metric in origin:
+            text += (
+                f"; on the evaluation data {deciding.shown(scores[metric])} against {deciding.shown(origin[metric])}"
+            )
+            if epochs_chosen:
+                text += " (on which load_best_model_at_end chose every stage's epoch, so they flatter both)"
+    worse = [name for name, gain in gains.items() if gain.high < 0]
+    last = ""
+    if worse:
+        shown = ", ".join(f"{name} ({deciding.shown(gains[name].score)})" for name in worse)
+        last = f" Do not use {shown}: worse than Θ⁰ there."
+    return f"{first}{text}.{last}"
+
+
+def percent(chance: float) -> str:
+    """A probability as a reader wants it."""
+    return "less than 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %"
