@@ -37,6 +37,7 @@ from know_hf.meta.networks import NETWORKS
 from know_hf.models.building import timm_from_scratch
 from know_hf.quickstart import digits
 from know_hf.training import set_aside
+from know_hf.training.set_aside import FEWEST
 
 collect_ignore = ["dying_run.py", "interpret_fused.py", "sharded_model.py"]  # programs that tests start
 torch.set_num_threads(1)
@@ -81,6 +82,14 @@ def without_turns():
     """Choosing by turns takes three more runs, which tests of other things have no need of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(set_aside, "FEWEST", 10**9)
+        yield
+
+
+@pytest.fixture(scope="module")
+def with_turns():
+    """As it is by default: few examples are left out by turns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(set_aside, "FEWEST", FEWEST)
         yield
 
 

@@ -1,10 +1,9 @@
-"""The choice of a checkpoint: what is set aside, when a gain counts, and what a run ends with."""
+"""The choice of a checkpoint: what a run ends with."""
 
 import errno
 import json
 import shutil
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,223 +16,21 @@ from transformers import AutoModelForImageClassification, EvalPrediction
 from know_hf import enrich_pretrained
 from know_hf.choice.candidates import expected_candidates
 from know_hf.choice.options import Choosing
-from know_hf.choice.resampling import interval, swap_error, swapped
-from know_hf.choice.rule import LEVEL, Gain, judge
-from know_hf.choice.scoring import Answers, Measure, fingerprint, in_units, pooled
-from know_hf.choice.words import chosen_words, described, start_of
+from know_hf.choice.rule import LEVEL, start_of
+from know_hf.choice.scoring import fingerprint
+from know_hf.choice.words import RENEWED
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve
-from know_hf.enrichment.verdict import Deciding
 from know_hf.enrichment.writer import PartialFolder
 from know_hf.forgetting.making import make_trainer
 from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
-from know_hf.tasks import Score
-from know_hf.training import set_aside
-from know_hf.training.set_aside import FEWEST, FOLDS, LEAST, Fold, take_aside
+from know_hf.training.set_aside import FEWEST, FOLDS
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 
-ACCURACY = Measure("eval_accuracy", True)
-ACCURATE = Deciding("eval_accuracy", Score("accuracy", percent=True, higher_is_better=True), 200)
+pytestmark = pytest.mark.usefixtures("with_turns")
 SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
             "train_stage_zero": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def with_turns():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(set_aside, "FEWEST", FEWEST)
-        yield
-
-
-def values(dataset: Dataset) -> list[int]:
-    return dataset["a"][:]
-
-
-def numbers(count: int) -> Dataset:
-    return Dataset.from_dict({"a": list(range(count)), "label": [i % 4 == 0 for i in range(count)]})
-
-
-def right(flags) -> Answers:
-    flags = np.asarray(flags, float)
-    return Answers({"eval_accuracy": float(flags.mean())}, flags)
-
-
-@pytest.mark.parametrize(("count", "size"), [(5000, 500), (1000, 100), (400, 100), (300, 100)])
-def test_a_tenth_is_set_aside_or_a_hundred(count, size):
-    data = numbers(count)
-    rest, aside = take_aside(data, "auto", 0, data["label"][:])
-    assert aside.how == "set aside" and len(aside.dataset) == size
-    assert sorted(values(rest) + values(aside.dataset)) == list(range(count))
-    assert abs(np.mean(aside.dataset["label"][:]) - 0.25) < 0.02
-    assert values(take_aside(data, "auto", 0, data["label"][:])[1].dataset) == values(aside.dataset)
-    assert values(take_aside(data, "auto", 1, data["label"][:])[1].dataset) != values(aside.dataset)
-
-
-def test_fewer_are_left_out_by_turns():
-    data = numbers(3 * LEAST - 1)
-    whole, aside = take_aside(data, "auto", 0)
-    assert aside.how == "folds" and aside.dataset is None and len(whole) == len(data)
-    parts = [take_aside(data, Fold(i), 0, data["label"][:]) for i in range(FOLDS)]
-    assert sorted(v for _, part in parts for v in values(part.dataset)) == list(range(len(data)))
-    for rest, part in parts:
-        assert not set(values(rest)) & set(values(part.dataset))
-        assert abs(np.mean(part.dataset["label"][:]) - 0.25) < 0.02
-    assert take_aside(numbers(FEWEST - 1), "auto", 0)[1].how == "too few"
-
-
-def test_a_number_or_a_share_is_set_aside():
-    for split, size in ((0.2, 20), (25, 25)):
-        assert len(take_aside(numbers(100), split, 0)[1].dataset) == size
-    for split in (0.01, 5, 90, 1000):
-        with pytest.raises(ValueError, match="set another number"):
-            take_aside(numbers(100), split, 0)
-
-
-def test_what_we_choose_to_train_on_can_be_trained_on():
-    rest, _ = take_aside(numbers(1000), "auto", 0, None, lambda size: size % 16 != 4)
-    assert len(rest) == 899
-    rest, _ = take_aside(numbers(200), Fold(0), 0, None, lambda size: size % 32 != 5)
-    assert len(rest) == 132
-
-
-def test_a_plain_gain_is_taken_and_a_tie_is_not():
-    start = np.arange(200) % 2
-    better = np.where(np.arange(200) < 60, 1, start)
-    answers = {"stage-0": right(start), "same": right(start), "mean": right(better)}
-    name, gains = judge("stage-0", answers, ACCURACY)
-    assert name == "mean" and gains["mean"].chance < 0.01 and gains["mean"].low > 0
-    assert gains["same"].gain == 0 and gains["same"].chance == 1
-    assert judge("stage-0", {**answers, "mean": right(start)}, ACCURACY)[0] == "stage-0"
-    loss = Measure("eval_accuracy", False)
-    assert judge("stage-0", answers, loss)[0] == "stage-0"
-
-
-@pytest.mark.parametrize(("examples", "others"), [(20, 12), (50, 20)])
-def test_the_best_of_many_by_chance_is_seldom_taken(examples, others):
-    draw, taken, times = np.random.default_rng(1), 0, 100
-    for _ in range(times):
-        answers = {"stage-0": right(draw.random(examples) < 0.7)}
-        answers |= {f"other {i}": right(draw.random(examples) < 0.7) for i in range(others)}
-        taken += judge("stage-0", answers, ACCURACY)[0] != "stage-0"
-    assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    return {"accuracy": float((prediction.predictions == prediction.label_ids).mean())}
-
-
-def f1(prediction: EvalPrediction) -> dict[str, float]:
-    found, right = prediction.predictions == 1, prediction.label_ids == 1
-    return {"f1": 2 * float((found & right).sum()) / float(found.sum() + right.sum())}
-
-
-def answered(draw, examples: int, share: float, metric: str, compute) -> Answers:
-    labels = np.arange(examples) % 3 == 0
-    given = np.where(draw.random(examples) < share, labels, ~labels).astype(int)
-    return Answers({f"eval_{metric}": compute(EvalPrediction(given, labels))[metric]}, kept=(given, labels))
-
-
-def test_swaps_and_intervals():
-    draw = np.random.default_rng(0)
-    one, other = ((draw.random(60) < share).astype(float) for share in (0.3, 0.5))
-    drawn = swapped(one, other)
-    assert len(drawn) == 2000 and abs(drawn.mean()) < 0.01
-    assert drawn.std() == pytest.approx(swap_error(one, other), rel=0.1)
-    assert not swapped(one, one).any()
-    low, high = interval(one, other)
-    assert low < (other - one).mean() < high and high - low == pytest.approx(4 * (other - one).std() / 60**0.5, rel=0.1)
-
-
-def test_parts_of_a_score_that_is_no_mean():
-    draw, measure = np.random.default_rng(0), Measure("eval_f1", True, f1)
-    answers = {name: answered(draw, 400, share, "f1", f1) for name, share in (("stage-0", 0.7), ("mean", 0.9))}
-    units = in_units(answers, measure)
-    for name, own in units.items():
-        assert own.units.shape == (50,) and own.units.mean() == pytest.approx(answers[name].scores["eval_f1"])
-    # The error that parts tell is that of other draws of as many examples.
-    again = [answered(draw, 400, 0.7, "f1", f1).scores["eval_f1"] for _ in range(300)]
-    assert units["stage-0"].units.std() / 50**0.5 == pytest.approx(np.std(again), rel=0.3)
-    assert judge("stage-0", answers, measure)[0] == "mean"
-    means = in_units({"a": answered(draw, 90, 0.7, "accuracy", accuracy)}, Measure("eval_accuracy", True, accuracy))
-    assert set(means["a"].units) == {0, 1} and means["a"].units.shape == (90,)
-
-
-def test_a_score_that_is_no_mean_is_seldom_better_by_chance():
-    draw, measure, taken, times = np.random.default_rng(2), Measure("eval_f1", True, f1), 0, 40
-    for _ in range(times):
-        answers = {name: answered(draw, 60, 0.8, "f1", f1) for name in ("stage-0", "a", "b", "c", "d")}
-        taken += judge("stage-0", answers, measure)[0] != "stage-0"
-    assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
-
-
-def test_few_examples_need_not_have_a_score():
-    def rare(prediction: EvalPrediction) -> dict[str, float]:
-        if not prediction.label_ids.any():
-            raise ValueError("No example of that class.")
-        return {"rare": float(prediction.predictions[prediction.label_ids == 1].mean())}
-
-    labels = np.arange(30) == 7
-    measure = Measure("eval_rare", True, rare)
-    answers = {
-        name: Answers({"eval_rare": float(value)}, kept=(np.full(30, value), labels))
-        for name, value in (("stage-0", 0.0), ("mean", 1.0))
-    }
-    name, gains = judge("stage-0", answers, measure)
-    assert name == "stage-0" and gains["mean"].gain == 1 and gains["mean"].chance > LEVEL
-
-
-def test_the_better_of_both_forms_of_stage_zero_is_to_be_beaten():
-    start, renewed, other = (right(np.arange(200) < count) for count in (80, 150, 152))
-    answers = {"stage-0": start, "stage-1": other, "stage-0-renewed": renewed}
-    assert judge("stage-0", answers, ACCURACY)[0] == "stage-1"
-    name, gains = judge("stage-0", answers, ACCURACY, "stage-0-renewed")
-    assert name == "stage-0-renewed" and gains["stage-1"].gain > 0.3 and gains["stage-1"].chance > LEVEL
-    words = chosen_words(name, gains, ACCURATE, 200, {}, {})
-    assert "not trained to its end" not in words and words.startswith("Take enriched/best, which is stage-0-renewed")
-    better = {**answers, "stage-1": right(np.arange(200) < 190)}
-    name, gains = judge("stage-0", better, ACCURACY, "stage-0-renewed")
-    assert name == "stage-1" and gains["stage-1"].chance < 0.01
-    words = chosen_words(name, gains, ACCURATE, 200, {}, {})
-    assert "95.0 % against 75.0 % of Θ⁰ with BatchNorm statistics re-estimated (40.0 % with its own)" in words
-    assert words.startswith("Θ⁰ was not trained to its end")
-
-
-def test_a_score_that_is_not_a_number_is_not_taken():
-    answers = {
-        "stage-0": right(np.arange(100) % 2),
-        "x8": Answers({"eval_accuracy": float("nan")}, np.full(100, np.nan)),
-    }
-    name, gains = judge("stage-0", answers, ACCURACY)
-    assert name == "stage-0" and np.isnan(gains["x8"].gain)
-
-
-def test_one_example_in_many_is_chance():
-    start = np.arange(60) < 42
-    for more, taken in ((1, False), (2, False), (8, True)):
-        better = np.arange(60) < 42 + more
-        name, gains = judge("stage-0", {"stage-0": right(start), "mean": right(better)}, ACCURACY)
-        assert (name == "mean") == taken and (gains["mean"].chance > LEVEL) != taken
-
-
-def test_what_is_certain_is_taken():
-    zeros, ones = np.zeros(50), np.ones(50)
-    assert judge("stage-0", {"stage-0": right(zeros), "mean": right(ones)}, ACCURACY)[0] == "mean"
-    answers = {
-        "stage-0": Answers({"eval_accuracy": float("nan")}, zeros * np.nan),
-        "x2": right(zeros),
-        "mean": right(ones),
-    }
-    assert judge("stage-0", answers, ACCURACY)[0] == "mean"
-
-
-def test_answers_to_parts_are_put_together():
-    measure = Measure("eval_accuracy", True, accuracy)
-    parts = [Answers({}, kept=(np.ones((2, width)), np.ones((2, width)))) for width in (3, 5)]
-    whole = pooled(parts, measure)
-    assert whole.kept[0].shape == (4, 5) and (whole.kept[0][:2, 3:] == -100).all() and whole.size == 4
-    losses = pooled([Answers({}, np.ones(3)), Answers({}, np.zeros(1))], Measure("eval_loss", False))
-    assert losses.scores == {"eval_loss": 0.75} and losses.size == 4
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +63,7 @@ def test_the_best_is_a_plain_folder_of_one_candidate(run):
 
 def test_the_result_is_the_best_on_the_examples_set_aside(run):
     gains, chosen = run.choice.gains, run.choice.candidate
-    start = start_of(gains)
+    start = start_of(gains, "stage-0", RENEWED)
     allowed = [name for name, gain in gains.items() if gain.chance <= LEVEL and gain.gain > gains[start].gain]
     assert chosen == (max(allowed, key=lambda name: gains[name].gain) if allowed else start)
     assert run.choice.examples == 20  # the other half was fitted to
@@ -517,17 +314,6 @@ def test_epochs_chosen_on_the_evaluation_data_are_said(pictures, tmp_path):
     )  # fmt: skip
     if result.choice.candidate != "stage-0":
         assert "on which load_best_model_at_end chose" in result.verdict
-    gains = {"stage-0": Gain(0.5, 0, 0, 0, 1), "mean": Gain(0.9, 0.4, 0.3, 0.5, 0.01)}
-    seen = chosen_words("mean", gains, ACCURATE, 200, {"eval_accuracy": 0.8}, {"eval_accuracy": 0.5}, False, True)
-    assert "80.0 % against 50.0 % (on which load_best_model_at_end chose" in seen
-
-
-def test_functions_that_were_made_with_other_values_are_others():
-    def with_threshold(threshold: float):
-        return lambda prediction: {"hits": float((prediction.predictions > threshold).mean())}
-
-    assert fingerprint(with_threshold(0.5)) == fingerprint(with_threshold(0.5)) != fingerprint(with_threshold(0.6))
-    assert fingerprint(partial(scored, 1)) != fingerprint(partial(scored, 2))
 
 
 def test_what_somebody_put_in_the_place_of_a_candidate_is_theirs(pictures, tmp_path):
@@ -546,12 +332,6 @@ def test_what_somebody_put_in_the_place_of_a_candidate_is_theirs(pictures, tmp_p
     assert (
         "fitted-unscaled" in enrich_pretrained(tiny_image_model(), train, tmp_path, unscaled=True, **own).choice.gains
     )
-
-
-def test_every_candidate_is_described():
-    for name in ("fitted-unscaled", "fitted-held-out-unscaled", "soup-fitted-unscaled", "damped-held-out"):
-        assert "{" not in described(name) and "(" in described(name)
-    assert described("fitted-held-out-unscaled").endswith("fits held-out data best, without a multiple of Θ⁰)")
 
 
 def test_as_many_candidates_as_expected(run, pictures, tmp_path):

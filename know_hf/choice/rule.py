@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,16 +80,24 @@ def judge(
     known = np.all([np.isfinite(units[name]) for name in units if math.isfinite(scores[name])], axis=0)
     units = {name: own[known] for name, own in units.items()} if known.any() else {}
     gains = {name: measure.sign * (score - scores[origin]) + 0.0 for name, score in scores.items()}  # of no sign
-    chances, start = {**dict.fromkeys(scores, 1.0), **_chances(origin, units, scores)}, origin
-    if renewed is not None and gains.get(renewed, 0) > 0 and chances[renewed] <= LEVEL:
-        others = {name: own for name, own in units.items() if name != origin}
-        chances, start = {**chances, **_chances(renewed, others, scores), renewed: chances[renewed]}, renewed
-    found = {}
+    chances, found = _chances(origin, units, scores), {}
     for name, gain in gains.items():
         bounds = interval(units[origin], units[name]) if units and math.isfinite(gain) else (math.nan, math.nan)
-        found[name] = Gain(scores[name], gain if math.isfinite(gain) else math.nan, *bounds, chances[name])
+        gain = gain if math.isfinite(gain) else math.nan
+        found[name] = Gain(scores[name], gain, *bounds, chances.get(name, 1.0))
+    start = start_of(found, origin, renewed)
+    if start != origin:
+        others = {name: own for name, own in units.items() if name != origin}
+        chances = {**_chances(start, others, scores), start: found[start].chance}
+        found = {name: replace(own, chance=chances.get(name, 1.0)) for name, own in found.items()}
     better = [name for name, own in found.items() if own.gain > gains[start] and own.chance <= LEVEL]
     return max(better, key=lambda name: found[name].gain) if better else start, found
+
+
+def start_of(gains: Mapping[str, Gain], origin: str, renewed: str | None) -> str:
+    """Which form of Θ⁰ the candidates have to beat: as it is, or with BatchNorm statistics that make it better."""
+    own = None if renewed is None else gains.get(renewed)
+    return origin if renewed is None or own is None or not (own.gain > 0 and own.chance <= LEVEL) else renewed
 
 
 def _chances(start: str, units: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from know_hf.choice.rule import LEVEL, Gain
+from know_hf.choice.rule import LEVEL, Gain, start_of
 from know_hf.enrichment.verdict import Deciding
 
 #: Θ⁰ with BatchNorm statistics re-estimated like those of the predictions.
@@ -44,12 +44,6 @@ def trained_on(name: str) -> bool:
     return name in ("equal_compute", "once_more") or bool(re.fullmatch(r"(stage|soup-branch)-[1-9]\d*", name))
 
 
-def start_of(gains: Mapping[str, Gain]) -> str:
-    """Which form of Θ⁰ the candidates had to beat: as it is, or with BatchNorm statistics that are better."""
-    renewed = gains.get(RENEWED)
-    return RENEWED if renewed is not None and renewed.gain > 0 and renewed.chance <= LEVEL else "stage-0"
-
-
 def chosen_words(
     candidate: str,
     gains: Mapping[str, Gain],
@@ -73,7 +67,7 @@ def chosen_words(
         epochs_chosen: Whether the evaluation data had a part in the training (``load_best_model_at_end``).
     """
     metric, first, theta = deciding.metric, "", gains["stage-0"].score
-    start = start_of(gains)
+    start = start_of(gains, "stage-0", RENEWED)
     least = 0.0 if start == "stage-0" else gains[start].gain
     better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > least and gain.chance <= LEVEL]
     if better:

@@ -9,8 +9,6 @@ from typing import Any
 from know_hf.records import TrajectoryError, read_record
 from know_hf.store import write_json
 
-#: What a run keeps its coefficients in.
-FILE = "{name}.json"
 _REMEDY = "delete it and run again, which fits anew"
 
 
