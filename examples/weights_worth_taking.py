@@ -144,10 +144,14 @@ TASKS: dict[str, Callable[[argparse.Namespace, int], Job]] = {
 }
 
 
+def record_file(task: str, seed: int, options: argparse.Namespace) -> Path:
+    """Where a run's scores are kept: small files beside one another, from which alone the page is made."""
+    return (options.records or options.output_dir / "records") / f"{task}-{seed}.json"
+
+
 def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One whole run, and every candidate's score on the evaluation data."""
-    root = options.output_dir / task / str(seed)
-    done = root / "worth.json"
+    root, done = options.output_dir / task / str(seed), record_file(task, seed, options)
     wanted = {"also": list(options.also)}
     if done.exists() and (found := json.loads(done.read_text()))["asked"] == wanted:
         return found
@@ -182,6 +186,7 @@ def run(task: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "evaluation": {name: vars(gain) for name, gain in gains.items()}, "verdict": choice.words,
         "percent": choice.deciding.score.percent,
     }  # fmt: skip
+    done.parent.mkdir(parents=True, exist_ok=True)
     write_json(done, record)
     return record
 
@@ -306,7 +311,7 @@ def downstream(task: str, record: dict[str, Any], options: argparse.Namespace) -
     )  # fmt: skip
     scores = {name: compared.best(name) for name in arms}
     record = {**record, "downstream": {"scores": scores, "rates": compared.chosen_rates}}
-    write_json(root / "worth.json", record)
+    write_json(record_file(task, record["seed"], options), record)
     return record
 
 
@@ -318,6 +323,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minilm", type=Path, default=Path("sentence-transformers/all-MiniLM-L6-v2"))
     parser.add_argument("--output_dir", type=Path, default=Path("runs/worth"))
+    parser.add_argument("--records", type=Path, help="Folder of the runs' scores (default: OUTPUT_DIR/records).")
     parser.add_argument("--only_report", action="store_true", help="Run nothing; report the runs that are finished.")
     parser.add_argument(
         "--downstream",
@@ -328,7 +334,7 @@ def main(arguments: list[str] | None = None) -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for seed in options.seeds:
         for task in options.tasks:
-            if options.only_report and not (options.output_dir / task / str(seed) / "worth.json").exists():
+            if options.only_report and not record_file(task, seed, options).exists():
                 continue
             record = run(task, seed, options)
             if options.downstream and "downstream" not in record:
