@@ -60,13 +60,13 @@ class EnrichmentResult:
         Args:
             repo_id: ``user/name``; made if need be. ``main`` becomes the chosen checkpoint, or else the first step.
             method: Which method's steps, when several were predicted.
-            **options: As for [`push`](know_hf.hub.push): ``private``, ``dry_run``, ``overwrite_card``, ``token``.
+            **options: As for [`push`][know_hf.hub.push.push]: ``private``, ``dry_run``, ``overwrite_card``, ``token``.
 
         Returns:
             Address of the repository.
 
         Raises:
-            ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
+            ConnectionError, PermissionError, ValueError: As [`push`][know_hf.hub.push.push].
         """
         from accelerate import PartialState
 

@@ -152,14 +152,14 @@ class KnownPredictor(PreTrainedModel):
 
         Args:
             repo_id: ``user/name``; made if need be.
-            **options: As for [`push`](know_hf.hub.push): ``private``, ``create_pr``, ``dry_run``, ``overwrite_card``,
+            **options: As for [`push`][know_hf.hub.push.push]: ``private``, ``create_pr``, ``dry_run``, ``overwrite_card``,
                 ``token``.
 
         Returns:
             Address of the repository.
 
         Raises:
-            ConnectionError, PermissionError, ValueError: As [`push`](know_hf.hub.push).
+            ConnectionError, PermissionError, ValueError: As [`push`][know_hf.hub.push.push].
 
         Example:
             >>> from know_hf import KnownPredictor
