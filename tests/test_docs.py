@@ -1,7 +1,7 @@
 """The documentation stays true: its code runs as it stands, its links lead somewhere, and the site builds.
 
-On the pages of ``RUN`` every block of `bash` and `python` is run, in order, in a folder that holds what they speak of; what cannot
-run without a network or a second machine is a block of `text`, with real commands and flags.
+On the pages of ``RUN`` every block of `bash` and `python` is run, in order, in a folder that holds what they speak of;
+what cannot run without a network or a second machine is a block of `text`, with real commands.
 """
 
 import ast

@@ -152,8 +152,8 @@ class KnownPredictor(PreTrainedModel):
 
         Args:
             repo_id: ``user/name``; made if need be.
-            **options: As for [`push`][know_hf.hub.push.push]: ``private``, ``create_pr``, ``dry_run``, ``overwrite_card``,
-                ``token``.
+            **options: As for [`push`][know_hf.hub.push.push]: ``private``, ``create_pr``, ``dry_run``,
+                ``overwrite_card``, ``token``.
 
         Returns:
             Address of the repository.

@@ -69,7 +69,7 @@ class MetaDataSet:
         return meta_card(self.trials, diverged, STAGES, self.nbytes, seconds, self.branches)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Uploads shards, notes and card to a data set repository; see [`push`][know_hf.hub.push.push] for all but the set.
+        """Uploads shards, notes and card to a data set repository; see [`push`][know_hf.hub.push.push] for the options.
 
         Returns:
             Address of the repository.
