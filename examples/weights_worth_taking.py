@@ -263,6 +263,35 @@ examples to set some aside.
 {downstream_section(found)}"""
 
 
+def picture(found: dict[str, list[dict[str, Any]]], names: list[str], path: Path) -> None:
+    """Draws each task's gains over Θ⁰: a dot a run, a bar at their mean."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(found) + 1.6), layout="constrained")
+    colours = dict(zip(names, ("#d55e00", "#999999", "#56b4e9", "#0072b2", "#009e73", "black"), strict=False))
+    axes.axvline(0, color="0.7", linewidth=1)
+    for row, (_, records) in enumerate(found.items()):
+        factor = 100 if records[0]["percent"] else 1
+        first = next(name for name in records[0]["evaluation"] if name.startswith("x"))
+        for place, name in enumerate(names):
+            own = first if name == "x2" else name
+            gains = [factor * r["evaluation"][own]["gain"] for r in records if own in r["evaluation"]]
+            height = row + 0.7 * (place / (len(names) - 1) - 0.5)
+            label = {"x2": "one step of KNOWN", "equal_compute": "equal compute"}.get(name, name) if row == 0 else None
+            axes.plot(gains, [height] * len(gains), "o", color=colours[name], markersize=4, label=label)
+            if gains:
+                axes.plot([np.mean(gains)] * 2, [height - 0.06, height + 0.06], color=colours[name], linewidth=2)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.invert_yaxis()
+    axes.set_xlabel("gain over Θ⁰ on untouched data, points (perplexity: of it)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, 1.12), ncols=len(names), frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
 def downstream_section(found: dict[str, list[dict[str, Any]]]) -> str:
     """The same after fine-tuning on downstream data, for the tasks that have some."""
     rows = {task: [r["downstream"] for r in own if "downstream" in r] for task, own in found.items()}
@@ -343,6 +372,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{task}, seed {seed}: {found[task][-1]['verdict']}", flush=True)
     page = options.output_dir / "worth.md"
     page.write_text(report(found, ["x2", "mean", "fitted", *options.also]), encoding="utf-8")
+    picture(found, ["x2", "mean", "fitted", "soup", "equal_compute", "best"], page.with_suffix(".png"))
     print(page.read_text(encoding="utf-8"))
 
 
