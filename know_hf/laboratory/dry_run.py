@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,13 +14,15 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from know_hf.forgetting.controls import TRAINED, trainings
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
-from know_hf.laboratory.bench import check_names, check_reset
+from know_hf.laboratory.cells import left_out, places, planned, runnable
+from know_hf.laboratory.checks import check_names, check_reset
 from know_hf.laboratory.comparison import check_sizes
 from know_hf.laboratory.declared import Data, read_data
 from know_hf.laboratory.fine_tuning import steps_of
-from know_hf.laboratory.options import Protocol
+from know_hf.laboratory.options import Cell, Protocol
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
-from know_hf.laboratory.recipe import Pretraining, Recipe, Setting
+from know_hf.laboratory.recipe import Recipe
+from know_hf.laboratory.setting import Pretraining, Setting
 from know_hf.laboratory.sources import sources_of
 from know_hf.tables import duration, table
 from know_hf.tasks import Columns
@@ -187,7 +189,7 @@ def dry_run(
     measured = {} if measured is None else measured
     trained: dict[str, tuple[str, set[str]]] = {}
     plans = []
-    for setting in recipe.settings:
+    for setting in recipe.runs:
         check_names(recipe, setting, None, predictors or {})
         plan = _plan(recipe, setting, predictors or {}, device, rows, measured)
         described = json.dumps(asdict(setting.pretraining), sort_keys=True)
@@ -214,7 +216,8 @@ def _plan(
     rows: int | None,
     measured: MutableMapping[str, Step],
 ) -> SettingPlan:
-    source, target = setting.pretraining, setting.transfer
+    source, target, cells = setting.pretraining, setting.transfer, runnable(setting, predictors)
+    missing, setting = left_out(setting, predictors), planned(setting, predictors)
     unknown: list[str] = []
     jobs: list[Job] = []
     step = None
@@ -241,8 +244,12 @@ def _plan(
                 target.validation_split is not None,
             )
             check_sizes(downstream.columns, pool, validated, protocol, setting.name)
-            jobs.append(_fine_tunings(setting, protocol, predictors, pool, validated))
+            jobs.append(_fine_tunings(setting, cells, protocol, predictors, pool, validated))
     remarks = []
+    if missing:
+        remarks.append(f"left out, as their predictor is not given: {', '.join(missing)}.")
+    if setting.chosen:
+        remarks.append("fitting and choosing are not counted.")
     if target is not None and target.decoder is not None:
         remarks.append(
             "a step of fine-tuning is counted as one of the encoder; its decoder takes time and memory, too."
@@ -260,15 +267,20 @@ def _training(source: Pretraining, control: str, examples: int, columns: Columns
 
 
 def _fine_tunings(
-    setting: Setting, protocol: Protocol, predictors: Mapping[str, str | Path], pool: int, validated: bool
+    setting: Setting,
+    cells: Sequence[Cell],
+    protocol: Protocol,
+    predictors: Mapping[str, str | Path],
+    pool: int,
+    validated: bool,
 ) -> Job:
     ratio, full = setting.pretraining.training.get("sampling_ratio", 0.5), setting.full_grid
     sources = sources_of(setting, predictors=predictors)
     arms = [arm for source in sources for arm in source.arms(ratio)]
     whole = [arm for arm in arms if arm.role == "naive" or "all" in full or arm.is_among(full)]
-    trainings = setting.seeds * (len(whole) * len(setting.learning_rates) + len(arms) - len(whole))
+    each = len(places(cells)) or len(whole) * len(setting.learning_rates) + len(arms) - len(whole)
     examples = protocol.examples or pool - (0 if validated else protocol.validation_examples)
-    return Job("fine-tunings", trainings, examples, steps_of(protocol, examples), protocol.batch_size)
+    return Job("fine-tunings", setting.seeds * each, examples, steps_of(protocol, examples), protocol.batch_size)
 
 
 def _measured(
