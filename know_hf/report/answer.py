@@ -9,9 +9,23 @@ _WORDS = {"better": "is better than", "worse": "is worse than", "no difference s
 _NAIVE, _EQUAL = "naive", "equal_compute"
 
 
+def rate_name(rate: float) -> str:
+    """A learning rate as one says it.
+
+    Example:
+        >>> from know_hf.report.answer import rate_name
+        >>> rate_name(0.0004), rate_name(0.02)
+        ('4e-4', '0.02')
+    """
+    if rate >= 1e-3:
+        return f"{rate:g}"
+    digits, power = f"{rate:e}".split("e")
+    return f"{float(digits):g}e{int(power)}"
+
+
 def called(place: Place) -> str:
     """A cell by its name and rate."""
-    return f"{place[0]} at {place[1]:g}"
+    return f"{place[0]} at {rate_name(place[1])}"
 
 
 def furthest(table: CellTable) -> list[str]:
@@ -46,8 +60,10 @@ def answer(table: CellTable) -> str:
 def _settled(table: CellTable) -> str:
     count = sum(len(run.fine_tunings) for run in table.runs)
     several = len(table.runs) > 1
-    over = "over fine-tunings and over pre-trainings" if several else "over the fine-tunings of one pre-training"
-    return f"From {count} fine-tunings of {len(table.runs)} pre-training{'s' * several}, with 95 % intervals {over}:"
+    over = "over fine-tunings, then over pre-trainings" if several else "over the fine-tunings of this one alone"
+    points = "points" if table.score.percent else table.score.name
+    trained = f"{count} fine-tunings of {len(table.runs)} pre-training{'s' * several}"
+    return f"From {trained} (differences in {points}, 95 % intervals {over})."
 
 
 def _at_the_usual_rate(table: CellTable, arm: str) -> list[str]:
@@ -57,18 +73,18 @@ def _at_the_usual_rate(table: CellTable, arm: str) -> list[str]:
     if usual not in cells:
         return []
     gain = table.against(usual)
-    found = [f"{_compare(table, usual, table.reference)}."]
+    found = [f"Gain: {_compare(table, usual, table.reference)}."]
     for faster in [place for place in cells if place[0] == _NAIVE and place[1] > rate]:
         beyond, left = table.against(faster), table.against(usual, faster)
         text = f"{_compare(table, faster, table.reference)}, and {_compare(table, usual, faster)}"
-        found.append(f"{text}: {_explained(gain, beyond, left, called(faster))}.")
+        found.append(f"Higher rate: {text}: {_explained(gain, beyond, left, called(faster))}.")
         if (arm, faster[1]) in cells:
             found.append(f"At that rate {_compare(table, (arm, faster[1]), faster)}.")
     name = arm.rpartition(" ")
     shrunk = (f"shrink to {arm}", rate) if (f"shrink to {arm}", rate) in cells else (f"shrink {name[2]}", rate)
     if shrunk in cells:
         found.append(
-            f"Θ⁰ with the norms of {arm} ({shrunk[0]}) {_verb(table, shrunk, table.reference)}, and "
+            f"Norms: Θ⁰ with the norms of {arm} ({shrunk[0]}) {_verb(table, shrunk, table.reference)}, and "
             f"{_compare(table, usual, shrunk)}."
         )
     return found
@@ -76,7 +92,7 @@ def _at_the_usual_rate(table: CellTable, arm: str) -> list[str]:
 
 def _explained(gain: Nested, beyond: Nested, left: Nested, faster: str) -> str:
     if gain.verdict != "better":
-        return f"there is no gain at the usual rate that {faster} could have, too"
+        return f"no gain is shown at the usual rate that {faster} could have, too"
     if beyond.verdict == "better":
         more = {"better": ", but not all of it", "worse": ", and more"}.get(left.verdict, "")
         return f"{faster} has that gain, too{more}"
@@ -108,7 +124,7 @@ def _at_best_rates(table: CellTable) -> list[str]:
     found = [f"At best rates, against {called(first)}: {_listed(table, first, [(a, by_name[a]) for a in listed])}"]
     last = [name for name in (*CHOSEN, _EQUAL) if name in by_name]
     if last:
-        found.append(f"Of the other ways to a start: {_listed(table, first, [(name, by_name[name]) for name in last])}")
+        found.append(f"Fitted, chosen, trained on: {_listed(table, first, [(name, by_name[name]) for name in last])}")
     names = [name for name in table.candidates if name is not None]
     if names and CHOSEN[1] in by_name:
         counts = {name: names.count(name) for name in dict.fromkeys(names)}
@@ -142,5 +158,5 @@ def _verb(table: CellTable, place: Place, other: Place) -> str:
 def _numbers(found: Nested) -> str:
     text = f"{found.mean:+.2f}" if found.within is None else str(found.within)
     if found.between is not None:
-        text += f", over pre-trainings [{found.between.low:+.2f}, {found.between.high:+.2f}]"
+        text += f" [{found.between.low:+.2f}, {found.between.high:+.2f}]"
     return text

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from know_hf.laboratory.cell_table import CellTable, between
+from know_hf.laboratory.cell_table import CellRuns, CellTable, between
 from know_hf.laboratory.cells import Place, seed_of
 from know_hf.laboratory.outcome import ExperimentResult
 from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.statistics import Difference, Nested
 from know_hf.report.across import less_data
-from know_hf.report.answer import answer, called, furthest
+from know_hf.report.answer import answer, called, furthest, rate_name
 from know_hf.report.page import Page
 from know_hf.store import write_text
 
@@ -22,8 +22,9 @@ from know_hf.store import write_text
 _SHOWN = (
     "Differences are paired: the same pre-training, downstream examples, head and order. The first interval is over "
     "all paired fine-tunings, as if all were of one pre-training; the second takes the means of the pre-trainings for "
-    "its units, and says what another pre-training may be expected to give. Intervals are 95 %, plain; beside them are the "
-    "p-values of the same t tests, adjusted by Holm over the rows of the table."
+    "its units, and says what another pre-training may be expected to give. Intervals are 95 %, plain; a verdict "
+    "needs all that there are without zero. Beside them are the p-values of the same t tests, adjusted by Holm over "
+    "the rows of the table."
 )
 _ONE = (
     "There is one pre-training only: of how much another would differ, nothing is known, and no interval over "
@@ -34,7 +35,7 @@ _ONE = (
 def add_cells(page: Page, result: ExperimentResult, folder: Path) -> None:
     """Adds the tables of all settings with cells to a page, and writes ``cells.csv`` and ``fine-tunings.csv``."""
     for table in result.tables:
-        page.section(table.setting.name)
+        page.section(f"Cells: {table.setting.name}")
         if len(table.cells) < 2:
             page.text("Nothing can be compared yet: run the recipe again, which continues.")
             continue
@@ -71,12 +72,19 @@ def _head(table: CellTable) -> str:
             f" Of {total} scores {table.missing} are not there yet; what there is, is in pairs. The same command "
             "continues."
         )
-    for number, run in enumerate(table.runs):
-        text += "".join(
-            f" {arm} of pre-training {number + 1} has the very weights of {same}, whose fine-tunings are its own."
-            for arm, same in run.same.items()
-        )
-    return text
+    return text + "".join(
+        f" {arm} is {same} itself, weight for weight, in {len(runs)} of {count} pre-trainings: computed once."
+        for (arm, same), runs in _twins(table).items()
+    )
+
+
+def _twins(table: CellTable) -> dict[tuple[str, str], list[CellRuns]]:
+    """Two arms with the same weights → the pre-trainings where they have."""
+    found: dict[tuple[str, str], list[CellRuns]] = {}
+    for run in table.runs:
+        for pair in run.same.items():
+            found.setdefault(pair, []).append(run)
+    return found
 
 
 def _best_head(table: CellTable) -> str:
@@ -91,11 +99,11 @@ def cell_rows(table: CellTable, cells: Sequence[Place]) -> list[list[str]]:
     rows = [
         ["start", "rate", "score", f"− {first}", "over pre-trainings", "p (Holm)", "p over pre-trainings", "verdict"]
     ]
-    rows.append([cells[0][0], f"{cells[0][1]:g}", _spread(table, cells[0]), "", "", "", "", ""])
+    rows.append([cells[0][0], rate_name(cells[0][1]), _spread(table, cells[0]), "", "", "", "", ""])
     for place, found, chances in table.compared(cells):
         rows.append(
             [
-                place[0], f"{place[1]:g}", _spread(table, place), _within(found), _interval(found.between),
+                place[0], rate_name(place[1]), _spread(table, place), _within(found), _interval(found.between),
                 *map(_chance, chances), found.verdict,
             ]
         )  # fmt: skip
