@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,14 @@ from scipy import stats
 
 from know_hf import KnownPredictor
 from know_hf.laboratory.arms import Arm
-from know_hf.laboratory.cell_table import CellRuns, CellTable, between
+from know_hf.laboratory.cell_table import CellRuns
 from know_hf.laboratory.cells import left_out, places, planned, runnable
 from know_hf.laboratory.dry_run import dry_run
 from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.quickstart import digits
 from know_hf.report.answer import answer
-from know_hf.report.cells import across_lines, cell_rows
 from know_hf.report.experiment import write_experiment_report
-from know_hf.tasks import Score
 from know_hf.trajectory import Checkpoint
 
 REGIME = Path(__file__).parents[1] / "examples" / "recipes" / "regime.yaml"
@@ -203,93 +200,6 @@ def test_cut_short_what_is_there_is_in_pairs(result, tmp_path):
     assert "Nothing can be compared yet" in write_experiment_report(ExperimentResult.load(root)).read_text()
 
 
-def made_up(scores: dict[tuple[str, float], list[list[float]]], setting) -> CellTable:
-    """A table with given test scores, in percent, of each pre-training and seed; validation scores are the same."""
-    runs = []
-    for row in range(len(next(iter(scores.values())))):
-        tuned = {
-            (*place, seed): {"test": value / 100, "validation": value / 100}
-            for place, found in scores.items()
-            for seed, value in enumerate(found[row])
-        }
-        runs.append(CellRuns(Score("accuracy"), tuned, {}))
-    arms = {arm: Arm(arm) for arm, _ in scores}
-    return CellTable(
-        replace(setting, seeds=len(next(iter(scores.values()))[0])), arms, runs, 100, ["stage-0"] * len(runs)
-    )
-
-
-@pytest.fixture
-def setting(recipe_file):
-    return load_recipe(recipe_file).settings[0]
-
-
-def around(mean: float) -> list[list[float]]:
-    """Three pre-trainings, two seeds each, of that mean but for little."""
-    return [[mean - 0.3, mean + 0.3], [mean + 0.1, mean - 0.1], [mean, mean + 0.1]]
-
-
-def test_the_answer_follows_from_the_numbers(setting):
-    shift = np.array([[0.01, -0.02], [0.0, 0.02], [-0.02, 0.01]])
-
-    def moved(gain: float) -> list[list[float]]:
-        return (np.array(around(60.0)) + gain + shift).tolist()
-
-    cells = {
-        ("naive", 4e-4): around(60.0), ("naive", 9e-4): moved(1.0), ("naive reset", 4e-4): moved(0.5),
-        ("mine x4", 4e-4): moved(1.0), ("mine x4", 9e-4): moved(-1.0), ("mine reset x4", 4e-4): moved(1.4),
-        ("shrink to mine x4", 4e-4): moved(0.6), ("equal_compute", 4e-4): moved(0.0), ("best", 9e-4): moved(1.0),
-        ("best", 4e-4): around(60.0),
-    }  # fmt: skip
-    text = answer(made_up(cells, setting))
-    for words in (
-        "Gain: mine x4 at 4e-4 is better than naive at 4e-4 (+1.00 [", "naive at 9e-4 has that gain, too.",
-        "mine x4 at 4e-4 shows no difference to naive at 9e-4", "mine x4 at 9e-4 is worse than naive at 9e-4",
-        "Norms: Θ⁰ with the norms of mine x4 (shrink to mine x4) is better than naive at 4e-4 (+0.6",
-        "naive reset at 4e-4 is better than naive at 4e-4", "reset x4 at 4e-4 is better than mine x4 at 4e-4 (+0.40",
-        "At best rates, against naive at 9e-4:", "worse are equal_compute at 4e-4 (-1.0",
-        "no difference is shown of best at 9e-4", "Best was Θ⁰ in 3 of 3 pre-trainings.",
-    ):  # fmt: skip
-        assert words in text, (words, text)
-    cells["naive", 9e-4] = moved(0.4)
-    assert "naive at 9e-4 has that gain, too, but not all of it." in answer(made_up(cells, setting))
-    cells["naive", 9e-4] = moved(0.0)
-    assert "naive at 9e-4 is not shown to have that gain." in answer(made_up(cells, setting))
-    cells["mine x4", 4e-4] = moved(0.0)
-    text = answer(made_up(cells, setting))
-    assert "Gain: mine x4 at 4e-4 shows no difference to naive at 4e-4" in text and "no gain is shown at the" in text
-    # What one pre-training shows, another may not: then no difference is shown.
-    cells["mine x4", 4e-4] = (np.array(around(60.0)) + np.array([[2.0], [0.4], [1.0]]) + shift).tolist()
-    found = made_up(cells, setting).against(("mine x4", 4e-4))
-    assert found.within.verdict == "better" and found.verdict == "no difference shown"
-    one = made_up({place: rows[:1] for place, rows in cells.items()}, setting)
-    assert one.against(("mine x4", 4e-4)).between is None and "of this one alone" in answer(one)
-
-
-def test_rows_are_adjusted_over_the_table(setting):
-    rng = np.random.default_rng(1)
-    cells = {("naive", 4e-4): around(60.0)}
-    for place in (("naive", 9e-4), ("mine x4", 4e-4), ("known x2", 4e-4)):
-        cells[place] = (np.array(around(60.5)) + rng.normal(0, 0.4, (3, 2))).tolist()
-    table = made_up(cells, setting)
-    plain = [table.against(place).within.chance for place in table.cells[1:]]
-    adjusted = [chances[0] for _, _, chances in table.compared(table.cells)]
-    assert min(adjusted) == pytest.approx(min(1.0, 3 * min(plain))) and max(adjusted) >= max(plain)
-    assert [row[0] for row in cell_rows(table, table.cells)[1:]] == ["naive", "naive", "mine x4", "known x2"]
-
-
-def test_columns_are_compared_in_pairs(recipe_file):
-    whole, half = load_recipe(recipe_file).settings
-    less = replace(made_up({("naive", 4e-4): around(50.0), ("mine x4", 4e-4): around(61.0)}, half), examples=50)
-    more = made_up({("naive", 4e-4): around(60.0), ("mine x4", 4e-4): around(62.0)}, whole)
-    more = replace(more, setting=replace(more.setting, pretraining_seeds=2))
-    less = replace(less, setting=replace(less.setting, pretraining_seeds=2))
-    assert between(less, ("mine x4", 4e-4), more, ("naive", 4e-4)).mean == pytest.approx(1.0)
-    lines = across_lines([less, more])
-    assert len(lines) == 1 and "mine x4 at 4e-4 of half − naive at 4e-4 of all: +1.00 [" in lines[0]
-    assert lines[0].endswith("better.")
-
-
 def test_weights_that_are_there_twice_are_tuned_once(image_model_folder, images, tmp_path):
     from know_hf.laboratory.comparison import Comparison
     from know_hf.laboratory.options import Protocol
@@ -311,7 +221,8 @@ def test_weights_that_are_there_twice_are_tuned_once(image_model_folder, images,
     assert runs.of(("best", 2e-3), 0) is None
 
 
-def test_without_its_predictor_a_cell_is_left_out(setting, recipe_file):
+def test_without_its_predictor_a_cell_is_left_out(recipe_file):
+    setting = load_recipe(recipe_file).settings[0]
     assert left_out(setting) == ["mine x4", "mine reset x4", "shrink to mine x4"] and not left_out(setting, ["mine"])
     assert len(places(runnable(setting))) == 8
     without = planned(setting)
@@ -390,27 +301,3 @@ def test_a_process_killed_three_times(recipe_file, predictors, result, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert scores_of(out) == scores_of(result.output_dir)
     assert "## Cells: half" in done.stdout
-
-
-@pytest.mark.parametrize("size", ["cpu", "half", "evening", "gpu-10min", "toy"])
-def test_the_regime_s_sizes(size):
-    """Each has the eight cells, and all but the one for ten minutes three pre-trainings and the chosen starts."""
-    recipe = load_recipe(REGIME, size)
-    setting = recipe.settings[0]
-    found = places(runnable(setting, ["official"]))
-    eight = [("naive", 4e-4), ("naive", 9e-4), ("naive reset", 4e-4), ("official x8", 4e-4), ("official x8", 9e-4),
-             ("official reset x8", 4e-4), ("shrink to official x8", 4e-4), ("equal_compute", 4e-4)]  # fmt: skip
-    assert found[:8] == eight
-    further = [(f"known {step}", rate) for step in ("x2", "x8") for rate in RATES]
-    further += [(start, rate) for start in ("fitted", "best") for rate in RATES]
-    assert found[8:] == ([] if size == "gpu-10min" else further)
-    training, protocol = setting.pretraining.training, setting.transfer.make_protocol()
-    expected = {
-        "cpu": (3, 60, 5, 10_000, 2, 20), "half": (3, 60, 5, 10_000, 2, 20), "evening": (3, 12, 3, 2_500, 1, 9),
-        "gpu-10min": (1, 40, 5, 25_000, 1, 9), "toy": (2, 1, 2, 32, 1, 1),
-    }[size]  # fmt: skip
-    assert expected == (
-        max(1, len(setting.seeds_of_pretraining)), training["num_train_epochs"], setting.seeds, protocol.examples,
-        protocol.head_epochs, protocol.epochs,
-    )  # fmt: skip
-    assert setting.pretraining.train_split == ("train[:640]" if size == "toy" else "train")
