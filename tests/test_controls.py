@@ -2,7 +2,7 @@
 
 import pytest
 
-from know_hf.forgetting.controls import CONTROLS, TRAINED, Averaged, Chosen, Predicted, find_control
+from know_hf.forgetting.controls import CONTROLS, TRAINED, Averaged, Chosen, Matched, Predicted, find_control
 
 STAGES, STEPS = ["D0", "D1", "D2"], [8, 4, 2]
 
@@ -29,9 +29,11 @@ def test_controls_are_found_by_name():
     chosen = find_control("task_vector_chosen")[0].result
     assert isinstance(chosen, Chosen) and (chosen.method, chosen.parameter) == ("task_vector", "lam")
     there = (
-        "incremental, equal_compute, once_more, soup, soup_stock, ema, swa, task_vector_chosen, 'shrink 0.5' or "
-        "'shrink_perturb 0.5'"
+        "incremental, equal_compute, once_more, soup, soup_stock, ema, swa, task_vector_chosen, 'shrink 0.5', "
+        "'shrink_perturb 0.5' or 'shrink to NAME' of a prediction"
     )
-    for wrong in ("", "forgetting", "shrink", "shrink x", "shrink 0.5 2", "incremental 2", "magic", "ema 0.9"):
+    assert find_control("shrink to official")[0].result == Matched("official")
+    numbers = ("shrink x", "shrink 0.5 2", "incremental 2", "ema 0.9")
+    for wrong in ("", "forgetting", "shrink", "shrink to", "magic", *numbers):
         with pytest.raises(ValueError, match=f"Unknown control '{wrong}'; use {there}"):
             find_control(wrong)

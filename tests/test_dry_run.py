@@ -12,8 +12,9 @@ from conftest import tiny_image_model
 from torch import nn
 
 from know_hf.cli.main import main
-from know_hf.laboratory.dry_run import ExperimentPlan, Step, dry_run, measure
+from know_hf.laboratory.dry_run import ExperimentPlan, dry_run
 from know_hf.laboratory.experiment import run_experiment
+from know_hf.laboratory.measuring import Step, measure
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.sources import sources_of
 from know_hf.models.architecture import check_architecture

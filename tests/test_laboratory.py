@@ -309,6 +309,8 @@ def test_augmentation():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes_that_come_with_the_package_are_sound(path):
     # What the paper does not ask has a small size only.
+    if path.stem == "regime":
+        return  # cells instead of a grid: see test_cells.py
     sizes = ("cpu",) if path.stem in ("hypothesis", "ratios") else ("cpu", "paper")
     for size in (*sizes, *(["released"] if path.stem == "table1" else [])):
         recipe = load_recipe(path, size)

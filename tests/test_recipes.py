@@ -8,7 +8,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 
 from know_hf.laboratory.experiment import run_experiment
-from know_hf.laboratory.recipe import Recipe, Setting, load_recipe
+from know_hf.laboratory.recipe import Recipe, load_recipe
+from know_hf.laboratory.setting import Setting
 from know_hf.report.experiment import write_experiment_report
 
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"

@@ -11,7 +11,8 @@ from typing import Any
 
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.subsets import subset_sizes
-from know_hf.laboratory.recipe import Recipe, Setting, load_recipe
+from know_hf.laboratory.recipe import Recipe, load_recipe
+from know_hf.laboratory.setting import Setting
 from know_hf.meta.bundle import COLLECTED, REPORTED, TRAINED
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.options import CONVERGED_EPOCHS

@@ -34,12 +34,13 @@ def reference() -> str:
 def all_option_classes() -> list[type]:
     """Every dataclass of options, in the order of the page."""
     from know_hf.forgetting.options import ForgettingSettings
-    from know_hf.laboratory.options import Decoder
-    from know_hf.laboratory.recipe import Downstream, Pretraining, Recipe, Setting
+    from know_hf.laboratory.options import Cell, Decoder
+    from know_hf.laboratory.recipe import Recipe
+    from know_hf.laboratory.setting import Downstream, Pretraining, Setting
     from know_hf.training.options import Augmentation
 
     used = [kind for command in COMMANDS.values() for kind in command.kinds]
-    of_recipes = [Recipe, Setting, Pretraining, Downstream, Decoder, Augmentation]
+    of_recipes = [Recipe, Setting, Cell, Pretraining, Downstream, Decoder, Augmentation]
     return list(dict.fromkeys([*used, ForgettingSettings, *of_recipes]))
 
 

@@ -63,6 +63,17 @@ class Merged:
 
 
 @dataclass(frozen=True)
+class Matched:
+    """Θ^0 with the norms of a prediction, tensor by tensor and step by step.
+
+    Args:
+        of: Name of the method or predictor.
+    """
+
+    of: str
+
+
+@dataclass(frozen=True)
 class Control:
     """One way to spend the data and the steps of a run. Whatever trains or names a control asks its declaration.
 
@@ -73,7 +84,7 @@ class Control:
         start: What its first stage starts from: the ``"model"`` that the forgetting starts from, or ``"stage-0"``, the
             Θ^0 that the forgetting ended its first stage with.
         result: Index of the stage whose weights are compared with Θ^0, or how they are [`Predicted`], [`Averaged`],
-            [`Chosen`] or [`Merged`].
+            [`Chosen`], [`Merged`] or [`Matched`].
         branches: Whether its stages do not follow one another: each begins with the same weights, and with a fresh
             optimizer and schedule, on a half of the data
             ([`branch_plan`](know_hf.forgetting.stages)).
@@ -83,7 +94,7 @@ class Control:
     subsets: Callable[[list[Any]], list[Any]]
     steps: Callable[[list[int]], int] | None = None
     start: Literal["model", "stage-0"] = "model"
-    result: int | Predicted | Averaged | Chosen | Merged = -1
+    result: int | Predicted | Averaged | Chosen | Merged | Matched = -1
     branches: bool = False
     help: str = ""
 
@@ -152,6 +163,10 @@ TRAINED = tuple(name for name, control in CONTROLS.items() if control.trained)
 BESIDE = tuple(name for name in TRAINED if CONTROLS[name].start == "stage-0")
 
 
+#: What the name of a control begins with that takes on the norms of a prediction.
+_MATCHED = "shrink to "
+
+
 def trainings(names: Iterable[str]) -> list[str]:
     """The values of ``recipe`` that an experiment with these controls trains, the forgetting first.
 
@@ -169,7 +184,8 @@ def find_control(name: str) -> tuple[Control, float | None]:
     """Finds a control by the name that an experiment gives it.
 
     Args:
-        name: ``"incremental"``, ``"ema"`` …, or a predicted control with its number, such as ``"shrink 0.5"``.
+        name: ``"incremental"``, ``"ema"`` …, a predicted control with its number, such as ``"shrink 0.5"``, or
+            ``"shrink to NAME"`` for the norms of a method or predictor.
 
     Returns:
         The declaration, and the number of a predicted control.
@@ -182,6 +198,8 @@ def find_control(name: str) -> tuple[Control, float | None]:
         >>> find_control("shrink 0.5")[1]
         0.5
     """
+    if name.startswith(_MATCHED) and (of := name.removeprefix(_MATCHED).strip()):
+        return Control(subsets=_none, start="stage-0", result=Matched(of)), None
     word, *numbers = name.split() or [name]
     numbered = {known for known, control in CONTROLS.items() if isinstance(control.result, Predicted)}
     if word in CONTROLS and word != FORGETTING:
@@ -192,4 +210,6 @@ def find_control(name: str) -> tuple[Control, float | None]:
                 return CONTROLS[word], float(numbers[0])
     plain = [known for known in CONTROLS if known not in numbered and known != FORGETTING]
     predicted = [f"'{known} 0.5'" for known in CONTROLS if known in numbered]
-    raise ValueError(f"Unknown control {name!r}; use {', '.join(plain)}, {' or '.join(predicted)}.")
+    raise ValueError(
+        f"Unknown control {name!r}; use {', '.join(plain)}, {', '.join(predicted)} or '{_MATCHED}NAME' of a prediction."
+    )

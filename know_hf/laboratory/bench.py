@@ -8,20 +8,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from know_hf.enrichment.branches import branches_of, whole_model
-from know_hf.enrichment.options import Prediction
-from know_hf.enrichment.resolved import resolve_early
 from know_hf.enrichment.stream import enrich
-from know_hf.forgetting.controls import CONTROLS, FORGETTING, Averaged, Chosen, Predicted, find_control, trainings
+from know_hf.forgetting.controls import CONTROLS, FORGETTING, Averaged, find_control, trainings
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
 from know_hf.laboratory.captioners import CAPTIONING, Writer
+from know_hf.laboratory.cells import places, planned, runnable
+from know_hf.laboratory.checks import check_reset
+from know_hf.laboratory.chosen import SELECTION, ChosenStarts, choose_starts
 from know_hf.laboratory.comparison import Comparison, check_sizes
-from know_hf.laboratory.hypothesis import AGAIN, ANEW, OTHER_SEED, measure, refits, save_returns
+from know_hf.laboratory.fine_tuning import FineTuning
+from know_hf.laboratory.hypothesis import measure, refits, save_returns
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.outcome import (
     OWN_SCORES_FILE,
@@ -32,114 +32,19 @@ from know_hf.laboratory.outcome import (
     stages_read,
 )
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
-from know_hf.laboratory.recipe import Recipe, Setting
+from know_hf.laboratory.recipe import Recipe
+from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.sources import Source, sources_of
-from know_hf.laboratory.statistics import require_scipy
-from know_hf.models.architecture import check_architecture
-from know_hf.models.building import check_timm, load_with_new_head
-from know_hf.records import check_file_names, file_name, read_record
-from know_hf.retrodiction import DEFAULT
-from know_hf.retrodiction.predictors import load_predictor
+from know_hf.models.building import load_with_new_head
+from know_hf.records import file_name, read_record
 from know_hf.store import inside, write_json
-from know_hf.tasks import TASKS, Columns, get_task
+from know_hf.tasks import get_task
 from know_hf.tasks.images import IMAGES
-from know_hf.training.checks import check_model, check_splits
 from know_hf.training.data import check_part, load_split, open_parts
 from know_hf.training.held_out import hold_out
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import ROWS, make_scoring, network_score
-from know_hf.trajectory import TrajectoryRecord, kinds_of
-from know_hf.trajectory.kinds import fresh_norms
-
-# A task, where its columns are not known yet and none of its own settings matters.
-_ANY = next(iter(TASKS))
-
-
-def check_names(
-    recipe: Recipe,
-    setting: Setting,
-    predictor: KnownPredictor | str | Path | None,
-    predictors: Mapping[str, str | Path],
-) -> None:
-    """Raises what a setting would raise after hours of training, as far as names and numbers alone can tell.
-
-    Raises:
-        FileNotFoundError: If a predictor cannot be found.
-        ValueError: If methods, steps, predictors and stages do not fit each other.
-    """
-    source = setting.pretraining
-    fields = ForgettingRun(
-        setting_folder(Path(), setting), FORGETTING, source, Columns(_ANY, [], "", []), {}
-    ).arguments()
-    stages = setting.read_stages or fields.num_stages
-    if stages > fields.num_stages:
-        raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
-    for method in setting.methods:
-        asked = Prediction(method=method, predictor=predictor, steps=setting.steps)
-        resolve_early(asked, stages, fields.sampling_ratio)
-    for further in predictors.values():
-        load_predictor(further, stages)
-    results = {control: find_control(control)[0].result for control in setting.controls}
-    predicted = [name for name, result in results.items() if isinstance(result, Predicted)]
-    for name in setting.reset:
-        if name not in ("naive", *predictors, *setting.methods, *predicted):
-            raise ValueError(
-                f"{setting.name}: reset names {name!r}; it may name naive, methods, predictors and predicted controls: "
-                f"{', '.join(dict.fromkeys(['naive', *predictors, *setting.methods, *predicted]))}."
-            )
-    sources = sources_of(setting, predictor, predictors)
-    arms = [source.name for source in sources if source.candidate_of is None]
-    arms += dict.fromkeys(source.candidate_of for source in sources if source.candidate_of is not None)
-    beside = (AGAIN, OTHER_SEED, ANEW) if setting.hypothesis else ()
-    if twice := [name for name in predictors if arms.count(name) > 1 or name in beside]:
-        raise ValueError(f"{setting.name}: predictor {twice[0]!r} has the name of a method; choose another.")
-    check_file_names([*arms, *beside], f"{setting.name}: the methods, controls and predictors")
-    if fields.train_stage_zero is False and recipe.averages(source):
-        raise ValueError(f"{setting.name}: ema and swa average the training of Θ^0: train_stage_zero cannot be off.")
-    methods = {
-        *(result.method for result in results.values() if isinstance(result, (Predicted, Chosen))),
-        *([DEFAULT] if predictors else []),
-    }
-    for name in setting.full_grid:
-        # Steps are called as their prediction, and how much data they stand for.
-        if not {name, name.partition(" x")[0]} & {"all", *arms, *methods}:
-            raise ValueError(
-                f"{setting.name}: full_grid names {name!r}, which no method, predictor, control or arm is called; "
-                f"there are {', '.join(dict.fromkeys([*arms, *sorted(methods)]))}."
-            )
-
-
-def check_reset(setting: Setting, model: nn.Module) -> None:
-    """Raises ``ValueError`` if a network has no normalisation that a setting could make new."""
-    try:
-        fresh_norms(kinds_of(model))
-    except ValueError as error:
-        raise ValueError(f"{setting.name}: reset: {error}") from error
-
-
-def check_inputs(recipe: Recipe, setting: Setting) -> None:
-    """Raises if models or data of a setting are not to be had.
-
-    Raises:
-        FileNotFoundError: If a model or data cannot be found.
-        ImportError: If something is to be compared, and scipy is not installed.
-        ValueError: If there is no such split.
-    """
-    source, target = setting.pretraining, setting.transfer
-    if source.model is not None:
-        check_model(source.model)
-    elif source.architecture is not None:
-        check_architecture(source.architecture, f"{setting.name}: architecture")
-        if "timm" in source.architecture:
-            check_timm(source.architecture["timm"])
-    decoder = None if target is None else target.make_decoder()
-    if decoder is not None:
-        check_architecture(decoder.architecture, f"{setting.name}: decoder.architecture", further=())
-    check_splits(recipe.data(source.dataset), source.train_split, source.eval_split)
-    if target is not None:
-        require_scipy()
-        splits = (target.train_split, target.test_split, target.validation_split)
-        check_splits(recipe.data(target.dataset), *(split for split in splits if split is not None))
+from know_hf.trajectory import TrajectoryRecord
 
 
 class Bench:
@@ -153,24 +58,27 @@ class Bench:
         predictor: KnownPredictor | str | Path | None,
         predictors: Mapping[str, str | Path],
     ) -> None:
-        self.setting, self.root = setting, root
+        #: What is fine-tuned in place of arms and grid.
+        self.cells = places(runnable(setting, predictors))
+        self.asked, self.setting, self.root = setting, planned(setting, predictors), root
         self.averages = recipe.averages(setting.pretraining)
         self.folder = setting_folder(root, setting)
         self.predictor, self.predictors = predictor, predictors
         source, target = setting.pretraining, setting.transfer
-        self.pretraining_data = {
-            "train": load_split(recipe.data(source.dataset), source.train_split),
-            "eval": load_split(recipe.data(source.dataset), source.eval_split),
-        }
-        self.pretraining_data, self.columns = open_parts(
-            self.pretraining_data, task=source.task, label=source.label_column
-        )
+        splits = {"train": source.train_split, "eval": source.eval_split}
+        if source.selection_split is not None and self.setting.chosen:
+            splits[SELECTION] = source.selection_split
+        opened, self.columns = open_parts(
+            {part: load_split(recipe.data(source.dataset), split) for part, split in splits.items()},
+            task=source.task, label=source.label_column,
+        )  # fmt: skip
+        self.pretraining_data: dict[str, Any] = opened
         self.transfer_data: dict[str, Any] = {}
         if target is not None:
-            splits = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
+            further = {"train": target.train_split, "test": target.test_split, "validation": target.validation_split}
             self.transfer_data = {
                 part: None if split is None else load_split(recipe.data(target.dataset), split)
-                for part, split in splits.items()
+                for part, split in further.items()
             }
             if target.held_out is not None:
                 self.transfer_data = hold_out(self.transfer_data, target.held_out)
@@ -181,6 +89,7 @@ class Bench:
         self.arms: dict[str, Arm] = {}
         self.retrodicted: dict[str, Path] = {}
         self.seconds: dict[str, float] = {}
+        self.chosen: ChosenStarts | None = None
         self.comparison: Comparison | None = None
         self.writer: Writer | None = None
 
@@ -234,9 +143,11 @@ class Bench:
             )
             for part, dataset in self.pretraining_data.items()
         }  # fmt: skip
-        # Settings with the same pre-training share it.
+        # Settings with the same pre-training share it, whatever is then chosen on.
         told = {name: value for name, value in asdict(source).items() if value is not None}
-        described = json.dumps([told, sorted(path.name for path in data.values())], sort_keys=True)
+        told.pop("selection_split", None)
+        files = sorted(path.name for part, path in data.items() if part != SELECTION)
+        described = json.dumps([told, files], sort_keys=True)
         folder = self.root / "pretraining" / hashlib.sha256(described.encode()).hexdigest()[:12]
         for name in trainings(self.setting.controls):
             start = None if CONTROLS[name].start == "model" else folder / FORGETTING / CONTROLS[name].start
@@ -249,10 +160,19 @@ class Bench:
         for source in sources_of(self.setting, self.predictor, self.predictors):
             if source.method is not None:
                 self._predict(source)
+            elif source.name in self.setting.chosen:
+                self.arms[source.name] = Arm(
+                    source.name, self._choose().folders[source.name], source.role or "method", prediction=source.name
+                )
             else:
                 folder = self._trained(source.name)
                 self.arms[source.name] = make_arm(source.name, folder, role=source.role, prediction=source.prediction)
         self._compare()
+
+    def _choose(self) -> ChosenStarts:
+        if self.chosen is None:
+            self.chosen = choose_starts(self.runs[FORGETTING], self.trajectory, self.predictor, self.setting.steps)
+        return self.chosen
 
     def _trained(self, name: str) -> Path:
         """The checkpoint that Θ^0 is, or that a control was trained to be."""
@@ -310,6 +230,14 @@ class Bench:
             image_mean=source.image_mean,
         )  # fmt: skip
 
+    def tunings(self, part: str) -> list[FineTuning]:
+        """What is fine-tuned: the ``grid`` of learning rates, the ``rest`` once that is done, or ``cells``."""
+        if self.comparison is None or bool(self.cells) != (part == "cells"):
+            return []
+        if part == "cells":
+            return self.comparison.at(self.cells)
+        return self.comparison.grid() if part == "grid" else self.comparison.rest()
+
     def refits(self) -> dict[str, ForgettingRun]:
         """What is trained for the hypothesis, once there are arms; nothing where no one asked."""
         if not self.setting.hypothesis:
@@ -332,10 +260,8 @@ class Bench:
         """Examples that are scored at a time."""
         return min(ROWS, self.runs[FORGETTING].arguments().per_device_eval_batch_size)
 
-    def finish(self) -> None:
-        """Scores what is to be scored, draws the landscape, and notes where everything is."""
-        if self.comparison:
-            self.comparison.clear()
+    def note(self) -> None:
+        """Notes where everything is."""
         parts: dict[str, dict[str, Path]] = {
             "runs": {name: run.folder for name, run in self.runs.items()},
             "arms": {name: arm.checkpoint for name, arm in self.arms.items()},
@@ -343,12 +269,21 @@ class Bench:
         }
         if refitted := self.refits():
             parts["refits"] = {name: run.folder for name, run in refitted.items()}
-        content = {
+        content: dict[str, Any] = {
             part: {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
             for part, paths in parts.items()
         }
-        starts = {name: arm.record for name, arm in self.arms.items()}
-        write_json(self.folder / "setting.json", {**content, "starts": starts, "seconds": self.seconds})
+        content["starts"] = {name: arm.record for name, arm in self.arms.items()}
+        if self.chosen is not None:
+            content["candidate"] = self.chosen.candidate
+        write_json(self.folder / "setting.json", {**content, "seconds": self.seconds})
+
+    def finish(self) -> None:
+        """Scores what is to be scored, draws the landscape, and notes where everything is."""
+        if self.comparison:
+            self.comparison.clear()
+        self.note()
+        refitted = self.refits()
         scores, returned = self.folder / OWN_SCORES_FILE, self.folder / RETURNS_FILE
         if self.setting.own_scores and not scores.exists():
             save_own_scores(scores, {name: self._own_score(arm.checkpoint) for name, arm in self.arms.items()})
@@ -356,7 +291,7 @@ class Bench:
             save_returns(returned, measure(self.trajectory, refitted, self._own_score))
         drawn = self.folder / "landscape.json"
         if self.setting.landscape and not drawn.exists():
-            result = SettingResult.load(self.setting, self.root)
+            result = SettingResult.load(self.asked, self.root)
             run = self.runs[FORGETTING]
             model = build_model(self.setting.pretraining, self.columns, 0).model
             test, train = (run.examples[part] for part in ("eval", "train"))

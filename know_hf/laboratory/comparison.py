@@ -14,7 +14,7 @@ from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
 from know_hf.laboratory.options import ComparisonOptions, Protocol
-from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_settings
+from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_settings, twins
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.adapters import base_of
 from know_hf.records import check_file_names
@@ -308,6 +308,15 @@ class Comparison:
             return []
         result = self.result()
         return self._jobs(dict.fromkeys(spared, [result.chosen_rates[result.reference]]))
+
+    def at(self, places: Sequence[tuple[str, float]]) -> list[FineTuning]:
+        """The runs of arms at learning rates of their own; of arms with the same weights those of the first."""
+        same = twins({name: [hash_file(p) for p in Checkpoint(f).files] for name, f in self.folders.items()})
+        rates: dict[str, list[float]] = {}
+        for arm, rate in places:
+            own = rates.setdefault(same.get(arm, arm), [])
+            own += [rate] if rate not in own else []
+        return self._jobs(rates)
 
     def clear(self) -> None:
         """Deletes what Trainer wrote while runs lasted."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from datasets import Dataset, ReadInstruction
 
-from know_hf.laboratory.recipe import Downstream, Pretraining, Recipe
+from know_hf.laboratory.recipe import Recipe
+from know_hf.laboratory.setting import Downstream, Pretraining
 from know_hf.tasks import Columns
 from know_hf.training.data import load_split, open_parts
 from know_hf.training.held_out import hold_out

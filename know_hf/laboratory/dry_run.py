@@ -1,59 +1,27 @@
 """What an experiment will take, before it takes it: every network is built, and takes one training step."""
 
 import json
-import time
-from collections.abc import Mapping, MutableMapping
-from contextlib import nullcontext
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from know_hf.forgetting.controls import TRAINED, trainings
 from know_hf.forgetting.stages import first_trained_stage, stage_plan, training_steps
-from know_hf.laboratory.bench import check_names, check_reset
+from know_hf.laboratory.cells import left_out, places, planned, runnable
+from know_hf.laboratory.checks import check_names, check_reset
 from know_hf.laboratory.comparison import check_sizes
-from know_hf.laboratory.declared import Data, read_data
+from know_hf.laboratory.declared import read_data
 from know_hf.laboratory.fine_tuning import steps_of
-from know_hf.laboratory.options import Protocol
+from know_hf.laboratory.measuring import Step, step_of
+from know_hf.laboratory.options import Cell, Protocol
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
-from know_hf.laboratory.recipe import Pretraining, Recipe, Setting
+from know_hf.laboratory.recipe import Recipe
+from know_hf.laboratory.setting import Pretraining, Setting
 from know_hf.laboratory.sources import sources_of
 from know_hf.tables import duration, table
 from know_hf.tasks import Columns
-from know_hf.training.data import make_preprocessing
-from know_hf.training.prepared import as_rows
-
-#: Examples of the first step on a processor, where a whole batch of a large network takes minutes.
-CPU_ROWS = 4
-#: Seconds that the step of a whole batch may take there to be measured, too.
-_PATIENCE = 10.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One training step, measured.
-
-    Args:
-        rows: Its examples.
-        parameters: Of the network.
-        fixed: Bytes of weights, gradients and AdamW's moments.
-        activations: Bytes that an example's forward pass keeps for the backward pass.
-        seconds: For an example.
-    """
-
-    rows: int
-    parameters: int
-    fixed: int
-    activations: float
-    seconds: float
-
-    def memory(self, batch: int) -> float:
-        """Bytes of a step of so many examples, in proportion."""
-        return self.fixed + batch * self.activations
 
 
 @dataclass(frozen=True)
@@ -187,7 +155,7 @@ def dry_run(
     measured = {} if measured is None else measured
     trained: dict[str, tuple[str, set[str]]] = {}
     plans = []
-    for setting in recipe.settings:
+    for setting in recipe.runs:
         check_names(recipe, setting, None, predictors or {})
         plan = _plan(recipe, setting, predictors or {}, device, rows, measured)
         described = json.dumps(asdict(setting.pretraining), sort_keys=True)
@@ -214,7 +182,8 @@ def _plan(
     rows: int | None,
     measured: MutableMapping[str, Step],
 ) -> SettingPlan:
-    source, target = setting.pretraining, setting.transfer
+    source, target, cells = setting.pretraining, setting.transfer, runnable(setting, predictors)
+    missing, setting = left_out(setting, predictors), planned(setting, predictors)
     unknown: list[str] = []
     jobs: list[Job] = []
     step = None
@@ -225,7 +194,7 @@ def _plan(
         try:
             if setting.reset:
                 check_reset(setting, build_model(source, data.columns, 0).model)
-            step = _measured(source, data, jobs[0].batch, rows, device, measured)
+            step = step_of(source, data, jobs[0].batch, rows, device, measured)
         except FileNotFoundError as error:
             unknown.append(
                 f"the model cannot be built: {error} It starts from these weights, and nothing else says how "
@@ -241,8 +210,12 @@ def _plan(
                 target.validation_split is not None,
             )
             check_sizes(downstream.columns, pool, validated, protocol, setting.name)
-            jobs.append(_fine_tunings(setting, protocol, predictors, pool, validated))
+            jobs.append(_fine_tunings(setting, cells, protocol, predictors, pool, validated))
     remarks = []
+    if missing:
+        remarks.append(f"left out, as their predictor is not given: {', '.join(missing)}.")
+    if setting.chosen:
+        remarks.append("fitting and choosing are not counted.")
     if target is not None and target.decoder is not None:
         remarks.append(
             "a step of fine-tuning is counted as one of the encoder; its decoder takes time and memory, too."
@@ -260,111 +233,17 @@ def _training(source: Pretraining, control: str, examples: int, columns: Columns
 
 
 def _fine_tunings(
-    setting: Setting, protocol: Protocol, predictors: Mapping[str, str | Path], pool: int, validated: bool
+    setting: Setting,
+    cells: Sequence[Cell],
+    protocol: Protocol,
+    predictors: Mapping[str, str | Path],
+    pool: int,
+    validated: bool,
 ) -> Job:
     ratio, full = setting.pretraining.training.get("sampling_ratio", 0.5), setting.full_grid
     sources = sources_of(setting, predictors=predictors)
     arms = [arm for source in sources for arm in source.arms(ratio)]
     whole = [arm for arm in arms if arm.role == "naive" or "all" in full or arm.is_among(full)]
-    trainings = setting.seeds * (len(whole) * len(setting.learning_rates) + len(arms) - len(whole))
+    each = len(places(cells)) or len(whole) * len(setting.learning_rates) + len(arms) - len(whole)
     examples = protocol.examples or pool - (0 if validated else protocol.validation_examples)
-    return Job("fine-tunings", trainings, examples, steps_of(protocol, examples), protocol.batch_size)
-
-
-def _measured(
-    source: Pretraining,
-    data: Data,
-    batch: int,
-    rows: int | None,
-    device: torch.device,
-    measured: MutableMapping[str, Step],
-) -> Step:
-    """One step of the network of a pre-training, unless one of the same network and shape was taken before."""
-    half = source.training.get("bf16", False) and device.type != "cpu"
-    shape = [source.model, source.architecture, source.image_size, source.max_length, data.side]
-    few = rows or (CPU_ROWS if device.type == "cpu" else batch)
-    described = [
-        *shape,
-        data.columns.class_names,
-        data.rows is None,
-        batch,
-        rows,
-        str(device),
-        half,
-    ]
-    key = json.dumps(described, sort_keys=True)
-    if key not in measured:
-        model: Any = build_model(source, data.columns, 0).model
-        model.to(device)
-
-        def taken(count: int) -> Step:
-            made = _batch(model, source, data, count)
-            return measure(model, {name: values.to(device) for name, values in made.items()}, half)
-
-        step = taken(min(few, batch))
-        # A step of few examples is mostly overhead where a network is small.
-        if rows is None and step.rows < batch and step.seconds * batch < _PATIENCE:
-            step = taken(batch)
-        measured[key] = step
-    return measured[key]
-
-
-def _batch(model: Any, source: Pretraining, data: Data, rows: int) -> dict[str, Tensor]:
-    """The first examples, or images of noise of the same shape."""
-    if data.rows is not None:
-        preprocessing = make_preprocessing(
-            model, source.model, data.columns, image_size=source.image_size, max_length=source.max_length
-        )
-        first = data.rows.select(range(min(rows, len(data.rows))))
-        return dict(preprocessing.collator(as_rows(preprocessing.apply(first)[:])))
-    timm = (getattr(model.config, "pretrained_cfg", None) or {}).get("input_size")
-    side = source.image_size or data.side or (timm[-1] if timm else model.config.image_size)
-    channels = timm[0] if timm else getattr(model.config, "num_channels", 3)
-    labels = torch.arange(rows) % len(data.columns.class_names)
-    if data.columns.task == "image-segmentation":  # a class for every pixel
-        labels = labels.view(-1, 1, 1).expand(rows, side, side).contiguous()
-    return {"pixel_values": torch.randn(rows, channels, side, side), "labels": labels}
-
-
-def measure(model: nn.Module, batch: Mapping[str, Tensor], half: bool = False) -> Step:
-    """Takes one training step with AdamW, after one that warms up unless that took long.
-
-    Args:
-        model: On its device.
-        batch: What it takes, with labels.
-        half: Whether to compute in bfloat16, as Trainer's ``bf16`` does.
-
-    Returns:
-        What it took.
-    """
-    device = next(iter(batch.values())).device
-    optimizer = torch.optim.AdamW(model.parameters())
-    kept: dict[int, int] = {}
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    model.train()
-    seconds = 0.0
-    for turn in range(2):
-        if turn and device.type == "cpu" and seconds > 1:
-            break
-        kept.clear()
-        begun = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            with saved_tensors_hooks(keep, lambda tensor: tensor):
-                loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()  # waits for an accelerator
-        seconds = time.perf_counter() - begun
-    weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
-    trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
-    rows = len(next(iter(batch.values())))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    return Step(rows, count, weights + 3 * trained, sum(kept.values()) / rows, seconds / rows)
+    return Job("fine-tunings", setting.seeds * each, examples, steps_of(protocol, examples), protocol.batch_size)

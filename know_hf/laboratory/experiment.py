@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from know_hf.known import KnownPredictor
-from know_hf.laboratory.bench import Bench, check_inputs, check_names
+from know_hf.laboratory.bench import Bench
+from know_hf.laboratory.checks import check_inputs, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
+from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.outcome import ExperimentResult, as_begun, read_recipe_record, read_wall, setting_folder
 from know_hf.laboratory.recipe import Recipe
 from know_hf.store import check_output, inside, locked, write_json
@@ -52,18 +54,18 @@ def run_experiment(
     """
     output_dir = Path(output_dir)
     recipe = as_begun(recipe, output_dir / "recipe.json")
-    given = [setting.pretraining.model for setting in recipe.settings]
-    data = [part.dataset for s in recipe.settings for part in (s.pretraining, s.transfer) if part is not None]
+    given = [setting.pretraining.model for setting in recipe.runs]
+    data = [part.dataset for s in recipe.runs for part in (s.pretraining, s.transfer) if part is not None]
     named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
     check_output(output_dir, *(source for source in named if isinstance(source, (str, Path))))
     _check_folders(output_dir, recipe)
     with ExitStack() as running:
         running.enter_context(locked(output_dir))
         _same_recipe(output_dir / "recipe.json", recipe)
-        for setting in recipe.settings:  # all of them, before anything is loaded
+        for setting in recipe.runs:  # all of them, before anything is loaded
             check_names(recipe, setting, predictor, predictors or {})
             check_inputs(recipe, setting)
-        benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.settings]
+        benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.runs]
         for bench in benches:  # all of them, before the first is prepared
             bench.check()
         running.enter_context(_Clock(output_dir / "wall.json"))
@@ -77,17 +79,26 @@ def run_experiment(
             bench.make_arms()
         refitted = [run for bench in benches for run in bench.refits().values()]
         workers.run(refitted, "Fine-tuning on the data of Θ⁰")
-        compared = [bench.comparison for bench in benches if bench.comparison]
-        workers.run([job for comparison in compared for job in comparison.grid()], "Fine-tuning")
-        workers.run([job for comparison in compared for job in comparison.rest()], "Fine-tuning the rest")
+        workers.run([job for bench in benches for job in bench.tunings("grid")], "Fine-tuning")
+        workers.run([job for bench in benches for job in bench.tunings("rest")], "Fine-tuning the rest")
+        _run_cells([bench for bench in benches if bench.cells], workers)
         for bench in benches:
             bench.finish()
     return ExperimentResult.load(output_dir)
 
 
+def _run_cells(benches: list[Bench], workers: Workers) -> None:
+    """Fine-tunes cells, seed by seed over all pre-trainings: whatever cuts it short leaves pairs to report on."""
+    for bench in benches:
+        bench.note()
+    jobs: list[FineTuning] = [job for bench in benches for job in bench.tunings("cells")]
+    jobs.sort(key=lambda job: job.seed)
+    workers.run(jobs, "Fine-tuning the cells", in_order=True)
+
+
 def _check_folders(root: Path, recipe: Recipe) -> None:
     """Raises if a folder of the experiment that is written to is a link, before anything is made."""
-    settings = [setting_folder(Path(), setting) for setting in recipe.settings]
+    settings = [setting_folder(Path(), setting) for setting in recipe.runs]
     parts = [folder / part for folder in settings for part in ("arms", "refits", "retrodicted", *COMPARISON_FOLDERS)]
     for part in (Path("cache"), Path("pretraining"), *parts):
         inside(root, part)

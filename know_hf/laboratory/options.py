@@ -1,5 +1,6 @@
 """Options of a comparison."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,37 @@ class Protocol(Options):
         "recipe) for the arm's own with cosine decay.",
         limits=(TINY, HUGE),
     )
+
+
+@documented
+@dataclass(frozen=True)
+class Cell(Options):
+    """One start at one or a few learning rates: each of them is a cell of the table.
+
+    Example:
+        >>> from know_hf.laboratory.options import Cell
+        >>> Cell("official x8", (4e-4,), reset=True).arm
+        'official reset x8'
+    """
+
+    start: str = option(
+        help="naive; NAME xN, a step of a method or predictor; shrink to NAME xN, Θ^0 with the norms of that step; a "
+        "control; fitted or best."
+    )
+    learning_rates: tuple[float, ...] = option(help="Its peak learning rates.", limits=(TINY, HUGE))
+    reset: bool = option(False, help="Whether its normalisation begins as that of a new network.")
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """What makes the start, and which of its steps, as its folder is called; none of what has no steps."""
+        found = re.fullmatch(r"(.+) (x\d+(?:\.\d+)?)", self.start)
+        return (found[1], found[2]) if found else (self.start, "")
+
+    @property
+    def arm(self) -> str:
+        """Name of its arm."""
+        name, step = self.parts
+        return " ".join(part for part in (name, "reset" * self.reset, step) if part)
 
 
 @documented

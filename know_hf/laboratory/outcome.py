@@ -5,11 +5,14 @@ from pathlib import Path
 
 from know_hf.forgetting.controls import FORGETTING
 from know_hf.laboratory.arms import Arm, read_arms
+from know_hf.laboratory.cell_table import CellRuns, CellTable
+from know_hf.laboratory.cells import repeated
 from know_hf.laboratory.hypothesis import Return, load_returns
 from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.pretraining import read_logs
-from know_hf.laboratory.recipe import Recipe, Setting
+from know_hf.laboratory.recipe import Recipe
 from know_hf.laboratory.result import ComparisonResult
+from know_hf.laboratory.setting import Setting
 from know_hf.records import file_name, read_record
 from know_hf.retrodiction import ALL
 from know_hf.store import inside, write_json
@@ -30,11 +33,13 @@ class SettingResult:
         arms: Name → start.
         retrodicted: Prediction → folder of Θ^0 as retrodicted from the stages after it, where there is one stage more.
         seconds: Prediction → seconds for all its steps, reading and writing included.
-        comparison: The fine-tunings, or None without a downstream task.
+        comparison: The fine-tunings, or None without a downstream task, or of cells.
         landscape: Scores over the plane, or None.
         refits: Start → folder of its fine-tuning on the data of Θ^0; none where the hypothesis is not looked at.
         returns: How near to Θ^0 those lead.
         own_scores: Arm → its score on the pre-training's own held-out data, of shares as a share, if asked for.
+        cells: The fine-tunings of cells, in place of a comparison.
+        candidate: What was chosen as ``best``, if anything was to be.
     """
 
     setting: Setting
@@ -49,6 +54,8 @@ class SettingResult:
     refits: dict[str, Path] = field(default_factory=dict)
     returns: list[Return] = field(default_factory=list)
     own_scores: dict[str, float] = field(default_factory=dict)
+    cells: CellRuns | None = None
+    candidate: str | None = None
 
     @classmethod
     def load(cls, setting: Setting, root: Path) -> "SettingResult":
@@ -60,7 +67,7 @@ class SettingResult:
         """
         folder = setting_folder(root, setting)
         path, kinds = folder / "setting.json", {part: dict[str, str] for part in ("runs", "arms", "retrodicted")}
-        fields = {**kinds, "seconds": dict[str, float], "refits": dict[str, str] | None}
+        fields = {**kinds, "seconds": dict[str, float], "refits": dict[str, str] | None, "candidate": str | None}
         record = read_record(path, fields, _REMEDY)
         paths = {
             part: {name: inside(root, place) for name, place in (record.get(part) or {}).items()}
@@ -71,6 +78,7 @@ class SettingResult:
         }
         if FORGETTING not in paths["runs"] or not any(arm.role == "naive" for arm in arms.values()):
             raise TrajectoryError(f"{path} is damaged: it names no forgetting; {_REMEDY}.")
+        tuned = setting.transfer is not None
         drawn = folder / "landscape.json"
         return cls(
             setting=setting,
@@ -80,11 +88,13 @@ class SettingResult:
             arms=arms,
             retrodicted=paths["retrodicted"],
             seconds=record["seconds"],
-            comparison=None if setting.transfer is None else ComparisonResult.load(folder),
+            comparison=ComparisonResult.load(folder) if tuned and not setting.cells else None,
             landscape=Landscape.load(drawn) if drawn.exists() else None,
             refits=paths["refits"],
             returns=load_returns(folder / RETURNS_FILE) if (folder / RETURNS_FILE).exists() else [],
             own_scores=_load_own_scores(folder / OWN_SCORES_FILE),
+            cells=CellRuns.load(folder) if tuned and setting.cells else None,
+            candidate=record.get("candidate"),
         )
 
     def steps(self, prediction: str) -> list[Arm]:
@@ -113,7 +123,7 @@ class ExperimentResult:
     Args:
         recipe: The recipe.
         output_dir: Folder of everything.
-        settings: One result a setting.
+        settings: One result a setting, and for each of its pre-trainings.
         wall: Seconds that the runs took, waiting included.
         training: Seconds within training steps, over all processes.
     """
@@ -137,13 +147,25 @@ class ExperimentResult:
             if not (root / name).exists():
                 raise TrajectoryError(f"{root} is no finished experiment: {root / name} is missing.")
         recipe = read_recipe_record(root / "recipe.json")
-        settings = [SettingResult.load(setting, root) for setting in recipe.settings]
+        settings = [SettingResult.load(setting, root) for setting in recipe.runs]
         wall = read_wall(root / "wall.json")
         folders = {folder for one in settings for folder in (*one.runs.values(), *one.refits.values())}
         training = sum(log["training"] for folder in folders for log in read_logs(folder))
-        compared = [result.comparison for result in settings if result.comparison]
+        compared: list[ComparisonResult | CellRuns] = [one.comparison for one in settings if one.comparison]
+        compared += [result.cells for result in settings if result.cells]
         training += sum(tuned["training"] for result in compared for tuned in result.fine_tunings.values())
         return cls(recipe, root, settings, wall, training)
+
+    @property
+    def tables(self) -> list[CellTable]:
+        """One table for every setting with cells, over all its pre-trainings."""
+        by_name, found = {one.setting.name: one for one in self.settings}, []
+        for setting in self.recipe.settings:
+            results = [by_name[run.name] for run in repeated(setting)]
+            if runs := [one.cells for one in results if one.cells is not None]:
+                examples = results[0].trajectory.record.stages[0].examples or 0
+                found.append(CellTable(setting, results[0].arms, runs, examples, [one.candidate for one in results]))
+        return found
 
     @property
     def share_in_steps(self) -> float:

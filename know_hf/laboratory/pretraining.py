@@ -16,7 +16,7 @@ from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.laboratory.protocol import Advance, Stopwatch
-from know_hf.laboratory.recipe import Pretraining
+from know_hf.laboratory.setting import Pretraining
 from know_hf.models.building import auto_class_of
 from know_hf.models.loading import LoadedModel, load_model
 from know_hf.records import read_record
@@ -115,8 +115,8 @@ class ForgettingRun:
             },
         )
 
-    def run(self) -> None:
-        """Trains what is not finished of it."""
+    def make_trainer(self) -> ForgettingTrainer:
+        """Its trainer, with the model that it starts from and the data of all stages."""
         args, task = self.arguments(), get_task(self.columns.task)
         train, test = (self.examples[part] for part in ("train", "eval"))
         if self.pretraining.augmentation is not None:
@@ -135,7 +135,11 @@ class ForgettingRun:
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        watch = Stopwatch()
+        return trainer
+
+    def run(self) -> None:
+        """Trains what is not finished of it."""
+        trainer, watch = self.make_trainer(), Stopwatch()
         trainer.add_callback(watch)
         trainer.add_callback(Advance())
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))

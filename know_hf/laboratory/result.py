@@ -1,6 +1,7 @@
 """Every fine-tuning of a comparison, and what follows from them."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -183,6 +184,23 @@ def read_settings(path: Path) -> dict[str, Any]:
     if settings["columns"]["task"] not in TASKS or not isinstance(metric, str | None):
         raise TrajectoryError(f"{path} is damaged: its task or metric is none; {_REMEDY}.")
     return settings
+
+
+def twins(hashes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Arms that have the very weights of another: name → the first that has them.
+
+    Args:
+        hashes: Name → hashes of its files of weights.
+
+    Example:
+        >>> from know_hf.laboratory.result import twins
+        >>> twins({"naive": ["a"], "known x2": ["b"], "best": ["a"]})
+        {'best': 'naive'}
+    """
+    first: dict[tuple[str, ...], str] = {}
+    for name, digests in hashes.items():
+        first.setdefault(tuple(digests), name)
+    return {name: first[tuple(digests)] for name, digests in hashes.items() if first[tuple(digests)] != name}
 
 
 #: What the result of one fine-tuning holds.

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.enrichment.folders import step_names
-from know_hf.forgetting.controls import Chosen, Merged, Predicted, find_control
+from know_hf.forgetting.controls import Chosen, Matched, Merged, Predicted, find_control
 from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, Role, role_of
-from know_hf.laboratory.recipe import Setting
+from know_hf.laboratory.setting import Setting
 from know_hf.retrodiction import DEFAULT, METHODS
 
 
@@ -87,6 +87,8 @@ def sources_of(
         result = control.result
         if isinstance(result, Predicted) and number is not None:
             found.append(Source(name, None, result.method, options={"parameters": result.parameters(number)}))
+        elif isinstance(result, Matched):
+            found.append(_matched(name, result.of, setting, predictor, predictors or {}))
         elif isinstance(result, Chosen):
             found += [
                 Source(f"{name} {value:g}", "control", result.method, options={"parameters": {result.parameter: value}},
@@ -97,12 +99,30 @@ def sources_of(
             found.append(Source(name, "control", result.method, branches=result.of))
         else:
             found.append(Source(name, "control"))
+    found += [Source(name, "method") for name in setting.chosen]
     return found + [
         replace(one, name=f"{one.name} reset", role=None, method=one.method or "naive",
                 options={**one.options, "norms": "reset"})
         for one in found
         if one.candidate_of is None and {one.name, one.method} & set(setting.reset)
     ]  # fmt: skip
+
+
+def _matched(
+    name: str,
+    of: str,
+    setting: Setting,
+    predictor: KnownPredictor | str | Path | None,
+    predictors: Mapping[str, str | Path],
+) -> Source:
+    """Θ^0 with the norms of a prediction."""
+    if of in predictors:
+        options: dict[str, Any] = {"predictor": predictors[of]}
+    elif of == DEFAULT:
+        options = {"predictor": predictor}
+    else:
+        options = {"parameters": {"to": of}}
+    return Source(name, None, "shrink", setting.steps, options)
 
 
 def _steps(method: str, setting: Setting) -> int:

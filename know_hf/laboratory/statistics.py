@@ -1,5 +1,6 @@
-"""Paired comparisons over seeds, and a verdict in words that follows from the interval."""
+"""Paired comparisons over seeds of fine-tuning and of pre-training, and verdicts that follow from the intervals."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,17 @@ def require_scipy() -> Any:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference over seeds: mean, its 95 % confidence interval, number of seeds, what is better."""
+    """A paired difference over seeds: mean, its 95 % confidence interval, number of seeds, what is better.
+
+    ``chance`` is the two-sided p-value of the same t test: that of so large a difference where there is none.
+    """
 
     mean: float
     low: float
     high: float
     seeds: int
     higher_is_better: bool = True
+    chance: float = math.nan
 
     @property
     def verdict(self) -> str:
@@ -70,5 +75,98 @@ def paired_difference(
         )
     stats, differences = require_scipy(), np.subtract(scores, reference, dtype=float)
     mean, error = float(differences.mean()), float(stats.sem(differences))
-    low, high = (mean + error * float(quantile) for quantile in stats.t.interval(confidence, len(differences) - 1))
-    return Difference(mean, low, high, len(differences), higher_is_better)
+    degrees = len(differences) - 1
+    low, high = (mean + error * float(quantile) for quantile in stats.t.interval(confidence, degrees))
+    if error:
+        chance = 2 * float(stats.t.sf(abs(mean) / error, degrees))
+    else:  # all the same
+        chance = 0.0 if mean else 1.0
+    return Difference(mean, low, high, len(differences), higher_is_better, chance)
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A paired difference over fine-tunings of several pre-trainings.
+
+    Args:
+        mean: Of all pairs.
+        within: Over all paired fine-tunings, as if all were of one pre-training; None of fewer than two.
+        between: Over the means of the pre-trainings, which are its units: what another pre-training may be expected to
+            give; None of fewer than two.
+    """
+
+    mean: float
+    within: Difference | None
+    between: Difference | None
+
+    @property
+    def verdict(self) -> str:
+        """``"better"`` or ``"worse"`` where every interval excludes zero, else ``"no difference shown"``."""
+        words = {one.verdict for one in (self.within, self.between) if one is not None}
+        return words.pop() if len(words) == 1 else "no difference shown"
+
+
+def nested_difference(
+    scores: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], higher_is_better: bool = True
+) -> Nested:
+    """Compares two arms over pre-trainings that were each fine-tuned with several seeds.
+
+    Args:
+        scores: Of each pre-training the score of each seed; NaN where there is none.
+        reference: The other arm's, in the same order.
+        higher_is_better: Whether a positive difference is a gain.
+
+    Returns:
+        Means and both intervals, over the pairs that are there.
+
+    Raises:
+        ImportError: If scipy is not installed.
+        ValueError: If there is no pair, or the numbers differ.
+
+    Example:
+        >>> from know_hf.laboratory.statistics import nested_difference
+        >>> found = nested_difference([[3.0, 5.0], [4.0, 6.0]], [[1.0, 2.0], [3.0, 3.0]])
+        >>> found.mean, found.within.seeds, found.between.seeds
+        (2.25, 4, 2)
+    """
+    groups = [
+        [difference for difference in np.subtract(ours, theirs, dtype=float) if not math.isnan(difference)]
+        for ours, theirs in zip(scores, reference, strict=True)
+    ]
+    groups = [group for group in groups if group]
+    pairs = [difference for group in groups for difference in group]
+    if not pairs:
+        raise ValueError("A paired comparison needs a pair; there is none.")
+    means = [float(np.mean(group)) for group in groups]
+    within, between = (
+        paired_difference(one, [0.0] * len(one), higher_is_better=higher_is_better) if len(one) > 1 else None
+        for one in (pairs, means)
+    )
+    return Nested(float(np.mean(pairs)), within, between)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Adjusts p-values so that among all of them one below 0.05 comes about by chance in at most 5 % of cases.
+
+    Args:
+        chances: p-values; a NaN stays one, and counts for none.
+
+    Returns:
+        The adjusted ones, in the same order, each at most 1.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+
+    Example:
+        >>> from know_hf.laboratory.statistics import holm
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    found, order = (
+        list(chances),
+        sorted((i for i, one in enumerate(chances) if not math.isnan(one)), key=chances.__getitem__),
+    )
+    least = 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * chances[place]))
+        found[place] = least
+    return found

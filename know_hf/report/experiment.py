@@ -11,6 +11,7 @@ from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.across import ACROSS_SHOWN, across_rows, best_known
+from know_hf.report.cells import add_cells
 from know_hf.report.comparison import add_comparison, spread
 from know_hf.report.costs import SCORES_SHOWN, cost_rows
 from know_hf.report.hypothesis import RETURNS_SHOWN, return_rows
@@ -27,7 +28,7 @@ STILL = 1.0
 
 
 def write_experiment_report(result: ExperimentResult) -> Path:
-    """Writes ``report/`` of an experiment: ``index.html``, ``results.md`` and, with matplotlib, PNGs.
+    """Writes ``report/`` of an experiment: ``index.html``, ``results.md``, of cells CSVs, with matplotlib PNGs.
 
     Args:
         result: What [`run_experiment`](know_hf.laboratory.experiment) returned.
@@ -51,6 +52,8 @@ def write_experiment_report(result: ExperimentResult) -> Path:
         ).table(score_rows(compared))
         if rows := across_rows(result.settings):
             page.heading("Less data against more").text(ACROSS_SHOWN).table(rows)
+    if result.tables:
+        add_cells(page, result, folder)
     page.section("Pre-training")
     # Settings that share their pre-training share its curve.
     runs = {setting.runs[FORGETTING]: setting.setting.name for setting in result.settings[::-1]}

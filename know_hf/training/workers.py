@@ -97,13 +97,20 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def run(self, jobs: Sequence[Job], description: str) -> None:
+    def run(self, jobs: Sequence[Job], description: str, in_order: bool = False) -> None:
         """Runs what is not done yet; an exception in a job ends the run with it.
+
+        Args:
+            jobs: What is to be done.
+            description: What that is, for the progress bar.
+            in_order: Whether the jobs go as they come, instead of the long ones first.
 
         Raises:
             ChildProcessError: If a process died.
         """
-        todo = sorted((job for job in jobs if not job.done), key=lambda job: -job.cost)
+        todo = [job for job in jobs if not job.done]
+        if not in_order:
+            todo.sort(key=lambda job: -job.cost)
         if not todo:
             return
         # Counted in cost, averaged from the start: the remaining time then holds for jobs of unequal length too.
