@@ -7,7 +7,7 @@ from know_hf.forgetting.controls import FORGETTING
 from know_hf.laboratory.arms import Arm, read_arms
 from know_hf.laboratory.hypothesis import Return, load_returns
 from know_hf.laboratory.landscape import Landscape
-from know_hf.laboratory.pretraining import read_logs
+from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.recipe import Recipe, Setting
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.records import file_name, read_record
