@@ -3,12 +3,13 @@
 import os
 import re
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoConfig, PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from know_hf.reading import LARGEST, shown
 from know_hf.store import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 CONFIG_FILE = "config.json"
 #: What a PEFT adapter's folder has in its place.
@@ -26,7 +27,7 @@ _LONGEST = 300
 
 def read_config(
     source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedConfig:
+) -> "PreTrainedConfig":
     """Reads the configuration of a model.
 
     Args:
@@ -38,6 +39,8 @@ def read_config(
         OSError: If there is none.
         ValueError: If it cannot be read, describes no model that transformers knows, or one that nothing could hold.
     """
+    from transformers import AutoConfig, PreTrainedConfig
+
     file = Path(source) / CONFIG_FILE
     if file.is_file():
         check_config(read_json(file), str(file))

@@ -9,18 +9,18 @@ import torch
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
 from know_hf.enrichment.options import Extent
-from know_hf.enrichment.stream import BLOCK
-from know_hf.fitting.fit import SHARE
+from know_hf.enrichment.ranges import BLOCK
+from know_hf.fitting.coefficients import SHARE
 from know_hf.forgetting.cost import ForgettingCost
 from know_hf.forgetting.options import Pace
-from know_hf.known import KnownPredictor, native
+from know_hf.known import native
 from know_hf.known.inference import FoldedNetwork
-from know_hf.models.skeleton import skeleton
+from know_hf.known.predicting import Predicting
 from know_hf.records import TrajectoryError
 from know_hf.remote import bounded, public
-from know_hf.report import table
 from know_hf.retrodiction.predictors import load_predictor, load_predictor_stages, predictor_parameters
 from know_hf.settings import takes
+from know_hf.tables import table
 from know_hf.text import without_secrets
 from know_hf.training.options import ModelCode
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
@@ -28,8 +28,8 @@ from know_hf.trajectory.given import report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, fresh_norms, misfits
 from know_hf.trajectory.record import FILE_NAME
 
-# How long to measure the speed of prediction.
-_SECONDS = 1.0
+# How long to measure the speed of prediction, in seconds, and on how many weights at a time.
+_SECONDS, _WEIGHTS = 0.2, 1 << 16
 
 
 @dataclass
@@ -147,6 +147,8 @@ def make_plan(source: str | Path, *, extent: Extent, code: ModelCode, pace: Pace
         tensors, parameters, stages = trajectory.tensors, trajectory.parameters, len(trajectory)
         ratio = pace.sampling_ratio or trajectory.record.sampling_ratio
     else:
+        from know_hf.models.skeleton import skeleton
+
         tensors = Checkpoint(source).tensors if source.is_dir() else _remote_tensors(str(source))
         try:
             model = skeleton(source, code.trust_remote_code)
@@ -198,7 +200,7 @@ def _remote_tensors(repo_id: str) -> dict[str, TensorSpec]:
     }
 
 
-def _measure(predictor: KnownPredictor, work: int) -> tuple[float, str, float]:
+def _measure(predictor: Predicting, work: int) -> tuple[float, str, float]:
     """Measures a predictor on this machine's default device.
 
     Args:
@@ -213,7 +215,7 @@ def _measure(predictor: KnownPredictor, work: int) -> tuple[float, str, float]:
     predictor, kind = predictor.to(device), predictor.config.kinds[0]
     given = predictor_parameters(predictor, 0.5)
     given.pop("predictor")
-    steps, weights = 3, BLOCK // 4
+    steps, weights = 3, _WEIGHTS
     history = torch.randn(predictor.config.history_length, weights, device=device) * 0.05
     how, preparation = _means(predictor, device, work)
     with predictor.frozen(work):
@@ -225,7 +227,7 @@ def _measure(predictor: KnownPredictor, work: int) -> tuple[float, str, float]:
     return (time.perf_counter() - start) / (rounds * weights * steps), how, preparation
 
 
-def _means(predictor: KnownPredictor, device: torch.device, work: int) -> tuple[str, float]:
+def _means(predictor: Predicting, device: torch.device, work: int) -> tuple[str, float]:
     """What will compute so many predictions, in words, and how long it takes to prepare."""
     if predictor.reads_whole_tensors:
         return "its network of differences, tensor by tensor", 0.0

@@ -9,7 +9,7 @@ import pytest
 from conftest import FAST_TRIALS
 
 from know_hf import KnownPredictor
-from know_hf.known.modeling_known import BUNDLED
+from know_hf.known.bundled import BUNDLED
 from know_hf.meta.bundle import COLLECTED, REPORTED, TRAINED, bundle, main, make_predictors
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.options import CollectionOptions, MetaTrainingSettings

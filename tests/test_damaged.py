@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from test_hostile import anything, bounded, changed, places
 
 from know_hf.laboratory.landscape import Landscape
+from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.outcome import SettingResult, read_recipe_record, read_wall, setting_folder
-from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.meta.data_set import MetaDataSet

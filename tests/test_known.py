@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from know_hf import KnownConfig, KnownPredictor, retrodict
+from know_hf.known.bundled import BUNDLED
 from know_hf.known.inference import FoldedNetwork
-from know_hf.known.modeling_known import BUNDLED
 from know_hf.retrodiction.conversion import convert_keras
 from know_hf.store import hash_file, read_json
 from know_hf.trajectory import to_history

@@ -9,13 +9,20 @@ from typing import Any
 
 
 def quiet() -> None:
-    """Leaves Trainer's and our own progress, without a bar for every file that is saved or loaded."""
-    from datasets.utils.logging import disable_progress_bar
-    from transformers.utils import logging as transformers_logging
+    """Leaves Trainer's and our own progress, without a bar for every file that is saved or loaded.
 
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()  # its reports about a head that is new on purpose
-    disable_progress_bar()
+    Imports no library for it: what is imported later looks into the environment.
+    """
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its reports about a head that is new on purpose
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if (transformers_logging := sys.modules.get("transformers.utils.logging")) is not None:
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+    if (datasets_logging := sys.modules.get("datasets.utils.logging")) is not None:
+        datasets_logging.disable_progress_bar()
     logging.basicConfig(format="%(message)s", handlers=[_BesideBars()])
     main = os.environ.get("RANK", "0") == "0"
     logging.getLogger("know_hf").setLevel(logging.INFO if main else logging.ERROR)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from know_hf.enrichment.stream import BLOCK
+from know_hf.enrichment.ranges import BLOCK
 from know_hf.trajectory import Checkpoint, Trajectory
 
 NORM, RESIDUAL, COSINE = "‖Θ̂‖ / ‖Θ⁰‖", "‖Θ̂−Θ⁰‖ / ‖Θ⁰‖", "cosine of Θ̂−Θ⁰ and Θ⁰−Θ¹"

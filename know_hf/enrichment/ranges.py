@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from know_hf.checkpoints.checkpoint import TensorSpec
 
+#: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
+BLOCK = 1 << 20
 # Cuts lie at multiples of this within a tensor, so that no vector or matrix of the arithmetic is cut.
 _GRAIN = 2048
 

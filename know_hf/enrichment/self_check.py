@@ -7,8 +7,9 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from know_hf.enrichment.options import Placement, Prediction
+from know_hf.enrichment.ranges import BLOCK
 from know_hf.enrichment.resolved import ResolvedPrediction
-from know_hf.enrichment.stream import BLOCK, Enrichment, Finish
+from know_hf.enrichment.stream import Enrichment, Finish
 from know_hf.settings import takes
 from know_hf.store import inside
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError

@@ -17,7 +17,7 @@ from know_hf.enrichment.folders import enriched_folder, step_names
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
-from know_hf.enrichment.ranges import Range, share_of
+from know_hf.enrichment.ranges import BLOCK, Range, share_of
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
@@ -25,16 +25,14 @@ from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment, say_full
 from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
-from know_hf.known import KnownPredictor
+from know_hf.known.predicting import Predicting
 from know_hf.progress import progress_bar
 from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import versions
 
-#: Weights per block and stage: what one process holds in memory at a time (a few times S + steps blocks of float32).
-BLOCK = 1 << 20
-# A GPU wants more of them at once.
+# A GPU wants more than a BLOCK at once.
 _BLOCK_ACCELERATOR = 1 << 23
 
 #: Name of stage 0's scores with BatchNorm statistics re-estimated as for the predictions.
@@ -353,7 +351,7 @@ class Enrichment:
         with bar, ExitStack() as open_now:
             patches = {key: open_now.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
             for predictor in self.prediction.predictors:
-                if isinstance(predictor, KnownPredictor):
+                if isinstance(predictor, Predicting):
                     # The size of the whole job, not of the share: every number of processes computes in the same way.
                     open_now.enter_context(predictor.frozen(self.predicted_values * steps))
             overlapped(ranges, read, compute, write)

@@ -9,6 +9,8 @@ from typing import Any
 from know_hf.records import TrajectoryError, read_record
 from know_hf.store import write_json
 
+#: Share of the forgetting's steps that a fit takes at most, where nobody says how many.
+SHARE = 0.05
 _REMEDY = "delete it and run again, which fits anew"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from know_hf.fitting.batches import Batches, calm
-from know_hf.fitting.coefficients import Coefficients, as_written
+from know_hf.fitting.coefficients import SHARE, Coefficients, as_written
 from know_hf.fitting.options import Fitting
 from know_hf.fitting.subspace import Subspace
 from know_hf.forgetting.weights import load_weights
@@ -22,8 +22,8 @@ from know_hf.store import hash_file, remove, write_json
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import describe_dataset
 
-#: Most steps of a fit, and the share of the forgetting's steps that it takes at most, where nobody says how many.
-MOST_STEPS, SHARE = 150, 0.05
+#: Most steps of a fit, where nobody says how many.
+MOST_STEPS = 150
 # Usual rate, and the highest one; in between the way that the coefficients can go is the same for fewer steps.
 _RATE, _HIGHEST = 0.02, 0.1
 # Steps between two saved states, and steps without a lower mean loss after which a fit ends.

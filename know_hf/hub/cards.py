@@ -20,6 +20,7 @@ from markupsafe import Markup
 from know_hf.model_config import CONFIG_FILE
 from know_hf.retrodiction import METHODS
 from know_hf.store import read_json
+from know_hf.tasks import TASKS
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory, TrajectoryRecord
 from know_hf.trajectory.rounds import Rounds
@@ -138,13 +139,15 @@ def loader(model: Mapping[str, Any]) -> str:
         >>> loader({"auto_class": "AutoModelForCausalLM"}), loader({"auto_class": "AutoModel; import os"})
         ('AutoModelForCausalLM', 'AutoModel')
     """
-    import transformers
-
     name = model.get("auto_class")
     if model.get("adapter"):
         head = str(name).removeprefix("AutoModel")
         return f"AutoPeftModel{head if head in _PEFT_HEADS else ''}"
     if isinstance(name, str) and _CLASS.fullmatch(name):
+        if name in {task.auto_class for task in TASKS.values()}:
+            return name
+        import transformers  # which takes longer than all else that a card needs
+
         if hasattr(getattr(transformers, name, None), "from_pretrained"):
             return name
     return "AutoModel"

@@ -1,5 +1,6 @@
 """Uploads finished folders to the Hub, each file looked into before anything is sent."""
 
+import logging
 import shutil
 import tempfile
 from functools import partial
@@ -7,14 +8,13 @@ from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.utils import validate_repo_id
-from transformers.utils import logging
 
 from know_hf.hub.contents import check_files
 from know_hf.hub.files import Upload, find_uploads
 from know_hf.hub.readme import addressed, untouched
 from know_hf.remote import bounded, explained, persistently
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 # Shards of another size, and their index, go when new weights come.
 _REPLACED = ["*.safetensors", "*.safetensors.index.json"]
 

@@ -4,14 +4,17 @@ import hashlib
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
 
 from know_hf.checkpoints.checkpoint import WEIGHT_FILES
 from know_hf.hub.cards import plain_predictor_card
-from know_hf.known import KnownPredictor
 from know_hf.store import write_text
+
+if TYPE_CHECKING:
+    from know_hf.known import KnownPredictor
 
 _WITHOUT_US = (
     "Where know-hf is not installed, transformers alone loads it with the code in this repository:\n"
@@ -43,7 +46,7 @@ def addressed(card: str, repo_id: str, revision: str, steps: list[str], main: st
     return _signed(card.replace("## How it was made\n", f"{said}## How it was made\n", 1))
 
 
-def add_predictor_card(predictor: KnownPredictor, folder: Path) -> None:
+def add_predictor_card(predictor: "KnownPredictor", folder: Path) -> None:
     """Puts the card of a predictor, and the record of its training, beside its saved weights.
 
     Args:

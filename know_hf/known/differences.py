@@ -9,22 +9,20 @@ and a tensor that did not move stays bit for bit what it is.
 import torch
 from torch import Tensor, nn
 
-from .configuration_known import KnownConfig
+from .sizes import KnownSizes
 from .threads import run_side_by_side
 
 # Smallest unit: of a tensor that did not move, every difference is zero in any unit.
 _TINY = 1e-30
 
 
-def condition_size(config: KnownConfig) -> int:
+def condition_size(config: KnownSizes) -> int:
     """Number of values that a config's conditions are."""
     several = {"profile": config.history_length - 1, "agreement": config.history_length - 2}
     return sum(several.get(name, 1) for name in config.conditions)
 
 
-def tensor_statistics(
-    history: Tensor, config: KnownConfig, *, sampling_ratio: float | None, horizon: int = 1
-) -> Tensor:
+def tensor_statistics(history: Tensor, config: KnownSizes, *, sampling_ratio: float | None, horizon: int = 1) -> Tensor:
     """Measures a tensor: the unit of its differences, then its conditions.
 
     Args:
@@ -77,7 +75,7 @@ class ZeroLinear(nn.Linear):
 class DifferenceNetwork(nn.Module):
     """The network of one kind: differences and their tensor's statistics → residuals."""
 
-    def __init__(self, config: KnownConfig) -> None:
+    def __init__(self, config: KnownSizes) -> None:
         super().__init__()
         moves, conditions = config.history_length - 1, condition_size(config)
         self.first = nn.Linear(2 * moves - 1, config.hidden_size)
@@ -97,7 +95,7 @@ class DifferenceNetwork(nn.Module):
         return unit[..., 0] * (self.weights(hidden) * moves).sum(-1)
 
     def predict(
-        self, history: Tensor, config: KnownConfig, steps: int, sampling_ratio: float | None, block_size: int | None
+        self, history: Tensor, config: KnownSizes, steps: int, sampling_ratio: float | None, block_size: int | None
     ) -> Tensor:
         """Predicts all steps of a whole tensor ``(S, *shape)``; returns ``(steps, n)``."""
         block_size = block_size or (8192 if history.device.type == "cpu" else 1 << 20)

@@ -9,16 +9,18 @@ Folding is done in float64, once per call. The differences are taken first, alth
 differences of large weights would be lost in rounding.
 """
 
+import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .fused import FusedKernel
-from .fused import kernel as fused_kernel
 from .native import Kernel, Sizes, compile_kernel, repays
 from .threads import run_side_by_side
+
+if TYPE_CHECKING:
+    from .fused import FusedKernel
 
 #: Arithmetic of the products of hidden values; everything else is float32.
 PRECISIONS = ("float32", "bfloat16")
@@ -88,6 +90,15 @@ class _FoldedStream:
         return nn.functional.leaky_relu_(output, self.slope)
 
 
+def _fused_kernel(device: torch.device, sizes: Sizes, reduced: bool) -> "FusedKernel | None":
+    # Triton takes a while to import, and on processors only its interpreter runs.
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") == "0":
+        return None
+    from .fused import kernel
+
+    return kernel(device, sizes, reduced)
+
+
 class FoldedNetwork:
     """A KnownNetwork ready for prediction; weights are columns, so every product is contiguous."""
 
@@ -112,7 +123,7 @@ class FoldedNetwork:
         hidden, stages = self.values.hidden[0].shape
         return Sizes(stages, hidden, *self.values.gates[0].shape[:1], *self.values.gated.shape[:1])
 
-    def kernel(self, device: torch.device, work: int, precision: str = "float32") -> Kernel | FusedKernel | None:
+    def kernel(self, device: torch.device, work: int, precision: str = "float32") -> "Kernel | FusedKernel | None":
         """The kernel for so much work, or None for the folded form.
 
         Args:
@@ -130,7 +141,7 @@ class FoldedNetwork:
         if device.type == "cpu" and (reduced or repays(work)):
             kernel = compile_kernel(self.sizes, reduced)
         else:
-            kernel = fused_kernel(device, self.sizes, reduced)
+            kernel = _fused_kernel(device, self.sizes, reduced)
         if kernel is None and reduced:
             raise ValueError(
                 f"precision='bfloat16' needs a GPU with Triton, or a processor with AVX-512 BF16 and a C++ compiler; "

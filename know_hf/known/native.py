@@ -5,6 +5,7 @@ processors or users. Without a C++ compiler the folded form of ``inference.py`` 
 """
 
 import ctypes
+import logging
 import os
 import shlex
 import shutil
@@ -18,9 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("kernel.cpp")
 _FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=fast"]

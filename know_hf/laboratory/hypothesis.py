@@ -4,12 +4,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from know_hf.laboratory.pretraining import ForgettingRun
 from know_hf.records import check_fields, file_name, read_record
 from know_hf.store import write_json
 from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.kinds import PREDICTED_KINDS
+
+if TYPE_CHECKING:
+    from know_hf.laboratory.pretraining import ForgettingRun
 
 #: How runs are trained: on all the data of Θ^0, as long as the stage that made it.
 RECIPE = "once_more"
@@ -46,7 +49,7 @@ class Return:
     score_after: float | None
 
 
-def refits(forgetting: ForgettingRun, folder: Path, starts: Mapping[str, Path]) -> dict[str, ForgettingRun]:
+def refits(forgetting: "ForgettingRun", folder: Path, starts: Mapping[str, Path]) -> dict[str, "ForgettingRun"]:
     """What is trained for the hypothesis, all of it on all the data of Θ^0 for as long as a stage on them takes.
 
     No run has optimizer moments to carry over, so all begin alike.
@@ -74,7 +77,9 @@ def refits(forgetting: ForgettingRun, folder: Path, starts: Mapping[str, Path]) 
     }
 
 
-def measure(trajectory: Trajectory, runs: Mapping[str, ForgettingRun], score: Callable[[Path], float]) -> list[Return]:
+def measure(
+    trajectory: Trajectory, runs: Mapping[str, "ForgettingRun"], score: Callable[[Path], float]
+) -> list[Return]:
     """Measures finished runs, and Θ^1 beside them.
 
     Args:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from know_hf.progress import progress_bar
 from know_hf.records import check_fields, read_record
@@ -19,6 +19,9 @@ from know_hf.trajectory import Trajectory, TrajectoryError
 from know_hf.trajectory.kinds import stored_names
 from know_hf.trajectory.noise import Noise
 from know_hf.trajectory.plane import Plane, plane_parameters, spanning_points
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Share of the points' extent that the landscape reaches beyond them.
 MARGIN = 0.25
@@ -66,7 +69,7 @@ class Landscape:
 def score_landscape(
     trajectory: Trajectory,
     plane: Plane,
-    model: PreTrainedModel,
+    model: "PreTrainedModel",
     test: Examples,
     train: Examples,
     task: Task,

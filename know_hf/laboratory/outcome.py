@@ -9,7 +9,7 @@ from know_hf.laboratory.cell_table import CellRuns, CellTable
 from know_hf.laboratory.cells import repeated
 from know_hf.laboratory.hypothesis import Return, load_returns
 from know_hf.laboratory.landscape import Landscape
-from know_hf.laboratory.pretraining import read_logs
+from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.recipe import Recipe
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.laboratory.setting import Setting

@@ -1,7 +1,5 @@
 """Θ^0, its forgetting and the trained controls: one run of the ForgettingTrainer each, on prepared examples."""
 
-import math
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +17,13 @@ from know_hf.laboratory.protocol import Advance, Stopwatch
 from know_hf.laboratory.setting import Pretraining
 from know_hf.models.building import auto_class_of
 from know_hf.models.loading import LoadedModel, load_model
-from know_hf.records import read_record
 from know_hf.store import write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Augmentation, Examples, as_it_is
 from know_hf.training.prepared import open_examples
 from know_hf.training.scoring import make_scoring
-from know_hf.trajectory import TrajectoryError, TrajectoryRecord
+from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 
 #: Points of the learning curve of stage 0, by which one sees whether it had converged.
@@ -144,25 +141,6 @@ class ForgettingRun:
         trainer.add_callback(Advance())
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
         trainer.train()
-
-
-def read_logs(folder: Path) -> list[dict[str, Any]]:
-    """For each trained stage of a [`ForgettingRun`] its learning curve, its steps, and seconds in all and in steps.
-
-    Raises:
-        TrajectoryError: If there are none, or one is damaged.
-    """
-    kinds = {"stage": int, "curve": list[tuple[float, float]], "steps": int, "seconds": float, "training": float}
-    remedy = f"delete {folder} and run again, which trains it anew"
-    found = {}
-    for path in (folder / "curves").glob("stage-*.json"):
-        if number := re.fullmatch(r"stage-(\d{1,9})", path.stem):
-            found[int(number[1])] = log = read_record(path, kinds, remedy)
-            if not (0 < log["seconds"] < math.inf and 0 <= log["training"] < math.inf):
-                raise TrajectoryError(f"{path} is damaged: no stage takes {log['seconds']} seconds; {remedy}.")
-    if not found:
-        raise TrajectoryError(f"{folder / 'curves'} holds no log of a stage; {remedy}.")
-    return [found[stage] for stage in sorted(found)]
 
 
 class _StageLog(TrainerCallback):

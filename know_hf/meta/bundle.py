@@ -15,7 +15,7 @@ from typing import Any
 
 from know_hf.hub.cards import bundled_card, repository
 from know_hf.known import KnownConfig
-from know_hf.known.modeling_known import BUNDLED
+from know_hf.known.bundled import BUNDLED
 from know_hf.meta.collection import collect
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.images import named_sources

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from know_hf.known import KnownPredictor
+from know_hf.known.predicting import Predicting
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.shards import check_tensors
@@ -35,7 +35,7 @@ class _Reader:
 
     method: str
     length: int
-    predictor: KnownPredictor | None = None
+    predictor: Predicting | None = None
 
     def __call__(self, stages: torch.Tensor, kind: str, steps: int, ratio: float) -> torch.Tensor:
         """Predicts from the first of the stages."""
@@ -43,9 +43,7 @@ class _Reader:
         return retrodict(stages[: self.length], kind, steps, self.method, **parameters)
 
 
-def _readers(
-    predictors: Mapping[str, KnownPredictor] | None, methods: Sequence[str], longest: int
-) -> dict[str, _Reader]:
+def _readers(predictors: Mapping[str, Predicting] | None, methods: Sequence[str], longest: int) -> dict[str, _Reader]:
     """Predictors, each followed by the control that takes on its norms, then further methods."""
     readers, following = {}, [name for name in methods if name in FOLLOWING]
     for name, predictor in (predictors or {}).items():
@@ -55,9 +53,7 @@ def _readers(
     return readers | {name: _Reader(name, min(5, longest)) for name in methods if name not in following}
 
 
-def compare_errors(
-    meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, KnownPredictor]
-) -> dict[str, Errors]:
+def compare_errors(meta: MetaDataSet, names: Sequence[str], predictors: Mapping[str, Predicting]) -> dict[str, Errors]:
     """Errors of predictors, of shrinking to their norms, and of every method that learned nothing.
 
     Takes two steps where the trials have the stages for it. See [`retrodiction_errors`].
@@ -88,7 +84,7 @@ def compare_errors(
 def retrodiction_errors(
     meta: MetaDataSet,
     names: Sequence[str],
-    predictors: Mapping[str, KnownPredictor] | None = None,
+    predictors: Mapping[str, Predicting] | None = None,
     methods: Sequence[str] = (),
     *,
     steps: int = 2,
@@ -118,7 +114,7 @@ def retrodiction_errors(
 def _measure(
     meta: MetaDataSet,
     names: Sequence[str],
-    predictors: Mapping[str, KnownPredictor] | None,
+    predictors: Mapping[str, Predicting] | None,
     methods: Sequence[str],
     steps: int,
 ) -> dict[str, _Sums]:
@@ -163,7 +159,7 @@ def functional_scores(
     meta: MetaDataSet,
     names: Sequence[str],
     images: Mapping[str, tuple[Examples, Examples]],
-    predictors: Mapping[str, KnownPredictor] | None = None,
+    predictors: Mapping[str, Predicting] | None = None,
     methods: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Runs the retrodicted Θ̂^0 of trials as networks, on all of the task.
@@ -213,7 +209,7 @@ def functional_scores(
 def evaluate_predictors(
     meta: MetaDataSet,
     names: Sequence[str],
-    predictors: Mapping[str, KnownPredictor],
+    predictors: Mapping[str, Predicting],
     output_dir: str | Path,
     images: Mapping[str, tuple[Examples, Examples]] | None = None,
 ) -> Path:

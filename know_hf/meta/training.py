@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from know_hf.hub.cards import predictor_card
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.known.inference import FoldedNetwork
-from know_hf.known.modeling_known import ScaledLinear
+from know_hf.known.networks import ScaledLinear
 from know_hf.known.threads import one_thread
 from know_hf.meta.data_set import MetaDataSet
 from know_hf.meta.evaluation import compare_errors, error_tables

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from know_hf.model_config import ADAPTER_FILE
 from know_hf.reading import read_fields
@@ -18,6 +17,7 @@ from know_hf.store import read_json
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
 
 # peft's names of tasks → transformers' Auto classes.
 _AUTO_CLASSES = {
@@ -38,7 +38,13 @@ def is_adapted(model: object) -> TypeGuard["PeftModel"]:
 
 def is_live(model: object) -> bool:
     """Whether this is a model to train, not the name of one."""
-    return isinstance(model, PreTrainedModel) or is_adapted(model)
+    return is_pretrained(model) or is_adapted(model)
+
+
+def is_pretrained(model: object) -> TypeGuard["PreTrainedModel"]:
+    """Whether a model is one of transformers, which need not be imported to tell: a live one has done that."""
+    modeling = sys.modules.get("transformers.modeling_utils")
+    return modeling is not None and isinstance(model, modeling.PreTrainedModel)
 
 
 def active_adapter(model: "PeftModel") -> str:

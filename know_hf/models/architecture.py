@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+import know_hf.models.own  # noqa: F401 (registers)
 from know_hf.settings import check_names, suggestion
 
 #: What a timm network is described by; fields of its function are under ``model_args``.

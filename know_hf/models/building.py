@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
+import know_hf.models.own  # noqa: F401 (registers)
 from know_hf.models.adapters import base_of, load_adapted
 from know_hf.models.architecture import check_architecture
 from know_hf.tasks import Columns, get_task

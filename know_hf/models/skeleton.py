@@ -11,7 +11,7 @@ from transformers.initialization import meta_device_safe_creation_ops
 from transformers.models import auto
 
 from know_hf.model_config import ADAPTER_FILE, brief, read_config
-from know_hf.models import adapters
+from know_hf.models import adapters, own  # noqa: F401 (own registers)
 from know_hf.remote import bounded
 from know_hf.tasks import TASKS
 

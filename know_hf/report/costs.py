@@ -2,8 +2,8 @@
 
 from know_hf.forgetting.controls import FORGETTING
 from know_hf.laboratory.arms import Arm
+from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.outcome import SettingResult
-from know_hf.laboratory.pretraining import read_logs
 from know_hf.report.plots import stage_symbol
 from know_hf.tables import duration, rounded
 from know_hf.trajectory.kinds import PREDICTED_KINDS

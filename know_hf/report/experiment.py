@@ -7,8 +7,8 @@ from know_hf.enrichment.layers import layer_statistics
 from know_hf.enrichment.self_check import retrodiction_ratios
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.laboratory.average import average_of
+from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
-from know_hf.laboratory.pretraining import read_logs
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.across import ACROSS_SHOWN, across_rows, best_known
 from know_hf.report.cells import add_cells

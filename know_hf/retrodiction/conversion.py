@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from know_hf.known.configuration_known import KnownConfig
-from know_hf.known.modeling_known import KnownPredictor
+from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.model_config import brief
 from know_hf.store import write_tensors
 

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from know_hf.known import KnownPredictor
+from know_hf.known.plain import PlainPredictor
+from know_hf.known.predicting import Predicting
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.retrodiction.registry import PredictorFamily, method
 from know_hf.trajectory import to_history
@@ -16,7 +17,7 @@ def known(
     kind: str,
     steps: int = 1,
     *,
-    predictor: KnownPredictor | None = None,
+    predictor: Predicting | None = None,
     sampling_ratio: float | None = None,
     precision: str = "float32",
 ) -> Tensor:
@@ -48,5 +49,5 @@ def known(
         >>> known(torch.full((5, 4), 0.05), "bias").shape
         torch.Size([1, 4])
     """
-    predictor = predictor or KnownPredictor.default(len(stages))
+    predictor = predictor or PlainPredictor.default(len(stages))
     return predictor.predict(to_history(stages), kind, steps, sampling_ratio=sampling_ratio, precision=precision)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from know_hf.known import KnownPredictor
+from know_hf.known.predicting import Predicting
 from know_hf.retrodiction.predictors import load_predictor
 from know_hf.retrodiction.registry import PredictorFamily, method
 from know_hf.trajectory import to_history
@@ -19,7 +19,7 @@ WNN = PredictorFamily("WNN", load_predictor)
 
 
 @method(predictor=WNN)
-def wnn(stages: Tensor, kind: str, steps: int = 1, *, predictor: KnownPredictor) -> Tensor:
+def wnn(stages: Tensor, kind: str, steps: int = 1, *, predictor: Predicting) -> Tensor:
     """Weight Nowcasting Network: KNOWN's network on each weight's history, shifted and scaled to its range.
 
     Args:

@@ -4,23 +4,27 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import shorten
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
-from know_hf.known import KnownConfig, KnownPredictor
+from know_hf.known.plain import PlainPredictor
+from know_hf.known.predicting import Predicting
 from know_hf.remote import bounded, public
 from know_hf.text import without_secrets
 
 
-def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -> KnownPredictor:
+def load_predictor(predictor: Predicting | str | Path | None, stages: int) -> Predicting:
     """Loads a predictor and checks that it reads that many stages.
 
     Args:
         predictor: A live one, a folder, a Hub id, or None for the one in the package that reads so many stages.
         stages: Number S of stages that it has to read.
+
+    Returns:
+        A live one as it is; of a folder what predicts as a [`KnownPredictor`] does, and is no model of transformers.
 
     Raises:
         OSError: If a folder or Hub id cannot be loaded.
@@ -28,9 +32,9 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
             none for it.
     """
     if predictor is None:
-        live = KnownPredictor.default(stages)
+        live: Predicting = PlainPredictor.default(stages)
     else:
-        live = predictor if isinstance(predictor, KnownPredictor) else _read(predictor, _complete)
+        live = predictor if isinstance(predictor, Predicting) else _plain(predictor) or _read(predictor, _complete)
     if live.config.history_length != stages:
         raise ValueError(
             f"The predictor reads {live.config.history_length} stages, the trajectory has {stages}: use "
@@ -39,20 +43,32 @@ def load_predictor(predictor: KnownPredictor | str | Path | None, stages: int) -
     return live.eval()
 
 
-def load_predictor_stages(predictor: KnownPredictor | str | Path) -> int:
+def load_predictor_stages(predictor: Predicting | str | Path) -> int:
     """Number of stages that a predictor reads.
 
     Raises:
         OSError, ValueError: As [`load_predictor`].
     """
-    if isinstance(predictor, KnownPredictor):
+    if isinstance(predictor, Predicting):
         return predictor.config.history_length
-    return _read(predictor, KnownConfig.from_pretrained).history_length
+    return (_plain(predictor) or _read(predictor, _configured)).config.history_length
+
+
+def _plain(folder: str | Path) -> PlainPredictor | None:
+    """What is in a folder; None if anything is odd: transformers knows more forms of it, and says what is wrong."""
+    try:
+        return PlainPredictor.read(folder)
+    except Exception:
+        return None
 
 
 @bounded()
 def _read(predictor: str | Path, load: Callable[[str], Any]) -> Any:
     """What a loader makes of a predictor's folder or Hub id; what fails is said in one sentence that names it."""
+    from transformers import PreTrainedConfig
+
+    from know_hf.known import KnownConfig
+
     source = str(predictor)
     what = f"Predictor {without_secrets(source)!r}"
     try:
@@ -71,7 +87,16 @@ def _read(predictor: str | Path, load: Callable[[str], Any]) -> Any:
     )
 
 
-def _complete(source: str) -> KnownPredictor:
+def _configured(source: str) -> Any:
+    """Something with the configuration that a source names."""
+    from know_hf.known import KnownConfig
+
+    return SimpleNamespace(config=KnownConfig.from_pretrained(source))
+
+
+def _complete(source: str) -> Predicting:
+    from know_hf.known import KnownPredictor
+
     predictor, info = KnownPredictor.from_pretrained(
         source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
     )
@@ -84,5 +109,5 @@ def _complete(source: str) -> KnownPredictor:
 
 def predictor_parameters(predictor: nn.Module, sampling_ratio: float | None) -> dict[str, Any]:
     """The parameters with which a method reads a predictor: itself, and the sampling ratio if it is told that."""
-    told = isinstance(predictor, KnownPredictor) and "ratio" in predictor.config.conditions
+    told = isinstance(predictor, Predicting) and "ratio" in predictor.config.conditions
     return {"predictor": predictor, **({"sampling_ratio": sampling_ratio} if told else {})}

@@ -1,16 +1,9 @@
 """Image and text classification."""
 
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-from datasets import Dataset
-from transformers import (
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from know_hf.metrics import scores
 from know_hf.model_config import brief
@@ -19,6 +12,10 @@ from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import CLASSES, TEXTS, encode, label_lookup
 from know_hf.tasks.shared import first, last_layer_of, mapped, on_reading, stack
 from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 #: By any of these a folder has a tokenizer, damaged perhaps.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
@@ -81,6 +78,8 @@ def text_preprocessing(
     Raises:
         FileNotFoundError: If there is no tokenizer.
     """
+    from transformers import DataCollatorWithPadding
+
     tokenizer = processing_class or load_tokenizer(model, source)
     limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 
@@ -104,6 +103,8 @@ def load_tokenizer(model: PreTrainedModel, source: Source) -> PreTrainedTokenize
         FileNotFoundError: If there is none.
         ValueError: If it is damaged.
     """
+    from transformers import AutoTokenizer
+
     source = source or getattr(model.config, "_name_or_path", None)
     try:
         return AutoTokenizer.from_pretrained(source)

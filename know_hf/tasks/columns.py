@@ -1,13 +1,17 @@
 """Which columns of a data set a task reads, found by their types and names."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import ClassLabel, Dataset, Features, Image
-
-from know_hf.tasks.labels import is_text
+from know_hf.tasks.images import is_image
+from know_hf.tasks.labels import is_class, is_text
 from know_hf.tasks.task import TASKS, Candidates, Columns, described, get_task
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
 
 #: Names that tell classes from other columns; the first that is there counts.
 LABELS = ("label", "labels", "class", "category")
@@ -76,7 +80,7 @@ def find_roles(
 
 
 def _candidates(features: Features, inputs: list[str] | None, label: str | None) -> Candidates:
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
+    images = [name for name, feature in features.items() if is_image(feature)]
     texts = [name for name, feature in features.items() if is_text(feature) and not _is_identifier(name, feature)]
     return Candidates(features, inputs, label, images, texts, _classes(features, inputs or []))
 
@@ -86,7 +90,7 @@ def _is_identifier(name: str, feature: Any) -> bool:
 
 
 def _classes(features: Features, inputs: list[str]) -> list[str]:
-    labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-    others = [name for name, feature in features.items() if name not in inputs and not isinstance(feature, Image)]
+    labels = [name for name, feature in features.items() if is_class(feature)]
+    others = [name for name, feature in features.items() if name not in inputs and not is_image(feature)]
     named = {name.strip().lower(): name for name in reversed(others)}  # however they are capitalised
     return labels or [named[name] for name in LABELS if name in named][:1]

@@ -1,28 +1,40 @@
 """From pictures to what a model's own image processor makes of them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Image as ImageFeature
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, PreTrainedConfig
-from transformers.image_processing_utils import BaseImageProcessor
 
 from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.task import Inputs, Source
 
-#: Pictures as inputs.
-IMAGES = Inputs("images", lambda feature: isinstance(feature, ImageFeature), "Image()")
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.image_processing_utils import BaseImageProcessor
+
 #: The image processor beside a model.
 PROCESSOR_FILE = "preprocessor_config.json"
 # Pillow's modes by number of channels.
 _MODES = {1: "L", 3: "RGB"}
+
+
+def is_image(feature: Any) -> bool:
+    """Whether a column holds pictures."""
+    from datasets import Image as ImageFeature
+
+    return isinstance(feature, ImageFeature)
+
+
+#: Pictures as inputs.
+IMAGES = Inputs("images", is_image, "Image()")
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -183,12 +195,16 @@ def _timm_processor(config: PreTrainedConfig, described: dict[str, Any], image_s
 def own_processor(given: Any) -> BaseImageProcessor | None:
     """The image processor that a caller's processing class is or has, if any."""
     given = getattr(given, "image_processor", given)
+    from transformers.image_processing_utils import BaseImageProcessor
+
     return given if isinstance(given, BaseImageProcessor) else None
 
 
 @bounded()
 def saved_processor(source: Source) -> BaseImageProcessor | None:
     """The image processor beside a model, if there is one."""
+    from transformers import AutoImageProcessor
+
     try:
         return AutoImageProcessor.from_pretrained(source) if source else None
     except OSError as error:

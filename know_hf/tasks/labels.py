@@ -1,14 +1,17 @@
 """What a column of classes means: names to outputs of a model, matched by name wherever both sides have names."""
 
+from __future__ import annotations
+
 import logging
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
-
-import pyarrow as pa
-from datasets import ClassLabel, Dataset, Value
+from typing import TYPE_CHECKING, Any
 
 from know_hf.tasks.task import Candidates, Columns, Inputs, Labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ def class_names(dataset: Dataset, label: str) -> list[str]:
         ['bad', 'good']
     """
     feature = dataset.features[label]
-    if isinstance(feature, ClassLabel):
+    if is_class(feature):
         return list(feature.names)
     _refuse_other_answers(dataset, label, f"Label column {label!r}")
     values = _values(dataset, label).drop_null().unique().to_pylist()
@@ -109,7 +112,7 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
         the same), so that labels are taken for places.
     """
     feature, order = dataset.features[columns.label], columns.class_names
-    if isinstance(feature, ClassLabel):
+    if is_class(feature):
         raw, names = range(len(feature.names)), list(feature.names)
         nameless = numbered(names) and not are_numbers(order)
     else:
@@ -164,9 +167,9 @@ def check_answers(dataset: Dataset, columns: Columns, what: str) -> None:
     lookup = label_lookup(dataset, columns)
     known = range(len(order)) if lookup is None else lookup
     if any(unknown := [label not in known for label in raw]):
-        names = [feature.names[label] for label in raw] if isinstance(feature, ClassLabel) else raw
+        names = [feature.names[label] for label in raw] if is_class(feature) else raw
         raise ValueError(f"{where}: {_count(unknown, 'hold no known class', names)}. Known classes: {_listed(order)}.")
-    named = feature.names if isinstance(feature, ClassLabel) else [str(i) for i in range(len(order))]
+    named = feature.names if is_class(feature) else [str(i) for i in range(len(order))]
     if lookup is None and list(named) != list(order):
         logger.warning(
             "The %s name their classes %s, the model's outputs are named %s: only their order is left to go by.",
@@ -176,9 +179,11 @@ def check_answers(dataset: Dataset, columns: Columns, what: str) -> None:
 
 def _refuse_other_answers(dataset: Dataset, label: str, where: str) -> None:
     """Refuses what is no class: lists (several labels an example) and fractions (regression)."""
+    from datasets import Value
+
     feature = dataset.features[label]
     dtype = feature.dtype if isinstance(feature, Value) else ""
-    if isinstance(feature, ClassLabel) or is_text(feature) or dtype == "bool" or "int" in dtype:
+    if is_class(feature) or is_text(feature) or dtype == "bool" or "int" in dtype:
         return
     what = f"{dtype} numbers (regression?)" if "float" in dtype else dtype or "several labels an example"
     first = f", {str(_values(dataset, label)[0])[:60]} in row 0" if len(dataset) else ""
@@ -187,8 +192,17 @@ def _refuse_other_answers(dataset: Dataset, label: str, where: str) -> None:
     )
 
 
+def is_class(feature: Any) -> bool:
+    """Whether a column is declared to hold classes."""
+    from datasets import ClassLabel
+
+    return isinstance(feature, ClassLabel)
+
+
 def is_text(feature: Any) -> bool:
     """Whether a column holds texts."""
+    from datasets import Value
+
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
 
 

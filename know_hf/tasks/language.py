@@ -1,14 +1,14 @@
 """Causal language models and image captioning: answers that are text."""
 
+from __future__ import annotations
+
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import EvalPrediction, PreTrainedModel, VisionTextDualEncoderProcessor, default_data_collator
 
 from know_hf.metrics import scores
 from know_hf.tasks.classification import load_tokenizer
@@ -16,6 +16,10 @@ from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import TEXTS
 from know_hf.tasks.shared import first, mapped, on_reading
 from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, Source, task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import EvalPrediction, PreTrainedModel
 
 #: Names that tell a caption from other texts.
 NAMES = ("caption", "captions", "text", "sentence")
@@ -115,6 +119,8 @@ def caption_preprocessing(
 
     both = tokenizer
     if reader.companion is not None:  # saved together, so that a checkpoint reads pictures as its encoder did
+        from transformers import VisionTextDualEncoderProcessor
+
         both = VisionTextDualEncoderProcessor(reader.companion, tokenizer)
     return Preprocessing(on_reading(columns, transform), collate, both)
 
@@ -162,6 +168,8 @@ def text_preprocessing(
         FileNotFoundError: If there is no tokenizer.
         ValueError: As it is applied, if a text is shorter than one block.
     """
+    from transformers import default_data_collator
+
     tokenizer = processing_class or load_tokenizer(model, source)
     longest = getattr(model.config, "max_position_embeddings", LONGEST_BLOCK)
     size = max_length or min(tokenizer.model_max_length, longest, LONGEST_BLOCK)

@@ -1,22 +1,26 @@
 """Semantic segmentation: a class for every pixel."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import EvalPrediction, PreTrainedModel
 
 from know_hf.metrics import scores
 from know_hf.progress import progress_bar
 from know_hf.tasks.images import IMAGES, image_reader, own_processor, saved_processor
 from know_hf.tasks.shared import decoded, first, last_layer_of, on_reading, stack
 from know_hf.tasks.task import Candidates, Columns, Labels, Preprocessing, Score, Source, task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import EvalPrediction, PreTrainedModel
 
 #: Names that tell a mask from its image.
 NAMES = ("mask", "masks", "label", "labels", "annotation", "segmentation_mask", "semantic_mask")

@@ -1,15 +1,18 @@
 """What tasks share: on the way from rows to batches, and in looking at models."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
-from datasets import Dataset, Image
 from torch import Tensor, nn
 
 from know_hf.tasks.task import Columns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def first(outputs: Any) -> Any:
@@ -36,6 +39,8 @@ def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
 
 def decoded(dataset: Dataset) -> Dataset:
     """The same data with every column of images read as pictures, whether it was set to be or not."""
+    from datasets import Image
+
     for name, feature in dataset.features.items():
         if isinstance(feature, Image) and not feature.decode:
             dataset = dataset.cast_column(name, Image(mode=feature.mode))
@@ -56,6 +61,8 @@ def mapped(dataset: Dataset, function: Callable[[dict], dict], **options: Any) -
     Returns:
         The new data.
     """
+    import datasets
+
     cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
     files = [Path(file["filename"]).resolve() for file in dataset.cache_files]
     elsewhere = datasets.is_caching_enabled() and not all(file.is_relative_to(cache) for file in files)

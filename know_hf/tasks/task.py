@@ -1,15 +1,19 @@
 """What a task is: which columns it reads, how they become a batch, and what a model is judged by."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from datasets import Dataset, Features
 from torch import Tensor, nn
-from transformers import EvalPrediction, PreTrainedModel
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+    from transformers import EvalPrediction, PreTrainedModel
 
 #: Folder or Hub id of a model; None for a live one.
 Source = str | Path | None

@@ -2,18 +2,20 @@
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer
 
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.progress import progress_bar
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import Trainer
 
 
 class FromBatch(nn.Module):
@@ -34,7 +36,7 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, _BatchNorm) and m.running_mean is not None for m in model.modules())
 
 
-def estimate_batch_norm(trainer: Trainer, dataset: Dataset | datasets.Dataset) -> None:
+def estimate_batch_norm(trainer: "Trainer", dataset: "Dataset | datasets.Dataset") -> None:
     """Re-estimates the BatchNorm statistics of the trainer's model over a data set, in place.
 
     Under several processes each does all of it, so that all end with the same statistics.
@@ -45,6 +47,8 @@ def estimate_batch_norm(trainer: Trainer, dataset: Dataset | datasets.Dataset) -
 
     Source: ``torch.optim.swa_utils.update_bn``.
     """
+    import datasets
+
     model, args = trainer.model, trainer.args
     rows: Any = dataset
     if isinstance(dataset, datasets.Dataset) and args.remove_unused_columns:

@@ -4,18 +4,21 @@ import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
-from transformers import EvalPrediction
 
 from know_hf.tasks import TASKS, Score, get_task
 from know_hf.tasks.shared import first
 from know_hf.tasks.task import Task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
 from know_hf.training.examples import Examples
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
 
 #: Examples that BatchNorm statistics of a network that was put together are estimated on.
 ROWS = 500
@@ -62,7 +65,7 @@ def make_scoring(metric: str | None = None, task: str = "image-classification", 
         raise ImportError('Metric modules need evaluate: pip install "know-hf[evaluate]"') from error
     module = evaluate.load(str(Path(metric).resolve()), experiment_id=str(os.getpid()))
 
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
+    def compute(prediction: "EvalPrediction") -> dict[str, float]:
         found = prediction.predictions
         if own.keep is None:
             found = np.asarray(first(found)).argmax(-1)
@@ -93,6 +96,8 @@ def network_score(
     Returns:
         The task's own score over the test examples.
     """
+    from transformers import EvalPrediction
+
     run = FromBatch(model)
     if has_batch_norm(model):
         update_bn(list(_batches(train, rows, min(ROWS, len(train)))), run)

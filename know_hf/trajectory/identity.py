@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
-from transformers import TrainingArguments
 
 from know_hf.models.adapters import is_adapted
-from know_hf.models.skeleton import loader_of
 from know_hf.store import read_json
 from know_hf.tasks import TASKS
 from know_hf.text import hub_name, without_secrets
@@ -23,6 +21,7 @@ from know_hf.trajectory.record import FILE_NAME
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import TrainingArguments
 
 # Settings that change the weights. Others (logging, workers …) may differ when a run is continued.
 _SETTINGS = (
@@ -47,7 +46,7 @@ _STATE = {True: "trained", False: "frozen"}
 _PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
 
 
-def describe_recipe(args: TrainingArguments) -> dict[str, Any]:
+def describe_recipe(args: "TrainingArguments") -> dict[str, Any]:
     """The settings of a run that decide its weights, as plain data; tokens and paths are not among them."""
     values = args.to_dict()
     names = [*_SETTINGS, *_LATER_SETTINGS, *_dependent_settings(args)]
@@ -56,7 +55,7 @@ def describe_recipe(args: TrainingArguments) -> dict[str, Any]:
     return recipe
 
 
-def _dependent_settings(args: TrainingArguments) -> list[str]:
+def _dependent_settings(args: "TrainingArguments") -> list[str]:
     """Settings that change the weights only because of others: what is scored, and when, may decide what is kept."""
     names = ["length_column_name"] if args.train_sampling_strategy == "group_by_length" else []
     names += ["average_decay", "average_start"] if getattr(args, "average_stage_zero", None) else []
@@ -142,6 +141,8 @@ _OTHER_TASKS = {"AutoModelForTokenClassification": "token-classification"}
 
 def describe_model(model: nn.Module) -> dict[str, Any]:
     """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
+    from know_hf.models.skeleton import loader_of
+
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
     return {
         "class": type(model).__name__,
@@ -157,6 +158,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 def task_of(model: nn.Module) -> str | None:
     """The task of a model, by the class that loads it; None if it is none of those known here."""
+    from know_hf.models.skeleton import loader_of
+
     auto_class: Any = loader_of(model)
     return {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class)
 

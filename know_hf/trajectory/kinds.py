@@ -1,13 +1,12 @@
 """Which predictor a parameter belongs to: read from the live module, once, and stored with the trajectory."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
-from transformers.pytorch_utils import Conv1D
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
 from know_hf.models.adapters import is_adapted
@@ -96,7 +95,7 @@ def described_by(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[st
     Returns:
         Name in the checkpoint → [`Parameter`], for every tensor that the module has in that shape.
     """
-    model = extract_model_from_parallel(model)
+    model = _unwrapped(model)
     kinds, other = kinds_of(model), misfits(model, tensors)
     names = match_names(kinds, tensors, getattr(model, "base_model_prefix", ""))
     return {name: replace(kinds[live], trained=True) for name, live in names.items() if name not in other}
@@ -112,7 +111,7 @@ def misfits(model: nn.Module, tensors: Mapping[str, TensorSpec]) -> dict[str, tu
     Returns:
         Name in the checkpoint → shape on the module.
     """
-    model = extract_model_from_parallel(model)
+    model = _unwrapped(model)
     shapes = stored_shapes(model)
     names = match_names(kinds_of(model), tensors, getattr(model, "base_model_prefix", ""))
     return {
@@ -138,12 +137,24 @@ def _owned_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
                 yield name, tensor, module, role
 
 
+def _unwrapped(model: nn.Module) -> nn.Module:
+    from accelerate.utils import extract_model_from_parallel  # here: what reads checkpoints alone has no need of it
+
+    return extract_model_from_parallel(model)
+
+
+def _conv1d() -> tuple[type, ...]:
+    """GPT-2's linear layer, whose module is loaded where there is a live one."""
+    module = sys.modules.get("transformers.pytorch_utils")
+    return () if module is None else (module.Conv1D,)
+
+
 def _kind(owner: nn.Module, role: str, tensor: nn.Parameter) -> str:
     if isinstance(owner, nn.modules.conv._ConvNd):
         if role in _KERNEL_NAMES and tensor.ndim > 2:
             return "conv"
         return "bias" if role == "bias" else "other"
-    if isinstance(owner, (nn.Linear, Conv1D)):
+    if isinstance(owner, (nn.Linear, *_conv1d())):
         if role in _KERNEL_NAMES and tensor.ndim == 2:
             return "fc"
         return "bias" if role == "bias" else "other"

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from know_hf.models.adapters import adapter_names, is_adapted
+from know_hf.models.adapters import adapter_names, is_adapted, is_pretrained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ def stored_names(model: nn.Module) -> dict[str, str]:
     if is_adapted(model):
         return adapter_names(model, live)
     found = {name: name for name in live}
-    if not isinstance(model, PreTrainedModel):
+    if not is_pretrained(model):
         return found
     owners = {id(tensor): name for name, tensor in live.items()}
     saved = {name: owners.get(id(tensor)) for name, tensor in as_saved(model, live).items()}
@@ -116,14 +119,14 @@ def stored_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
         whole = adapter_names(model, live)
     else:
         owners = {id(tensor): name for name, tensor in live.items()}
-        saved = as_saved(model, live) if isinstance(model, PreTrainedModel) else live
+        saved = as_saved(model, live) if is_pretrained(model) else live
         whole = {name: owners[id(tensor)] for name, tensor in saved.items() if id(tensor) in owners}
         whole |= {name: name for name in whole.values()}
     shapes = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point() and t.numel()}
     return {name: shapes[owner] for name, owner in whole.items() if owner in shapes}
 
 
-def as_saved(model: PreTrainedModel, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def as_saved(model: "PreTrainedModel", state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Gives a state the names and pieces that it has in checkpoints; what only gets another name stays the object."""
     try:
         from transformers.core_model_loading import revert_weight_conversion

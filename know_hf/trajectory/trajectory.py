@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec
-from know_hf.models.skeleton import loader_in
 from know_hf.records import TrajectoryError
 from know_hf.trajectory.given import check_given_model, given_folders, given_kinds, given_ratio, report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
@@ -153,6 +152,8 @@ class Trajectory:
             ValueError: If not exactly one of ``kinds`` and ``model`` is given, or it does not fit the tensors, or the
                 ratio is out of range.
         """
+        from know_hf.models.skeleton import loader_in
+
         if (kinds is None) == (model is None):
             raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from.")
         if model is not None:
