@@ -36,8 +36,25 @@ class RunInputs(Options):
 class PredictInputs(Options):
     """What is predicted from, and where to."""
 
-    trajectory: str = option(help="Folder of a forgetting run.", positional=True)
-    output_dir: str | None = option(None, help="Folder for x2, x4 …; by default enriched in the run's folder.")
+    checkpoints: Sequence[str] = option(
+        help="Folder of a forgetting run; or two or more checkpoints of one model, each a folder or user/name or "
+        "user/name@revision on the Hub, the one trained on most data first; or a YAML recipe that names either as "
+        "checkpoints, with the options below by name (flags win).",
+        positional=True,
+        metavar="CHECKPOINT",
+    )
+    sampling_ratio: float | None = option(
+        None, help="Of checkpoints: share of the data that each keeps of those of the one before; names the steps."
+    )
+    examples: Sequence[int] | None = option(
+        None,
+        help="Of checkpoints, instead of the ratio where it is not the same throughout: the number of examples that "
+        "each was trained on.",
+        metavar="NUMBER",
+    )
+    output_dir: str | None = option(
+        None, help="Folder for x2, x4 …; by default enriched in the run's folder. Checkpoints need one."
+    )
 
 
 @documented

@@ -160,6 +160,8 @@ class Enrichment:
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
         }
+        if (positions := self.trajectory.positions) is not None:
+            provenance["positions"] = positions
         if self.fresh:
             provenance["reset"] = sorted({name.rpartition(".")[0] for name in self.fresh})
         if self._modules:
@@ -314,6 +316,7 @@ class Enrichment:
         block = BLOCK if self.device.type == "cpu" else _BLOCK_ACCELERATOR
         tensors, (process, processes) = self.trajectory.tensors, (self.state.process_index, self.state.num_processes)
         ranges = share_of(tensors, self.predicted, process, processes, None if whole else block)
+        iterate, positions = self.prediction.options.iterate, self.trajectory.positions
         bar = progress_bar(
             total=sum(part.size for part in ranges),
             desc=f"{methods[0].name if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
@@ -332,7 +335,7 @@ class Enrichment:
                 stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
             kind, predicted = self.predicted[part.tensor], {}
             for one in methods:
-                made = one.predict(stages, kind, steps, self.prediction.options.iterate, part.tensor)
+                made = one.predict(stages, kind, steps, iterate, part.tensor, positions)
                 predicted[one.name] = made.reshape(steps, -1)
             return origin, predicted
 
