@@ -20,7 +20,7 @@ from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_r
 from know_hf.enrichment.ranges import Range, share_of
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
 from know_hf.enrichment.result import EnrichmentResult
-from know_hf.enrichment.selection import check_copied, select, unmoved
+from know_hf.enrichment.selection import check_copied, not_predicted, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment, say_full
 from know_hf.fitting.coefficients import check_table
@@ -265,6 +265,9 @@ class Enrichment:
                         **provenance[key],
                         "scale": self.trajectory.scale(key[1]),
                         "unmoved": unmoved(self.copied),
+                        "not_predicted": not_predicted(
+                            self.trajectory.tensors, self.trajectory.parameters, self.copied
+                        ),
                         "statistics": statistics[key].summary(),
                         "metrics": scores,
                         "baseline": self.baseline,
