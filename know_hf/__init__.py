@@ -17,6 +17,7 @@ __all__ = [
     "KnownConfig",
     "KnownPredictor",
     "Trajectory",
+    "TrajectoryCallback",
     "TrajectoryError",
     "__version__",
     "enrich",
@@ -34,6 +35,7 @@ _HOME = {
     "KnownConfig": "know_hf.known",
     "KnownPredictor": "know_hf.known",
     "Trajectory": "know_hf.trajectory",
+    "TrajectoryCallback": "know_hf.forgetting.recording",
     "TrajectoryError": "know_hf.trajectory",
     "enrich": "know_hf.enrichment.stream",
     "enrich_pretrained": "know_hf.pretrained",
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from know_hf.enrichment.stream import enrich
     from know_hf.forgetting.arguments import ForgettingArguments
     from know_hf.forgetting.options import ForgettingSettings
+    from know_hf.forgetting.recording import TrajectoryCallback
     from know_hf.forgetting.trainer import ForgettingMixin, ForgettingTrainer
     from know_hf.known import KnownConfig, KnownPredictor
     from know_hf.pretrained import enrich_pretrained

@@ -1,4 +1,4 @@
-"""Mixtures of experts: their stacked matrices are predicted, under whatever names and in whatever pieces they are saved."""
+"""Mixtures of experts: their stacked matrices are predicted, under whatever names and in whatever pieces they lie."""
 
 import pytest
 import torch

@@ -131,6 +131,14 @@ class Enrichment:
             prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
+        learned = next((one.name for one in prediction.methods if one.source is not None), None)
+        if trajectory.recorded and trajectory.record.sampling_ratio is None and learned:
+            raise ValueError(
+                f"{trajectory.root} was recorded every so many steps of one training, and {learned} reads checkpoints "
+                "of known, falling shares of the data: choose another method (mean, linear_fit, fitted …), record at "
+                "fractions of the training, or name the checkpoints, newest first, with their sampling_ratio or "
+                "examples (know-hf predict, Trajectory.from_checkpoints)."
+            )
         for one in prediction.methods:
             if (table := one.parameters.get("coefficients")) is not None and one.method.named:
                 check_table(table, list(self.predicted), len(trajectory))

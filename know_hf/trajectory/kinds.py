@@ -54,8 +54,9 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         Name → [`Parameter`] for every parameter and persistent buffer, under each name of a shared one and under the
         name that its model saves it by, where that is another. Kinds are ``conv`` (kernels of convolutions, also
         1×1, depthwise and transposed), ``fc`` (matrices of linear layers and attention projections, GPT-2's
-        ``Conv1D``, all experts' matrices of a mixture in one tensor), ``bias`` (of those layers), ``norm``, ``embedding`` (also what is tied to one), ``buffer`` and
-        ``other``. Parameters with ``requires_grad=False`` are marked as not trained.
+        ``Conv1D``, all experts' matrices of a mixture in one tensor), ``bias`` (of those layers), ``norm``,
+        ``embedding`` (also what is tied to one), ``buffer`` and ``other``. Parameters with ``requires_grad=False`` are
+        marked as not trained.
 
     Source: paper section 4.5, which goes by the number of a layer's arrays.
 

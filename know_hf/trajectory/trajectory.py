@@ -26,6 +26,8 @@ from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 from know_hf.trajectory.sources import check_same_model, given_checkpoints
 from know_hf.trajectory.spacing import positions_of, step_ratio
 
+#: The recipe of a training that somebody else ran, of which a callback recorded checkpoints.
+RECORDED = "recorded"
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
 BRANCHES_HINT = "its stages are branches of one start, which enrich averages with --also soup; there is no forgetting."
 
@@ -116,7 +118,7 @@ class Trajectory:
         if record.num_stages < 2:
             raise TrajectoryError(f"A trajectory needs at least 2 stages, found {record.num_stages}.")
         recipe = record.recipe.get("recipe", "forgetting")
-        if recipe != "forgetting":
+        if recipe not in ("forgetting", RECORDED):
             hint = BRANCHES_HINT if recipe == "soup" else RECIPE_HINT
             raise TrajectoryError(f"{self.root} is a run of the control {recipe!r}, not of forgetting: {hint}")
         done = [stage.index for stage in record.stages[: record.num_stages] if stage.finished]
@@ -288,11 +290,18 @@ class Trajectory:
     def positions(self) -> list[float] | None:
         """How many steps each stage lies below stage 0, where those are not 0, 1, 2 …; None where they are.
 
-        A run of forgetting has equal steps; only checkpoints that were there already may lie anywhere.
+        A run of forgetting has equal steps; only checkpoints that were there already, or recorded, may lie anywhere.
         """
+        if self.record.recipe and not self.recorded:
+            return None
         shares = [stage.ratio for stage in self.record.stages[: len(self)]]
         known = [share for share in shares if share is not None]
-        return positions_of(known) if not self.record.recipe and len(known) == len(shares) else None
+        return positions_of(known) if len(known) == len(shares) else None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the stages are checkpoints of one ordinary training."""
+        return self.record.recipe.get("recipe") == RECORDED
 
     def scale(self, step: int) -> float:
         """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
