@@ -1,6 +1,7 @@
 """know-hf: better pre-trained weights from the data you already have.
 
-Importing the package loads nothing heavy: every public name is fetched on first use.
+Importing the package loads nothing heavy: every public name is fetched on first use, and the predictor's classes are
+registered with ``AutoConfig`` and ``AutoModel`` when those are.
 """
 
 import importlib
@@ -66,3 +67,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+importlib.import_module("know_hf.auto_classes").register_when_asked()

@@ -141,7 +141,13 @@ class PushInputs(Options):
         help="A run, its enriched folder, a checkpoint, a predictor or a meta-data set.", positional=True
     )
     repo_id: str = option(help="user/name; made if need be.", positional=True)
+    commit_message: str | None = option(None, help="First line of the commits, instead of one that names what is sent.")
+    commit_description: str | None = option(None, help="What else the commits say.")
     private: bool = option(False, help="Make a new repository private.")
+    token: str | None = option(
+        None, help="Instead of the one that hf auth login stored, or HF_TOKEN, which other people do not see."
+    )
+    revision: str | None = option(None, help="Branch to write to instead of main, made if need be (one checkpoint).")
     create_pr: bool = option(False, help="Open a pull request instead of writing (one checkpoint).")
     dry_run: bool = option(False, help="Say what would be sent, and send nothing.")
     overwrite_card: bool = option(False, help="Replace a README that the repository already has.")

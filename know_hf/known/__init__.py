@@ -1,14 +1,18 @@
-"""The hyper-model KNOWN: importing it registers its Auto classes."""
+"""The hyper-model KNOWN. Its arithmetic needs torch alone; classes taken from here are registered as Auto ones."""
 
-from transformers import AutoConfig, AutoModel
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from know_hf.known.configuration_known import KnownConfig
-from know_hf.known.modeling_known import KnownPredictor
-
-AutoConfig.register("known", KnownConfig, exist_ok=True)
-AutoModel.register(KnownConfig, KnownPredictor, exist_ok=True)
-# A saved predictor brings its code, for machines without know-hf.
-KnownConfig.register_for_auto_class()
-KnownPredictor.register_for_auto_class("AutoModel")
+if TYPE_CHECKING:
+    from know_hf.known.configuration_known import KnownConfig
+    from know_hf.known.modeling_known import KnownPredictor
 
 __all__ = ["KnownConfig", "KnownPredictor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        registered = import_module(f"{__name__}.registered")
+        globals().update({own: getattr(registered, own) for own in __all__})
+        return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
-from know_hf.models.skeleton import skeleton
 from know_hf.trajectory.kinds import KINDS, Parameter, described_by, misfits
 from know_hf.trajectory.names import match_names
 
@@ -108,6 +107,8 @@ def configured_kinds(folder: Path, tensors: Mapping[str, TensorSpec], trust_remo
     Raises:
         ValueError: If there is none, or transformers does not know it, or it is of something else.
     """
+    from know_hf.models.skeleton import skeleton
+
     try:
         model = skeleton(folder, trust_remote_code)
     except ValueError as error:

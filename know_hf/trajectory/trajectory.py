@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec
-from know_hf.models.skeleton import loader_in
 from know_hf.records import TrajectoryError
 from know_hf.trajectory.given import (
     check_given_model,
@@ -178,6 +177,8 @@ class Trajectory:
             ValueError: If ``kinds`` and ``model`` are both given, or do not fit the tensors, or neither is and the
                 configuration does not say what they are; if ratio or examples are out of range, or both are given.
         """
+        from know_hf.models.skeleton import loader_in
+
         if kinds is not None and model is not None:
             raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from, not both.")
         if sampling_ratio is not None and examples is not None:
