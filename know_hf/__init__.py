@@ -1,6 +1,7 @@
 """know-hf: better pre-trained weights from the data you already have.
 
-Importing the package loads nothing heavy: every public name is fetched on first use.
+Importing the package loads nothing heavy: every public name is fetched on first use, and the predictor's classes are
+registered with ``AutoConfig`` and ``AutoModel`` when those are.
 """
 
 import importlib
@@ -17,6 +18,7 @@ __all__ = [
     "KnownConfig",
     "KnownPredictor",
     "Trajectory",
+    "TrajectoryCallback",
     "TrajectoryError",
     "__version__",
     "enrich",
@@ -34,6 +36,7 @@ _HOME = {
     "KnownConfig": "know_hf.known",
     "KnownPredictor": "know_hf.known",
     "Trajectory": "know_hf.trajectory",
+    "TrajectoryCallback": "know_hf.forgetting.recording",
     "TrajectoryError": "know_hf.trajectory",
     "enrich": "know_hf.enrichment.stream",
     "enrich_pretrained": "know_hf.pretrained",
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from know_hf.enrichment.stream import enrich
     from know_hf.forgetting.arguments import ForgettingArguments
     from know_hf.forgetting.options import ForgettingSettings
+    from know_hf.forgetting.recording import TrajectoryCallback
     from know_hf.forgetting.trainer import ForgettingMixin, ForgettingTrainer
     from know_hf.known import KnownConfig, KnownPredictor
     from know_hf.pretrained import enrich_pretrained
@@ -63,3 +67,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+importlib.import_module("know_hf.auto_classes").register_when_asked()

@@ -10,6 +10,7 @@ import torch
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
 from know_hf.enrichment.options import Extent
 from know_hf.enrichment.ranges import BLOCK
+from know_hf.enrichment.unpredicted import not_predicted
 from know_hf.fitting.coefficients import SHARE
 from know_hf.forgetting.cost import ForgettingCost
 from know_hf.forgetting.options import Pace
@@ -108,11 +109,14 @@ class Plan:
             values, size = sum(s.numel for s in specs), sum(s.nbytes for s in specs) / 1e6
             rows.append([what, kind, str(len(names)), f"{values:,}", f"{size:.2f}", why, names[0]])
         forgetting = f"\n\n{self.cost}" if self.cost else ""
+        kept = not_predicted(self.tensors, self.parameters, self.copied)
+        parts = ", ".join(f"{what} {share:.1%}" for what, share in kept.items())
+        copied = f"\n{sum(kept.values()):.0%} of all weights will not be predicted: {parts}." if kept else ""
         return (
             f"{self.source}: {len(self.tensors)} tensors, {self.stages} stages, {self.steps} steps\n\n{table(rows)}\n\n"
             f"Prediction: {self.predicted_weights:,} weights × {self.steps} steps, about {self.seconds:.1f} s on one "
             f"process of this machine ({self.seconds_per_weight:.1e} s per weight and step, measured now),\n"
-            f"by {self.how}.\n"
+            f"by {self.how}.{copied}\n"
             f"Memory beyond the libraries: about {self.working_bytes / 1e6:.0f} MB. Disk for the results: "
             f"{self.output_bytes / 1e6:.0f} MB.{forgetting}"
         )

@@ -72,7 +72,7 @@ def test_kinds_that_name_nothing_are_refused(tmp_path):
         (lambda f: [*f, f[0]], TrajectoryError, "given0 is given twice, as stage 0 and as stage 3"),
         (lambda f: [f[0], f"{f[1]}/../given0"], TrajectoryError, "twice, as stage 0 and as stage 1"),
         (lambda f: [f[0], "nowhere"], TrajectoryError, "'nowhere', given as stage 1, is not a folder"),
-        (lambda f: ["user/model", f[0]], TrajectoryError, "given as stage 0.*snapshot_download"),
+        (lambda f: ["user/model", f[0]], TrajectoryError, "given as stage 0.*neither a folder nor a model reachable"),
         (lambda f: [f[0] / "model.safetensors", f[1]], TrajectoryError, "is a file; give the folder that it lies in"),
         (lambda f: set(f), TypeError, "give a list of folders"),
         (lambda f: dict.fromkeys(f, "stage"), TypeError, "give a list of folders"),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from know_hf.choice.options import Choosing
-from know_hf.cli import compare, meta, other, train
+from know_hf.cli import compare, meta, other, predict, train
 from know_hf.cli.options import (
     CollectionInputs,
     ComparisonInputs,
@@ -79,7 +79,7 @@ _META_TRAINED = (PredictorOptions, MetaTrainingOptions, MetaTrainingSettings, Fu
 COMMANDS = {
     "enrich": Command(train.run_enrich, (*_TRAINED, Prediction, Finishing, Choosing, Fitting, Hub)),
     "forget": Command(train.run_forget, _TRAINED),
-    "predict": Command(train.run_predict, (PredictInputs, Prediction, Placement)),
+    "predict": Command(predict.run_predict, (PredictInputs, Prediction, Placement, ModelCode)),
     "compare": Command(compare.run_compare, _COMPARED),
     "experiment": Command(compare.run_experiment, (ExperimentInputs,)),
     "transfer": Command(compare.run_transfer, (*_COMPARED, ExperimentInputs), lenient=("recipe",)),

@@ -48,7 +48,8 @@ def add_flags(parser: argparse.ArgumentParser, options: Mapping[str, Option], le
         like = some_path if known.annotation in (Path, Path | None) else some_text
         kind: dict[str, Any] = {"type": known.form if known.form in (int, float) else like}
         if known.positional:
-            kind |= {"nargs": "?", "default": None} if name in lenient else {}
+            kind |= {"nargs": "?", "default": None} if name in lenient else {"nargs": "+"} if known.many else {}
+            kind |= {"metavar": known.metavar} if known.metavar else {}
             parser.add_argument(name, help=text, **kind)
             continue
         if known.form is bool:

@@ -36,8 +36,25 @@ class RunInputs(Options):
 class PredictInputs(Options):
     """What is predicted from, and where to."""
 
-    trajectory: str = option(help="Folder of a forgetting run.", positional=True)
-    output_dir: str | None = option(None, help="Folder for x2, x4 …; by default enriched in the run's folder.")
+    checkpoints: Sequence[str] = option(
+        help="Folder of a forgetting run; or two or more checkpoints of one model, each a folder or user/name or "
+        "user/name@revision on the Hub, the one trained on most data first; or a YAML recipe that names either as "
+        "checkpoints, with the options below by name (flags win).",
+        positional=True,
+        metavar="CHECKPOINT",
+    )
+    sampling_ratio: float | None = option(
+        None, help="Of checkpoints: share of the data that each keeps of those of the one before; names the steps."
+    )
+    examples: Sequence[int] | None = option(
+        None,
+        help="Of checkpoints, instead of the ratio where it is not the same throughout: the number of examples that "
+        "each was trained on.",
+        metavar="NUMBER",
+    )
+    output_dir: str | None = option(
+        None, help="Folder for x2, x4 …; by default enriched in the run's folder. Checkpoints need one."
+    )
 
 
 @documented
@@ -124,7 +141,13 @@ class PushInputs(Options):
         help="A run, its enriched folder, a checkpoint, a predictor or a meta-data set.", positional=True
     )
     repo_id: str = option(help="user/name; made if need be.", positional=True)
+    commit_message: str | None = option(None, help="First line of the commits, instead of one that names what is sent.")
+    commit_description: str | None = option(None, help="What else the commits say.")
     private: bool = option(False, help="Make a new repository private.")
+    token: str | None = option(
+        None, help="Instead of the one that hf auth login stored, or HF_TOKEN, which other people do not see."
+    )
+    revision: str | None = option(None, help="Branch to write to instead of main, made if need be (one checkpoint).")
     create_pr: bool = option(False, help="Open a pull request instead of writing (one checkpoint).")
     dry_run: bool = option(False, help="Say what would be sent, and send nothing.")
     overwrite_card: bool = option(False, help="Replace a README that the repository already has.")

@@ -1,6 +1,5 @@
-"""``know-hf enrich``, ``forget`` and ``predict``."""
+"""``know-hf enrich`` and ``forget``."""
 
-import os
 from typing import Any
 
 from know_hf.choice.options import Choosing
@@ -118,21 +117,3 @@ def run_forget(call: Call) -> None:
         for stage in record.stages:
             scores = ", ".join(f"{name} {value:.4f}" for name, value in stage.metrics.items())
             print(f"stage {stage.index}: {stage.examples} examples  {scores}")
-
-
-def run_predict(call: Call) -> None:
-    """Predict enriched checkpoints from a finished trajectory."""
-    settings = call.settings()
-    quiet()
-    from know_hf.enrichment.stream import enrich
-    from know_hf.report import change_rows, table
-    from know_hf.store import inside, write_text
-
-    result = enrich(**settings)
-    if int(os.environ.get("RANK", 0)) == 0:
-        changes = change_rows(result.statistics)
-        text = table(changes) if changes else "No tensor was predicted: all are copies."
-        write_text(inside(result.output_dir, "report") / "retrodiction.md", f"# Retrodiction methods\n\n{text}\n")
-        print(text)
-        for name, folder in result.checkpoints.items():
-            print(f"{name}: {folder}")

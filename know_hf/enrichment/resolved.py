@@ -57,9 +57,19 @@ class ResolvedMethod:
         """Whether a parameter of it is yet to be found with a model and data."""
         return self.method.needs_data is not None and self.parameters.get(self.method.needs_data) is None
 
-    def predict(self, stages: Tensor, kind: str, steps: int, iterate: bool, tensor: str | None = None) -> Tensor:
+    def predict(
+        self,
+        stages: Tensor,
+        kind: str,
+        steps: int,
+        iterate: bool,
+        tensor: str | None = None,
+        positions: Sequence[float] | None = None,
+    ) -> Tensor:
         """Predicts one tensor or block, as [`retrodict`]: ``(S, *shape)`` → ``(steps, *shape)``."""
-        return retrodict(stages, kind, steps, self.name, iterate=iterate, tensor=tensor, **self.parameters)
+        return retrodict(
+            stages, kind, steps, self.name, iterate=iterate, tensor=tensor, positions=positions, **self.parameters
+        )
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,12 @@ class EnrichmentResult:
         Under ``accelerate launch`` the main process uploads; the others return at once.
 
         Args:
-            repo_id: ``user/name``; made if need be. ``main`` becomes the chosen checkpoint, or else the first step.
+            repo_id: ``user/name``; made if need be. ``main`` becomes the recommended checkpoint: the chosen one, or
+                else the first step.
             method: Which method's steps, when several were predicted.
-            **options: As for [`push`][know_hf.hub.push.push]: ``private``, ``dry_run``, ``overwrite_card``, ``token``.
+            **options: As for [`push`][know_hf.hub.push.push], and so as for transformers: ``commit_message``,
+                ``commit_description``, ``private``, ``token``, ``revision``, ``create_pr``; ``dry_run``,
+                ``overwrite_card``. With ``revision`` or ``create_pr`` only the recommended checkpoint is sent.
 
         Returns:
             Address of the repository.
@@ -80,8 +83,8 @@ class EnrichmentResult:
             raise ValueError(f"Say which method's steps to push: method= one of {', '.join(methods)}.")
         if not PartialState().is_main_process:
             return ""
-        chosen = folders.pop()
-        url = push(chosen, repo_id, **options)
-        if self.best is not None and self.best.parent != chosen:
-            url = push(self.best, repo_id, **options)
-        return url
+        steps = folders.pop()
+        if options.get("revision") or options.get("create_pr"):
+            first = next(folder for folder in self.checkpoints.values() if folder.parent == steps)
+            return push(self.best or first, repo_id, **options)
+        return push(steps, repo_id, main=self.best, **options)

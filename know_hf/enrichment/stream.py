@@ -22,6 +22,7 @@ from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, meth
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
+from know_hf.enrichment.unpredicted import not_predicted
 from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment, say_full
 from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
@@ -129,6 +130,14 @@ class Enrichment:
             prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
+        learned = next((one.name for one in prediction.methods if one.source is not None), None)
+        if trajectory.recorded and trajectory.record.sampling_ratio is None and learned:
+            raise ValueError(
+                f"{trajectory.root} was recorded every so many steps of one training, and {learned} reads checkpoints "
+                "of known, falling shares of the data: choose another method (mean, linear_fit, fitted …), record at "
+                "fractions of the training, or name the checkpoints, newest first, with their sampling_ratio or "
+                "examples (know-hf predict, Trajectory.from_checkpoints)."
+            )
         for one in prediction.methods:
             if (table := one.parameters.get("coefficients")) is not None and one.method.named:
                 check_table(table, list(self.predicted), len(trajectory))
@@ -158,6 +167,8 @@ class Enrichment:
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
         }
+        if (positions := self.trajectory.positions) is not None:
+            provenance["positions"] = positions
         if self.fresh:
             provenance["reset"] = sorted({name.rpartition(".")[0] for name in self.fresh})
         if self._modules:
@@ -261,6 +272,9 @@ class Enrichment:
                         **provenance[key],
                         "scale": self.trajectory.scale(key[1]),
                         "unmoved": unmoved(self.copied),
+                        "not_predicted": not_predicted(
+                            self.trajectory.tensors, self.trajectory.parameters, self.copied
+                        ),
                         "statistics": statistics[key].summary(),
                         "metrics": scores,
                         "baseline": self.baseline,
@@ -312,6 +326,7 @@ class Enrichment:
         block = BLOCK if self.device.type == "cpu" else _BLOCK_ACCELERATOR
         tensors, (process, processes) = self.trajectory.tensors, (self.state.process_index, self.state.num_processes)
         ranges = share_of(tensors, self.predicted, process, processes, None if whole else block)
+        iterate, positions = self.prediction.options.iterate, self.trajectory.positions
         bar = progress_bar(
             total=sum(part.size for part in ranges),
             desc=f"{methods[0].name if len(methods) == 1 else f'{len(methods)} methods'}, {steps} steps",
@@ -330,7 +345,7 @@ class Enrichment:
                 stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
             kind, predicted = self.predicted[part.tensor], {}
             for one in methods:
-                made = one.predict(stages, kind, steps, self.prediction.options.iterate, part.tensor)
+                made = one.predict(stages, kind, steps, iterate, part.tensor, positions)
                 predicted[one.name] = made.reshape(steps, -1)
             return origin, predicted
 

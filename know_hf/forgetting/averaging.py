@@ -59,13 +59,15 @@ class StageZeroAverages(TrainerCallback):
         if self.trainer._stage.index:  # stage 0 alone
             return
         updates: dict[str, Callable[..., None]] = {
-            "ema": partial(_moving, own.average_decay),
+            "ema": partial(moving, own.average_decay),
             "swa": get_swa_multi_avg_fn(),
         }
         for name in self.names:
             self.models[name] = AveragedModel(self._live, multi_avg_fn=updates[name])
             if state.global_step:
-                _load(self.models[name], Path(args.output_dir) / f"checkpoint-{state.global_step}" / _FILE.format(name))
+                load_average(
+                    self.models[name], Path(args.output_dir) / f"checkpoint-{state.global_step}" / _FILE.format(name)
+                )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Takes the weights of a step in."""
@@ -136,12 +138,14 @@ def check_averaging(trainer: Any) -> None:
         )
 
 
-def _moving(decay: float, averages: Any, current: Any, count: Tensor) -> None:
+def moving(decay: float, averages: Any, current: Any, count: Tensor) -> None:
+    """Takes a step into an exponential moving average, whose decay rises to the one given."""
     done = int(count)
     get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(averages, current, count)
 
 
-def _load(average: AveragedModel, path: Path) -> None:
+def load_average(average: AveragedModel, path: Path) -> None:
+    """Takes an average up where a checkpoint left it."""
     with safe_open(path, framework="pt") as file, torch.no_grad():
         for name, parameter in average.module.named_parameters():
             parameter.copy_(file.get_tensor(name))

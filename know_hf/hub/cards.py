@@ -97,9 +97,13 @@ def _whose(record: TrajectoryRecord) -> str:
 
 def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]) -> ModelCardData:
     """The metadata of a checkpoint's card."""
-    model_id = one_line(record.model.get("id") or "", 120)
-    base_model = None if record.model.get("local") else repository(model_id)
-    dataset, adapter = one_line(record.dataset.get("id") or "", 120), record.model.get("adapter")
+    model_id, adapter = one_line(record.model.get("id") or "", 120), record.model.get("adapter")
+    dataset = one_line(record.dataset.get("id") or "", 120)
+    # Of checkpoints that were there already, those on the Hub are what it was made of.
+    made_of = [name for stage in record.stages if (name := repository((stage.source or "").partition("@")[0]))]
+    base_model: str | list[str] | None = None if record.model.get("local") else repository(model_id)
+    base_model = list(dict.fromkeys(made_of)) or base_model
+    relation = "merge" if made_of else "adapter" if adapter else "finetune"
     task = hub_name(record.model.get("task"))
     results = [
         EvalResult(
@@ -114,7 +118,7 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
     ]
     return ModelCardData(
         base_model=base_model,
-        base_model_relation=("adapter" if adapter else "finetune") if base_model else None,
+        base_model_relation=relation if base_model else None,
         license=hub_name(record.model.get("license")),
         library_name="peft" if adapter else "transformers",
         pipeline_tag=task,

@@ -23,11 +23,15 @@ def push(
     folder: str | Path,
     repo_id: str,
     *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
     private: bool | None = None,
+    token: bool | str | None = None,
+    revision: str | None = None,
     create_pr: bool = False,
     dry_run: bool = False,
     overwrite_card: bool = False,
-    token: str | None = None,
+    main: str | Path | None = None,
 ) -> str:
     """Uploads an enriched checkpoint, all steps of a run, a predictor or a meta-data set.
 
@@ -38,11 +42,15 @@ def push(
     Args:
         folder: A run, its ``enriched`` folder, one checkpoint, a predictor or a meta-data set.
         repo_id: ``user/name``; made if need be.
+        commit_message: First line of the commits, instead of one that names what is sent.
+        commit_description: What else the commits say.
         private: Whether a new repository is private; the account's default if None.
+        token: Instead of the one that ``hf auth login`` stored (which True means, too). Never written anywhere.
+        revision: Branch to write to instead of ``main``, made if need be; for single checkpoints.
         create_pr: Open a pull request instead of writing to the repository; for single checkpoints.
         dry_run: Say what would be sent, and send nothing.
         overwrite_card: Replace a README that the repository already has.
-        token: Instead of the one that ``hf auth login`` stored. Never written anywhere.
+        main: Folder of the checkpoint that becomes ``main``, where that is none of the folder's own.
 
     Returns:
         Address of the repository or pull request; with ``dry_run`` the list of files.
@@ -61,30 +69,34 @@ def push(
     folder = Path(folder)
     validate_repo_id(repo_id)
     repo_type, uploads = find_uploads(folder)
-    if create_pr and len(uploads) > 1:
-        raise ValueError(
-            f"A pull request takes one checkpoint; push one of {', '.join(str(u.folder) for u in uploads)}."
-        )
+    if main is not None:
+        uploads = [*find_uploads(Path(main))[1], *(upload for upload in uploads if upload.revision != "main")]
+    if (create_pr or revision) and len(uploads) > 1:
+        what = "A pull request" if create_pr else f"The revision {revision!r}"
+        raise ValueError(f"{what} takes one checkpoint; push one of {', '.join(str(u.folder) for u in uploads)}.")
+    if revision:
+        uploads[0].revision = revision
     for upload in uploads:
-        check_files(upload, token)
+        check_files(upload, token if isinstance(token, str) else None)
     if dry_run:
         return "\n\n".join(map(str, uploads))
     with bounded():
         url, api = ensure_repository(repo_id, repo_type, private, token), HfApi(token=token)
         with explained(repo_id):
             for upload in uploads:
-                if upload.revision != "main":
+                if upload.revision != "main" and not upload.revision.startswith("refs/"):
                     create = partial(api.create_branch, repo_id, repo_type=repo_type, exist_ok=True)
                     persistently(partial(create, branch=upload.revision))
-                steps = [u.revision for u in uploads if u.revision != "main"]
+                steps = [u.revision for u in uploads[1:]]
                 first = uploads[0].folder.name if steps else ""
-                sent = _send(api, repo_id, repo_type, upload, steps, first, create_pr, overwrite_card)
+                said = (commit_message or f"Upload {upload.folder.name} with know-hf", commit_description)
+                sent = _send(api, repo_id, repo_type, upload, steps, first, said, create_pr, overwrite_card)
                 url = getattr(sent, "pr_url", None) or url
     return url
 
 
 def ensure_repository(
-    repo_id: str, repo_type: str = "model", private: bool | None = None, token: str | None = None
+    repo_id: str, repo_type: str = "model", private: bool | None = None, token: bool | str | None = None
 ) -> str:
     """Makes a repository unless it is there; returns its address.
 
@@ -99,7 +111,15 @@ def ensure_repository(
 
 
 def _send(
-    api: HfApi, repo_id: str, repo_type: str, upload: Upload, steps: list[str], main: str, create_pr: bool, card: bool
+    api: HfApi,
+    repo_id: str,
+    repo_type: str,
+    upload: Upload,
+    steps: list[str],
+    main: str,
+    said: tuple[str, str | None],
+    create_pr: bool,
+    card: bool,
 ) -> CommitInfo:
     files = list(upload.files)
     with tempfile.TemporaryDirectory(prefix="know-hf-") as temporary:
@@ -124,7 +144,7 @@ def _send(
             lambda: api.upload_folder(
                 repo_id=repo_id, repo_type=repo_type, folder_path=staged, revision=upload.revision,
                 create_pr=create_pr, delete_patterns=None if repo_type == "dataset" else _REPLACED,
-                commit_message=f"Upload {upload.folder.name} with know-hf",
+                commit_message=said[0], commit_description=said[1],
             )
         )  # fmt: skip
 

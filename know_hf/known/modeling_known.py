@@ -97,8 +97,9 @@ class KnownPredictor(Predicting, PreTrainedModel):
 
         Args:
             repo_id: ``user/name``; made if need be.
-            **options: As for [`push`][know_hf.hub.push.push]: ``private``, ``create_pr``, ``dry_run``,
-                ``overwrite_card``, ``token``.
+            **options: As for [`push`][know_hf.hub.push.push], and so as for transformers: ``commit_message``,
+                ``commit_description``, ``private``, ``token``, ``revision``, ``create_pr``; ``dry_run``,
+                ``overwrite_card``.
 
         Returns:
             Address of the repository.

@@ -1,11 +1,12 @@
 """Curve fits: each weight's stages as points of a line, a logarithm or an exponential, read off further along.
 
-The abscissa of Θ^i is ``S - i``: 1 for the most forgotten stage, S for Θ^0, and S + s for step s. All three are
+The abscissa of Θ^i is ``S - i``: 1 for the most forgotten stage, S for Θ^0, and S + s for step s; where the stages are
+not equal steps apart, what lies between 1 and S follows the logarithm of their data. All three are
 the same ordinary least squares, of (x, y), (ln x, y) and (x, ln y); computed in float64, rounded once.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,13 @@ from torch import Tensor
 from know_hf.retrodiction.registry import method
 
 
-def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float, shift: float = 0.0) -> list[float]:
+def ols_coefficients(
+    stages: int,
+    step: int,
+    f: Callable[[float], float] = float,
+    shift: float = 0.0,
+    positions: Sequence[float] | None = None,
+) -> list[float]:
     """Weights c with ``Σ c_i·θ^i`` = the fitted line's value at step ``step``; they sum to 1.
 
     Args:
@@ -21,6 +28,7 @@ def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float
         step: Step beyond stage 0, at least 1.
         f: Transformation of the abscissa.
         shift: Added to the abscissa before it.
+        positions: How many steps each stage lies below stage 0; 0, 1, 2 … if None.
 
     Returns:
         One weight a stage, in stage order.
@@ -34,14 +42,14 @@ def ols_coefficients(stages: int, step: int, f: Callable[[float], float] = float
         raise ValueError(f"A fit needs at least 2 stages, found {stages}.")
     if not 1 + shift > 0:
         raise ValueError(f"shift is {shift}; 1 + shift must be positive.")
-    x = [f(stages - i + shift) for i in range(stages)]
+    x = [f(stages - position + shift) for position in (range(stages) if positions is None else positions)]
     query, centre = f(stages + step + shift), sum(x) / stages
     spread = sum((a - centre) ** 2 for a in x)
     return [1 / stages + (query - centre) * (a - centre) / spread for a in x]
 
 
-@method
-def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
+@method(placed=True)
+def linear_fit(stages: Tensor, kind: str, steps: int = 1, *, positions: Sequence[float] | None = None) -> Tensor:
     """Extends each weight's least-squares line.
 
     Not anchored at Θ^0: the first step is a de-noising average of the first stages and a step at once.
@@ -50,6 +58,7 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
         stages: ``(S, *shape)`` floating point in stage order, S ≥ 2.
         kind: Not looked at.
         steps: Number of steps.
+        positions: How many steps each stage lies below Θ^0, where those are not 0, 1, 2 ….
 
     Returns:
         ``(steps, *shape)`` in the type of ``stages``, at least float32.
@@ -67,11 +76,13 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1) -> Tensor:
         >>> linear_fit(torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2]), "fc", 2)
         tensor([1.2000, 1.4000])
     """
-    return _combine(stages, [ols_coefficients(len(stages), s) for s in range(1, steps + 1)])
+    return _combine(stages, [ols_coefficients(len(stages), s, positions=positions) for s in range(1, steps + 1)])
 
 
-@method
-def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) -> Tensor:
+@method(placed=True)
+def log_fit(
+    stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0, positions: Sequence[float] | None = None
+) -> Tensor:
     """Extends each weight's least-squares curve ``a + b·ln(x)``, which flattens as the steps go on.
 
     Args:
@@ -79,6 +90,7 @@ def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) ->
         kind: Not looked at.
         steps: Number of steps.
         shift: Added to the abscissa, for sensitivity studies; more than -1.
+        positions: How many steps each stage lies below Θ^0, where those are not 0, 1, 2 ….
 
     Returns:
         ``(steps, *shape)`` in the type of ``stages``, at least float32.
@@ -96,10 +108,11 @@ def log_fit(stages: Tensor, kind: str, steps: int = 1, *, shift: float = 0.0) ->
         >>> log_fit(torch.tensor([1.0, 0.8]), "fc", 2)
         tensor([1.1170, 1.2000])
     """
-    return _combine(stages, [ols_coefficients(len(stages), s, math.log, shift) for s in range(1, steps + 1)])
+    weights = [ols_coefficients(len(stages), s, math.log, shift, positions) for s in range(1, steps + 1)]
+    return _combine(stages, weights)
 
 
-@method
+@method(placed=True)
 def exp_fit(
     stages: Tensor,
     kind: str,
@@ -108,6 +121,7 @@ def exp_fit(
     eps: float = 1e-8,
     fallback: str = "linear",
     growth_cap: float | None = None,
+    positions: Sequence[float] | None = None,
 ) -> Tensor:
     """Extends each weight's exponential ``a·e^(b·x)``, fitted to logarithms.
 
@@ -121,6 +135,7 @@ def exp_fit(
         eps: Magnitude below which a weight counts as zero.
         fallback: ``"linear"`` or ``"hold"`` (Θ^0).
         growth_cap: If given, the result's magnitude is at most this times the largest stage's.
+        positions: How many steps each stage lies below Θ^0, where those are not 0, 1, 2 ….
 
     Returns:
         ``(steps, *shape)`` in the type of ``stages``, at least float32.
@@ -150,7 +165,7 @@ def exp_fit(
     ceiling = math.log(torch.finfo(dtype).max) - newest.abs().clamp_min(1.0).log() - 1e-3
     results = []
     for step in range(1, steps + 1):
-        weights = ols_coefficients(len(stages), step)
+        weights = ols_coefficients(len(stages), step, positions=positions)
         exponent = sum(c * log for c, log in zip(weights[1:], logs[1:], strict=True))
         grown = newest * torch.exp(torch.minimum(exponent, ceiling))
         if growth_cap is not None:

@@ -86,6 +86,7 @@ def retrodict(
     *,
     iterate: bool = False,
     tensor: str | None = None,
+    positions: Sequence[float] | None = None,
     **parameters: Any,
 ) -> Tensor:
     """Predicts one tensor beyond stage 0.
@@ -98,6 +99,9 @@ def retrodict(
         iterate: Take single steps and slide the window, as learned methods always do, instead of the method's own
             way to further steps.
         tensor: Name of the tensor, for methods that treat each in its own way.
+        positions: How many steps each stage lies below stage 0, increasing from 0 to S − 1, where those are not 0, 1,
+            2 …. Fits and extended averages read them; for learned methods, which were trained on equal steps, the
+            stages are interpolated to those; the others take the stages as they are.
         **parameters: The method's own parameters.
 
     Returns:
@@ -120,10 +124,44 @@ def retrodict(
     check_range("steps", steps, STEPS)
     if not stages.numel():
         return stages.new_empty(steps, *stages.shape[1:])
+    if positions is not None and get_method(method).reads(parameters) is not None:
+        stages, positions = evened(stages, positions), None
+    placed = get_method(method).placed
+
+    def predict(stages: Tensor, steps: int, positions: Sequence[float] | None) -> Tensor:
+        where = {"positions": positions} if placed else {}
+        return function(stages, kind, steps, **where, **parameters)
+
     if not iterate:
-        return function(stages, kind, steps, **parameters)
+        return predict(stages, steps, positions)
     results = []
     for _ in range(steps):
-        results.append(function(stages, kind, 1, **parameters)[0])
+        results.append(predict(stages, 1, positions)[0])
         stages = torch.cat((results[-1][None].to(stages), stages[:-1]))
+        positions = None if positions is None else [0.0, *(position + 1 for position in positions[:-1])]
     return torch.stack(results)
+
+
+def evened(stages: Tensor, positions: Sequence[float]) -> Tensor:
+    """Reads stages off at equal steps, on straight lines between them.
+
+    Args:
+        stages: ``(S, *shape)`` floating point in stage order.
+        positions: How many steps each lies below stage 0, increasing from 0 to S − 1.
+
+    Returns:
+        ``(S, *shape)``, at least float32; the first and the last stage, and what does not move, are what they were.
+
+    Example:
+        >>> import torch
+        >>> from know_hf.retrodiction.predict import evened
+        >>> evened(torch.tensor([3.0, 2.0, 0.0]), [0.0, 0.5, 2.0])
+        tensor([3.0000, 1.3333, 0.0000])
+    """
+    stages = stages.to(torch.promote_types(stages.dtype, torch.float32))
+    made = [stages[0]]
+    for place in range(1, len(stages) - 1):
+        after = next(i for i, position in enumerate(positions) if position >= place)
+        low, high = positions[after - 1], positions[after]
+        made.append(stages[after] + (high - place) / (high - low) * (stages[after - 1] - stages[after]))
+    return torch.stack([*made, stages[-1]])

@@ -49,6 +49,8 @@ class Method:
         title: What cards call it.
         needs_data: Name of a parameter of it that can only be found with a model and data; ``all`` leaves it out.
         named: Whether its parameter ``tensor`` is the name of the tensor, which nobody else may give.
+        placed: Whether its parameter ``positions`` says how many steps each stage lies below Θ^0 where those are not 0,
+            1, 2 … (else None), which nobody else may give.
         branches: Whether the stages that it reads are a start and branches from it, each trained on its own, instead of
             a forgetting; ``all`` leaves it out.
     """
@@ -64,6 +66,7 @@ class Method:
     title: str | None = None
     needs_data: str | None = None
     named: bool = False
+    placed: bool = False
     branches: bool = False
 
     @property
@@ -76,9 +79,8 @@ class Method:
         """The method's own parameters, their types evaluated."""
         signature = inspect.signature(self.function, eval_str=True)
         own = {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
-        if self.named:
-            own.pop("tensor", None)
-        return own
+        filled = {"tensor": self.named, "positions": self.placed}
+        return {name: parameter for name, parameter in own.items() if not filled.get(name)}
 
     def delegate(self, given: Mapping[str, Any]) -> "Method | None":
         """The method that gets the parameters which are not this one's own, if any.

@@ -133,7 +133,8 @@ def tsv(
 
     Args:
         stages: ``(S, *shape)`` floating point in stage order, a whole tensor.
-        kind: Not looked at; tensors of fewer than two dimensions take the whole update.
+        kind: Of ``"fc"`` with three dimensions (a mixture's experts) each matrix is treated by itself; tensors of fewer
+            than two dimensions take the whole update.
         steps: Number of steps, at most S − 1.
         lam: Scale λ of the update.
         frac: Share of the directions that stays, at least one of them.
@@ -162,6 +163,9 @@ def tsv(
     stages, updates = _updates(stages, steps, lam)
     if updates.ndim - 1 < 2:
         return _applied(stages, lam, updates)
+    if kind == "fc" and updates.ndim - 1 == 3:
+        experts = (tsv(expert, kind, steps, lam=lam, frac=frac, merge=merge) for expert in stages.unbind(1))
+        return torch.stack(list(experts), dim=1)
     matrices = updates.reshape(steps, updates.shape[1], -1)
     rank = min(matrices.shape[1:])
     chosen, parts = [], []

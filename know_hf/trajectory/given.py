@@ -1,54 +1,21 @@
 """What a caller says about checkpoints of his own: looked at, and answered in words, before anything is made of it."""
 
 import logging
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from numbers import Real
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from numbers import Integral, Real
 from pathlib import Path
 
 from torch import nn
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
-from know_hf.records import TrajectoryError
-from know_hf.trajectory.kinds import KINDS, Parameter
+from know_hf.trajectory.kinds import KINDS, Parameter, described_by, misfits
 from know_hf.trajectory.names import match_names
 
 logger = logging.getLogger(__name__)
 
 # Names that a message gives before it says how many more there are.
 _SHOWN = 4
-
-
-def given_folders(checkpoints: Sequence[str | Path]) -> list[Path]:
-    """The folders of given checkpoints, in stage order.
-
-    Raises:
-        TrajectoryError: If one is missing or given twice, or there are fewer than two.
-        TypeError: If this is not a list of paths.
-    """
-    unordered = isinstance(checkpoints, (Set, Mapping))  # whose order says nothing
-    if unordered or isinstance(checkpoints, (str, bytes, os.PathLike)) or not isinstance(checkpoints, Iterable):
-        raise TypeError(
-            f"checkpoints is {checkpoints!r:.80}; give a list of folders, one for each stage, stage 0 first."
-        )
-    folders = []
-    for checkpoint in checkpoints:
-        if not isinstance(checkpoint, (str, os.PathLike)):
-            raise TypeError(f"checkpoints: {checkpoint!r:.80} is not the path of a folder.")
-        folders.append(Path(checkpoint))
-    if len(folders) < 2:
-        raise TrajectoryError(f"A trajectory needs at least 2 checkpoints, one for each stage; found {len(folders)}.")
-    seen: dict[Path, int] = {}
-    for stage, folder in enumerate(folders):
-        if not folder.is_dir():
-            what = "is a file; give the folder that it lies in." if folder.exists() else (
-                "is not a folder. Of a model on the Hub, give the folder that snapshot_download returns."
-            )  # fmt: skip
-            raise TrajectoryError(f"Checkpoint {str(folder)!r}, given as stage {stage}, {what}")
-        first = seen.setdefault(folder.resolve(), stage)
-        if first != stage:
-            raise TrajectoryError(f"{folder} is given twice, as stage {first} and as stage {stage}.")
-    return folders
 
 
 def given_kinds(kinds: Mapping[str, str | Parameter], tensors: Collection[str]) -> dict[str, Parameter]:
@@ -106,6 +73,52 @@ def given_ratio(ratio: object) -> float | None:
             "before, and lies strictly between 0 and 1. Leave it out if it is not known."
         )
     return float(ratio)
+
+
+def given_examples(examples: object, stages: int) -> list[int] | None:
+    """The number of examples that each checkpoint was trained on, where it is known.
+
+    Raises:
+        TypeError: If they are no list of whole numbers.
+        ValueError: If there is not one for each stage, or they do not fall from stage to stage.
+    """
+    if examples is None:
+        return None
+    if isinstance(examples, (str, bytes)) or not isinstance(examples, Iterable):
+        raise TypeError(f"examples is {examples!r:.80}; give a list of whole numbers, one for each stage.")
+    counts = list(examples)
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, Integral):
+            raise TypeError(f"examples: {count!r:.80} is not a whole number.")
+    if len(counts) != stages:
+        raise ValueError(f"examples names {len(counts)} numbers, and there are {stages} checkpoints.")
+    for more, less in pairwise(counts):
+        if not more > less > 0:
+            raise ValueError(
+                f"examples is {counts}; the checkpoint trained on most data comes first, and each after it has fewer "
+                f"examples than the one before: {less} does not fit after {more}."
+            )
+    return [int(count) for count in counts]
+
+
+def configured_kinds(folder: Path, tensors: Mapping[str, TensorSpec], trust_remote_code: bool) -> dict[str, Parameter]:
+    """The parameters of stored tensors, from the model that a folder's configuration names, built without memory.
+
+    Raises:
+        ValueError: If there is none, or transformers does not know it, or it is of something else.
+    """
+    from know_hf.models.skeleton import skeleton
+
+    try:
+        model = skeleton(folder, trust_remote_code)
+    except ValueError as error:
+        raise ValueError(
+            f"What the tensors are cannot be read off the configuration: {error} In Python, "
+            "Trajectory.from_checkpoints takes either kinds={name: kind} or model=a live module."
+        ) from error
+    parameters = described_by(model, tensors)
+    report_unmatched(parameters, tensors, misfits(model, tensors), f"The {type(model).__name__} of the configuration")
+    return parameters
 
 
 def report_unmatched(

@@ -53,8 +53,9 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         Name → [`Parameter`] for every parameter and persistent buffer, under each name of a shared one and under the
         name that its model saves it by, where that is another. Kinds are ``conv`` (kernels of convolutions, also
         1×1, depthwise and transposed), ``fc`` (matrices of linear layers and attention projections, GPT-2's
-        ``Conv1D``), ``bias`` (of those layers), ``norm``, ``embedding`` (also what is tied to one), ``buffer`` and
-        ``other``. Parameters with ``requires_grad=False`` are marked as not trained.
+        ``Conv1D``, all experts' matrices of a mixture in one tensor), ``bias`` (of those layers), ``norm``,
+        ``embedding`` (also what is tied to one), ``buffer`` and ``other``. Parameters with ``requires_grad=False`` are
+        marked as not trained.
 
     Source: paper section 4.5, which goes by the number of a layer's arrays.
 
@@ -166,7 +167,17 @@ def _kind(owner: nn.Module, role: str, tensor: nn.Parameter) -> str:
         return "embedding"
     if "norm" in type(owner).__name__.lower():
         return "norm"
-    return "other"
+    if _holds_experts(owner) and role.endswith("bias"):
+        return "bias"
+    return "fc" if _holds_experts(owner) and tensor.ndim == 3 else "other"
+
+
+def _holds_experts(owner: nn.Module) -> bool:
+    """Whether a layer holds the matrices of all experts of a mixture, stacked: there is no layer for each.
+
+    transformers marks most such classes by what their layout is; some have the name alone.
+    """
+    return hasattr(owner, "_apply_gate") or "expert" in type(owner).__name__.lower()
 
 
 def resolve_kinds(

@@ -23,7 +23,7 @@ _PARAMETER: Any = {"kind": str, "layer": str, "trained": bool}
 _SECTIONS = {"recipe": {"recipe": _TEXT}, "model": _MODEL, "dataset": _DATASET, "versions": dict[str, str],
              "parameters": dict[str, _PARAMETER]}  # fmt: skip
 _STAGE = {"index": int, "folder": str, "finished": bool, "ratio": float | None, "examples": int | None,
-          "steps": int | None, "metrics": dict[str, float]}  # fmt: skip
+          "steps": int | None, "metrics": dict[str, float], "source": _TEXT}  # fmt: skip
 _TOP = {"num_stages": int, "sampling_ratio": float | None, "schema_version": int}
 
 
@@ -32,7 +32,7 @@ class StageRecord:
     """One stage: its folder (relative to the record), data and scores.
 
     ``ratio`` is the share of all examples; ``steps`` counts optimizer steps (None: not trained); ``metrics`` are the
-    scores on the evaluation set.
+    scores on the evaluation set; ``source`` is what a checkpoint that was there already is called.
     """
 
     index: int
@@ -42,6 +42,7 @@ class StageRecord:
     steps: int | None = None
     finished: bool = True
     metrics: dict[str, float] = field(default_factory=dict)
+    source: str | None = None
 
 
 @dataclass

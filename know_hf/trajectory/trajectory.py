@@ -12,10 +12,21 @@ from torch import Tensor, nn
 
 from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec
 from know_hf.records import TrajectoryError
-from know_hf.trajectory.given import check_given_model, given_folders, given_kinds, given_ratio, report_unmatched
+from know_hf.trajectory.given import (
+    check_given_model,
+    configured_kinds,
+    given_examples,
+    given_kinds,
+    given_ratio,
+    report_unmatched,
+)
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
+from know_hf.trajectory.sources import check_same_model, given_checkpoints
+from know_hf.trajectory.spacing import positions_of, step_ratio
 
+#: The recipe of a training that somebody else ran, of which a callback recorded checkpoints.
+RECORDED = "recorded"
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
 BRANCHES_HINT = "its stages are branches of one start, which enrich averages with --also soup; there is no forgetting."
 
@@ -23,6 +34,8 @@ BRANCHES_HINT = "its stages are branches of one start, which enrich averages wit
 _LARGEST_GROWTH = 100
 _DIVERGED = ": training diverged there. Lower the learning rate and run again in a new folder."
 _GIVEN = " ({folder}): nothing can be predicted from it. Leave the stage out, or copy the tensor (kinds={{…: 'copy'}})."
+
+_ALIKE = "save all in one way: from_pretrained(folder, dtype=…), then save_pretrained."
 
 
 def to_history(stages: Tensor) -> Tensor:
@@ -68,13 +81,15 @@ def check_alike(first: Checkpoint, other: Checkpoint) -> None:
         where = [name for name in odd if name in expected]
         raise TrajectoryError(
             f"{other.folder} and {first.folder} hold different tensors: {len(where)} only in the latter, "
-            f"{len(odd) - len(where)} only in the former, e.g. {odd[0]!r}."
+            f"{len(odd) - len(where)} only in the former, e.g. {odd[0]!r}. If they are of one model (one "
+            f"may store a tied weight twice), {_ALIKE}"
         )
     for name, spec in expected.items():
         if (spec.shape, spec.dtype) != (found[name].shape, found[name].dtype):
             raise TrajectoryError(
                 f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {first.folder} but {found[name].dtype} "
-                f"{list(found[name].shape)} in {other.folder}."
+                f"{list(found[name].shape)} in {other.folder}"
+                + (f": {_ALIKE}" if spec.shape == found[name].shape else ": they are of different models.")
             )
 
 
@@ -102,7 +117,7 @@ class Trajectory:
         if record.num_stages < 2:
             raise TrajectoryError(f"A trajectory needs at least 2 stages, found {record.num_stages}.")
         recipe = record.recipe.get("recipe", "forgetting")
-        if recipe != "forgetting":
+        if recipe not in ("forgetting", RECORDED):
             hint = BRANCHES_HINT if recipe == "soup" else RECIPE_HINT
             raise TrajectoryError(f"{self.root} is a run of the control {recipe!r}, not of forgetting: {hint}")
         done = [stage.index for stage in record.stages[: record.num_stages] if stage.finished]
@@ -131,45 +146,70 @@ class Trajectory:
         kinds: Mapping[str, str | Parameter] | None = None,
         model: nn.Module | None = None,
         sampling_ratio: float | None = None,
+        examples: Sequence[int] | None = None,
+        trust_remote_code: bool = False,
     ) -> "Trajectory":
         """Makes a trajectory of checkpoints that already exist.
 
+        What the tensors are is read off the configuration and the headers; no weights are loaded, and no model code of
+        a repository runs unless it is allowed to.
+
         Args:
-            checkpoints: Folders in stage order: the one trained on all the data first, the most forgotten last.
-            kinds: Name → kind of every tensor to predict; what is not named is copied.
-            model: Instead of ``kinds``: a live module (``meta`` device is enough) to read them from. Names may differ
-                by the prefix of its bare model; tensors that it does not have, or has in another shape, are named in
-                a warning, and copied.
+            checkpoints: Folders, or models on the Hub as ``"user/name"`` or ``"user/name@revision"``, in stage order:
+                the one trained on all the data first, the most forgotten last.
+            kinds: Instead of the configuration: name → kind of every tensor to predict; what is not named is copied.
+            model: Instead of the configuration: a live module (``meta`` device is enough) to read them from. Names may
+                differ by the prefix of its bare model; tensors that it does not have, or has in another shape, are
+                named in a warning, and copied.
             sampling_ratio: Ratio r of successive data set sizes; names the enriched folders.
+            examples: Instead of the ratio, where it is not the same from stage to stage: the number of examples that
+                each checkpoint was trained on. Methods read the stages at these distances.
+            trust_remote_code: Whether code of the model's folder may run.
 
         Returns:
-            A [`Trajectory`] whose checkpoints have been compared by their headers.
+            A [`Trajectory`] whose checkpoints have been compared by their configurations and headers.
 
         Raises:
-            TrajectoryError: If a checkpoint is missing, damaged or given twice, or they differ in names, shapes or
-                storage types.
+            ImportError: If they are adapters and peft is not installed, or timm models and timm is not.
+            TrajectoryError: If a checkpoint is missing, damaged or given twice, or they differ in architecture, names,
+                shapes or storage types.
             TypeError: If ``checkpoints`` is a single folder or has no order, or another argument is of another kind.
-            ValueError: If not exactly one of ``kinds`` and ``model`` is given, or it does not fit the tensors, or the
-                ratio is out of range.
+            ValueError: If ``kinds`` and ``model`` are both given, or do not fit the tensors, or neither is and the
+                configuration does not say what they are; if ratio or examples are out of range, or both are given.
         """
         from know_hf.models.skeleton import loader_in
 
-        if (kinds is None) == (model is None):
-            raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from.")
+        if kinds is not None and model is not None:
+            raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from, not both.")
+        if sampling_ratio is not None and examples is not None:
+            raise ValueError("Give either sampling_ratio or examples: the numbers of examples say what the ratio is.")
         if model is not None:
             check_given_model(model)
-        sampling_ratio, folders = given_ratio(sampling_ratio), given_folders(checkpoints)
-        tensors = Checkpoint(folders[0]).tensors
+        sampling_ratio, sources = given_ratio(sampling_ratio), given_checkpoints(checkpoints)
+        counts = given_examples(examples, len(sources))
+        first = Checkpoint(sources[0].folder)
+        check_same_model(sources)
+        tensors = first.tensors
+        for other in sources[1:]:
+            check_alike(first, Checkpoint(other.folder))
         if model is not None:
             parameters = described_by(model, tensors)
             report_unmatched(parameters, tensors, misfits(model, tensors), f"the given {type(model).__name__}")
+        elif kinds is not None:
+            parameters = given_kinds(kinds, tensors)
         else:
-            parameters = given_kinds({} if kinds is None else kinds, tensors)
-        stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
-        record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=loader_in(folders[0]))
-        trajectory = cls(record, Path.cwd())
-        trajectory.validate()
-        return trajectory
+            parameters = configured_kinds(first.folder, tensors, trust_remote_code)
+        stages = [StageRecord(i, os.path.abspath(s.folder), source=s.name) for i, s in enumerate(sources)]
+        if counts is not None:
+            sampling_ratio = step_ratio(counts)
+            stages = [
+                replace(stage, examples=count, ratio=count / counts[0])
+                for stage, count in zip(stages, counts, strict=True)
+            ]
+        described = loader_in(first.folder)
+        if sources[0].repository:
+            described |= {"id": sources[0].repository, "local": False}
+        return cls(TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=described), Path.cwd())
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``trajectory.json`` into ``folder``, stage folders relative to it where they lie inside."""
@@ -246,6 +286,23 @@ class Trajectory:
                 + (_DIVERGED if self.record.recipe else _GIVEN.format(folder=self.checkpoints[bad[0]].folder))
             )
         return stages
+
+    @property
+    def positions(self) -> list[float] | None:
+        """How many steps each stage lies below stage 0, where those are not 0, 1, 2 …; None where they are.
+
+        A run of forgetting has equal steps; only checkpoints that were there already, or recorded, may lie anywhere.
+        """
+        if self.record.recipe and not self.recorded:
+            return None
+        shares = [stage.ratio for stage in self.record.stages[: len(self)]]
+        known = [share for share in shares if share is not None]
+        return positions_of(known) if len(known) == len(shares) else None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the stages are checkpoints of one ordinary training."""
+        return self.record.recipe.get("recipe") == RECORDED
 
     def scale(self, step: int) -> float:
         """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
