@@ -53,7 +53,9 @@ def written(tmp_path_factory):
     """A page with every kind of drawing."""
     folder = tmp_path_factory.mktemp("page")
     page = Page("A page & its <parts>").verdict("Keep Θ⁰: nothing is better. So it is.").section("Run")
-    page.image(None, "What was forgotten.", forgetting_chart(stages(0.9, 0.8, 0.7), [(1, "x2", {"eval_accuracy": 0.95})]))
+    page.image(
+        None, "What was forgotten.", forgetting_chart(stages(0.9, 0.8, 0.7), [(1, "x2", {"eval_accuracy": 0.95})])
+    )
     page.image(None, "Where it went.", plane_chart(plane()))
     values = {"x2": [0.1, math.nan, 0.3], "x4": [0.2, math.nan, 0.4]}
     page.image(None, "Layers.", layers_chart({"norm": values, "cosine": values}, ["a.weight", "a.bias", "b.weight"]))
@@ -135,7 +137,9 @@ def test_headings_sort_tables(opened):
 
 
 def test_switches_hide_methods_and_keys_hide_lines(opened):
-    shown = "getComputedStyle(document.querySelector('section:last-of-type .wide [data-m=\"known\"]')).display != 'none'"
+    shown = (
+        "getComputedStyle(document.querySelector('section:last-of-type .wide [data-m=\"known\"]')).display != 'none'"
+    )
     height = "document.querySelector('section:last-of-type .wide svg').viewBox.baseVal.height"
     rows = "document.querySelectorAll('tbody tr:not(.gone)').length"
     switch = "Array.from(document.querySelectorAll('.methods button')).find(b => b.textContent == 'known')"
@@ -164,7 +168,9 @@ def test_pointer_and_keyboard_ask_marks(opened):
     assert opened.run(tip).startswith("x2\naccuracy 0.9500")
     opened.press("Escape", 27)
     assert opened.run(tip) is None
-    stops = opened.run("Array.from(document.querySelectorAll('svg'), s => s.querySelectorAll('[tabindex=\"0\"]').length)")
+    stops = opened.run(
+        "Array.from(document.querySelectorAll('svg'), s => s.querySelectorAll('[tabindex=\"0\"]').length)"
+    )
     assert set(stops) == {1}  # the tab key enters each drawing once
     opened.run("document.querySelector('.wide .mark').focus()")
     opened.press("ArrowRight", 39)
@@ -214,7 +220,9 @@ def test_colours_by_day_and_night(opened):
             ("body", "color", 7), ("svg text.soft", "fill", 4.5), ("figcaption", "color", 4.5), ("nav a", "color", 4.5),
             (".c0 .shape", "fill", 3), (".c1", "stroke", 3), (".known .shape", "fill", 3), (".grey .shape", "fill", 3),
         ):  # fmt: skip
-            found = opened.run(f"getComputedStyle(document.querySelector('main {what}, header {what}, {what}')).{property}")
+            found = opened.run(
+                f"getComputedStyle(document.querySelector('main {what}, header {what}, {what}')).{property}"
+            )
             if found != "none":
                 assert contrast(found, ground) >= least, (dark, what, found, ground)
     assert contrast(*grounds) > 12

@@ -30,9 +30,12 @@ def kind_of(arm: str, result: ComparisonResult) -> Key:
 class _Rows:
     """A drawing with a row an arm, names at its left or above it, and its axis on top, which rows may leave."""
 
-    def __init__(self, width: int, arms: Sequence[str], limits: tuple[float, float], label: str, title: str):
+    def __init__(
+        self, width: int, arms: Sequence[str], limits: tuple[float, float], label: str, title: str, more: float = 0
+    ):
         self.narrow = width < 500
-        self.row = NARROW_ROW if self.narrow else ROW
+        self.row = (NARROW_ROW if self.narrow else ROW) + more
+        self.more = more
         self.drawing = Drawing(width, TOP + self.row * len(arms) + 8, label, "rows")
         left = 14 if self.narrow else min(14 + CHARACTER * max(map(len, arms)), 0.36 * width)
         self.left, self.letters = left, int(left / CHARACTER) if not self.narrow else int(width / CHARACTER)
@@ -52,10 +55,10 @@ class _Rows:
         self.drawing.parts.append(f'<g transform="translate(0 {TOP + place * self.row})">')
         self.drawing.open("row", h=str(self.row), top=str(TOP), **own)
         if self.narrow:
-            self.drawing.text(4, 12, shortened(arm, self.letters), "ink small")
-            return 27
-        self.drawing.text(self.left - 4, ROW / 2 + 4, shortened(arm, self.letters), "ink small", "end")
-        return ROW / 2
+            self.drawing.text(4, 12, shortened(arm, self.letters), "ink halo")
+            return 27 + self.more / 2
+        self.drawing.text(self.left - 4, self.row / 2 + 4, shortened(arm, self.letters), "ink halo", "end")
+        return self.row / 2
 
     def end(self) -> None:
         """Ends it."""
@@ -121,7 +124,8 @@ def rates_chart(result: ComparisonResult) -> Chart | None:
 
     def draw(width: int) -> str:
         title = f"test {with_unit(result.score)}, mean ± standard deviation"
-        rows = _Rows(width, arms, score_limits(every, result.score), "scores at every learning rate", title)
+        more = 4.5 * (len(rates) - 1)
+        rows = _Rows(width, arms, score_limits(every, result.score), "scores at every learning rate", title, more)
         drawing, axis = rows.drawing, rows.axis
         for place, arm in enumerate(arms):
             y = rows.begin(place, arm, m=methods[arm])
@@ -155,5 +159,3 @@ def table_methods(rows: Sequence[Sequence[str]], result: ComparisonResult) -> Ma
     """Name in the first column → method, for the rows of a table that are arms, marked as controls or not."""
     methods = methods_of(result)
     return {row[0]: methods[name] for row in rows for name in (row[0], row[0].removesuffix("*")) if name in methods}
-
-

@@ -94,9 +94,7 @@ class Drawing:
 
     def line(self, x: float, y: float, to_x: float, to_y: float, css: str = "grid", **own: str) -> None:
         """A straight line."""
-        self.parts.append(
-            f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}" class="{css}"{_own(own)}/>'
-        )
+        self.parts.append(f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}" class="{css}"{_own(own)}/>')
 
     def curve(self, points: Sequence[tuple[float, float]], css: str, **own: str) -> None:
         """A line through points; it breaks where one is not finite."""
@@ -117,7 +115,9 @@ class Drawing:
 
     def dot(self, x: float, y: float, tip: str, css: str, size: float = 4.5, shape: str = "dot", **own: str) -> None:
         """A mark that says ``tip`` when it is asked; around it lies a larger invisible one, which is easier to hit."""
-        self.mark(shaped(shape, x, y, size) + f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" class="hit"/>', tip, css, **own)
+        self.mark(
+            shaped(shape, x, y, size) + f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" class="hit"/>', tip, css, **own
+        )
 
     def mark(self, inner: str, tip: str, css: str, **own: str) -> None:
         """Anything that says ``tip`` when it is asked."""
