@@ -14,11 +14,18 @@ from typing import Any
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
                 None)  # fmt: skip
 _FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
 )  # fmt: skip
 # Chromium reads its commands from descriptor 3 and answers on descriptor 4.
-_START = "import os, sys; a, b = map(int, sys.argv[1:3]); os.dup2(a, 103); os.dup2(b, 104); os.dup2(103, 3); os.dup2(104, 4); os.execv(sys.argv[3], sys.argv[3:])"
+_START = """
+import os, sys
+for given, kept in ((1, 103), (2, 104)):
+    os.dup2(int(sys.argv[given]), kept)
+os.dup2(103, 3)
+os.dup2(104, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:

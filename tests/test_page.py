@@ -82,7 +82,8 @@ def opened(browser, written):
 
 def column(browser, table: int, place: int) -> list[str]:
     return browser.run(
-        f"Array.from(document.querySelectorAll('table')[{table}].tBodies[0].rows, row => row.cells[{place}].textContent)"
+        f"Array.from(document.querySelectorAll('table')[{table}].tBodies[0].rows,"
+        f" row => row.cells[{place}].textContent)"
     )
 
 
@@ -151,7 +152,10 @@ def test_switches_hide_methods_and_keys_hide_lines(opened):
     opened.run(f"{switch}.click()")
     assert (opened.run(shown), opened.run(height), opened.run(rows)) == before
     opened.run("document.querySelector('.keys button').click()")
-    dots = "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('.wide .mark'), m => getComputedStyle(m).display)"
+    dots = (
+        "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('.wide .mark'),"
+        " mark => getComputedStyle(mark).display)"
+    )
     assert opened.run(dots) == ["none"] * 3 + ["inline"]
     other = "document.querySelectorAll('figure')[1].querySelectorAll('.off').length"
     assert opened.run(other) == 0  # a key is its own drawing's

@@ -8,15 +8,16 @@ import gradio as gr
 import job
 
 ABOUT = f"""
-# Predict better weights from a model's forgetting
+# Predict weights from a model's forgetting
 
 A network is fine-tuned on smaller and smaller parts of its data, so that it forgets step by step; a small network,
 KNOWN, then predicts the weights *before* all forgetting: those of more data
-([KNOW prediction](https://arxiv.org/abs/2508.05059), Jang, Kim and Kim, CVPR 2026; this is an independent implementation).
-Whole runs, which also choose and say whether anything was gained, are made with `know-hf enrich` on your own machine.
+([KNOW prediction](https://arxiv.org/abs/2508.05059), Jang, Kim and Kim, CVPR 2026; this is an independent
+implementation). Whole runs, which also choose and say whether anything was gained, are made with `know-hf enrich` on
+your own machine.
 
-**Limits here:** {job.LIMITS} Uploads and results are deleted after an hour, everything else when the job ends. Nothing of
-what you give is run: no code, no pickles.
+**Limits here:** {job.LIMITS} Uploads and results are deleted after an hour, everything else when the
+job ends. Nothing of what you give is run: no code, no pickles.
 """
 
 
@@ -47,8 +48,8 @@ def build() -> gr.Blocks:
         with gr.Row():
             archive = gr.File(label="A zip file of checkpoint folders (stage-0, stage-1 …)", file_types=[".zip"])
             sources = gr.Textbox(
-                label="or public models on the Hub, one a line", lines=5, placeholder="user/model@main\nuser/model@half",
-                max_length=2000,
+                label="or public models on the Hub, one a line", lines=5, max_length=2000,
+                placeholder="user/model@main\nuser/model@half",
             )  # fmt: skip
         with gr.Row():
             order = gr.Radio(ORDERS, value=ORDERS[0], label="Order of the checkpoints")

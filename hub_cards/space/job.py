@@ -1,7 +1,7 @@
 """What the Space does, without its buttons: take checkpoints in, say what would be predicted, predict, pack it up.
 
-Whatever comes in is a stranger's. Only safetensors, settings and vocabularies are taken, nothing of it is run, sizes are
-counted while they are read, and everything lies in one temporary folder that is gone when the job ends.
+Whatever comes in is a stranger's. Only safetensors, settings and vocabularies are taken, nothing of it is run, sizes
+are counted while they are read, and everything lies in one temporary folder that is gone when the job ends.
 """
 
 import logging

@@ -134,7 +134,8 @@ def layers_chart(layers: Mapping[str, Mapping[str, Sequence[float]]], names: Seq
             for i, tensor in enumerate(names):
                 said = [f"{key.name}: {_told(by_prediction[key.name][i])}" for key in keys]
                 column = (
-                    f'<rect x="{x(i) - half:.1f}" y="{top}" width="{2 * half:.1f}" height="{bottom - top}" class="hit"/>'
+                    f'<rect x="{x(i) - half:.1f}" y="{top}" width="{2 * half:.1f}" height="{bottom - top}" '
+                    f'class="hit"/>'
                     f'<line x1="{x(i):.1f}" x2="{x(i):.1f}" y1="{top}" y2="{bottom}" class="cross"/>'
                 )
                 drawing.mark(column, lines(short(tensor), *said), "ink")

@@ -61,7 +61,7 @@ class Page:
         return self._add("link", (address, text))
 
     def methods(self, names: Sequence[str]) -> "Page":
-        """Adds switches, on the HTML page alone, that show and hide methods in the section; fewer than three add none."""
+        """Adds switches to the HTML page that show and hide methods in the section; fewer than three add none."""
         return self._add("methods", names) if len(names) > 2 else self
 
     def table(self, rows: list[list[str]], methods: Mapping[str, str] | None = None) -> "Page":

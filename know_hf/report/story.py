@@ -23,8 +23,8 @@ WENT = (
 )
 GAINED = (
     "Every row is a start that was fine-tuned on the new task: its dot is how many points better than Θ⁰ it ended, its "
-    "line the 95 % interval, so that a line which crosses 0 shows no difference. KNOWN has gained something only if its "
-    "line lies right of the grey controls, too, which change the weights without predicting anything."
+    "line the 95 % interval, so that a line which crosses 0 shows no difference. KNOWN has gained something only if "
+    "its line lies right of the grey controls, too, which change the weights without predicting anything."
 )
 
 
