@@ -16,12 +16,13 @@ from know_hf.laboratory.protocol import Protocol
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.models.building import timm_from_scratch
 from know_hf.pretrained import enrich_trained
-from know_hf.report.comparison import comparison_markdown, write_comparison_report
+from know_hf.report.comparison import comparison_markdown
+from know_hf.report.story import verdicts, write_story
 from know_hf.store import inside
 
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
 EPOCHS = 15  # of pre-training and of each stage
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
 PROTOCOL = Protocol(
     head_epochs=10, epochs=40, batch_size=15, examples=15, validation_examples=60, evaluations=4,
     head_learning_rate=None,
@@ -85,12 +86,13 @@ def quickstart(
         disable_tqdm=False,
         dataloader_pin_memory=False,
     )
-    logger.info("Pre-training on %d images of the digits 0-6, then forgetting.", len(known_digits["train"]))
+    logger.info("1 of 3: pre-training on %d images of the digits 0-6, then forgetting.", len(known_digits["train"]))
     trainer = make_trainer(
         model, known_digits["train"], args=args, eval_dataset=known_digits["test"], trainer_class=trainer_class,
         selection_split="auto",
     )  # fmt: skip
     trainer.train()
+    logger.info("2 of 3: predicting, and choosing among what was predicted.")
     naive = enrich_trained(trainer, method="naive", steps=1, self_check=False, choose="none")
     shrunk = enrich_trained(trainer, method="shrink", self_check=False, choose="none")
     result = enrich_trained(trainer)  # last, so that the report is KNOWN's
@@ -99,6 +101,7 @@ def quickstart(
     arms |= {f"KNOWN {name}": folder for name, folder in result.checkpoints.items()}
     if result.best is not None:
         arms["best"] = result.best
+    logger.info("3 of 3: fine-tuning every start on %d examples of the digits 7-9.", PROTOCOL.examples)
     compared = compare(
         arms,
         new_digits["train"],
@@ -109,14 +112,14 @@ def quickstart(
         seeds=seeds,
         processes=min(2, os.cpu_count() or 1),
     )
-    report = write_comparison_report(compared)
     print((output_dir / "report" / "report.md").read_text())
     print(f"Fine-tuning on {PROTOCOL.examples} examples of the digits 7, 8 and 9:\n\n{comparison_markdown(compared)}")
-    print("One small task: a demonstration, not evidence.")
-    print(f"Plots and tables: {output_dir / 'report'}, {report}")
-    print(f"Checkpoints: {', '.join(str(folder) for folder in result.checkpoints.values())}")
-    if result.choice is not None:
-        print(f"\n{result.choice.words}")
+    purpose = f"the digits 7, 8 and 9, with {PROTOCOL.examples} examples"
+    page = write_story(output_dir, "The quickstart: digits forgotten and retrodicted", result, compared, purpose)
+    print(f"Checkpoints: {', '.join(str(folder) for folder in result.checkpoints.values())}\n")
+    for words in verdicts(result, compared, purpose):
+        print(f"{words}\n")
+    print(f"All of it in three pictures: {page.resolve().as_uri()}")
     return compared
 
 

@@ -1,5 +1,7 @@
 """The quickstart at toy size, and at full size when asked for slow tests."""
 
+import html
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from transformers import AutoModelForImageClassification
 from know_hf import quickstart as module
 from know_hf.quickstart import digits, quickstart
 from know_hf.report.plots import BLUE, ORANGE
+from know_hf.report.story import FORGOTTEN, GAINED, WENT
 
 NAMES = ["naive", *(f"shrink to x{s}'s norms" for s in (2, 4, 8)), *(f"KNOWN x{s}" for s in (2, 4, 8)), "best"]
 
@@ -22,6 +25,17 @@ def check(folder, result, out):
     assert min(ink(folder / "report" / "forgetting_curve.png", color) for color in (BLUE, ORANGE)) > 1e-4
     # Bars and lines, in whatever colours, cover some of the white.
     assert max(ink(folder / "transfer" / "report" / name, "#ffffff") for name in ("bars.png", "curves.png")) < 0.99
+    page = (folder / "index.html").read_text()
+    assert page.count('<div class="wide"><svg') == 3 and "Verdict" in page
+    assert all(guide in html.unescape(page) for guide in (FORGOTTEN, WENT, GAINED))
+    for address in re.findall(r'<a href="([^#"]+)"', page):
+        assert (folder / address).is_file()
+    assert out.rstrip().endswith((folder / "index.html").resolve().as_uri())
+    edges = [
+        rate for rate in result.chosen_rates.values() if rate in (result.learning_rates[0], result.learning_rates[-1])
+    ]
+    said = "rate of the grid was chosen" in out[out.index("As starts for") :]
+    assert said == bool(edges and len(result.learning_rates) > 1)
     for step in ("x2", "x4", "x8"):
         AutoModelForImageClassification.from_pretrained(folder / "enriched" / step)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult
+from know_hf.report.across import best_known
+from know_hf.report.comparison_charts import curves_chart, differences_chart, methods_of, rates_chart, table_methods
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.store import inside, write_text
@@ -43,8 +45,15 @@ def rates_searched(result: ComparisonResult) -> str:
             f"{_together(result, searched)}; all others were run at that of {reference}, "
             f"{result.chosen_rates[reference]:g}."
         )
-    return text + "".join(
-        f" For {_together(result, arms)} the {which} rate of the grid was chosen: their best one may lie {beyond} it."
+    return f"{text} {rates_at_the_edge(result)}".rstrip()
+
+
+def rates_at_the_edge(result: ComparisonResult) -> str:
+    """Whose learning rate is the first or last of those that were tried, so that a better one may lie beyond."""
+    grid = sorted(result.learning_rates)
+    searched = [arm for arm in result.arms if len(result.rates(arm)) == len(grid) > 1]
+    return " ".join(
+        f"For {_together(result, arms)} the {which} rate of the grid was chosen: their best one may lie {beyond} it."
         for which, beyond, edge in (("smallest", "below", grid[0]), ("largest", "above", grid[-1]))
         if (arms := [arm for arm in searched if result.chosen_rates[arm] == edge])
     )
@@ -75,6 +84,25 @@ def comparison_markdown(result: ComparisonResult) -> str:
         rate_rows(result)
     ).text(explanation(result)).table(verdict_rows(result)).text(time_in_steps(result))
     return page.markdown()
+
+
+def verdict(result: ComparisonResult) -> str:
+    """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
+    best = best_known(result)
+    if best is None:
+        return f"the best control is {result.best_control}."
+    unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
+    over, control = result.against(best, reference), result.against(best, result.best_control)
+    words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
+    text = f"{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
+    if result.best_control != reference:
+        text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
+    return text + "."
+
+
+def capital(words: str) -> str:
+    """Words as they begin a sentence; names keep their letters."""
+    return words[:1].upper() + words[1:] if words.startswith(("the ", "no ")) else words
 
 
 def time_in_steps(result: ComparisonResult) -> str:
@@ -119,24 +147,29 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
 
 def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: str = "") -> None:
     """Adds a comparison's plots and tables to a page; the plots are PNGs in ``folder`` too."""
-    page.text(explanation(result))
+    page.text(explanation(result)).methods(list(dict.fromkeys(methods_of(result).values())))
     page.image(
         plot_differences(folder / f"{prefix}differences.png", result),
         f"Difference to {result.reference}, each arm at the learning rate of the table: mean and 95 % interval over "
         f"{result.seeds} seeds; controls grey, KNOWN orange.",
+        differences_chart(result),
     )
-    page.table(verdict_rows(result))
+    rows = verdict_rows(result)
+    page.table(rows, table_methods(rows, result))
     page.heading("Learning rates")
     page.image(
         plot_bars(folder / f"{prefix}bars.png", result),
         f"Test {result.metric} at every learning rate of the arms that were run at all of them; bars show the "
         f"standard deviation over {result.seeds} seeds.",
+        rates_chart(result),
     )
-    page.table(rate_rows(result))
+    rows = rate_rows(result)
+    page.table(rows, table_methods(rows, result))
     page.heading("Learning curves")
     page.image(
         plot_curves(folder / f"{prefix}curves.png", result, curve_arms(result)),
         "Mean validation score during fine-tuning, each arm at the learning rate of the table; controls dashed.",
+        curves_chart(result, curve_arms(result)),
     )
 
 
@@ -157,7 +190,7 @@ def write_comparison_report(result: ComparisonResult) -> Path:
     """
     folder = inside(result.output_dir, "report")
     write_text(folder / "transfer.md", comparison_markdown(result))
-    page = Page("Transfer").section("Comparison")
+    page = Page("Transfer").verdict(capital(verdict(result))).section("Comparison")
     add_comparison(page, result, folder)
     page.text(time_in_steps(result)).write(folder)
     return folder

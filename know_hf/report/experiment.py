@@ -12,7 +12,9 @@ from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.across import ACROSS_SHOWN, across_rows, best_known
 from know_hf.report.cells import add_cells
-from know_hf.report.comparison import add_comparison, spread
+from know_hf.report.charts import convergence_chart, forgetting_chart, layers_chart, plane_chart
+from know_hf.report.comparison import add_comparison, spread, verdict
+from know_hf.report.comparison_charts import methods_of, table_methods
 from know_hf.report.costs import SCORES_SHOWN, cost_rows
 from know_hf.report.hypothesis import RETURNS_SHOWN, return_rows
 from know_hf.report.page import Page
@@ -38,18 +40,19 @@ def write_experiment_report(result: ExperimentResult) -> Path:
     """
     folder = inside(result.output_dir, "report")
     page = Page(result.recipe.title)
+    compared = comparisons(result)
+    for name, comparison in compared:
+        page.verdict(f"{name}: {verdict(comparison)}")
     if result.recipe.description:
         page.text(result.recipe.description)
-    compared = comparisons(result)
     if compared:
-        page.section("Results")
-        for name, comparison in compared:
-            page.text(f"{name}: {verdict(comparison)}")
-        page.text(
+        rows = score_rows(compared)
+        named = {row: m for _, one in compared for row, m in table_methods(rows, one).items()}
+        page.section("Results").text(
             f"Test {', '.join(dict.fromkeys(c.metric + c.score.unit for _, c in compared))}, "
             f"mean ± standard deviation over {_seeds(compared)}; in brackets the paired difference to naive with its "
             f"95 % interval. Controls are marked with *. {searched_in(result)}"
-        ).table(score_rows(compared))
+        ).methods(list(dict.fromkeys(m for _, one in compared for m in methods_of(one).values()))).table(rows, named)
         if rows := across_rows(result.settings):
             page.heading("Less data against more").text(ACROSS_SHOWN).table(rows)
     if result.tables:
@@ -65,6 +68,7 @@ def write_experiment_report(result: ExperimentResult) -> Path:
             page.image(
                 plot_convergence(folder / "convergence.png", curves, scored[0]),
                 "Learning curve of Θ⁰ on held-out data.",
+                convergence_chart(curves, scored[0]),
             )
     page.text(
         f"Θ⁰ counts as converged when the last quarter of its training gained at most {STILL:g} points (of a score "
@@ -139,20 +143,6 @@ def searched_in(result: ExperimentResult) -> str:
 def write_page(folder: Path) -> Path:
     """Writes the report of an experiment's folder; returns its page."""
     return write_experiment_report(ExperimentResult.load(folder))
-
-
-def verdict(result: ComparisonResult) -> str:
-    """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
-    best = best_known(result)
-    if best is None:
-        return f"the best control is {result.best_control}."
-    unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
-    over, control = result.against(best, reference), result.against(best, result.best_control)
-    words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
-    text = f"{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
-    if result.best_control != reference:
-        text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
-    return text + "."
 
 
 def score_rows(compared: list[tuple[str, ComparisonResult]]) -> list[list[str]]:
@@ -238,6 +228,7 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     page.image(
         plot_forgetting_curve(folder / f"{prefix}forgetting.png", setting.trajectory),
         "Score of every stage on the pre-training's own held-out data.",
+        forgetting_chart(setting.trajectory),
     )
     if setting.comparison is not None:
         add_comparison(page, setting.comparison, folder, prefix)
@@ -248,6 +239,7 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
         "Stages and predictions of KNOWN on the plane of the first two principal components of the stages"
         + (" and their noisy copies" if setting.setting.noise else "")
         + (f", over the {setting.score.name} of the networks that lie on it." if setting.landscape else "."),
+        None if setting.landscape else plane_chart(plane),  # colours of a landscape are a picture's
     )
     if setting.setting.noise is not None:
         page.text(_noise_words(setting.setting.noise, drawn=setting.landscape is not None))
@@ -266,6 +258,7 @@ def _add_setting(page: Page, setting: SettingResult, folder: Path) -> None:
     page.image(
         plot_layers(folder / f"{prefix}layers.png", layers, names),
         "Norms, residuals and directions of the predictions in every tensor, from input to output.",
+        layers_chart(layers, names),
     )
 
 

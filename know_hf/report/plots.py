@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from know_hf.laboratory.landscape import Landscape
     from know_hf.laboratory.result import ComparisonResult
+    from know_hf.laboratory.statistics import Difference
     from know_hf.trajectory.plane import Plane
 
 logger = logging.getLogger(__name__)
@@ -57,40 +58,48 @@ def plot_forgetting_curve(
     new_figure: NewFigure, trajectory: Trajectory, predicted: Sequence[tuple[int, str, Mapping[str, float]]] = ()
 ) -> "Figure | None":
     """The score of every stage over its number of examples, and of predictions (step, name, scores) beyond."""
-    stages = [stage for stage in trajectory.record.stages if stage.metrics and (stage.examples or 0) > 0]
-    if not stages:
+    found = forgetting_points(trajectory, predicted)
+    if found is None:
         return None
-    common = [n for n in stages[0].metrics if all(n in stage.metrics for stage in stages)]
-    if not common:
-        return None
-    names = [n for n in common if n != "eval_loss"] or common
+    metric, stages, points = found
     figure = new_figure(figsize=(6.4, 4.0))
     axes = figure.subplots()
-    examples = [stage.examples or 0 for stage in stages]
-    axes.plot(examples, [s.metrics[names[0]] for s in stages], "o-", color=BLUE, label="forgetting")
-    for stage in stages:
-        axes.annotate(
-            stage_symbol(stage.index), (stage.examples, stage.metrics[names[0]]),
-            textcoords="offset points", xytext=(6, -12), color=GREY,
-        )  # fmt: skip
-    points = [
-        (examples[0] * trajectory.scale(step), scores[names[0]], name)
-        for step, name, scores in predicted
-        if names[0] in scores
-    ]
-    if points:
-        x, y, _ = zip(*points, strict=True)
-        axes.plot(x, y, "s--", color=ORANGE, label="predicted (nominal size)")
-        for point in points:
-            axes.annotate(point[2], point[:2], textcoords="offset points", xytext=(6, -12), color=ORANGE)
+    for shown, style, color, label in (
+        (stages, "o-", BLUE, "forgetting"),
+        (points, "s--", ORANGE, "predicted (nominal size)"),
+    ):
+        if shown:
+            axes.plot([x for x, _, _ in shown], [y for _, y, _ in shown], style, color=color, label=label)
+        for x, y, name in shown:
+            axes.annotate(
+                name, (x, y), textcoords="offset points", xytext=(6, -12), color=GREY if shown is stages else ORANGE
+            )
+    examples = [x for x, _, _ in (*stages, *points)]
     axes.set_xscale("log", base=2)
-    axes.set_xticks([*examples, *(point[0] for point in points)])
-    axes.set_xticklabels([f"{x:.0f}" for x in [*examples, *(point[0] for point in points)]], rotation=45)
+    axes.set_xticks(examples, [f"{x:.0f}" for x in examples], rotation=45)
     axes.set_xlabel("training examples")
-    axes.set_ylabel(names[0].removeprefix("eval_").replace("_", " "))
+    axes.set_ylabel(metric.removeprefix("eval_").replace("_", " "))
     _tidy(axes)
     axes.legend(frameon=False)
     return figure
+
+
+#: A number of examples, a score, and a name.
+Point = tuple[float, float, str]
+
+
+def forgetting_points(
+    trajectory: Trajectory, predicted: Sequence[tuple[int, str, Mapping[str, float]]] = ()
+) -> tuple[str, list[Point], list[Point]] | None:
+    """What a forgetting curve shows: a score that all stages have, where they lie, and where predictions do."""
+    stages = [stage for stage in trajectory.record.stages if stage.metrics and (stage.examples or 0) > 0]
+    common = [n for n in stages[0].metrics if all(n in stage.metrics for stage in stages)] if stages else []
+    if not common:
+        return None
+    name = next((n for n in common if n != "eval_loss"), common[0])
+    own = [(float(stage.examples or 0), stage.metrics[name], stage_symbol(stage.index)) for stage in stages]
+    beyond = [(own[0][0] * trajectory.scale(step), m[name], label) for step, label, m in predicted if name in m]
+    return name, own, beyond
 
 
 def stage_symbol(index: int) -> str:
@@ -124,7 +133,7 @@ def plot_bars(new_figure: NewFigure, result: "ComparisonResult") -> "Figure | No
     axes.set_xticks(range(len(arms)), [arm.replace(" to ", "\nto ").replace("_", "\n") for arm in arms], fontsize=8)
     every = [score for arm in arms for rate in result.learning_rates for score in result.scores(arm, rate)]
     axes.set_ylim(*score_limits(every, result.score))
-    axes.set_ylabel(f"test {_with_unit(result.score)}")
+    axes.set_ylabel(f"test {with_unit(result.score)}")
     _tidy(axes)
     _legend_above(axes)
     return figure
@@ -151,14 +160,7 @@ def plot_differences(new_figure: NewFigure, result: "ComparisonResult") -> "Figu
         axes.plot(difference.mean, place, "o", color=shade, ms=5)
     axes.set_yticks(range(len(arms)), arms, fontsize=8)
     axes.set_ylim(-0.7, len(arms) - 0.3)
-    # Arms that are far worse would squeeze everything else into a line.
-    sign = 1 if result.score.higher_is_better else -1
-    ends = [sorted((sign * d.low, sign * d.high)) for d in found]
-    near = sorted(sign * d.mean for d in found)[len(found) // 4]
-    unit = result.score.point(float(np.mean(result.best(reference))))
-    low = max(min(end[0] for end in ends), min(near, 0) - 6 * unit)
-    high = max(0.5 * unit, max(end[1] for end in ends))
-    left, right = sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit)))
+    left, right = difference_limits(result, found)
     axes.set_xlim(left, right)
     for place, (arm, difference) in enumerate(zip(arms, found, strict=True)):  # what goes on beyond the axis
         for end, marker, beyond in ((left, "<", difference.low < left), (right, ">", difference.high > right)):
@@ -180,7 +182,7 @@ def plot_curves(new_figure: NewFigure, result: "ComparisonResult", arms: Sequenc
         style = "o--" if arm in result.controls else "o-"
         axes.plot(*zip(*points, strict=True), style, ms=3, color=CYCLE[i % len(CYCLE)], label=arm)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {_with_unit(result.score)}")
+    axes.set_ylabel(f"validation {with_unit(result.score)}")
     _tidy(axes)
     _legend_above(axes)
     return figure
@@ -197,7 +199,7 @@ def plot_convergence(
         epochs, scores = zip(*curve, strict=True)
         axes.plot(epochs, [score.shown(value) for value in scores], "o-", ms=3, color=CYCLE[i % len(CYCLE)], label=name)
     axes.set_xlabel("epoch of Θ⁰")
-    axes.set_ylabel(f"{_with_unit(score)} on held-out data")
+    axes.set_ylabel(f"{with_unit(score)} on held-out data")
     _tidy(axes)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -216,7 +218,7 @@ def plot_plane(
         scores = np.ma.masked_invalid(score.shown(landscape.scores))
         better_is_lighter = "YlGnBu_r" if score.higher_is_better else "YlGnBu"
         shown = axes.contourf(landscape.x, landscape.y, scores, levels=16, cmap=better_is_lighter)
-        figure.colorbar(shown, ax=axes, label=f"test {_with_unit(score)}")
+        figure.colorbar(shown, ax=axes, label=f"test {with_unit(score)}")
         if len(landscape.noisy):
             inks = shown.cmap(shown.norm(score.shown(landscape.noisy)))
             axes.scatter(plane.noisy[:, 0], plane.noisy[:, 1], 9, inks, edgecolors=INK, linewidths=0.3)
@@ -252,10 +254,22 @@ def plot_layers(
         axes.set_ylabel(title, fontsize=8)
         _tidy(axes)
     step = max(1, len(names) // 60)
-    axes.set_xticks(range(0, len(names), step), [_short(names[i]) for i in range(0, len(names), step)], fontsize=5.5,
+    axes.set_xticks(range(0, len(names), step), [short(names[i]) for i in range(0, len(names), step)], fontsize=5.5,
                     rotation=90)  # fmt: skip
     figure.axes[0].legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
+
+
+def difference_limits(result: "ComparisonResult", found: Sequence["Difference"]) -> tuple[float, float]:
+    """Ends of an axis of differences: arms that are far worse would squeeze everything else into a line."""
+    sign = 1 if result.score.higher_is_better else -1
+    ends = [sorted((sign * d.low, sign * d.high)) for d in found]
+    near = sorted(sign * d.mean for d in found)[len(found) // 4]
+    unit = result.score.point(float(np.mean(result.best(result.reference))))
+    low = max(min(end[0] for end in ends), min(near, 0) - 6 * unit)
+    high = max(0.5 * unit, max(end[1] for end in ends))
+    left, right = sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit)))
+    return left, right
 
 
 def score_limits(scores: Sequence[float], score: Score) -> tuple[float, float]:
@@ -266,12 +280,14 @@ def score_limits(scores: Sequence[float], score: Score) -> tuple[float, float]:
     return max(0.0, ends[0]) if low >= 0 else ends[0], min(100.0, ends[1]) if score.percent and high < 100 else ends[1]
 
 
-def _with_unit(score: Score) -> str:
+def with_unit(score: Score) -> str:
+    """Name of a score as axes show it."""
     marks = ["%"] * score.percent + ["less is better"] * (not score.higher_is_better)
     return f"{score.name} ({', '.join(marks)})" if marks else score.name
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """Name of a tensor, its end kept."""
     return name if len(name) <= 34 else "…" + name[-33:]
 
 

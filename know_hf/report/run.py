@@ -10,6 +10,7 @@ from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.writer import read_enrichment
 from know_hf.reading import read_fields
 from know_hf.records import ENRICHMENT_FILE
+from know_hf.report.charts import forgetting_chart, layers_chart, plane_chart
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_forgetting_curve, plot_layers, plot_plane
 from know_hf.retrodiction import DEFAULT
@@ -181,15 +182,22 @@ def write_run_page(trajectory: Trajectory) -> Path:
     metrics = sorted({name for stage in record.stages for name in stage.metrics})
     title = record.model.get("id") or record.model.get("class") or trajectory.root.name
     page = Page(f"Forgetting of {title}")
+    said = last_verdict(folder)
+    for words in dict.fromkeys([said] if said else [described[path]["chosen"]["words"] for path in chosen]):
+        page.verdict(words)
     for path in chosen:
         about = described[path]["chosen"]
-        page.section("What to take").text(about["words"]).table(choice_rows(about["gains"]))
+        page.section("What to take")
+        if said and not said.startswith(about["words"]):
+            page.text(about["words"])
+        page.table(choice_rows(about["gains"]))
     page.section("Stages and predictions")
     known = {path.name: described[path] for path in predicted if described[path]["method"] == DEFAULT}
     points = [(content["step"], name, content["metrics"]) for name, content in known.items()]
     page.image(
         plot_forgetting_curve(folder / "forgetting_curve.png", trajectory, points),
         "Score of every stage over the number of its training examples; predictions at their nominal size.",
+        forgetting_chart(trajectory, points),
     )
     rows = [["checkpoint", "examples", *metrics]]
     rows += [
@@ -203,13 +211,12 @@ def write_run_page(trajectory: Trajectory) -> Path:
             "Θ⁰ retrodicted from the stages after it: its distance to the true Θ⁰ as a share of Θ¹'s. Near or above 1, "
             "do not trust the step beyond Θ⁰."
         ).table(ratio_rows(ratios))
-    if said := last_verdict(folder):
-        page.heading("Verdict of the last enrichment").text(said)
     page.section("Trajectory")
     plane = principal_plane(trajectory, {names[path]: path for path in predicted})
     page.image(
         plot_plane(folder / "plane.png", plane),
         "Stages and predictions on the plane of the stages' first two principal components.",
+        plane_chart(plane),
     )
     if predicted:
         page.section("Layer by layer")
@@ -217,5 +224,6 @@ def write_run_page(trajectory: Trajectory) -> Path:
         page.image(
             plot_layers(folder / "layers.png", layers, tensors),
             "Norms, residuals and directions of the predictions in every tensor, from input to output.",
+            layers_chart(layers, tensors),
         )
     return page.write(folder)
