@@ -11,6 +11,7 @@ ROOT = Path(know_hf.__file__).parent
 #: of the package or a folder of files.
 LAYERS = (
     "__init__",
+    "installing",
     "text",
     "progress",
     "store",

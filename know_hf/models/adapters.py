@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from know_hf.installing import missing
 from know_hf.model_config import ADAPTER_FILE
 from know_hf.reading import read_fields
 from know_hf.store import read_json
@@ -205,5 +206,5 @@ def _peft_for(folder: Path) -> ModuleType:
     try:
         import peft
     except ImportError as error:
-        raise ImportError(f'{folder} is a PEFT adapter: pip install "know-hf[peft]"') from error
+        raise missing(f"{folder} is an adapter, which needs", "peft", "peft") from error
     return peft
