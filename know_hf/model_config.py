@@ -3,8 +3,10 @@
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from know_hf.installing import missing
 from know_hf.reading import LARGEST, shown
 from know_hf.store import read_json
 
@@ -36,6 +38,7 @@ def read_config(
         trust_remote_code: Whether the repository's own code may run.
 
     Raises:
+        ImportError: If it is one of timm, and timm is not installed.
         OSError: If there is none.
         ValueError: If it cannot be read, describes no model that transformers knows, or one that nothing could hold.
     """
@@ -50,13 +53,29 @@ def read_config(
     try:
         if not os.path.isdir(source):
             check_config(PreTrainedConfig.get_config_dict(source, revision=revision)[0], str(source))
-        return AutoConfig.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ImportError):
         raise
     except Exception as error:  # a configuration's fields have checks of their own
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise ValueError(f"{source} brings its own code; read it, then allow it (trust_remote_code).") from error
         raise ValueError(f"{source} is not a model that transformers knows: {brief(error)}") from error
+    if config.model_type == "timm_wrapper":
+        require_timm()
+    return config
+
+
+def require_timm() -> ModuleType:
+    """The package timm, which only its own models need.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise missing("Models of timm need", "timm", "timm") from error
+    return timm
 
 
 def _adapter_words(source: str | Path, adapter: Path) -> str:

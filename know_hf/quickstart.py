@@ -11,6 +11,7 @@ from transformers import set_seed
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.trainer import ForgettingTrainer
+from know_hf.installing import missing
 from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.protocol import Protocol
 from know_hf.laboratory.result import ComparisonResult
@@ -128,7 +129,7 @@ def digits(classes: tuple[int, ...]) -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError('The quickstart needs scikit-learn: pip install "know-hf[quickstart]"') from error
+        raise missing("The quickstart's digits need", "scikit-learn", "quickstart") from error
     from PIL import Image as PILImage
 
     data = load_digits()

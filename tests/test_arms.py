@@ -108,7 +108,7 @@ def test_damaged_records_are_refused(tmp_path, what):
 
 def test_intervals_need_scipy_before_anything_is_read(monkeypatch, image_model_folder, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "scipy", None)
-    with pytest.raises(ImportError, match=r'pip install "know-hf\[transfer\]"'):
+    with pytest.raises(ImportError, match=r'Comparisons need scipy: pip install "scipy.*\.\[transfer\]"'):
         compare(dict.fromkeys("ab", image_model_folder), "nowhere", tmp_path)
 
 

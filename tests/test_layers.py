@@ -12,6 +12,7 @@ ROOT = Path(know_hf.__file__).parent
 LAYERS = (
     "__init__",
     "auto_classes",
+    "installing",
     "text",
     "progress",
     "store",

@@ -6,11 +6,11 @@ import pickle
 import stat
 import sys
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
-import tomllib
 import torch
 from huggingface_hub import metadata_load
 from safetensors.torch import load_file

@@ -8,6 +8,7 @@ from know_hf.cli import compare, meta, other, predict, train
 from know_hf.cli.options import (
     CollectionInputs,
     ComparisonInputs,
+    CompletionInputs,
     Configured,
     ConvertInputs,
     EvaluationInputs,
@@ -73,6 +74,13 @@ class Command:
         return options
 
 
+def run_completion(call: Call) -> None:
+    """Print a script that completes commands, flags and values in bash, zsh or fish."""
+    from know_hf.cli.completion import script
+
+    print(script(call.settings()["shell"], COMMANDS), end="")
+
+
 _TRAINED = (Configured, RunInputs, TrainerOptions, DataOptions, ModelSource)
 _COMPARED = (Configured, ComparisonInputs, ComparisonOptions, Protocol, DataOptions)
 _META_TRAINED = (PredictorOptions, MetaTrainingOptions, MetaTrainingSettings, FunctionalSettings)
@@ -92,4 +100,5 @@ COMMANDS = {
     "convert": Command(other.run_convert, (ConvertInputs,)),
     "quickstart": Command(other.run_quickstart, (QuickstartInputs,)),
     "env": Command(other.run_env),
+    "completion": Command(run_completion, (CompletionInputs,)),
 }

@@ -179,3 +179,11 @@ class QuickstartInputs(Options):
 
     output_dir: str = option("know-quickstart", help="Folder of the run.")
     seeds: int = option(5, help="Fine-tuning repetitions.", limits=(1, 100_000))
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class CompletionInputs(Options):
+    """What completes commands."""
+
+    shell: str = option(help="Shell to complete in.", choices=("bash", "zsh", "fish"), positional=True)

@@ -5,6 +5,7 @@ history, runs both streams as small matrix products, and writes the predicted va
 Without Triton, or for sizes that its matrix products do not take, the folded form does the same in many launches.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,13 @@ def kernel(device: torch.device, sizes: tuple[int, int, int, int], bfloat16: boo
     """The kernel for a network of so many stages, hidden, bottleneck and output values, or None if it cannot run."""
     stages, hidden, bottleneck, output = sizes
     fits = max(stages, bottleneck) <= _PAD and all(n >= _PAD and n & (n - 1) == 0 for n in (hidden, output))
-    runs = triton is not None and (device.type == "cuda" or triton.knobs.runtime.interpret)
+    runs = triton is not None and (device.type == "cuda" or _interpreted())
     return FusedKernel(stages, hidden, output, bfloat16) if fits and runs else None
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels in Python; read as Triton reads it, whose older versions do not tell."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
 
 
 @dataclass(frozen=True)

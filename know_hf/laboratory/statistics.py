@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.installing import missing
+
 
 def require_scipy() -> Any:
     """The statistics of scipy, asked for before anything is trained.
@@ -17,7 +19,7 @@ def require_scipy() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise ImportError('Comparisons need scipy: pip install "know-hf[transfer]"') from error
+        raise missing("Comparisons need", "scipy", "transfer") from error
     return stats
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from know_hf.installing import missing
 from know_hf.metrics.scores import Values, accuracy, confusion_matrix, mean_class_accuracy, mean_iou, perplexity
 
 if TYPE_CHECKING:
@@ -86,5 +87,5 @@ def load_metric(name: str) -> "evaluate.Metric":
     try:
         import evaluate
     except ImportError as error:
-        raise ImportError('Metrics need evaluate: pip install "know-hf[evaluate]"') from error
+        raise missing("Metrics need", "evaluate", "evaluate") from error
     return evaluate.load(str(Path(__file__).with_name("module.py")), name, experiment_id=str(os.getpid()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from know_hf.installing import missing
 from know_hf.model_config import ADAPTER_FILE
 from know_hf.reading import read_fields
 from know_hf.store import read_json
@@ -211,5 +212,5 @@ def _peft_for(folder: Path) -> ModuleType:
     try:
         import peft
     except ImportError as error:
-        raise ImportError(f'{folder} is a PEFT adapter: pip install "know-hf[peft]"') from error
+        raise missing(f"{folder} is an adapter, which needs", "peft", "peft") from error
     return peft

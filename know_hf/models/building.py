@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
 
 import know_hf.models.own  # noqa: F401 (registers)
+from know_hf.model_config import require_timm
 from know_hf.models.adapters import base_of, load_adapted
 from know_hf.models.architecture import check_architecture
 from know_hf.tasks import Columns, get_task
@@ -104,9 +105,10 @@ def timm_from_scratch(
         A ``TimmWrapperForImageClassification`` whose folder also carries the preprocessing.
 
     Raises:
+        ImportError: If timm is not installed.
         ValueError: If timm does not know the architecture, or its network a field of ``model_args``.
     """
-    import timm
+    timm = require_timm()
     from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
     check_timm(architecture)
@@ -135,9 +137,13 @@ def timm_from_scratch(
 
 
 def check_timm(architecture: str) -> None:
-    """Raises ``ValueError`` if timm does not know an architecture."""
-    import timm
+    """Raises if timm does not know an architecture.
 
+    Raises:
+        ImportError: If timm is not installed.
+        ValueError: If it does not.
+    """
+    timm = require_timm()
     if architecture not in timm.list_models():
         near = timm.list_models(f"*{architecture.split('_')[0][:6]}*")[:5]
         raise ValueError(f"timm has no architecture {architecture!r}; similar: {', '.join(near) or 'none'}.")

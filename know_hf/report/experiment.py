@@ -10,7 +10,7 @@ from know_hf.laboratory.average import average_of
 from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
 from know_hf.laboratory.result import ComparisonResult
-from know_hf.report.across import ACROSS_SHOWN, across_rows, best_known
+from know_hf.report.across import ACROSS_SHOWN, across_rows
 from know_hf.report.cells import add_cells
 from know_hf.report.charts import convergence_chart, forgetting_chart, layers_chart, plane_chart
 from know_hf.report.comparison import add_comparison, spread, verdict

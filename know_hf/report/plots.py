@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from know_hf.installing import missing
 from know_hf.store import writing
 from know_hf.tasks import Score
 from know_hf.trajectory import Trajectory
@@ -40,7 +41,7 @@ def plot(function: Callable[..., Any]) -> Callable[..., Path | None]:
             from matplotlib import rc_context
             from matplotlib.figure import Figure
         except ImportError:
-            logger.info('Plots need matplotlib: pip install "know-hf[plots]".')
+            logger.info("%s.", missing("Plots need", "matplotlib", "plots"))
             return None
         with rc_context({"text.parse_math": False}):  # names are no formulas, whatever signs they have
             figure = function(functools.partial(Figure, dpi=150, layout="constrained"), *args, **kwargs)

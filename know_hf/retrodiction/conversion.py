@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from know_hf.installing import missing
 from know_hf.known import KnownConfig, KnownPredictor
 from know_hf.model_config import brief
 from know_hf.store import write_tensors
@@ -109,7 +110,7 @@ def _read_dense_layers(path: Path) -> dict[str, torch.Tensor]:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError('Reading .h5 files needs h5py: pip install "know-hf[convert]"') from error
+        raise missing("Reading .h5 files needs", "h5py", "convert") from error
 
     arrays: dict[int, dict[str, torch.Tensor]] = {}
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from know_hf.installing import missing
 from know_hf.tasks import TASKS, Score, get_task
 from know_hf.tasks.shared import first
 from know_hf.tasks.task import Task
@@ -62,7 +63,7 @@ def make_scoring(metric: str | None = None, task: str = "image-classification", 
     try:
         import evaluate
     except ImportError as error:
-        raise ImportError('Metric modules need evaluate: pip install "know-hf[evaluate]"') from error
+        raise missing("Metric modules need", "evaluate", "evaluate") from error
     module = evaluate.load(str(Path(metric).resolve()), experiment_id=str(os.getpid()))
 
     def compute(prediction: "EvalPrediction") -> dict[str, float]:
