@@ -76,6 +76,8 @@ class ForgettingMixin(_Mixin):
     dataset_id: str | None = None
     #: Names of the classes in the order of the model's outputs, where they are known, for the record.
     class_names: Sequence[str] = ()
+    #: A key of [`TASKS`](know_hf.tasks), where the data were prepared for one; else the model tells.
+    task: str | None = None
     #: Examples that were set aside before the training data were taken: none of them is trained on.
     set_aside: SetAside = SetAside()
     #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
@@ -262,7 +264,7 @@ class ForgettingMixin(_Mixin):
             ],
             parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
             recipe={**describe_recipe(self.args), **self._optimization.describe(self)},
-            model=describe_model(self.model),
+            model=describe_model(self.model, self.task),
             dataset={
                 "id": self.dataset_id,
                 **describe_dataset(self.train_dataset),

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from know_hf.model_config import CONFIG_FILE
 from know_hf.retrodiction import METHODS
 from know_hf.store import read_json
+from know_hf.tasks import TASKS
 from know_hf.text import as_code, as_markdown, hub_name, one_line
 from know_hf.trajectory import Trajectory, TrajectoryRecord
 from know_hf.trajectory.rounds import Rounds
@@ -100,6 +101,7 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
     base_model = None if record.model.get("local") else repository(model_id)
     dataset, adapter = one_line(record.dataset.get("id") or "", 120), record.model.get("adapter")
     task = hub_name(record.model.get("task"))
+    task = TASKS[task].hub_name or task if task in TASKS else task
     results = [
         EvalResult(
             task_type=task or "other",

@@ -80,9 +80,9 @@ def compare(
     """
     protocol, folders = protocol or Protocol(), folders_of(arms)
     check_arms(folders, options.seeds, options.learning_rates)
-    train = load_split(dataset, options.train_split)
+    train = load_split(dataset, options.train_split, config=about.dataset_config)
     if test_dataset is None:
-        test = load_split(dataset, options.test_split)
+        test = load_split(dataset, options.test_split, config=about.dataset_config)
     else:
         test = load_evaluation(test_dataset, usual=options.test_split)
     if test_dataset is None and test is train:
@@ -190,7 +190,7 @@ def check_data(
         task=about.task, inputs=about.input_columns, label=about.label_column, drop_incomplete=about.drop_incomplete,
     )  # fmt: skip
     make_scoring(protocol.metric, columns.task, len(columns.class_names))
-    if protocol.new_head and get_task(columns.task).one_class:  # heads that are kept have classes of their own
+    if protocol.new_head and get_task(columns.task).labels.matched:  # heads that are kept have classes of their own
         for what, part in parts.items():
             if part is not None:
                 check_part(part, columns, len(columns.class_names), what)
