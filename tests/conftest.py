@@ -26,7 +26,14 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image, ImageColor
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 from transformers.utils import logging
 
 from know_hf import ForgettingArguments, Trajectory
@@ -156,6 +163,36 @@ def text_model_folder(tmp_path_factory) -> Path:
         max_position_embeddings=16, num_labels=2,
     )  # fmt: skip
     BertForSequenceClassification(config).bert.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of a few words with a chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = "[PAD] [UNK] [EOS] user assistant system good bad film very not a yes no".split()
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    found = PreTrainedTokenizerFast(
+        tokenizer_object=made, model_max_length=24, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]"
+    )
+    found.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} [EOS] {% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    return found
+
+
+@pytest.fixture(scope="session")
+def writer_folder(tmp_path_factory, chat_tokenizer) -> Path:
+    """A tiny GPT-2 with its tokenizer and chat template."""
+    folder = tmp_path_factory.mktemp("models") / "writer"
+    set_seed(0)
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 24}
+    config = GPT2Config(vocab_size=len(chat_tokenizer), bos_token_id=2, eos_token_id=2, **sizes)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    chat_tokenizer.save_pretrained(folder)
     return folder
 
 

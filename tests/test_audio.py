@@ -125,7 +125,8 @@ def test_a_configuration_of_a_data_set(tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
     (folder / "README.md").write_text(
-        "---\nconfigs:\n- config_name: english\n  data_files: en.csv\n- config_name: german\n  data_files: de.csv\n---\n"
+        "---\nconfigs:\n- config_name: english\n  data_files: en.csv\n"
+        "- config_name: german\n  data_files: de.csv\n---\n"
     )
     (folder / "en.csv").write_text("text,label\ngood,1\n")
     (folder / "de.csv").write_text("text,label\ngut,1\nschlecht,0\n")

@@ -7,14 +7,11 @@ import pytest
 import torch
 from conftest import QUICK
 from datasets import ClassLabel, Dataset, Features, List, Value
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
-    GPT2Config,
     GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
     set_seed,
@@ -29,52 +26,21 @@ from know_hf.training.data import check_part, make_preprocessing
 
 RUN = {**QUICK, "num_stages": 2, "steps": 1, "choose": "none"}
 TEXTS = [f"{'not ' * (i % 2)}a {'good' if i % 3 else 'bad'} film" for i in range(32)]
-TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} [EOS] {% endfor %}"
-    "{% if add_generation_prompt %}assistant {% endif %}"
-)
-
-
-def words_of(text: str) -> list[str]:
-    return text.split()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = "[PAD] [UNK] [EOS] user assistant system good bad film very not a yes no".split()
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    found = PreTrainedTokenizerFast(
-        tokenizer_object=made, model_max_length=24, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]"
-    )
-    found.chat_template = TEMPLATE
-    return found
-
-
-@pytest.fixture(scope="module")
-def writer_folder(tokenizer, tmp_path_factory):
-    """A tiny GPT-2 with its tokenizer and chat template."""
-    folder = tmp_path_factory.mktemp("models") / "writer"
-    set_seed(0)
-    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 24}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=2, eos_token_id=2, **sizes)).save_pretrained(
-        folder
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def topics() -> Dataset:
     rows = {"text": TEXTS, "labels": [["praise"] if "good" in t else [] for t in TEXTS]}
-    rows["labels"] = [[*own, "negated"] if "not" in text else own for own, text in zip(rows["labels"], TEXTS)]
+    rows["labels"] = [
+        [*own, "negated"] if "not" in text else own for own, text in zip(rows["labels"], TEXTS, strict=True)
+    ]
     return Dataset.from_dict(rows, features=Features({"text": Value("string"), "labels": List(Value("string"))}))
 
 
 def tagged() -> Dataset:
     tags = ClassLabel(names=["O", "MOOD", "THING"])
     rows = {
-        "tokens": [words_of(text) for text in TEXTS],
-        "ner_tags": [[{"good": 1, "bad": 1, "film": 2}.get(w, 0) for w in words_of(text)] for text in TEXTS],
+        "tokens": [text.split() for text in TEXTS],
+        "ner_tags": [[{"good": 1, "bad": 1, "film": 2}.get(w, 0) for w in text.split()] for text in TEXTS],
     }
     return Dataset.from_dict(rows, features=Features({"tokens": List(Value("string")), "ner_tags": List(tags)}))
 
@@ -207,13 +173,13 @@ def test_numbers_that_are_none_are_refused(text_model_folder, tmp_path):
         make_trainer(str(text_model_folder), rows, tmp_path / "run", **{**QUICK, "num_stages": 2})
 
 
-def test_texts_to_write(tokenizer, tmp_path):
+def test_texts_to_write(chat_tokenizer, tmp_path):
     set_seed(0)
     T5ForConditionalGeneration(T5Config(
-        vocab_size=len(tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0,
+        vocab_size=len(chat_tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0,
         pad_token_id=0, eos_token_id=2,
     )).save_pretrained(tmp_path / "t5")  # fmt: skip
-    tokenizer.save_pretrained(tmp_path / "t5")
+    chat_tokenizer.save_pretrained(tmp_path / "t5")
     rows = [{"text": text, "target": "yes" if "good" in text else "no"} for text in TEXTS]
     for name, part in (("train", rows[:24]), ("test", rows[24:])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
@@ -228,17 +194,17 @@ def test_texts_to_write(tokenizer, tmp_path):
     T5ForConditionalGeneration.from_pretrained(tmp_path / "run/enriched/x2")
 
 
-def test_conversations_go_through_the_template(tokenizer, writer_folder, tmp_path):
+def test_conversations_go_through_the_template(chat_tokenizer, writer_folder, tmp_path):
     data = Dataset.from_list([
         {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]} for text in TEXTS
     ])  # fmt: skip
     model = GPT2LMHeadModel.from_pretrained(writer_folder)
     rows = make_preprocessing(model, writer_folder, find_columns(data)).apply(data)
-    whole = tokenizer("user a bad film [EOS] assistant yes [EOS]")["input_ids"]
+    whole = chat_tokenizer("user a bad film [EOS] assistant yes [EOS]")["input_ids"]
     assert rows[0] == {"input_ids": whole, "attention_mask": [1] * len(whole), "labels": whole}
     result = enrich_pretrained(str(writer_folder), data, tmp_path / "run", eval_dataset=data.select(range(8)), **RUN)
     assert result.metrics["x2"]["eval_perplexity"] > 1
-    assert AutoTokenizer.from_pretrained(result.checkpoints["x2"]).chat_template == TEMPLATE
+    assert AutoTokenizer.from_pretrained(result.checkpoints["x2"]).chat_template == chat_tokenizer.chat_template
     assert "pipeline_tag: text-generation" in (result.checkpoints["x2"] / "README.md").read_text()
     bare = AutoTokenizer.from_pretrained(writer_folder)
     bare.chat_template = None
@@ -246,19 +212,19 @@ def test_conversations_go_through_the_template(tokenizer, writer_folder, tmp_pat
         make_preprocessing(model, None, find_columns(data), processing_class=bare)
 
 
-def test_only_completions_count(tokenizer, writer_folder, tmp_path):
+def test_only_completions_count(chat_tokenizer, writer_folder, tmp_path):
     model = GPT2LMHeadModel.from_pretrained(writer_folder)
     plain = Dataset.from_list([{"prompt": f"{text} ", "completion": "very good"} for text in TEXTS])
     made = make_preprocessing(model, writer_folder, find_columns(plain))
     row = made.apply(plain)[0]
-    assert row["input_ids"] == tokenizer("a bad film very good [EOS]")["input_ids"]
-    assert row["labels"] == [-100] * 3 + tokenizer("very good [EOS]")["input_ids"]
+    assert row["input_ids"] == chat_tokenizer("a bad film very good [EOS]")["input_ids"]
+    assert row["labels"] == [-100] * 3 + chat_tokenizer("very good [EOS]")["input_ids"]
     talks = Dataset.from_list([
         {"prompt": [{"role": "user", "content": text}], "completion": [{"role": "assistant", "content": "no"}]}
         for text in TEXTS
     ])  # fmt: skip
     row = make_preprocessing(model, writer_folder, find_columns(talks)).apply(talks)[0]
-    assert row["labels"] == [-100] * 6 + tokenizer("no [EOS]")["input_ids"]
+    assert row["labels"] == [-100] * 6 + chat_tokenizer("no [EOS]")["input_ids"]
     with pytest.raises(ValueError, match="prompt of row 0 has 3 tokens.*within 3: raise max_length"):
         make_preprocessing(model, writer_folder, find_columns(plain), max_length=3).apply(plain)
     result = enrich_pretrained(str(writer_folder), plain, tmp_path / "run", eval_dataset=plain, **RUN)

@@ -21,7 +21,7 @@ from know_hf.tasks.task import Columns, Inputs, Preprocessing, Score, Source, ta
 #: Names that tell lists of samples from other lists of numbers.
 NAMES = ("audio", "sound", "speech", "input_values")
 #: What a Wave file's samples of so many bytes are divided by, and whether they begin at 0.
-_SCALES = {1: (np.uint8, 128), 2: (np.dtype("<i2"), 2**15), 4: (np.dtype("<i4"), 2**31)}
+_SCALES: dict[int, tuple[Any, int]] = {1: (np.uint8, 128), 2: (np.dtype("<i2"), 2**15), 4: (np.dtype("<i4"), 2**31)}
 
 
 def is_sound(feature: Any) -> bool:

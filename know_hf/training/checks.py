@@ -33,7 +33,7 @@ def check_model(
 
 @bounded()
 def split_names(dataset: str, config: str | None = None) -> list[str] | None:
-    """Names of a data set's splits, of one of its configurations; None where only loading it would tell, as with a file.
+    """Names of the splits of a data set or of its configuration; None where only loading tells, as of a file.
 
     Raises:
         FileNotFoundError: If it is neither local nor reachable on the Hub.

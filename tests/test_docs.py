@@ -1,0 +1,131 @@
+"""The how-tos stay true: every command and every block of code is run as it is written, on small data."""
+
+import csv
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from know_hf.cli.main import main
+
+DOCS = Path(__file__).parents[1] / "docs"
+MOODS = [("good", "yes", 0.9), ("bad", "no", 0.2)] * 16
+
+
+def run_page(name: str) -> dict:
+    """Runs a page's blocks in their order, in the working folder; returns the names that its Python code defines."""
+    module = types.ModuleType("page_of_the_documentation")
+    sys.modules[module.__name__] = module  # its classes are pickled beside checkpoints
+    found = vars(module)
+    text = (DOCS / name).read_text(encoding="utf-8")
+    for kind, block in re.findall(r"^```(bash|python)\n(.*?)^```", text, re.M | re.S):
+        if kind == "python":
+            exec(compile(block, name, "exec"), found)
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            program, *arguments = shlex.split(line, comments=True) or [""]
+            if program:
+                assert program == "know-hf", line
+                main(arguments)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder, in which nothing is reported anywhere and no plots are made of a page's runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    return tmp_path
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_chat(place, writer_folder):
+    pytest.importorskip("trl")
+    shutil.copytree(writer_folder, "my-chat-model")
+    asked = [f"a {'very ' * (i % 3)}{mood} film" for i, (mood, _, _) in enumerate(MOODS)]
+    write_lines(place / "chats.jsonl", [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]}
+        for text, (_, answer, _) in zip(asked, MOODS, strict=True)
+    ])  # fmt: skip
+    pairs = [{"prompt": f"{text} ", "completion": answer} for text, (_, answer, _) in zip(asked, MOODS, strict=True)]
+    write_lines(place / "pairs.jsonl", pairs)
+    write_lines(place / "preferences.jsonl", [
+        {"prompt": row["prompt"], "chosen": row["completion"], "rejected": "film"} for row in pairs
+    ])  # fmt: skip
+    found = run_page("chat.md")
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    record = json.loads(Path("runs/pairs/trajectory.json").read_text())
+    assert record["model"]["task"] == "prompt-completion"
+    assert found["result"].metrics["x2"]["eval_loss"] > 0
+    AutoModelForCausalLM.from_pretrained(found["result"].checkpoints["x4"])
+    AutoModelForCausalLM.from_pretrained(found["preferred"])
+    adapter = AutoPeftModelForCausalLM.from_pretrained(found["adapter"])
+    assert adapter.peft_config["default"].r == 2
+
+
+def small_sentence_model(folder: Path, bert: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules as models
+
+    inside = models.Transformer(str(bert))
+    modules = [inside, models.Pooling(16), models.Dense(16, 4), models.Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder))
+
+
+def test_sentence_transformers(place, text_model_folder):
+    pytest.importorskip("sentence_transformers")
+    small_sentence_model(place / "my-sentence-model", text_model_folder)
+    with open("pairs.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["sentence1", "sentence2", "score"])
+        table.writerows([[f"a {mood} film", "a good film", score] for mood, _, score in MOODS])
+    found = run_page("sentence-transformers.md")
+    folder = found["result"].checkpoints["x2"]
+    assert found["found"].shape == (2, 4), "the projection is there"
+    assert json.loads((folder / "modules.json").read_text()) == json.loads(
+        Path("my-sentence-model/modules.json").read_text()
+    )
+    card = (folder / "README.md").read_text()
+    assert 'model = SentenceTransformer("path/to/this/folder")' in card
+    assert "library_name: sentence-transformers" in card and "pipeline_tag: sentence-similarity" in card
+    # The live model ended as stage 0, whose projection was trained as well.
+    from safetensors.torch import load_file
+
+    from know_hf.checkpoints import Checkpoint
+
+    live = found["model"].state_dict()
+    stage = Path("runs/pairs/stage-0")
+    dense = load_file(stage / "2_Dense/model.safetensors")["linear.weight"]
+    assert (live["2.linear.weight"].cpu() == dense).all()
+    name = "encoder.layer.0.output.dense.weight"
+    stored = Checkpoint(stage).read(name)
+    (own,) = [tensor for key, tensor in live.items() if key.endswith(name)]
+    assert (own.cpu().flatten() == stored).all()
+    assert (Checkpoint(folder).read(name) != stored).any()
+
+
+def test_every_page_is_run():
+    """A page with code is run by a test here, or it is one of those that scripts make."""
+    text = Path(__file__).read_text(encoding="utf-8")
+    for path in DOCS.glob("*.md"):
+        if re.search(r"^```(bash|python)$", path.read_text(encoding="utf-8"), re.M):
+            assert f'"{path.name}"' in text or path.name in ("reference.md",), path.name
+
+
+def test_optional_libraries_are_extras():
+    import tomllib
+
+    extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"trl", "sentence-transformers", "trackio", "tensorboard", "audio"} <= extras.keys()
+    assert importlib.util.find_spec("know_hf")
