@@ -1,12 +1,16 @@
 """Real components at toy size: digits that ship with scikit-learn, a tiny timm network, a tiny BERT."""
 
 import os
+import shutil
+import tempfile
 
 # Before anything imports torch or the Hub client.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+TRACKED = tempfile.mkdtemp(prefix="know-hf-trackio-")  # what tests tell trackio is nobody's
+os.environ["TRACKIO_DIR"] = TRACKED
 
 from hub_server import TOKEN, HubServer  # no library but Python's own
 
@@ -53,6 +57,7 @@ gc.freeze()  # Trainer collects garbage after every run; the imports need not be
 
 
 def pytest_unconfigure():
+    shutil.rmtree(TRACKED, ignore_errors=True)
     gc.unfreeze()
 
 

@@ -176,8 +176,8 @@ def test_numbers_that_are_none_are_refused(text_model_folder, tmp_path):
 def test_texts_to_write(chat_tokenizer, tmp_path):
     set_seed(0)
     T5ForConditionalGeneration(T5Config(
-        vocab_size=len(chat_tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0,
-        pad_token_id=0, eos_token_id=2,
+        vocab_size=len(chat_tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=2,
     )).save_pretrained(tmp_path / "t5")  # fmt: skip
     chat_tokenizer.save_pretrained(tmp_path / "t5")
     rows = [{"text": text, "target": "yes" if "good" in text else "no"} for text in TEXTS]

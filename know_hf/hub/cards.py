@@ -63,7 +63,8 @@ def enriched_card(
     names = sorted({m for stage in record.stages for m in stage.metrics} | set(metrics))
     return _render(
         ModelCard, _model_data(record, title, metrics), "enriched", title=title, name=name, record=record,
-        enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model), library=library_of(record.model),
+        enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model),
+        library=library_of(record.model),
         is_control=method is not None and method.control,
         is_point=method is not None and method.same_every_step, rounds=Rounds.of(record.recipe),
         brings_code=_brings_code(trajectory.checkpoints[0].folder),
@@ -84,7 +85,8 @@ def best_card(trajectory: Trajectory, enrichment: dict[str, Any]) -> str:
     title = f"{_whose(record)} best"
     return _render(
         ModelCard, _model_data(record, title, metrics), "best", title=title, record=record, enrichment=enrichment,
-        chosen=chosen, loader=loader(record.model), library=library_of(record.model), rounds=Rounds.of(record.recipe),
+        chosen=chosen, loader=loader(record.model),
+        library=library_of(record.model), rounds=Rounds.of(record.recipe),
         brings_code=_brings_code(trajectory.checkpoints[0].folder),
     )  # fmt: skip
 

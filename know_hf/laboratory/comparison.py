@@ -26,6 +26,7 @@ from know_hf.training.options import DataOptions
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import make_scoring, score_of
 from know_hf.training.workers import Workers
+from know_hf.training.tracking import report_scores
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.identity import describe_dataset
 from know_hf.trajectory.record import FILE_NAME
@@ -102,7 +103,16 @@ def compare(
         workers.run(comparison.grid(), "Fine-tuning")
         workers.run(comparison.rest(), "Fine-tuning the rest")
         comparison.clear()
-    return comparison.result()
+    result = comparison.result()
+    if options.report_to:
+        report_scores(tracked_scores(result), output_dir, [*options.report_to], run_name=options.run_name)
+    return result
+
+
+def tracked_scores(result: ComparisonResult) -> list[dict[str, float]]:
+    """What trackers are told of a comparison: for every seed the test score of each arm at its own learning rate."""
+    scores = {f"eval_{arm}/{result.metric}": result.best(arm) for arm in result.arms}
+    return [{name: own[seed] for name, own in scores.items()} for seed in range(result.seeds)]
 
 
 def with_controls(arms: Mapping[str, Arm], controls: Collection[str]) -> dict[str, Arm]:
