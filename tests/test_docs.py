@@ -3,15 +3,18 @@
 import csv
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
 
 import pytest
 
+from know_hf import enrich_pretrained
 from know_hf.cli.main import main
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -115,12 +118,95 @@ def test_sentence_transformers(place, text_model_folder):
     assert (Checkpoint(folder).read(name) != stored).any()
 
 
+def reviews(count: int = 32) -> list[dict]:
+    return [
+        {"text": f"a {'very ' * (i % 3)}{mood} film", "label": mood} for i, (mood, _, _) in enumerate(MOODS[:count])
+    ]
+
+
+def test_data(place, text_model_folder):
+    shutil.copytree(text_model_folder, "my-model")
+    write_lines(place / "topics.jsonl", [
+        {"text": row["text"], "labels": ["praise"] if row["label"] == "good" else ["blame", "film"]} for row in reviews()
+    ])  # fmt: skip
+    with open("pairs.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["sentence1", "sentence2", "score"])
+        table.writerows([[f"a {mood} film", "a good film", score] for mood, _, score in MOODS])
+    write_lines(place / "words.jsonl", [
+        {"tokens": row["text"].split(), "tags": ["MOOD" if w in ("good", "bad") else "O" for w in row["text"].split()]}
+        for row in reviews()
+    ])  # fmt: skip
+    (place / "my-glue").mkdir()
+    (place / "my-glue/README.md").write_text(
+        "---\nconfigs:\n- config_name: cola\n  data_files: cola.jsonl\n- config_name: other\n  data_files: o.csv\n---\n"
+    )
+    write_lines(place / "my-glue/cola.jsonl", reviews())
+    (place / "my-glue/o.csv").write_text("nothing\n1\n")
+    found = run_page("data.md")
+    records = {one.parent.name: json.loads(one.read_text()) for one in place.glob("runs/*/trajectory.json")}
+    tasks = {name: record["model"]["task"] for name, record in records.items()}
+    assert tasks == {
+        "topics": "multi-label-classification", "pairs": "text-regression", "words": "token-classification",
+        "cola": "text-classification", "boxes": "object-detection",
+    }  # fmt: skip
+    assert found["result"].metrics["x2"]["eval_loss"] > 0 and found["found"].num_parameters() > 1000
+
+
+def test_streaming(place, text_model_folder):
+    shutil.copytree(text_model_folder, "my-model")
+    write_lines(place / "reviews.jsonl", reviews())
+    found = run_page("streaming.md")
+    assert len(found["data"]) == 32 and found["result"].checkpoints["x2"].is_dir()
+    with pytest.raises(TypeError, match="an IterableDataset. .*Dataset.from_generator.lambda: iter.stream"):
+        enrich_pretrained("my-model", found["stream"], place / "none")
+
+
+def test_a_stream_is_written_with_constant_memory(place):
+    """A stream of 200 MB, in a process of its own."""
+    code = """
+import resource
+from datasets import Dataset, Features, IterableDataset, Value
+def rows():
+    for number in range(200):
+        yield {"text": chr(97 + number % 26) * 1_000_000}
+features = Features({"text": Value("string")})
+stream = IterableDataset.from_generator(rows, features=features)
+list(stream.take(2))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+data = Dataset.from_generator(lambda: iter(stream), features=stream.features, writer_batch_size=10)
+print(len(data), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    env = {**os.environ, "HF_DATASETS_CACHE": str(place / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    count, more = done.stdout.split()
+    assert count == "200" and float(more) < 100, "MB more than before"
+
+
+def test_tracking(place, text_model_folder):
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("trackio")
+    shutil.copytree(text_model_folder, "my-model")
+    write_lines(place / "reviews.jsonl", reviews())
+    run_page("tracking.md")
+    from test_tracking import scalars
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (run,) = Path("runs/mine/tensorboard").iterdir()
+    told = scalars(run)
+    assert {"train/loss", "eval/accuracy", "eval/x2/accuracy", "eval/x8/accuracy"} <= told.keys()
+    assert len(told["eval/accuracy"]) == 5, "of every stage one"
+    assert SQLiteStorage.get_runs("my-project") == [run.name]
+    (compared,) = Path("runs/compared/tensorboard").iterdir()
+    assert [step for step, _ in scalars(compared)["eval/second/accuracy"]] == [0, 1]
+
+
 def test_every_page_is_run():
     """A page with code is run by a test here, or it is one of those that scripts make."""
     text = Path(__file__).read_text(encoding="utf-8")
     for path in DOCS.glob("*.md"):
         if re.search(r"^```(bash|python)$", path.read_text(encoding="utf-8"), re.M):
-            assert f'"{path.name}"' in text or path.name in ("reference.md",), path.name
+            assert f'"{path.name}"' in text or path.name in ("reference.md", "choosing.md"), path.name
 
 
 def test_optional_libraries_are_extras():

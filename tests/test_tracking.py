@@ -33,7 +33,7 @@ def test_tensorboard_sees_one_run(tmp_path, few):
         tiny_image_model(), train, tmp_path / "run", eval_dataset=test, report_to="tensorboard", steps=2,
         choose="none", **RUN,
     )  # fmt: skip
-    (folder,) = (tmp_path / "run" / "runs").iterdir()
+    (folder,) = (tmp_path / "run" / "tensorboard").iterdir()
     assert folder.name == (tmp_path / "run" / NAME_FILE).read_text() and folder.name.startswith("run-")
     found = scalars(folder)
     steps = [stage.steps for stage in result.trajectory.record.stages]
@@ -52,7 +52,9 @@ def test_a_run_that_goes_on_stays_one(tmp_path, few):
     train, test = few
 
     def trainer():
-        return make_trainer(tiny_image_model(), train, tmp_path / "run", report_to="tensorboard", run_name="mine", **RUN)
+        return make_trainer(
+            tiny_image_model(), train, tmp_path / "run", report_to="tensorboard", run_name="mine", **RUN
+        )
 
     stopped = trainer()
 
@@ -66,7 +68,7 @@ def test_a_run_that_goes_on_stays_one(tmp_path, few):
     kinds = [type(one) for one in stopped.callback_handler.callbacks]
     assert all(kind.__name__ != "_Told" for kind in kinds), "its own callbacks are there again"
     trainer().train()
-    (folder,) = (tmp_path / "run" / "runs").iterdir()
+    (folder,) = (tmp_path / "run" / "tensorboard").iterdir()
     assert folder.name == "mine" and not (tmp_path / "run" / NAME_FILE).exists()
     assert [step for step, _ in scalars(folder)["train/loss"]] == [1, 2, 3, 4, 5, 6, 7]
 
@@ -91,8 +93,11 @@ def test_trackio_sees_one_run(tmp_path, few):
 def test_a_comparison_s_scores_are_told(tmp_path):
     pytest.importorskip("tensorboard")
     report_scores(
-        [{"eval_naive/accuracy": 50.0}, {"eval_naive/accuracy": 60.0}], tmp_path / "out", ["tensorboard"], run_name="two"
+        [{"eval_naive/accuracy": 50.0}, {"eval_naive/accuracy": 60.0}],
+        tmp_path / "out",
+        ["tensorboard"],
+        run_name="two",
     )
-    assert scalars(tmp_path / "out" / "runs" / "two")["eval/naive/accuracy"] == [(0, 50.0), (1, 60.0)]
+    assert scalars(tmp_path / "out" / "tensorboard" / "two")["eval/naive/accuracy"] == [(0, 50.0), (1, 60.0)]
     with pytest.raises(ValueError, match="nothing-such"):
         report_scores([], tmp_path / "out", ["nothing-such"])

@@ -24,6 +24,12 @@ FILES = {
     ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text",
     ".arrow": "arrow",
 }  # fmt: skip
+#: What to do with data that come one row after another.
+TO_DISK = (
+    "Nested subsets need any row at any time, of data of known length: write the rows to disk once, from where they are "
+    "read without filling memory: Dataset.from_generator(lambda: iter(stream), features=stream.features), with "
+    "stream = stream.take(n) before, if it does not end; or load without streaming=True."
+)
 #: What is raised for data that are not to be had, by name or at the moment.
 NOT_THERE = (DatasetNotFoundError, OSError, *NONSENSE)
 # What separates the columns of a table in text: whichever its first line has most of.
@@ -54,9 +60,7 @@ def load_split(
     if isinstance(dataset, (dict, DatasetDict)):
         raise TypeError(f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train'].")
     if isinstance(dataset, IterableDataset):
-        raise TypeError(
-            "An IterableDataset has no length, and nested subsets need one: load it without streaming=True."
-        )
+        raise TypeError(f"The data are an IterableDataset. {TO_DISK}")
     if not isinstance(dataset, (str, Path)):
         return dataset
     name = str(dataset)

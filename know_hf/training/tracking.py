@@ -15,7 +15,7 @@ from know_hf.store import write_text
 #: What a run is called in trackers, unless run_name says it; hidden, so that a folder with nothing else is empty.
 NAME_FILE = ".run-name"
 #: Where TensorBoard finds a run.
-LOGS = "runs"
+LOGS = "tensorboard"
 _EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
 
 

@@ -136,6 +136,17 @@ def _says_trained(folder: Path) -> bool:
     return any("trained" in parameter for parameter in described.values())
 
 
+# The Hub's names of tasks that only models and data of one's own are trained for: of the class that loads them.
+_OTHER_TASKS = {
+    "AutoModelForObjectDetection": "object-detection",
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModelForMultipleChoice": "multiple-choice",
+    "AutoModelForCTC": "automatic-speech-recognition",
+    "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
+}
+
+
 def describe_model(model: nn.Module, task: str | None = None) -> dict[str, Any]:
     """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model.
 
@@ -160,7 +171,7 @@ def task_of(model: nn.Module) -> str | None:
     found = [task for task in TASKS.values() if task.auto_class == auto_class]
     problem = getattr(getattr(model, "config", None), "problem_type", None)
     alike = [task for task in found if task.labels.problem == problem]
-    return next((task.name for task in [*alike, *found]), None)
+    return next((task.name for task in [*alike, *found]), _OTHER_TASKS.get(auto_class))
 
 
 def base_license(name: str) -> str | None:
