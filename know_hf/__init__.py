@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "enrich",
     "enrich_pretrained",
+    "enrich_trained",
     "kinds_of",
     "retrodict",
 ]
@@ -40,6 +41,7 @@ _HOME = {
     "TrajectoryError": "know_hf.trajectory",
     "enrich": "know_hf.enrichment.stream",
     "enrich_pretrained": "know_hf.pretrained",
+    "enrich_trained": "know_hf.pretrained",
     "kinds_of": "know_hf.trajectory",
     "retrodict": "know_hf.retrodiction",
 }
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from know_hf.forgetting.recording import TrajectoryCallback
     from know_hf.forgetting.trainer import ForgettingMixin, ForgettingTrainer
     from know_hf.known import KnownConfig, KnownPredictor
-    from know_hf.pretrained import enrich_pretrained
+    from know_hf.pretrained import enrich_pretrained, enrich_trained
     from know_hf.retrodiction import retrodict
     from know_hf.trajectory import Trajectory, TrajectoryError, kinds_of
 

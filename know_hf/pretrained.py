@@ -40,6 +40,7 @@ from know_hf.settings import takes
 from know_hf.store import inside, locked, write_json
 from know_hf.training.options import DataOptions, ModelSource
 from know_hf.training.set_aside import FEWEST, Fold
+from know_hf.training.tracking import one_run
 from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
 from know_hf.trajectory.record import FILE_NAME
 
@@ -165,6 +166,7 @@ def enrich_pretrained(
         def leaving_out(fold: Fold) -> ForgettingTrainer:
             own = copy.copy(args)
             own.output_dir, own.self_check = str(inside(args.output_dir, Path(FOLDS_IN) / str(fold.number))), False
+            own.report_to = []  # trackers are told of the run itself
             options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=None)
             start = copy.deepcopy(before) if is_live(before) else before
             return make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
@@ -246,7 +248,30 @@ def enrich_trained(
     return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
 
 
-def _enrich(
+def _enrich(trainer: Any, *args: Any, **kwargs: Any) -> EnrichmentResult:
+    """[`_enriched`], and trackers told of what came out in the run that they were told of the stages in."""
+    stages = trainer.trajectory.record.stages
+    with one_run(trainer, trainer.args.output_dir) as tracking:
+        tracking.at = sum(stage.steps or 0 for stage in stages)
+        with tracking.silence():  # a score of predicted weights is none of the last stage's
+            result = _enriched(trainer, *args, **kwargs)
+        tracking.log(trainer, tracked_scores(result))
+    return result
+
+
+def tracked_scores(result: EnrichmentResult) -> dict[str, float]:
+    """What trackers are told of an enrichment: scores of the predictions, and gains of all candidates in the choice."""
+    scores = {
+        f"eval_{name}/{metric.removeprefix('eval_')}": value
+        for name, found in result.metrics.items()
+        for metric, value in found.items()
+    }
+    if result.choice is not None:
+        scores |= {f"eval_gain/{name}": float(gain.gain) for name, gain in result.choice.gains.items()}
+    return scores
+
+
+def _enriched(
     trainer: Any,
     prediction: Prediction | ResolvedPrediction,
     finishing: Finishing,

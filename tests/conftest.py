@@ -1,12 +1,16 @@
 """Real components at toy size: digits that ship with scikit-learn, a tiny timm network, a tiny BERT."""
 
 import os
+import shutil
+import tempfile
 
 # Before anything imports torch or the Hub client.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+TRACKED = tempfile.mkdtemp(prefix="know-hf-trackio-")  # what tests tell trackio is nobody's
+os.environ["TRACKIO_DIR"] = TRACKED
 
 from hub_server import TOKEN, HubServer  # no library but Python's own
 
@@ -26,7 +30,14 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image, ImageColor
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 from transformers.utils import logging
 
 from know_hf import ForgettingArguments, Trajectory
@@ -46,6 +57,7 @@ gc.freeze()  # Trainer collects garbage after every run; the imports need not be
 
 
 def pytest_unconfigure():
+    shutil.rmtree(TRACKED, ignore_errors=True)
     gc.unfreeze()
 
 
@@ -156,6 +168,36 @@ def text_model_folder(tmp_path_factory) -> Path:
         max_position_embeddings=16, num_labels=2,
     )  # fmt: skip
     BertForSequenceClassification(config).bert.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of a few words with a chat template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = "[PAD] [UNK] [EOS] user assistant system good bad film very not a yes no".split()
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    found = PreTrainedTokenizerFast(
+        tokenizer_object=made, model_max_length=24, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]"
+    )
+    found.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} [EOS] {% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    return found
+
+
+@pytest.fixture(scope="session")
+def writer_folder(tmp_path_factory, chat_tokenizer) -> Path:
+    """A tiny GPT-2 with its tokenizer and chat template."""
+    folder = tmp_path_factory.mktemp("models") / "writer"
+    set_seed(0)
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 24}
+    config = GPT2Config(vocab_size=len(chat_tokenizer), bos_token_id=2, eos_token_id=2, **sizes)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    chat_tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -229,7 +229,7 @@ def test_refusals_before_anything_expensive(tmp_path, images, sentences, image_m
     refused(FileNotFoundError, "Model 'nobody/nothing' is neither.*Offline, pass the path", "nobody/nothing", images)
     refused(FileNotFoundError, "Data set 'nobody/nothing' is neither.*Offline, pass the path", model, "nobody/nothing")
     refused(TypeError, "splits \\['train'\\]; pass one", model, datasets.DatasetDict(train=images))
-    refused(TypeError, "IterableDataset has no length", model, images.to_iterable_dataset())
+    refused(TypeError, "are an IterableDataset", model, images.to_iterable_dataset())
     refused(ValueError, "No column can be the label", model, images.remove_columns("label"))
     refused(ValueError, "There is no column 'photo'; found image", model, images, input_columns=["photo"])
     refused(

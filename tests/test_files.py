@@ -94,7 +94,8 @@ def test_names_that_tell_the_classes_from_the_text():
     assert found("Sentence", "Label") == (["Sentence"], "Label")
     assert found("review_id", "text", "label") == (["text"], "label")
     assert found("headline", "category") == (["headline"], "category")
-    for names in (("question", "sentence", "label"), ("title", "text", "label"), ("text", "category", "label")):
+    assert found("question", "sentence", "label") == (["question", "sentence"], "label")
+    for names in (("headline", "sentence", "label"), ("title", "text", "label"), ("text", "category", "label")):
         with pytest.raises(ValueError, match="Several columns could be the input"):
             found(*names)
 

@@ -40,7 +40,7 @@ def make(folder, **given):
         ({"model": None, "model_init": bert}, ValueError, "model_init is not supported"),
         ({"train_dataset": {"train": ROWS}}, TypeError, r"dictionary of splits \(train\)"),
         ({"train_dataset": datasets.DatasetDict(train=ROWS)}, TypeError, r"dictionary of splits \(train\)"),
-        ({"train_dataset": ROWS.to_iterable_dataset()}, TypeError, "without length"),
+        ({"train_dataset": ROWS.to_iterable_dataset()}, TypeError, "no map-style data set with a length"),
         ({"train_dataset": DataLoader(ROWS)}, TypeError, "DataLoader"),
         ({"train_dataset": "glue"}, TypeError, "train_dataset is 'glue': pass a data set"),
         ({"eval_dataset": "glue"}, TypeError, "eval_dataset is 'glue', a str"),

@@ -26,11 +26,12 @@ SPECTROGRAMS = Inputs("spectrograms", is_spectrogram, "List(List(Value('float32'
 @pytest.fixture(scope="module", autouse=True)
 def audio_task():
     @task(
-        "audio-classification",
+        "spectrogram-classification",
         matches=lambda candidates: any(map(is_spectrogram, candidates.features.values())),
         inputs=SPECTROGRAMS,
         labels=CLASSES,
         auto_class="AutoModelForAudioClassification",
+        hub_name="audio-classification",
         score=Score("accuracy"),
         metrics=lambda classes: accuracy,
         head=last_layer_of,
@@ -48,7 +49,7 @@ def audio_task():
         return Preprocessing(apply, stack, processing_class)
 
     yield
-    del TASKS["audio-classification"]
+    del TASKS["spectrogram-classification"]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def sounds() -> Dataset:
 
 
 def test_it_is_found_trained_scored_and_enriched(sounds, tmp_path):
-    assert find_columns(sounds).task == "audio-classification" and find_columns(sounds).inputs == ["sound"]
-    assert get_task("audio-classification").settings == ["max_length"]
+    assert find_columns(sounds).task == "spectrogram-classification" and find_columns(sounds).inputs == ["sound"]
+    assert get_task("spectrogram-classification").settings == ["max_length"]
     set_seed(0)
     config = ASTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=4,
@@ -77,7 +78,7 @@ def test_it_is_found_trained_scored_and_enriched(sounds, tmp_path):
     folder = result.checkpoints["x2"]
     assert 0 <= result.metrics["x2"]["eval_accuracy"] <= 1
     record = json.loads((tmp_path / "run" / "trajectory.json").read_text())["model"]
-    assert record["task"] == "audio-classification"
+    assert record["task"] == "spectrogram-classification"
     card = (folder / "README.md").read_text()
     assert "AutoModelForAudioClassification.from_pretrained" in card
     assert "pipeline_tag: audio-classification" in card

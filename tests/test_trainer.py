@@ -225,7 +225,7 @@ def test_unsuitable_data(tmp_path):
     splits = datasets.DatasetDict(train=datasets.Dataset.from_dict({"x": [1, 2]}))
     with pytest.raises(TypeError, match=r"dictionary of splits \(train\); pass one"):
         make(tmp_path / "b", data=splits).train()
-    with pytest.raises(TypeError, match="Stream without length"):
+    with pytest.raises(TypeError, match="Stream and no map-style data set with a length"):
         make(tmp_path / "a", data=Stream(), max_steps=1).train()
     with pytest.raises(ValueError, match="without data"):
         make(tmp_path / "c", data=Pixels(3)).train()

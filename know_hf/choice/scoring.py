@@ -74,7 +74,7 @@ class Measure:
 
 def deciding_of(trainer: Any, scores: Mapping[str, float], examples: int) -> Deciding | None:
     """Which of a trainer's scores decides; None if none does."""
-    task = task_of(trainer.accelerator.unwrap_model(trainer.model))
+    task = trainer.task or task_of(trainer.accelerator.unwrap_model(trainer.model))
     return deciding_score(task, scores, examples, *asked_metric(trainer.args))
 
 

@@ -49,9 +49,10 @@ def run_compare(call: Call) -> None:
     starts = {"naive": trajectory, "predicted": trajectory} if trajectory else {}
     check_arms({**starts, **arms}, how.seeds, how.learning_rates)
     check_output(output_dir, dataset, *arms.values())
-    check_splits(dataset, how.train_split, how.test_split)
-    train, test = (load_split(dataset, split) for split in (how.train_split, how.test_split))
     about = DataOptions(**taken(settings, DataOptions))
+    config, splits = about.dataset_config, (how.train_split, how.test_split)
+    check_splits(dataset, *splits, config=config)
+    train, test = (load_split(dataset, split, config=config) for split in splits)
     train, test, _, columns = check_data(train, test, protocol=protocol, about=about)
     if predicted is not None:  # without one nothing is lost where the comparison itself says so
         check_sizes(columns, len(train), False, protocol, "The comparison")

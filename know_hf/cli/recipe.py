@@ -90,6 +90,11 @@ def resolve_recipe(call: Call) -> tuple[dict[str, Any], dict[str, Any]]:
     from know_hf.forgetting.arguments import ForgettingArguments
 
     class TrainingParser(Parser, HfArgumentParser):
+        def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+            if kinds.get(str(names[0]).lstrip("-"), "").endswith("str | list[str]"):
+                options["nargs"] = "+"  # of which transformers' parser would take the first
+            return super().add_argument(*names, **options)
+
         def error(self, message: str) -> NoReturn:
             raise ValueError(message)
 

@@ -57,17 +57,18 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     with PartialState().main_process_first():
         check_model(settings["model"], **taken(settings, ModelSource))
         dataset, train = settings["dataset"], settings.get("train_split", "train")
+        config = settings.get("dataset_config")
         if (purpose := settings.get("choose_on")) is not None:
             split_names(purpose)  # which looks for it
         own, evaluation = settings.get("eval_dataset"), _evaluation_split(settings)
-        check_splits(dataset, train, *([evaluation] if evaluation and not own else []))
+        check_splits(dataset, train, *([evaluation] if evaluation and not own else []), config=config)
         if own:
             job["eval_dataset"] = load_evaluation(own, evaluation)
         else:
-            job["eval_dataset"] = load_split(dataset, evaluation) if evaluation else None
-        job["train_dataset"] = load_split(dataset, train)
+            job["eval_dataset"] = load_split(dataset, evaluation, config=config) if evaluation else None
+        job["train_dataset"] = load_split(dataset, train, config=config)
         if (split := settings.get("selection_split")) is not None:
-            job["selection_split"] = split if _is_number(split) else load_split(dataset, split)
+            job["selection_split"] = split if _is_number(split) else load_split(dataset, split, config=config)
     job |= {"model": settings["model"], "args": args, "trainer_class": WatchedTrainer}
     return {**settings, **training}, job, args
 
@@ -85,7 +86,7 @@ def _evaluation_split(settings: dict[str, Any]) -> str | None:
 
     split = settings.get("eval_split")
     if split is None and "eval_dataset" not in settings:
-        names = split_names(settings["dataset"]) or []
+        names = split_names(settings["dataset"], settings.get("dataset_config")) or []
         return next((name for name in ("validation", "test") if name in names), None)
     return None if split == "none" else split
 

@@ -78,6 +78,7 @@ def make_trainer(
         processor: Any,
         aside: SetAside,
         class_names: Sequence[str] = (),
+        task: str | None = None,
         **further: Any,
     ) -> ForgettingTrainer:
         made = (trainer_options.trainer_class or ForgettingTrainer)(
@@ -92,6 +93,7 @@ def make_trainer(
             **further,
         )
         made.dataset_id, made.class_names, made.set_aside = dataset_id, list(class_names), aside
+        made.task = task
         return made
 
     split = trainer_options.selection_split
@@ -116,7 +118,7 @@ def make_trainer(
             apart,
         )
 
-    train = load_split(train_dataset)
+    train = load_split(train_dataset, config=data.dataset_config)
     evaluations = _evaluations(eval_dataset)
     selection = load_split(apart.dataset) if isinstance(apart, SetAside) else None
     parts: dict[str, Any]  # those that are given are there
@@ -129,6 +131,8 @@ def make_trainer(
     columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
         _check_classes(train, columns, args)
+    elif task.labels.matched or task.labels.problem:  # masks were all looked at when their classes were
+        check_part(train, columns, len(columns.class_names), "training data")
     # The new head is drawn from the seed too, so that a run that starts again starts the same.
     set_seed(args.seed)
     loaded = load_model(
@@ -178,7 +182,7 @@ def make_trainer(
         further = {} if task.keep is None else {"preprocess_logits_for_metrics": task.keep}
     return trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
-        aside, columns.class_names if task.one_class else (), **further,
+        aside, columns.class_names if task.labels.matched else (), task.name, **further,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, IterableDataset, Subset
 
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import nested_subsets
+from know_hf.training.data import TO_DISK
 from know_hf.training.set_aside import halves
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ def check_train_dataset(dataset: Any) -> None:
         hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     ):
         raise TypeError(
-            f"train_dataset is a {type(dataset).__name__} without length; nested subsets need a map-style data set "
-            "(datasets.Dataset, e.g. load_dataset(..., streaming=False))."
+            f"train_dataset is a {type(dataset).__name__} and no map-style data set with a length. {TO_DISK}"
         )
 
 

@@ -34,6 +34,7 @@ from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
 from know_hf.training.set_aside import SetAside
+from know_hf.training.tracking import Tracking, one_run
 from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
 from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
 from know_hf.trajectory.record import FILE_NAME
@@ -76,6 +77,8 @@ class ForgettingMixin(_Mixin):
     dataset_id: str | None = None
     #: Names of the classes in the order of the model's outputs, where they are known, for the record.
     class_names: Sequence[str] = ()
+    #: A key of [`TASKS`](know_hf.tasks), where the data were prepared for one; else the model tells.
+    task: str | None = None
     #: Examples that were set aside before the training data were taken: none of them is trained on.
     set_aside: SetAside = SetAside()
     #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
@@ -86,6 +89,7 @@ class ForgettingMixin(_Mixin):
     #: Whether the stage is continued from its own end: there is nothing left to train.
     _ended = False
     _averages: StageZeroAverages
+    _tracking: Tracking
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         unnamed, named = named_arguments(super().__init__, args, kwargs)
@@ -119,7 +123,8 @@ class ForgettingMixin(_Mixin):
             raise ValueError(
                 "resume_from_checkpoint takes no path here: a run continues from its own output_dir by itself."
             )
-        with locked(self.args.output_dir, self.is_world_process_zero()):
+        root = self.args.output_dir
+        with locked(root, self.is_world_process_zero()), one_run(self, root) as self._tracking:
             return self._forget(**kwargs)
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -182,6 +187,7 @@ class ForgettingMixin(_Mixin):
         try:
             for stage, subset, most in zip(record.stages, subsets, steps, strict=True):
                 self._stage = stage
+                self._tracking.before = sum(earlier.steps or 0 for earlier in record.stages[: stage.index])
                 if stage.finished:
                     continue
                 with folder.saying(stage):
@@ -262,7 +268,7 @@ class ForgettingMixin(_Mixin):
             ],
             parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
             recipe={**describe_recipe(self.args), **self._optimization.describe(self)},
-            model=describe_model(self.model),
+            model=describe_model(self.model, self.task),
             dataset={
                 "id": self.dataset_id,
                 **describe_dataset(self.train_dataset),

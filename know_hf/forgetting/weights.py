@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, Trainer
 
 from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE
 from know_hf.models.adapters import is_adapted, load_adapter_weights
+from know_hf.models.wrapping import inner_model, load_further_modules
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.names import as_saved
 
@@ -105,6 +106,11 @@ def load_weights(model: nn.Module, folder: str | Path) -> None:
     model, checkpoint = plain_model(model), Checkpoint(folder)
     if is_adapted(model):
         load_adapter_weights(model, checkpoint.weight_file)
+        return
+    if (held := inner_model(model)) is not None:
+        load_weights(held[1], folder)
+        others = {name for name in model.state_dict() if not name.startswith(held[0])}
+        _check(folder, others - load_further_modules(model, Path(folder)), "has no value there")
         return
     live = model.state_dict()
     names = _live_names(model, live)

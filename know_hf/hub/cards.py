@@ -64,6 +64,7 @@ def enriched_card(
     return _render(
         ModelCard, _model_data(record, title, metrics), "enriched", title=title, name=name, record=record,
         enrichment=enrichment, self_check=self_check, metric_names=names, loader=loader(record.model),
+        library=library_of(record.model),
         is_control=method is not None and method.control,
         is_point=method is not None and method.same_every_step, rounds=Rounds.of(record.recipe),
         brings_code=_brings_code(trajectory.checkpoints[0].folder),
@@ -84,7 +85,8 @@ def best_card(trajectory: Trajectory, enrichment: dict[str, Any]) -> str:
     title = f"{_whose(record)} best"
     return _render(
         ModelCard, _model_data(record, title, metrics), "best", title=title, record=record, enrichment=enrichment,
-        chosen=chosen, loader=loader(record.model), rounds=Rounds.of(record.recipe),
+        chosen=chosen, loader=loader(record.model),
+        library=library_of(record.model), rounds=Rounds.of(record.recipe),
         brings_code=_brings_code(trajectory.checkpoints[0].folder),
     )  # fmt: skip
 
@@ -105,6 +107,8 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
     base_model = list(dict.fromkeys(made_of)) or base_model
     relation = "merge" if made_of else "adapter" if adapter else "finetune"
     task = hub_name(record.model.get("task"))
+    task = TASKS[task].hub_name or task if task in TASKS else task
+    task = _SENTENCE_CLASSES.get(record.model.get("class", ""), task)
     results = [
         EvalResult(
             task_type=task or "other",
@@ -120,13 +124,28 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
         base_model=base_model,
         base_model_relation=relation if base_model else None,
         license=hub_name(record.model.get("license")),
-        library_name="peft" if adapter else "transformers",
+        library_name=library_of(record.model),
         pipeline_tag=task,
         tags=["know-hf", "know-prediction", "weight-prediction"],
         datasets=[dataset] if repository(dataset) else None,
         model_name=title,
         eval_results=results or None,
     )
+
+
+#: Classes of sentence-transformers → the Hub's name of what they are for.
+_SENTENCE_CLASSES = {
+    "SentenceTransformer": "sentence-similarity",
+    "CrossEncoder": "text-ranking",
+    "SparseEncoder": "feature-extraction",
+}
+
+
+def library_of(model: Mapping[str, Any]) -> str:
+    """Names the library whose class a card loads a model with, as the Hub spells it."""
+    if model.get("adapter"):
+        return "peft"
+    return "sentence-transformers" if model.get("class") in _SENTENCE_CLASSES else "transformers"
 
 
 def loader(model: Mapping[str, Any]) -> str:
@@ -136,7 +155,7 @@ def loader(model: Mapping[str, Any]) -> str:
         model: The section ``model`` of a trajectory's record.
 
     Returns:
-        A class of ``transformers``, or of ``peft`` for an adapter.
+        A class of ``transformers``, of ``peft`` for an adapter, or of ``sentence_transformers``.
 
     Example:
         >>> from know_hf.hub.cards import loader
@@ -147,6 +166,8 @@ def loader(model: Mapping[str, Any]) -> str:
     if model.get("adapter"):
         head = str(name).removeprefix("AutoModel")
         return f"AutoPeftModel{head if head in _PEFT_HEADS else ''}"
+    if library_of(model) == "sentence-transformers":
+        return str(model["class"])
     if isinstance(name, str) and _CLASS.fullmatch(name):
         if name in {task.auto_class for task in TASKS.values()}:
             return name

@@ -25,6 +25,7 @@ from know_hf.training.data import check_part, load_evaluation, load_split, open_
 from know_hf.training.options import DataOptions
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import make_scoring, score_of
+from know_hf.training.tracking import report_scores
 from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.identity import describe_dataset
@@ -80,9 +81,9 @@ def compare(
     """
     protocol, folders = protocol or Protocol(), folders_of(arms)
     check_arms(folders, options.seeds, options.learning_rates)
-    train = load_split(dataset, options.train_split)
+    train = load_split(dataset, options.train_split, config=about.dataset_config)
     if test_dataset is None:
-        test = load_split(dataset, options.test_split)
+        test = load_split(dataset, options.test_split, config=about.dataset_config)
     else:
         test = load_evaluation(test_dataset, usual=options.test_split)
     if test_dataset is None and test is train:
@@ -102,7 +103,16 @@ def compare(
         workers.run(comparison.grid(), "Fine-tuning")
         workers.run(comparison.rest(), "Fine-tuning the rest")
         comparison.clear()
-    return comparison.result()
+    result = comparison.result()
+    if options.report_to:
+        report_scores(tracked_scores(result), output_dir, [*options.report_to], run_name=options.run_name)
+    return result
+
+
+def tracked_scores(result: ComparisonResult) -> list[dict[str, float]]:
+    """What trackers are told of a comparison: for every seed the test score of each arm at its own learning rate."""
+    scores = {f"eval_{arm}/{result.metric}": result.best(arm) for arm in result.arms}
+    return [{name: own[seed] for name, own in scores.items()} for seed in range(result.seeds)]
 
 
 def with_controls(arms: Mapping[str, Arm], controls: Collection[str]) -> dict[str, Arm]:
@@ -190,7 +200,7 @@ def check_data(
         task=about.task, inputs=about.input_columns, label=about.label_column, drop_incomplete=about.drop_incomplete,
     )  # fmt: skip
     make_scoring(protocol.metric, columns.task, len(columns.class_names))
-    if protocol.new_head and get_task(columns.task).one_class:  # heads that are kept have classes of their own
+    if protocol.new_head and get_task(columns.task).labels.matched:  # heads that are kept have classes of their own
         for what, part in parts.items():
             if part is not None:
                 check_part(part, columns, len(columns.class_names), what)

@@ -49,7 +49,7 @@ def classes_of_kept_heads(arms: Mapping[str, Path], columns: Columns) -> Columns
             "another order: keep_head compares heads of the same classes only."
         )
     names = columns.class_names
-    if task.one_class:
+    if task.labels.matched:
         by_order = len(names) == len(known) and (numbered(names) or numbered(known))
         fits = all_known(names, known) or by_order
         ordered = match_classes(known, names)[0] if numbered(known) else known

@@ -143,6 +143,10 @@ class ComparisonOptions(Repetition):
     controls: Sequence[str] = option(
         (), help="Names of arms that are controls, beside those that say it themselves: a gain counts only beyond them."
     )
+    report_to: Sequence[str] | None = option(
+        None, help="Trackers that are told of every arm's test scores, one seed a step, such as trackio or tensorboard."
+    )
+    run_name: str | None = option(None, help="What trackers call the comparison; by default its folder.")
     processes: int = option(
         1, help="Number of processes; each runs whole fine-tunings on its share of the processors.", limits=(1, 4096)
     )

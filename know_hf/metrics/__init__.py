@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from know_hf.installing import missing
-from know_hf.metrics.scores import Values, accuracy, confusion_matrix, mean_class_accuracy, mean_iou, perplexity
+from know_hf.metrics.scores import (
+    Values,
+    accuracy,
+    confusion_matrix,
+    f1,
+    macro_f1,
+    mean_class_accuracy,
+    mean_iou,
+    perplexity,
+    rmse,
+)
 
 if TYPE_CHECKING:
     import evaluate
@@ -20,13 +30,15 @@ class Metric:
     Args:
         description: What it is, and what predictions and references are.
         score: From predictions, references and options to the score.
-        predictions: Type of the predictions; references are integers.
+        predictions: Type of the predictions.
+        references: Type of the references.
         sequences: Whether both are lists of sequences, such as tokens or flattened class maps.
     """
 
     description: str
     score: Callable[..., float]
     predictions: str = "int64"
+    references: str = "int64"
     sequences: bool = True
 
 
@@ -38,9 +50,15 @@ def _mean_class_accuracy(predictions: Values, references: Values, num_labels: in
     return mean_class_accuracy(confusion_matrix(predictions, references, num_labels))
 
 
+def _macro_f1(predictions: Values, references: Values, num_labels: int) -> float:
+    return macro_f1(confusion_matrix(predictions, references, num_labels))
+
+
 #: Name → metric.
 METRICS = {
     "accuracy": Metric("Share of examples whose predicted class is their label.", accuracy, sequences=False),
+    "f1": Metric("F1 over all classes of all examples, of a 1 or 0 for each.", f1),
+    "macro_f1": Metric("Mean over classes of F1, of sequences of classes; negative labels do not count.", _macro_f1),
     "masked_accuracy": Metric(
         "Share of tokens that are predicted right; -100 marks labels that do not count.", accuracy
     ),
@@ -57,6 +75,13 @@ METRICS = {
         "the tokens; -100 marks those that do not count.",
         perplexity,
         predictions="float64",
+    ),
+    "rmse": Metric(
+        "Root of the mean squared error, in the unit of the references.",
+        rmse,
+        predictions="float64",
+        references="float64",
+        sequences=False,
     ),
 }
 #: What there is.

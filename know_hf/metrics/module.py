@@ -19,7 +19,7 @@ class Score(evaluate.Metric):
             value = datasets.Value(kind)
             return datasets.Sequence(value) if metric.sequences else value
 
-        features = datasets.Features(predictions=column(metric.predictions), references=column("int64"))
+        features = datasets.Features(predictions=column(metric.predictions), references=column(metric.references))
         return evaluate.MetricInfo(description=metric.description, citation="", features=features)
 
     def _compute(self, predictions: Values, references: Values, **options: Any) -> dict[str, float]:

@@ -57,6 +57,32 @@ def mean_class_accuracy(confusion: np.ndarray) -> float:
     return _mean_share(np.diag(confusion), confusion.sum(1))
 
 
+def macro_f1(confusion: np.ndarray) -> float:
+    """F1 averaged over the classes that there are, from a [`confusion_matrix`]; NaN without any."""
+    right = np.diag(confusion)
+    return _mean_share(2 * right, confusion.sum(0) + confusion.sum(1))
+
+
+def f1(predictions: Values, references: Values) -> float:
+    """F1 of what is marked 1, over all places together; NaN if nothing is, on either side."""
+    found, marks = _flat(predictions) > 0, _flat(references) > 0
+    marked = int(found.sum()) + int(marks.sum())
+    return 2 * int((found & marks).sum()) / marked if marked else float("nan")
+
+
+def rmse(predictions: Values, references: Values) -> float:
+    """Root of the mean squared difference, in the unit of the references; NaN without any."""
+    difference = _flat(predictions).astype(np.float64) - _flat(references)
+    return float(np.sqrt(np.mean(difference**2))) if len(difference) else float("nan")
+
+
+def pearson(predictions: Values, references: Values) -> float:
+    """Pearson's correlation; NaN where one side is all the same."""
+    found, wanted = _flat(predictions).astype(np.float64), _flat(references).astype(np.float64)
+    spread = found.std() * wanted.std() if len(found) else 0.0
+    return float(((found - found.mean()) * (wanted - wanted.mean())).mean() / spread) if spread else float("nan")
+
+
 def _flat(values: Values) -> np.ndarray:
     """One array of all values of an array, or of a list of sequences of any lengths."""
     if isinstance(values, np.ndarray) or not len(values):

@@ -15,9 +15,6 @@ from know_hf.models.adapters import base_of, load_adapted
 from know_hf.models.architecture import check_architecture
 from know_hf.tasks import Columns, get_task
 
-#: The problem type of transformers' classifiers whose examples have one class each.
-ONE_CLASS = "single_label_classification"
-
 
 def auto_class_of(task: str) -> Any:
     """The Auto class of transformers that loads a task's models."""
@@ -35,7 +32,7 @@ def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
         "num_labels": len(class_names),
         "id2label": dict(enumerate(class_names)),
         "label2id": {name: i for i, name in enumerate(class_names)},
-        **({"problem_type": ONE_CLASS} if get_task(task).one_class else {}),
+        **({"problem_type": problem} if (problem := get_task(task).labels.problem) else {}),
     }
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from know_hf.checkpoints import Checkpoint
 from know_hf.model_config import brief, read_config
 from know_hf.models.adapters import is_adapted, is_live
-from know_hf.models.building import ONE_CLASS, auto_class_of, build_network, label_settings
+from know_hf.models.building import auto_class_of, build_network, label_settings
 from know_hf.models.skeleton import skeleton
 from know_hf.remote import NONSENSE, bounded, public
 from know_hf.tasks import get_task
@@ -76,7 +76,7 @@ def load_model(
         ValueError: If the model is damaged, its weights are no safetensors or beyond this machine, or a live model's
             head does not fit the classes.
     """
-    names, one_class = list(class_names or []), get_task(task).one_class
+    names, matched = list(class_names or []), get_task(task).labels.matched
     if is_live(model):
         return _fit_live(model, task, names)
     if isinstance(model, Mapping):
@@ -96,12 +96,13 @@ def load_model(
             built = _by_library(model, auto_class.from_config, config, trust_remote_code=trust_remote_code)
             return LoadedModel(built, task, True, names)
         trained, labels, other = trained_for(config, task), label_settings(names, task), False
-        if trained and one_class and names:
-            names, other = match_classes(known_classes(config), names, ordered)
-            other = other or _other_loss(config)
-            labels = label_settings(names, task)
-        elif trained and _fewer_fit(task, known_classes(config), names):
-            labels = {}  # not every class of a model for pixels need occur in the data
+        if trained and names:
+            other = _other_loss(config, task)
+            if matched:
+                names, unlike = match_classes(known_classes(config), names, ordered)
+                other, labels = other or unlike, label_settings(names, task)
+            elif not other and _fewer_fit(task, known_classes(config), names):
+                labels = {}  # not every class of a model for pixels need occur in the data
         if os.path.isdir(model):
             Checkpoint(model).weight_file  # noqa: B018 (weights in a pickle are not loaded)
         _check_memory(model, trust_remote_code)
@@ -199,7 +200,7 @@ def _fewer_fit(task: str, known: list[str], names: list[str]) -> bool:
     if numbered(known) and len(names) < len(known) and get_task(task).labels.fewer_will_do(names):
         return True
     logger.warning(
-        "The model has %d classes (%s), the masks have %d: a head is trained for them.",
+        "The model has %d classes (%s), the data have %d: a head is trained for them.",
         len(known),
         few(known),
         len(names),
@@ -212,25 +213,32 @@ def all_known(names: list[str], known: list[str]) -> bool:
     return names == known or (not numbered(names) and None not in positions(names, known))
 
 
-def _other_loss(config: PreTrainedConfig) -> bool:
-    """Whether a head was trained for something else than one class an example."""
-    return getattr(config, "problem_type", None) not in (None, ONE_CLASS)
+def _other_loss(config: PreTrainedConfig, task: str) -> bool:
+    """Whether a head was trained for another loss than the task's, such as one class an example."""
+    wanted = get_task(task).labels.problem
+    return wanted is not None and getattr(config, "problem_type", None) not in (None, wanted)
 
 
 def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedModel:
     """Checks that a live model's head fits the classes, and sets its loss."""
     config, new_head = model.config, is_adapted(model)  # an adapter is new, as a rule
-    known, one_class = known_classes(config), get_task(task).one_class
-    enough = len(known) == len(names) or (len(known) > len(names) and get_task(task).labels.fewer_will_do(names))
-    if names and not enough and not (one_class and all_known(names, known)):
+    known, labels = known_classes(config), get_task(task).labels
+    matched = labels.matched
+    enough = len(known) == len(names) or (len(known) > len(names) and labels.fewer_will_do(names))
+    if names and not enough and not (matched and all_known(names, known)):
         raise ValueError(
             f"The model has {len(known)} outputs, the data have {len(names)} classes: load it with "
             f"num_labels={len(names)}, ignore_mismatched_sizes=True. (The model's: {few(known)}; the data's: "
             f"{few(names)}.)"
         )
-    if not one_class and len(known) > len(names) and not numbered(known):
+    if not matched and len(known) > len(names) and not numbered(known):
         logger.warning("The masks' classes %s are taken for the model's %s, by number.", few(names), few(known))
-    if not names or not one_class:
+    if names and _other_loss(config, task):
+        logger.warning("The model's problem_type is %r; it is now %r.", config.problem_type, labels.problem)
+        config.problem_type, new_head = labels.problem, True
+    elif names and not get_task(task).one_class and labels.problem is not None:
+        config.problem_type = labels.problem  # which the model would else guess from the first batch
+    if not names or not matched:
         return LoadedModel(model, task, new_head, names)
     if not (all_known(names, known) or numbered(names) or numbered(known)):
         raise ValueError(
@@ -246,9 +254,6 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     elif not numbered(names):  # the checkpoints say what their outputs are
         names, _ = match_classes(known, names)
         config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
-    if _other_loss(config):
-        logger.warning("The model's problem_type is %r; it is now %r.", config.problem_type, ONE_CLASS)
-        config.problem_type, new_head = ONE_CLASS, True
     return LoadedModel(model, task, new_head, names)
 
 

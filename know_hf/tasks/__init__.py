@@ -17,7 +17,16 @@ from know_hf.tasks.task import (
 )
 
 # In the order in which tasks are listed; a module registers its own in the order of its lines.
-for _family in ("classification", "segmentation", "language"):
+for _family in (
+    "classification",
+    "segmentation",
+    "language",
+    "several",
+    "tokens",
+    "sequences",
+    "conversations",
+    "audio",
+):
     import_module(f"{__name__}.{_family}")
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from know_hf.metrics import scores
 from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.images import IMAGES, image_reader
-from know_hf.tasks.labels import CLASSES, TEXTS, encode, label_lookup
+from know_hf.tasks.labels import CLASSES, TEXTS_OR_PAIRS, encode, label_lookup
 from know_hf.tasks.shared import first, last_layer_of, mapped, on_reading, stack
 from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
 
@@ -66,7 +67,7 @@ def image_preprocessing(
 @task(
     "text-classification",
     matches=lambda candidates: not candidates.from_images,
-    inputs=TEXTS,
+    inputs=TEXTS_OR_PAIRS,
     auto_class="AutoModelForSequenceClassification",
     **_CLASSIFICATION,
 )
@@ -78,21 +79,55 @@ def text_preprocessing(
     Raises:
         FileNotFoundError: If there is no tokenizer.
     """
+
+    def encoder(dataset: Dataset) -> Callable[[list], list]:
+        lookup = label_lookup(dataset, columns)
+        return lambda labels: encode(labels, lookup)
+
+    return tokenizing(model, source, columns, processing_class, max_length, encoder)
+
+
+def tokenizing(
+    model: PreTrainedModel,
+    source: Source,
+    columns: Columns,
+    processing_class: Any,
+    max_length: int | None,
+    encoder: Callable[[Dataset], Callable[[list], list]],
+) -> Preprocessing:
+    """The preprocessing of a text, or of two that belong together, with an answer to the whole of it.
+
+    Args:
+        model: The model.
+        source: As for [`load_tokenizer`].
+        columns: What is read.
+        processing_class: The tokenizer, if it is given.
+        max_length: Longest text in tokens.
+        encoder: From a data set to a function from a batch of its answers to ``labels``.
+
+    Raises:
+        FileNotFoundError: If there is no tokenizer.
+    """
     from transformers import DataCollatorWithPadding
 
     tokenizer = processing_class or load_tokenizer(model, source)
-    limit = max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
+    limit = longest_text(model, tokenizer, max_length)
 
     def apply(dataset: Dataset) -> Dataset:
-        lookup = label_lookup(dataset, columns)
+        answers = encoder(dataset)
 
         def tokenize(batch: dict[str, list]) -> dict[str, Any]:
             encoded = tokenizer(*[batch[name] for name in columns.inputs], truncation=True, max_length=limit)
-            return {**encoded, "labels": encode(batch[columns.label], lookup)}
+            return {**encoded, "labels": answers(batch[columns.label])}
 
         return mapped(dataset, tokenize, desc="Tokenizing")
 
     return Preprocessing(apply, DataCollatorWithPadding(tokenizer), tokenizer)
+
+
+def longest_text(model: PreTrainedModel, tokenizer: Any, max_length: int | None) -> int:
+    """Tokens of a text that a classifier reads: those asked for, else what tokenizer and model bear."""
+    return max_length or min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
 
 
 @bounded()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Names that tell classes from other columns; the first that is there counts.
 LABELS = ("label", "labels", "class", "category")
+#: Names that tell numbers to be predicted from other columns of fractions, beside these.
+NUMBERS = ("score", "similarity", "similarity_score", "rating", "target")
 
 
 def find_columns(
@@ -61,7 +63,7 @@ def find_roles(
     for name in [*(inputs or []), *([label] if label else [])]:
         if name not in features:
             raise ValueError(f"There is no column {name!r}; found {described(features)}.")
-    candidates = _candidates(features, inputs, label)
+    candidates = _candidates(dataset, inputs, label)
     if task is None:
         chosen = next(one for one in reversed(TASKS.values()) if one.matches(candidates))
     else:
@@ -75,14 +77,31 @@ def find_roles(
         readable = [name for name in fitting if name != label]
         option = "input_columns (an image column, or one or two text columns)"
         several = chosen.inputs.several and len(readable) > 1
-        inputs = readable if several else [candidates.only(readable, "input", option)]
+        together = next((list(names) for names in chosen.inputs.sets if set(names) <= set(readable)), None)
+        inputs = together or (readable if several else [candidates.only(readable, "input", option)])
     return Columns(chosen.name, inputs, inputs[0] if label is None or chosen.labels.find is None else label, [])
 
 
-def _candidates(features: Features, inputs: list[str] | None, label: str | None) -> Candidates:
+def _candidates(dataset: Dataset, inputs: list[str] | None, label: str | None) -> Candidates:
+    features = dataset.features
     images = [name for name, feature in features.items() if is_image(feature)]
     texts = [name for name, feature in features.items() if is_text(feature) and not _is_identifier(name, feature)]
-    return Candidates(features, inputs, label, images, texts, _classes(features, inputs or []))
+    classes = _classes(features, inputs or [])
+    named = [name for name in features if name.strip().lower() in NUMBERS and name not in (inputs or [])]
+    numbers = [n for n in dict.fromkeys([*([label] if label else classes or named)]) if _has_fractions(dataset, n)]
+    return Candidates(features, inputs, label, images, texts, classes or numbers, numbers)
+
+
+def _has_fractions(dataset: Dataset, name: str) -> bool:
+    """Whether a column holds numbers that are not all whole ones, as classes with gaps are when they are read."""
+    import pyarrow.compute as pc
+    from datasets import Value
+
+    feature = dataset.features[name]
+    if not isinstance(feature, Value) or "float" not in feature.dtype:
+        return False
+    values = dataset.select_columns([name]).with_format("arrow")[:][name]
+    return bool(pc.any(pc.not_equal(values, pc.floor(values))).as_py())
 
 
 def _is_identifier(name: str, feature: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from know_hf.tasks.task import Candidates, Columns, Inputs, Labels
@@ -104,13 +105,15 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
     """What a data set's own labels are in the order of ``columns.class_names``.
 
     Args:
-        dataset: Any split, also of another source than the one that ``columns`` was read from.
+        dataset: Any split, also of another source than the one that ``columns`` was read from; a label may be a list.
         columns: Its class names are in the order of a model's outputs.
 
     Returns:
         Raw label → place in the order, without those that are not there; None where only one side has names (or both
         the same), so that labels are taken for places.
     """
+    if is_list(dataset.features[columns.label]):
+        dataset = flattened(dataset, columns.label)
     feature, order = dataset.features[columns.label], columns.class_names
     if is_class(feature):
         raw, names = range(len(feature.names)), list(feature.names)
@@ -186,9 +189,11 @@ def _refuse_other_answers(dataset: Dataset, label: str, where: str) -> None:
     if is_class(feature) or is_text(feature) or dtype == "bool" or "int" in dtype:
         return
     what = f"{dtype} numbers (regression?)" if "float" in dtype else dtype or "several labels an example"
+    other = "text-regression" if "float" in dtype else "multi-label-classification or token-classification"
     first = f", {str(_values(dataset, label)[0])[:60]} in row 0" if len(dataset) else ""
     raise ValueError(
-        f"{where} holds {what}{first}; one class an example is expected: names, a ClassLabel, or class indices from 0."
+        f"{where} holds {what}{first}; one class an example is expected: names, a ClassLabel, or class indices from 0. "
+        f"Of texts --task {other} takes such."
     )
 
 
@@ -204,6 +209,25 @@ def is_text(feature: Any) -> bool:
     from datasets import Value
 
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string")
+
+
+def is_list(feature: Any) -> bool:
+    """Whether a column holds lists."""
+    from datasets import LargeList, List
+
+    return isinstance(feature, (List, LargeList))
+
+
+def flattened(dataset: Dataset, label: str) -> Dataset:
+    """A column of lists as one of all that they hold, one after the other."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from datasets import Dataset, DatasetInfo, Features
+    from datasets.table import InMemoryTable
+
+    inner = dataset.features[label].feature
+    values = pa.table({label: pc.list_flatten(_values(dataset, label))})
+    return Dataset(InMemoryTable(values), info=DatasetInfo(features=Features({label: inner})))
 
 
 def _values(dataset: Dataset, label: str) -> pa.ChunkedArray:
@@ -222,7 +246,8 @@ def _listed(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(map(str, names[:most])) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _only_classes(candidates: Candidates) -> str:
+def only_classes(candidates: Candidates) -> str:
+    """The one column that could hold classes; raises ``ValueError`` if there is none or several."""
     return candidates.only(candidates.classes, "label", "label_column")
 
 
@@ -230,7 +255,32 @@ def _check(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:
     check_answers(dataset, columns, what)
 
 
-#: Texts as inputs.
+#: Columns of texts that belong together, by the names that data sets of such give them.
+PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("question", "context"),
+    ("question", "answer"),
+    ("query", "passage"),
+    ("query", "document"),
+)
+#: A text as input.
 TEXTS = Inputs("texts", is_text, 'Value("string")')
+#: A text, or two that belong together.
+TEXTS_OR_PAIRS = replace(TEXTS, sets=PAIRS)
 #: One class an example.
-CLASSES = Labels(_only_classes, names=class_names, check=_check, one_class=True, fewer_will_do=lambda names: not names)
+CLASSES = Labels(
+    only_classes,
+    names=class_names,
+    check=_check,
+    one_class=True,
+    matched=True,
+    problem="single_label_classification",
+    fewer_will_do=lambda names: not names,
+)

@@ -152,7 +152,7 @@ def _plain_text(candidates: Candidates) -> bool:
     "text-generation",
     matches=_plain_text,
     inputs=TEXTS,
-    labels=Labels(find=None),
+    labels=Labels(find=None, written=True, rows=False),
     auto_class="AutoModelForCausalLM",
     score=Score("perplexity", percent=False, higher_is_better=False),
     metrics=lambda classes: perplexity,

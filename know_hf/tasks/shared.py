@@ -47,7 +47,7 @@ def decoded(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def mapped(dataset: Dataset, function: Callable[[dict], dict], **options: Any) -> Dataset:
+def mapped(dataset: Dataset, function: Callable[..., dict], **options: Any) -> Dataset:
     """``dataset.map``, batch by batch and without the columns that were there, which leaves the input as it is.
 
     The library keeps what it makes beside what it was made of, which for data saved with ``save_to_disk`` is the user's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -102,6 +102,7 @@ class Candidates:
         images: Columns of pictures.
         texts: Columns of texts that are no identifiers.
         classes: Columns that could hold classes.
+        numbers: Those of them, or of such a name, that hold fractions.
     """
 
     features: Features
@@ -110,6 +111,12 @@ class Candidates:
     images: list[str]
     texts: list[str]
     classes: list[str]
+    numbers: Sequence[str] = ()
+
+    @property
+    def answers(self) -> list[str]:
+        """The column that was named as the answers, else those that could hold classes."""
+        return self.classes if self.label is None else [self.label]
 
     @property
     def from_images(self) -> bool:
@@ -145,12 +152,14 @@ class Inputs:
         fits: Whether a column's type is of this kind.
         cast: The type to cast a column to that is not, as it is written in Python.
         several: Whether all columns that fit are read; else there has to be one, unless the user names more.
+        sets: Names of columns that are read together, in this order, where all of them are there.
     """
 
     name: str
     fits: Callable[[Any], bool]
     cast: str
     several: bool = False
+    sets: Sequence[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,10 @@ class Labels:
             the classes as that model's preprocessing makes them.
         one_class: Whether an example has one class, so that subsets can be stratified by it.
         fewer_will_do: Whether data of such classes may have fewer than a trained head.
+        matched: Whether the classes are matched by name with those of a trained head.
+        problem: What transformers calls the loss of a classifier's head (``problem_type``); None for its own.
+        written: Whether the answers are text that the model writes with its own vocabulary, which no new task renews.
+        rows: Whether a row is an example.
     """
 
     find: Callable[[Candidates], str] | None
@@ -174,6 +187,10 @@ class Labels:
     for_model: Callable[[Columns, Any, Any], Columns] | None = None
     one_class: bool = False
     fewer_will_do: Callable[[list[str]], bool] = lambda names: True
+    matched: bool = False
+    problem: str | None = None
+    written: bool = False
+    rows: bool = True
 
 
 @dataclass(frozen=True)
@@ -181,7 +198,7 @@ class Task:
     """What is particular to a task; everything else is the same for all.
 
     Args:
-        name: The Hub's name for it.
+        name: Its name, as a rule the Hub's for it.
         preprocessing: From model, source, columns and processing class to [`Preprocessing`]; its parameters that can
             only be named are the task's own settings.
         matches: Whether data with such [`Candidates`] are made for it; of several tasks the latest registered counts.
@@ -192,6 +209,7 @@ class Task:
         metrics: From the number of classes to a ``compute_metrics`` as Trainer takes it.
         keep: What of a batch's outputs the metrics need, from outputs and labels; None for all of it.
         head: From a model and the number of classes to the part that a new downstream task draws anew.
+        hub_name: The Hub's name for it, where that is another.
     """
 
     name: str
@@ -204,6 +222,7 @@ class Task:
     metrics: Callable[[int], Callable[[EvalPrediction], dict[str, float]]]
     head: Callable[[PreTrainedModel, int], nn.Module]
     keep: Callable[[Any, Tensor], Tensor] | None = None
+    hub_name: str | None = None
 
     @property
     def one_class(self) -> bool:
@@ -234,12 +253,12 @@ class Task:
     @property
     def renews_head(self) -> bool:
         """Whether a new downstream task gets a new head; a language model's is its vocabulary, which stays."""
-        return self.labels.find is not None
+        return not self.labels.written
 
     @property
     def rows_are_examples(self) -> bool:
         """Whether a row of the data is an example; of a language model blocks of many rows are."""
-        return self.labels.find is not None
+        return self.labels.rows
 
 
 #: Name → task.

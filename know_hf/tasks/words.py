@@ -1,10 +1,14 @@
 """A tokenizer of whole words, made of the captions that there are."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 _SPECIAL = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]", "eos_token": "[EOS]"}
 
@@ -28,6 +32,9 @@ def word_tokenizer(
         >>> tokenizer("a dog a bird")["input_ids"]
         [4, 6, 4, 1]
     """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     texts = [caption.lower().split() for caption in captions]
     counts = Counter(word for words in texts for word in words)
     words = sorted(counts, key=lambda word: (-counts[word], word))[:vocabulary]

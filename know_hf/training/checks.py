@@ -32,8 +32,8 @@ def check_model(
 
 
 @bounded()
-def split_names(dataset: str) -> list[str] | None:
-    """Names of a data set's splits; None where only loading it would tell, as with a file.
+def split_names(dataset: str, config: str | None = None) -> list[str] | None:
+    """Names of the splits of a data set or of its configuration; None where only loading tells, as of a file.
 
     Raises:
         FileNotFoundError: If it is neither local nor reachable on the Hub.
@@ -41,21 +41,21 @@ def split_names(dataset: str) -> list[str] | None:
     if Path(dataset).is_file():
         return None
     try:
-        return get_dataset_split_names(str(dataset))
+        return get_dataset_split_names(str(dataset), config)
     except NOT_THERE as error:
         raise unreachable(str(dataset), error) from error
     except Exception as error:
         raise unreadable(f"Data set {str(dataset)!r} cannot be read", error) from error
 
 
-def check_splits(dataset: str, *splits: str) -> None:
+def check_splits(dataset: str, *splits: str, config: str | None = None) -> None:
     """Looks for splits, slices such as ``train[:100]`` included.
 
     Raises:
         FileNotFoundError: If the data set is neither local nor reachable on the Hub.
         ValueError: If it has no such split; the message names those there are.
     """
-    there = split_names(dataset)
+    there = split_names(dataset, config)
     for part in (part for split in splits for part in split.split("+")):
         name = part.partition("[")[0].strip()
         if there is not None and name not in (*there, "all"):

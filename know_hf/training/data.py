@@ -20,7 +20,16 @@ from know_hf.text import without_secrets
 logger = logging.getLogger(__name__)
 
 #: Endings of files that are a data set by themselves → the reader of `datasets` for them.
-FILES = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+FILES = {
+    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text",
+    ".arrow": "arrow",
+}  # fmt: skip
+#: What to do with data that come one row after another.
+TO_DISK = (
+    "Nested subsets need any row at any time, of data of known length: write the rows to disk once, from where they "
+    "are read without filling memory: Dataset.from_generator(lambda: iter(stream), features=stream.features), with "
+    "stream = stream.take(n) before, if it does not end; or load without streaming=True."
+)
 #: What is raised for data that are not to be had, by name or at the moment.
 NOT_THERE = (DatasetNotFoundError, OSError, *NONSENSE)
 # What separates the columns of a table in text: whichever its first line has most of.
@@ -28,14 +37,17 @@ _SEPARATORS = ",;\t|"
 
 
 @bounded()
-def load_split(dataset: str | Path | Dataset, split: str = "train", revision: str | None = None) -> Dataset:
+def load_split(
+    dataset: str | Path | Dataset, split: str = "train", revision: str | None = None, config: str | None = None
+) -> Dataset:
     """Loads one split of a data set.
 
     Args:
-        dataset: Hub id, folder, the path of a CSV, TSV, JSON, JSON Lines or Parquet file (which is one split, called
-            ``train``), or a ``Dataset``, which is returned as it is.
+        dataset: Hub id, folder, the path of a CSV, TSV, JSON, JSON Lines, Parquet, Arrow or text file (which is one
+            split, called ``train``), or a ``Dataset``, which is returned as it is.
         split: Name of the split, ``datasets`` slices included (``"train[:1000]"``).
         revision: Revision on the Hub.
+        config: Configuration of a data set that has several.
 
     Returns:
         A map-style data set.
@@ -48,16 +60,14 @@ def load_split(dataset: str | Path | Dataset, split: str = "train", revision: st
     if isinstance(dataset, (dict, DatasetDict)):
         raise TypeError(f"Expected one data set, got the splits {list(dataset)}; pass one, e.g. dataset['train'].")
     if isinstance(dataset, IterableDataset):
-        raise TypeError(
-            "An IterableDataset has no length, and nested subsets need one: load it without streaming=True."
-        )
+        raise TypeError(f"The data are an IterableDataset. {TO_DISK}")
     if not isinstance(dataset, (str, Path)):
         return dataset
     name = str(dataset)
     if Path(name).is_file():
         return _load_file(Path(name), split)
     try:
-        return load_dataset(name, split=split, revision=revision)
+        return load_dataset(name, config, split=split, revision=revision)
     except NOT_THERE as error:
         raise unreachable(name, error) from error
     except Exception as error:
@@ -123,13 +133,16 @@ def _swallowed(dataset: Dataset) -> bool:
     return any("\t" in text for row in rows for text in row.values() if text)
 
 
-def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usual: str = "test") -> Dataset:
+def load_evaluation(
+    dataset: str | Path | Dataset, split: str | None = None, usual: str = "test", config: str | None = None
+) -> Dataset:
     """Loads data given for evaluation alone.
 
     Args:
         dataset: As for [`load_split`].
         split: Name of the split; by default the usual one, or the only one that a folder or file has.
         usual: That name.
+        config: As for [`load_split`].
 
     Raises:
         FileNotFoundError: As [`load_split`].
@@ -139,9 +152,9 @@ def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usu
     if split is None and isinstance(dataset, (str, Path)):
         if Path(dataset).is_file():
             split = "train"
-        elif Path(dataset).is_dir() and len(names := get_dataset_split_names(str(dataset))) == 1:
+        elif Path(dataset).is_dir() and len(names := get_dataset_split_names(str(dataset), config)) == 1:
             split = names[0]
-    return load_split(dataset, split or usual)
+    return load_split(dataset, split or usual, config=config)
 
 
 def open_parts(

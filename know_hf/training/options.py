@@ -18,8 +18,12 @@ class DataOptions(Options):
 
     task: str | None = option(
         None,
-        help="image-classification, text-classification, image-segmentation, image-to-text (captions) or "
-        "text-generation; inferred from the data by default.",
+        help="image-classification, text-classification, image-segmentation, image-to-text (captions), "
+        "text-generation, multi-label-classification, text-regression, token-classification, text2text-generation, "
+        "conversation, prompt-completion or audio-classification; inferred from the data by default.",
+    )
+    dataset_config: str | None = option(
+        None, help="Configuration (subset) of the data set, where it has several, such as sst2 of glue."
     )
     input_columns: Sequence[str] | None = option(None, help="Input columns; found by type by default.")
     label_column: str | None = option(None, help="Column of classes, masks or captions; found by type by default.")

@@ -66,7 +66,7 @@ def prepare(
 
     # The first rows, prepared, stand for whatever the preprocessing depends on.
     digest = hashlib.sha256(json.dumps([describe_dataset(dataset), asdict(columns)]).encode())
-    if get_task(columns.task).one_class and (lookup := label_lookup(dataset, columns)):
+    if get_task(columns.task).labels.matched and (lookup := label_lookup(dataset, columns)):
         digest.update(repr(lookup).encode())  # what the labels mean is not in the rows
     first = tensors([slice(0, 8)])
     for key, values in sorted(first.items()):

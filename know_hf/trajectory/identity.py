@@ -135,19 +135,29 @@ def _says_trained(folder: Path) -> bool:
     return any("trained" in parameter for parameter in described.values())
 
 
-# The Hub's names of tasks that only models of one's own are trained for: of the class that loads them.
-_OTHER_TASKS = {"AutoModelForTokenClassification": "token-classification"}
+# The Hub's names of tasks that only models and data of one's own are trained for: of the class that loads them.
+_OTHER_TASKS = {
+    "AutoModelForObjectDetection": "object-detection",
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForMaskedLM": "fill-mask",
+    "AutoModelForMultipleChoice": "multiple-choice",
+    "AutoModelForCTC": "automatic-speech-recognition",
+    "AutoModelForSpeechSeq2Seq": "automatic-speech-recognition",
+}
 
 
-def describe_model(model: nn.Module) -> dict[str, Any]:
-    """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model."""
+def describe_model(model: nn.Module, task: str | None = None) -> dict[str, Any]:
+    """Class, the class that loads it (an Auto class, where it has one), task, size and origin of a model.
+
+    The task is the one that is given, else what the model tells.
+    """
     from know_hf.models.skeleton import loader_of
 
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or ""
     return {
         "class": type(model).__name__,
         "auto_class": loader_of(model),
-        "task": task_of(model),
+        "task": task or task_of(model),
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),
@@ -157,11 +167,14 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 
 def task_of(model: nn.Module) -> str | None:
-    """The task of a model, by the class that loads it; None if it is none of those known here."""
+    """The task of a model, by the class that loads it and its loss; None if it is none of those known here."""
     from know_hf.models.skeleton import loader_of
 
     auto_class: Any = loader_of(model)
-    return {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class)
+    found = [task for task in TASKS.values() if task.auto_class == auto_class]
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    alike = [task for task in found if task.labels.problem == problem]
+    return next((task.name for task in [*alike, *found]), _OTHER_TASKS.get(auto_class))
 
 
 def base_license(name: str) -> str | None:

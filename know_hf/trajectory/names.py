@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from know_hf.models.adapters import adapter_names, is_adapted, is_pretrained
+from know_hf.models.wrapping import inner_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,6 +93,10 @@ def stored_names(model: nn.Module) -> dict[str, str]:
     if is_adapted(model):
         return adapter_names(model, live)
     found = {name: name for name in live}
+    if (held := inner_model(model)) is not None:
+        prefix, inner = held
+        others = {name: name for name in live if not name.startswith(prefix)}
+        return others | {name: f"{prefix}{own}" for name, own in stored_names(inner).items()}
     if not is_pretrained(model):
         return found
     owners = {id(tensor): name for name, tensor in live.items()}
@@ -117,6 +122,8 @@ def stored_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     live = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     if is_adapted(model):
         whole = adapter_names(model, live)
+    elif inner_model(model) is not None:
+        whole = stored_names(model)
     else:
         owners = {id(tensor): name for name, tensor in live.items()}
         saved = as_saved(model, live) if is_pretrained(model) else live
