@@ -15,7 +15,8 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
-from know_hf.laboratory.protocol import Advance, Stopwatch
+from know_hf.laboratory.fast import LEAN, FastForgettingTrainer, LeanForgettingTrainer, fast_settings, goes_fast
+from know_hf.laboratory.protocol import Advance, Stopwatch, Vary
 from know_hf.laboratory.recipe import Pretraining
 from know_hf.models.building import auto_class_of
 from know_hf.models.loading import LoadedModel, load_model
@@ -58,6 +59,8 @@ class ForgettingRun:
     start: Path | None = None
     #: Averages of stage 0 that the forgetting records.
     average: str | None = None
+    #: As for [`Speed`](know_hf.laboratory.options).
+    fast: bool | None = None
 
     @property
     def examples(self) -> dict[str, Examples]:
@@ -87,6 +90,11 @@ class ForgettingRun:
         trained = control.subsets(sizes)
         return args.num_train_epochs * (sum(trained) if control.steps is None else len(trained) * control.steps(sizes))
 
+    @property
+    def quick(self) -> bool:
+        """Whether it takes the fast path."""
+        return goes_fast(self.fast, self.columns.task, bool(self.pretraining.training.get("use_cpu")))
+
     def arguments(self) -> ForgettingArguments:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
@@ -110,6 +118,8 @@ class ForgettingRun:
                 "use_cpu": not accelerator,
                 "remove_unused_columns": False,
                 "disable_tqdm": True,
+                **LEAN,
+                **(fast_settings(own) if self.quick else {}),
                 **own,
                 "recipe": self.control,
             },
@@ -129,7 +139,7 @@ class ForgettingRun:
         processor = make_preprocessing(
             model, self.pretraining.model, self.columns, image_size=self.pretraining.image_size
         ).processing_class
-        trainer = ForgettingTrainer(
+        trainer = (FastForgettingTrainer if self.quick else LeanForgettingTrainer)(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
             compute_metrics=make_scoring(None, task.name, getattr(model.config, "num_labels", 0)),
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
@@ -138,6 +148,7 @@ class ForgettingRun:
         watch = Stopwatch()
         trainer.add_callback(watch)
         trainer.add_callback(Advance())
+        trainer.add_callback(Vary(train, lambda: args.seed + (trainer._stage.index if trainer._stage else 0)))
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
         trainer.train()
 

@@ -8,7 +8,7 @@ from typing import Any
 from know_hf.enrichment.options import Extent
 from know_hf.forgetting.controls import AVERAGES, Averaged, find_control
 from know_hf.forgetting.options import training_options
-from know_hf.laboratory.options import Decoder, Protocol, Repetition
+from know_hf.laboratory.options import Decoder, Protocol, Repetition, Speed
 from know_hf.reading import check_form
 from know_hf.records import check_file_names
 from know_hf.retrodiction import ALL, get_method
@@ -210,6 +210,7 @@ class Recipe(Options):
         False, help="Show every start's average over the settings, too, which have the same starts and seeds."
     )
     processes: int = option(1, help="Number of processes.", limits=(1, 4096))
+    fast: bool | None = stated_by(Speed, "fast")
     data_sets: dict[str, Any] = option(
         default_factory=dict,
         help="What a dry run reckons with where data are not at hand: name of a data set → examples of each split by "
