@@ -74,6 +74,11 @@ def fast_settings(stated: dict[str, Any]) -> dict[str, Any]:
 LEAN: dict[str, Any] = {"logging_nan_inf_filter": False}
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether a device is any but the processor."""
+    return device.type != "cpu"
+
+
 class LeanMixin(_Mixin):
     """Counts the parameters once, not at every step."""
 
@@ -99,7 +104,7 @@ class FastMixin(LeanMixin):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.accelerated = self.args.device.type != "cpu"
+        self.accelerated = is_accelerator(self.args.device)
         if self.accelerated:
             self.model.to(memory_format=torch.channels_last)
             self.add_callback(CompiledSteps(self))

@@ -58,7 +58,7 @@ def _encode_channel(pixels: Tensor, codes: Tensor) -> Tensor | None:
     found = torch.empty(0, device=codes.device)
     first = 0
     while first < len(pixels):
-        values = pixels[first : first + _BLOCK].to(codes.device)
+        values = pixels[first : first + _BLOCK].to(codes.device).contiguous()
         if not len(found):
             found = torch.unique(values)
         places = torch.searchsorted(found, values).clamp_(max=len(found) - 1)
@@ -200,23 +200,27 @@ def rows_of(dataset: Any) -> tuple[Examples, Tensor]:
 
 
 class Direct(DataLoader):
-    """The batches that another loader makes, in the same order, from examples on the device.
+    """The batches that a trainer's own loader makes, in the same order, from examples on the device.
 
     Args:
-        loader: The other one, of whose samplers the order is; it reads nothing.
+        loader: The other one, as accelerate prepared it, whose samplers give the order; it reads nothing.
         dataset: Its data, on the device.
     """
 
-    def __init__(self, loader: DataLoader, dataset: OnDevice) -> None:
+    def __init__(self, loader: Any, dataset: OnDevice) -> None:
         super().__init__(dataset, batch_sampler=loader.batch_sampler, collate_fn=as_it_is)
         self.ordinary, self.placed = loader, dataset
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]  # no process, no queue
         torch.empty((), dtype=torch.int64).random_()  # as every DataLoader: whatever draws next draws the same
+        self.ordinary.begin()  # accelerate asks it where it stands, to weigh the last batch by its size
         order: Any = self.batch_sampler
-        yield from self.placed.batches([list(batch) for batch in order])
+        batches = [list(batch) for batch in order]
+        for number, batch in enumerate(self.placed.batches(batches), 1):
+            self.ordinary.end_of_dataloader = number == len(batches)
+            yield batch
+        self.ordinary.end()
 
     def set_epoch(self, epoch: int) -> None:
         """Tells the samplers which epoch it is."""
-        if hasattr(self.ordinary, "set_epoch"):
-            self.ordinary.set_epoch(epoch)
+        self.ordinary.set_epoch(epoch)
