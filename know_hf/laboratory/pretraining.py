@@ -125,8 +125,8 @@ class ForgettingRun:
             },
         )
 
-    def run(self) -> None:
-        """Trains what is not finished of it."""
+    def make_trainer(self) -> ForgettingTrainer:
+        """Its trainer, with the model that it starts from and the data of all stages."""
         args, task = self.arguments(), get_task(self.columns.task)
         train, test = (self.examples[part] for part in ("train", "eval"))
         if self.pretraining.augmentation is not None:
@@ -145,10 +145,20 @@ class ForgettingRun:
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        watch = Stopwatch()
+        return trainer
+
+    def run(self) -> None:
+        """Trains what is not finished of it."""
+        self.train(self.make_trainer())
+
+    def train(self, trainer: ForgettingTrainer) -> None:
+        """Trains what is not finished of it with a trainer from [`make_trainer`], and keeps a log of each stage."""
+        watch, seed = Stopwatch(), trainer.args.seed
         trainer.add_callback(watch)
         trainer.add_callback(Advance())
-        trainer.add_callback(Vary(train, lambda: args.seed + (trainer._stage.index if trainer._stage else 0)))
+        trainer.add_callback(
+            Vary(trainer.train_dataset, lambda: seed + (trainer._stage.index if trainer._stage else 0))
+        )
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
         trainer.train()
 
