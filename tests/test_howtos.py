@@ -1,4 +1,4 @@
-"""How-tos with data of their own stay true: every command and every block of code is run as it is written, on small data."""
+"""How-tos with data of their own stay true: every command and block of code is run as it is written."""
 
 import csv
 import importlib.util

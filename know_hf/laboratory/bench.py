@@ -20,6 +20,7 @@ from know_hf.laboratory.cells import places, planned, runnable
 from know_hf.laboratory.checks import check_reset
 from know_hf.laboratory.chosen import SELECTION, ChosenStarts, choose_starts
 from know_hf.laboratory.comparison import Comparison, check_sizes
+from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.hypothesis import measure, refits, save_returns
 from know_hf.laboratory.landscape import score_landscape
@@ -61,6 +62,7 @@ class Bench:
         #: What is fine-tuned in place of arms and grid.
         self.cells = places(runnable(setting, predictors))
         self.asked, self.setting, self.root = setting, planned(setting, predictors), root
+        self.fast = recipe.fast
         self.averages = recipe.averages(setting.pretraining)
         self.folder = setting_folder(root, setting)
         self.predictor, self.predictors = predictor, predictors
@@ -100,6 +102,7 @@ class Bench:
         for columns in (self.columns, *([self.transfer_columns] if setting.transfer else [])):
             if source.image_mean is not None and get_task(columns.task).inputs.name != IMAGES.name:
                 raise ValueError(f"{setting.name}: image_mean is of images; the task is {columns.task}.")
+            goes_fast(self.fast, columns.task)  # raises if it is asked for in vain
         # How many examples the rows of a text make shows when they are prepared.
         if get_task(self.columns.task).rows_are_examples:
             sampled = fields.num_stages + bool(fields.self_check)
@@ -152,7 +155,7 @@ class Bench:
         for name in trainings(self.setting.controls):
             start = None if CONTROLS[name].start == "model" else folder / FORGETTING / CONTROLS[name].start
             own = inside(self.root, (folder / name).relative_to(self.root))
-            self.runs[name] = ForgettingRun(own, name, source, self.columns, data, start, self.averages)
+            self.runs[name] = ForgettingRun(own, name, source, self.columns, data, start, self.averages, self.fast)
 
     def make_arms(self) -> None:
         """Retrodicts, and collects every start to compare."""
@@ -222,7 +225,14 @@ class Bench:
         if self.writer is not None:  # a space, which no prediction's folder has in its name
             starts = self.writer.join(self.arms, self.root, self.folder / "arms" / "with decoder")
         self.comparison = Comparison(
-            starts, self.folder, data, target.make_protocol(), list(setting.learning_rates), one_rate, setting.seeds
+            starts,
+            self.folder,
+            data,
+            target.make_protocol(),
+            list(setting.learning_rates),
+            one_rate,
+            setting.seeds,
+            self.fast,
         )
         source = setting.pretraining
         self.comparison.prepare(

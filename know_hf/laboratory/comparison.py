@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoConfig
 
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
+from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
 from know_hf.laboratory.options import ComparisonOptions, Protocol
@@ -97,7 +98,9 @@ def compare(
     data = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
     root = Path(output_dir)
     arms = with_controls(_as_recorded(make_arms(arms), root / SETTINGS_FILE), options.controls)
-    comparison = Comparison(arms, root, data, protocol, list(options.learning_rates), one_rate, options.seeds)
+    comparison = Comparison(
+        arms, root, data, protocol, list(options.learning_rates), one_rate, options.seeds, options.fast
+    )
     with locked(output_dir), Workers(options.processes) as workers:
         comparison.prepare(root / "cache", columns, image_size=about.image_size, max_length=about.max_length)
         workers.run(comparison.grid(), "Fine-tuning")
@@ -229,6 +232,7 @@ class Comparison:
         learning_rates: As for [`compare`].
         one_rate: As for [`compare`].
         seeds: As for [`compare`].
+        fast: As for [`compare`].
 
     Raises:
         FileNotFoundError: If an arm cannot be found.
@@ -242,6 +246,7 @@ class Comparison:
     learning_rates: list[float]
     one_rate: Collection[str]
     seeds: int
+    fast: bool | None = None
     columns: Columns = field(init=False)
     prepared: dict[str, Path] = field(init=False)
     image_mean: str | None = field(init=False, default=None)
@@ -275,6 +280,7 @@ class Comparison:
             self.protocol = replace(self.protocol, head_learning_rate=None)
             recorded["protocol"]["head_learning_rate"] = None
         folder, task = next(iter(self.folders.values())), get_task(columns.task)
+        goes_fast(self.fast, task.name)  # raises if it is asked for in vain
         columns = task.columns_for(columns, folder)
         if not self.protocol.new_head:
             columns = classes_of_kept_heads(self.folders, columns)
@@ -344,7 +350,7 @@ class Comparison:
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [
             FineTuning(self.output_dir, name, str(self.folders[name]), rate, seed, self.protocol, self.columns,
-                       self.prepared, self.image_mean)
+                       self.prepared, self.image_mean, self.fast)
             for seed in range(self.seeds)
             for name, own in rates.items()
             for rate in own

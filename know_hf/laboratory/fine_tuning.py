@@ -36,6 +36,7 @@ class FineTuning:
     columns: Columns
     data: dict[str, Path]
     image_mean: str | None = None
+    fast: bool | None = None
 
     @property
     def path(self) -> Path:
@@ -79,7 +80,7 @@ class FineTuning:
         scratch = self.output_dir / "scratch" / str(os.getpid())
         result = fine_tune(
             Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,
-            data.get("validation"),
+            data.get("validation"), self.fast,
         )  # fmt: skip
         content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
         write_json(self.path, content, indent=None)

@@ -135,7 +135,20 @@ class Repetition(Options):
 
 @documented
 @dataclass(frozen=True, kw_only=True)
-class ComparisonOptions(Repetition):
+class Speed(Options):
+    """How the laboratory trains on images."""
+
+    fast: bool | None = option(
+        None,
+        help="Keep all images on the device as bytes and vary whole batches there, on an accelerator also in bfloat16 "
+        "(unless bf16 or fp16 is stated), channels-last and compiled; the same examples in the same order. By default "
+        "(null) on an accelerator.",
+    )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class ComparisonOptions(Speed, Repetition):
     """How the arms of a comparison are run."""
 
     train_split: str = option("train", help="Split to draw training and validation examples from, slices included.")

@@ -13,7 +13,8 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import subset_sizes
 from know_hf.forgetting.trainer import ForgettingTrainer
-from know_hf.laboratory.protocol import Advance, Stopwatch
+from know_hf.laboratory.fast import LEAN, FastForgettingTrainer, LeanForgettingTrainer, fast_settings, goes_fast
+from know_hf.laboratory.protocol import Advance, Stopwatch, Vary
 from know_hf.laboratory.setting import Pretraining
 from know_hf.models.building import auto_class_of
 from know_hf.models.loading import LoadedModel, load_model
@@ -55,6 +56,8 @@ class ForgettingRun:
     start: Path | None = None
     #: Averages of stage 0 that the forgetting records.
     average: str | None = None
+    #: As for [`Speed`](know_hf.laboratory.options).
+    fast: bool | None = None
 
     @property
     def examples(self) -> dict[str, Examples]:
@@ -84,6 +87,11 @@ class ForgettingRun:
         trained = control.subsets(sizes)
         return args.num_train_epochs * (sum(trained) if control.steps is None else len(trained) * control.steps(sizes))
 
+    @property
+    def quick(self) -> bool:
+        """Whether it takes the fast path."""
+        return goes_fast(self.fast, self.columns.task, bool(self.pretraining.training.get("use_cpu")))
+
     def arguments(self) -> ForgettingArguments:
         """The training arguments: the recipe's, and what the laboratory needs."""
         accelerator = torch.accelerator.is_available()
@@ -107,6 +115,8 @@ class ForgettingRun:
                 "use_cpu": not accelerator,
                 "remove_unused_columns": False,
                 "disable_tqdm": True,
+                **LEAN,
+                **(fast_settings(own) if self.quick else {}),
                 **own,
                 "recipe": self.control,
             },
@@ -126,7 +136,7 @@ class ForgettingRun:
         processor = make_preprocessing(
             model, self.pretraining.model, self.columns, image_size=self.pretraining.image_size
         ).processing_class
-        trainer = ForgettingTrainer(
+        trainer = (FastForgettingTrainer if self.quick else LeanForgettingTrainer)(
             model=model, args=args, train_dataset=train, eval_dataset=test, data_collator=as_it_is,
             compute_metrics=make_scoring(None, task.name, getattr(model.config, "num_labels", 0)),
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
@@ -136,9 +146,16 @@ class ForgettingRun:
 
     def run(self) -> None:
         """Trains what is not finished of it."""
-        trainer, watch = self.make_trainer(), Stopwatch()
+        self.train(self.make_trainer())
+
+    def train(self, trainer: ForgettingTrainer) -> None:
+        """Trains what is not finished of it with a trainer from [`make_trainer`], and keeps a log of each stage."""
+        watch, seed = Stopwatch(), trainer.args.seed
         trainer.add_callback(watch)
         trainer.add_callback(Advance())
+        trainer.add_callback(
+            Vary(trainer.train_dataset, lambda: seed + (trainer._stage.index if trainer._stage else 0))
+        )
         trainer.add_callback(_StageLog(trainer, self.folder / "curves", watch))
         trainer.train()
 

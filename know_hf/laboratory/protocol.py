@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +24,9 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from know_hf.forgetting.evaluation import evaluate_all
+from know_hf.laboratory.fast import LEAN, FastTrainer, LeanTrainer, fast_settings, goes_fast
 from know_hf.laboratory.options import Protocol
+from know_hf.laboratory.placed import OnDevice
 from know_hf.models.building import load_with_new_head
 from know_hf.tasks import Columns, get_task
 from know_hf.training.batch_norm import FromBatch, has_batch_norm
@@ -48,6 +50,7 @@ def fine_tune(
     protocol: Protocol,
     scratch: Path,
     validation: Examples | None = None,
+    fast: bool | None = None,
 ) -> dict[str, Any]:
     """Fine-tunes one arm at one learning rate with one seed.
 
@@ -63,6 +66,7 @@ def fine_tune(
         protocol: How to fine-tune.
         scratch: Folder that Trainer may write to.
         validation: Examples to choose learning rates on; by default drawn from the pool.
+        fast: As for [`Speed`](know_hf.laboratory.options).
 
     Returns:
         ``test`` and ``validation`` score, ``curve`` of (epoch, validation score), ``seconds`` in all and ``training``
@@ -70,7 +74,7 @@ def fine_tune(
 
     Raises:
         NotFiniteError: If a score is not finite.
-        ValueError: If the pool is too small.
+        ValueError: If the pool is too small, or the fast path is asked for where there is none.
 
     Source: paper section 5.2.
     """
@@ -81,10 +85,12 @@ def fine_tune(
     if protocol.channels_last:
         model.to(memory_format=torch.channels_last)
     if protocol.renew_batch_norm and has_batch_norm(model):
-        order = torch.Generator().manual_seed(seed)
+        order, device = torch.Generator().manual_seed(seed), _device(protocol)
+        model.to(device)
+        quick = goes_fast(fast, columns.task, device.type == "cpu")
         loader = DataLoader(
-            train, protocol.batch_size, shuffle=True, generator=order, collate_fn=as_it_is,
-            drop_last=len(train) > protocol.batch_size,
+            OnDevice(train, device, device.type != "cpu") if quick else train, protocol.batch_size, shuffle=True,
+            generator=order, collate_fn=as_it_is, drop_last=len(train) > protocol.batch_size,
         )  # fmt: skip
         update_bn(loader, FromBatch(model))
     train = train.augmented(protocol.augmentation)
@@ -95,12 +101,22 @@ def fine_tune(
         for parameter in everything:
             parameter.requires_grad = id(parameter) in first
         _train(
-            model, train, columns, protocol.head_epochs, rate, seed, protocol, scratch, [watch], _of_head(protocol)
+            model,
+            train,
+            columns,
+            protocol.head_epochs,
+            rate,
+            seed,
+            protocol,
+            scratch,
+            [watch],
+            fast,
+            _of_head(protocol),
         ).train()
         for parameter in everything:
             parameter.requires_grad = True
     curve = _Curve(validation, protocol)
-    trainer = _train(model, train, columns, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve])
+    trainer = _train(model, train, columns, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve], fast)
     curve.trainer = trainer
     trainer.train()
     score = curve.scores[-1][1]
@@ -160,9 +176,11 @@ def _train(
     protocol: Protocol,
     scratch: Path,
     callbacks: Sequence[TrainerCallback],
+    fast: bool | None = None,
     own: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trainer:
-    task = get_task(columns.task)
+    task, stated = get_task(columns.task), dict(protocol.training_arguments)
+    quick = goes_fast(fast, task.name, _device(protocol).type == "cpu")
     args = TrainingArguments(
         str(scratch),
         **{
@@ -179,21 +197,29 @@ def _train(
             "logging_strategy": "no",
             "disable_tqdm": True,
             "remove_unused_columns": False,
-            **dict(protocol.training_arguments),
+            **LEAN,
+            **(fast_settings(stated) if quick else {}),
+            **stated,
             **own,
         },
     )
-    trainer = Trainer(
+    trainer = (FastTrainer if quick else LeanTrainer)(
         model=model,
         args=args,
         train_dataset=train,
         data_collator=as_it_is,
         compute_metrics=make_scoring(protocol.metric, task.name, len(columns.class_names)),
         preprocess_logits_for_metrics=task.keep,
-        callbacks=[*callbacks, Advance()],
+        callbacks=[*callbacks, Advance(), Vary(train, lambda: args.seed)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _device(protocol: Protocol) -> torch.device:
+    """Where a fine-tuning runs."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if device is None or dict(protocol.training_arguments).get("use_cpu") else device
 
 
 def _score(trainer: Trainer, examples: Examples) -> float:
@@ -205,6 +231,31 @@ class Advance(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
         advance(args.train_batch_size * args.gradient_accumulation_steps)
+
+
+class Vary(TrainerCallback):
+    """Tells examples by which seed and epoch they vary, so that a continued epoch goes on as it would have.
+
+    Args:
+        examples: The examples of a training.
+        seed: Gives the seed of the training that begins.
+    """
+
+    def __init__(self, examples: Examples, seed: Callable[[], int]) -> None:
+        self.examples, self.seed = examples, seed
+
+    def on_train_begin(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+        if self.examples.augmentation is not None and args.dataloader_persistent_workers:
+            raise ValueError(
+                "dataloader_persistent_workers keeps copies of the examples, which would be varied alike in every "
+                "epoch: leave it out."
+            )
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        self.examples.vary(self.seed(), int(state.epoch or 0))
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.examples.vary(None)
 
 
 class Stopwatch(TrainerCallback):

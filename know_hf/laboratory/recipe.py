@@ -7,10 +7,11 @@ from typing import Any
 
 from know_hf.forgetting.controls import AVERAGES, Averaged, find_control
 from know_hf.laboratory.cells import planned, repeated
+from know_hf.laboratory.options import Speed
 from know_hf.laboratory.setting import Pretraining, Setting
 from know_hf.reading import check_form
 from know_hf.records import check_file_names
-from know_hf.settings import Options, check_names, documented, make, number, option, read_recipe
+from know_hf.settings import Options, check_names, documented, make, number, option, read_recipe, stated_by
 
 
 @documented
@@ -33,6 +34,7 @@ class Recipe(Options):
         False, help="Show every start's average over the settings, too, which have the same starts and seeds."
     )
     processes: int = option(1, help="Number of processes.", limits=(1, 4096))
+    fast: bool | None = stated_by(Speed, "fast")
     data_sets: dict[str, Any] = option(
         default_factory=dict,
         help="What a dry run reckons with where data are not at hand: name of a data set → examples of each split by "

@@ -55,6 +55,10 @@ class ModelSource(ModelCode):
     revision: str | None = option(None, help="Revision of the model on the Hub.")
 
 
+#: Random numbers that one image is varied by: rotation, shift and zoom along each axis, mirroring.
+NUMBERS = 6
+
+
 @documented
 @dataclass(frozen=True)
 class Augmentation(Options):
@@ -74,13 +78,20 @@ class Augmentation(Options):
     zoom: float = option(0.3, help="Largest relative change of size of each axis.")
     flip: bool = option(False, help="Mirror every other image.")
 
-    def __call__(self, pixels: "Tensor") -> "Tensor":
-        """Varies ``(n, c, h, w)`` images with numbers from torch's generator."""
-        return self._taken(pixels, self._places(pixels), "bilinear")
+    def __call__(self, pixels: "Tensor", numbers: "Tensor | None" = None) -> "Tensor":
+        """Varies ``(n, c, h, w)`` images.
 
-    def with_masks(self, pixels: "Tensor", masks: "Tensor") -> tuple["Tensor", "Tensor"]:
+        Args:
+            pixels: The images, on any device.
+            numbers: ``(NUMBERS, n)`` in 0 … 1, what each of them is varied by; by default from torch's generator.
+        """
+        return self._taken(pixels, self._places(pixels, numbers), "bilinear")
+
+    def with_masks(
+        self, pixels: "Tensor", masks: "Tensor", numbers: "Tensor | None" = None
+    ) -> tuple["Tensor", "Tensor"]:
         """Varies ``(n, c, h, w)`` images, and their ``(n, h, w)`` masks alike, whose values stay what they are."""
-        places = self._places(pixels)
+        places = self._places(pixels, numbers)
         moved = self._taken(masks.unsqueeze(1).to(pixels.dtype), places, "nearest")
         return self._taken(pixels, places, "bilinear"), moved.squeeze(1).to(masks.dtype)
 
@@ -89,16 +100,21 @@ class Augmentation(Options):
 
         return F.grid_sample(values, places, mode=mode, padding_mode="border", align_corners=False)
 
-    def _places(self, pixels: "Tensor") -> "Tensor":
+    def _places(self, pixels: "Tensor", numbers: "Tensor | None") -> "Tensor":
         """Where in the source every pixel of the result is taken from, ``(n, h, w, 2)``, -1 … 1."""
         import torch  # which takes longer than help has time for
         from torch.nn import functional as F
 
-        turn, across, down, wide, high = 2 * torch.rand(5, len(pixels)) - 1
+        if numbers is None:
+            numbers = torch.rand(NUMBERS - 1, len(pixels))
+            if self.flip:
+                numbers = torch.cat((numbers, torch.rand(1, len(pixels))))
+            numbers = numbers.to(pixels.device)
+        turn, across, down, wide, high = 2 * numbers[: NUMBERS - 1] - 1
         angle = turn * math.radians(self.rotation)
         wide, high = 1 + self.zoom * wide, 1 + self.zoom * high
         if self.flip:
-            wide = wide * (2 * (torch.rand(len(pixels)) < 0.5) - 1)
+            wide = wide * (2 * (numbers[NUMBERS - 1] < 0.5) - 1)
         # Rows of the map from places in the result to places in the source, which span -1 … 1.
         cosine, sine = torch.cos(angle), torch.sin(angle)
         first = torch.stack((cosine * wide, -sine * high, 2 * self.shift * across), 1)

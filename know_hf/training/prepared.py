@@ -108,9 +108,11 @@ def open_examples(path: Path, centre: Path | None = None) -> Examples:
         TrajectoryError: If a file is missing or damaged.
     """
     try:
-        inputs = load_file(path)
+        inputs, centred = load_file(path), None
         if centre is not None:
-            inputs["pixel_values"] = inputs["pixel_values"] - open_examples(centre).inputs["pixel_values"].mean(0)
-        return Examples(inputs)
+            mean = open_examples(centre).inputs["pixel_values"].mean(0)
+            centred = inputs["pixel_values"], mean
+            inputs["pixel_values"] = inputs["pixel_values"] - mean
+        return Examples(inputs, centred=centred)
     except (OSError, SafetensorError) as error:
         raise TrajectoryError(f"{path} is missing or damaged ({error}); run again, which makes it anew.") from error
