@@ -237,9 +237,9 @@ def test_without_its_predictor_a_cell_is_left_out(recipe_file):
 def test_refusals(recipe_file, predictors, tmp_path):
     good = yaml.safe_load(recipe_file.read_text())
 
-    def refused(match: str, given=None, **changes):
-        path = tmp_path / "bad.yaml"
-        settings = {"one": {**good["sizes"]["tiny"]["settings"]["all"], **changes}}
+    def refused(match: str, given=None, beside=None, **changes):
+        path, whole = tmp_path / "bad.yaml", good["sizes"]["tiny"]["settings"]["all"]
+        settings = {"one": {**whole, **changes}, **({"two": {**whole, **beside}} if beside else {})}
         path.write_text(yaml.safe_dump({**good, "sizes": {"tiny": {"settings": settings}}}))
         with pytest.raises(ValueError, match=match):
             run_experiment(load_recipe(path), tmp_path / "out", predictors=given)
@@ -256,6 +256,7 @@ def test_refusals(recipe_file, predictors, tmp_path):
     refused("best cannot be reset", cells=[first, {**CELLS[-1], "reset": True}])
     refused("cells name 'known x16', which nothing makes", cells=[first, {**CELLS[6], "start": "known x16"}])
     refused("no cell may name the predictor 'other'", given={"other": predictors["mine"]})
+    refused("two, seed 3 and one, seed 3 share a pre-training and choose its best in two ways", beside={"steps": 1})
     refused("pretraining_seeds names a seed twice", pretraining_seeds=[1, 1])
     pretraining = {**good["sizes"]["tiny"]["settings"]["all"]["pretraining"]}
     del pretraining["selection_split"]

@@ -139,3 +139,14 @@ def test_hypothesis(data_folder, tmp_path):
 def test_predictors(data_folder, tmp_path):
     recipe, text = report_of("predictors", data_folder, tmp_path)
     assert "| shrink 0.5*" in text.replace("\\", "") and recipe.settings[1].name == "PVT (no BatchNorm)"
+
+
+@pytest.mark.slow
+def test_regime(data_folder, tmp_path):
+    """At its own size for tests, without the official predictor."""
+    recipe = replace(load_recipe(RECIPES / "regime.yaml", "toy"), data_folder=str(data_folder))
+    text = write_experiment_report(run_experiment(recipe, tmp_path / "out")).with_name("results.md").read_text()
+    assert (
+        "Left out, as their predictor was not given (--predictors NAME=FOLDER): official x8, official reset x8" in text
+    )
+    assert "known x8 at 4e-4 of 50 % − naive at 4e-4 of 100 %" in text and "Best was" in text

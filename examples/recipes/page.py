@@ -321,10 +321,10 @@ _META = (
 )  # fmt: skip
 _UNRUN = """
 None of the `paper` sizes has been run. Two arms have not been run at any size: the shrink control with the norms of the
-authors' predictor, and starts with fresh BatchNorm (`reset: [naive, known]` of the `released` size). Tables 2 to 5
-start from published weights, without which even a dry run cannot say what they take. Tables 3, 4 and 5 have no released
-code; `examples/domain_generalisation.py`, `examples/enrich_captioning.py` and `examples/enrich_segmentation.py` are
-scripts for one each.
+authors' predictor, and starts with fresh BatchNorm (`reset: [naive, known]` of the `released` size); `regime.yaml` has
+both among its cells. Tables 2 to 5 start from published weights, without which even a dry run cannot say what they
+take. Tables 3, 4 and 5 have no released code; `examples/domain_generalisation.py`, `examples/enrich_captioning.py` and
+`examples/enrich_segmentation.py` are scripts for one each.
 """
 
 

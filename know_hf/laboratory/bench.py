@@ -202,8 +202,8 @@ class Bench:
         seconds = read_record(timing, {"seconds": float}, "delete it and run again")["seconds"]
         of = source.prediction
         self.seconds[of] = self.seconds.get(of, 0.0) + seconds
-        planned = source.arms(trajectory.record.sampling_ratio)
-        for arm, path in zip(planned, made.values(), strict=True):
+        expected = source.arms(trajectory.record.sampling_ratio)
+        for arm, path in zip(expected, made.values(), strict=True):
             arm_made = make_arm(arm.name, path, role=source.role, prediction=of)
             self.arms[arm.name] = replace(arm_made, candidate_of=arm.candidate_of)
         window = self.trajectory.self_check_window()

@@ -1,7 +1,7 @@
 """Recipes of whole experiments: pre-training, forgetting, controls, retrodiction and comparison, in a YAML file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,23 @@ class Recipe(Options):
             any(setting.transfer is None for setting in self.settings) or len({s.seeds for s in self.settings}) > 1
         ):
             raise ValueError("An average needs a downstream task and the same number of seeds in every setting.")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        """Raises ``ValueError`` if two settings would choose differently among the stages that they share."""
+        seen: list[Setting] = []
+        for one in (run for run in self.runs if run.chosen_starts):
+            for other in seen:
+                same = replace(one.pretraining, selection_split=None) == replace(
+                    other.pretraining, selection_split=None
+                )
+                how = ((s.pretraining.selection_split, s.steps, s.read_stages) for s in (one, other))
+                if same and len(set(how)) > 1:
+                    raise ValueError(
+                        f"{one.name} and {other.name} share a pre-training and choose its best in two ways: give both "
+                        "the same selection_split, steps and read_stages."
+                    )
+            seen.append(one)
 
     @property
     def runs(self) -> tuple[Setting, ...]:
