@@ -204,9 +204,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(arguments)
     options.work_dir.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
+    loudness = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    found = measure(options)
+    try:
+        found = measure(options)
+    finally:
+        logging.set_verbosity(loudness)
     rows = [
         [str(row["batch"]), row["path"], f"{row['bare']:,.0f}", f"{row['laboratory']:,.0f}", f"{row['ratio']:.3f}",
          f"{min(row['ratios']):.3f} … {max(row['ratios']):.3f}", f"{row['processor']:.3f}", f"{row['in_steps']:.3f}"]

@@ -54,7 +54,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "toy": {
         "weights": [20_000], "matrix": 128, "width": 4, "recipe": "toy",
-        "laboratory": ["--network", "tiny", "--batch-sizes", "8", "--steps", "4", "--pairs", "1", "--augment"],
+        "laboratory": ["--network", "tiny", "--batch-sizes", "8", "--steps", "12", "--pairs", "1", "--augment"],
         "seconds": dict.fromkeys(("kernel", "step", "plan", "experiment"), 1),
     },
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,19 +16,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the script sets it, too
     import on_a_gpu
 
     return on_a_gpu
 
 
-def call(out, *arguments):
-    command = [sys.executable, str(EXAMPLES / "on_a_gpu.py"), "--out", str(out), "--device", "cpu", "--size", "toy"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+def toy(out, *parts):
+    return ["--out", str(out), "--device", "cpu", "--size", "toy", "--parts", *parts]
 
 
-def test_figures_come_as_files(tmp_path):
-    done = call(tmp_path, "--parts", "kernel", "step", "plan")
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_figures_come_as_files(tmp_path, script, capsys):
+    assert script.main(toy(tmp_path, "kernel", "step", "plan")) == 0
     kernel, step, plan = (json.loads((tmp_path / f"{part}.json").read_text()) for part in ("kernel", "step", "plan"))
     rows = [row for row in kernel["rows"] if row["precision"] == "float32"]
     assert [row["weights"] for row in rows] == [20_000]
@@ -39,8 +37,8 @@ def test_figures_come_as_files(tmp_path):
     assert all(row["ratio"] > 0 and 0 < row["in_steps"] <= 1 for row in step["rows"])
     assert plan["weights"] > 1000 and plan["expected_seconds"] > 0 and plan["seconds"] > 0
     assert not list(tmp_path.glob("*.part.json"))
-    again = call(tmp_path, "--parts", "kernel", "plan")
-    assert again.stdout.count("done before") == 2
+    assert script.main(toy(tmp_path, "kernel", "plan")) == 0
+    assert capsys.readouterr().out.count("done before") == 2
 
 
 def test_what_fails_or_has_no_time_is_said(tmp_path, script, monkeypatch, capsys):
@@ -48,15 +46,14 @@ def test_what_fails_or_has_no_time_is_said(tmp_path, script, monkeypatch, capsys
         raise OSError("no card")
 
     monkeypatch.setitem(script.PARTS, "kernel", fails)
-    toy = ["--out", str(tmp_path), "--device", "cpu", "--size", "toy"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert script.main([*toy, "--parts", "kernel", "plan"]) == 1
+    monkeypatch.setitem(script.PARTS, "plan", lambda work: {"seconds": 1.0})
+    assert script.main(toy(tmp_path, "kernel", "plan")) == 1
     assert json.loads((tmp_path / "kernel.json").read_text())["failed"] == "OSError: no card"
     assert "failed" not in json.loads((tmp_path / "plan.json").read_text())
-    assert script.main([*toy, "--parts", "experiment", "--limit-s", "0"]) == 0
+    assert script.main([*toy(tmp_path, "experiment"), "--limit-s", "0"]) == 0
     assert "experiment: left out" in capsys.readouterr().out and not (tmp_path / "experiment.json").exists()
     monkeypatch.setattr(script, "RECIPE", tmp_path / "regime.yaml")
-    assert script.main([*toy, "--parts", "experiment"]) == 0
+    assert script.main(toy(tmp_path, "experiment")) == 0
     assert "there is no regime.yaml" in json.loads((tmp_path / "experiment.json").read_text())["left_out"]
 
 
@@ -72,7 +69,6 @@ def test_an_experiment_that_is_cut_leaves_what_it_has(tmp_path, script, monkeypa
     monkeypatch.setattr(script, "RECIPE", recipe)
     monkeypatch.setattr(script, "GRACE", 1)
     monkeypatch.setitem(script.SIZES["toy"], "recipe", None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     begun = script.subprocess.Popen
 
     def sleeper(command, **kwargs):
@@ -80,8 +76,7 @@ def test_an_experiment_that_is_cut_leaves_what_it_has(tmp_path, script, monkeypa
 
     monkeypatch.setattr(script.subprocess, "Popen", sleeper)
     out = tmp_path / "out"
-    arguments = ["--out", str(out), "--device", "cpu", "--size", "toy", "--parts", "experiment", "--limit-s", "3"]
-    assert script.main([*arguments, "--predictors", "official=there"]) == 0
+    assert script.main([*toy(out, "experiment"), "--limit-s", "3", "--predictors", "official=there"]) == 0
     found = json.loads((out / "experiment.json").read_text())
     assert found["cut"] and found["scores"] == [
         {"arm": "naive", "rate": 4e-4, "seed": 0, "test": 0.5, "seconds": 2.0}
