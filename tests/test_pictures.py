@@ -1,5 +1,7 @@
 """The model's own image processor decides what becomes of pictures and masks."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from PIL import ImageOps
 from test_tasks import segmenter
 from transformers import (
     AutoImageProcessor,
+    AutoModelForImageClassification,
     BeitImageProcessor,
     ConvNextImageProcessor,
     DPTImageProcessor,
@@ -25,6 +28,8 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.models.building import timm_from_scratch
 from know_hf.models.loading import load_model
 from know_hf.tasks import Columns, find_columns
+from know_hf.tasks.images import image_reader
+from know_hf.tasks.remembering import Remembering
 from know_hf.training.data import check_part, make_preprocessing
 
 random = np.random.default_rng(0)
@@ -272,3 +277,24 @@ def test_evaluation_masks_are_looked_at_before(tmp_path):
             check_part(data, columns, 3, "evaluation data")
     with pytest.raises(ValueError, match="holds the values 1; the classes are 0, 255"):
         check_part(masks([0, 1]), find_columns(masks([0, 255])), 2, "evaluation data")
+
+
+def test_a_picture_is_made_into_pixels_once(image_model_folder, images):
+    model = AutoModelForImageClassification.from_pretrained(image_model_folder)
+    reader = image_reader(model.config, image_model_folder, None)
+    seen: list[int] = []
+
+    def read(pictures):
+        seen.append(len(pictures))
+        return reader(pictures)
+
+    remembering, pictures = Remembering(read, most=3 * 16 * 16 * 4), images[:4]["image"]
+    first, again = remembering(pictures), remembering(pictures[::-1])
+    assert seen == [4, 1]  # three of them fit
+    assert all(torch.equal(a, b) for a, b in zip(first, again[::-1], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, reader(pictures), strict=True))
+    turned = pictures[0].copy()
+    turned.info["exif"] = b"whatever"
+    remembering([turned, turned])
+    assert seen[-1] == 2  # its pixels alone do not tell what it looks like
+    assert not pickle.loads(pickle.dumps(Remembering(reader)))._kept

@@ -153,12 +153,16 @@ def _by_answers(
 def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:
     """Lets every candidate answer the selection data; None if no score decides."""
     load_weights(trainer.model, folders[ORIGIN])
-    judged = judged_by(trainer, predict(trainer, selection)[0], len(selection))
+    scores, kept = predict(trainer, selection)
+    judged = judged_by(trainer, scores, len(selection))
     if judged is None:
         return None
     (deciding, measure), answers = judged, {}
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     for name, folder in progress_bar(folders.items(), desc="Scoring candidates", leave=False, disable=hidden):
+        if name == ORIGIN and measure.compute is not None:
+            answers[name] = Answers(scores, kept=kept)
+            continue
         load_weights(trainer.model, folder)
         answers[name] = answer(trainer, selection, measure)
     return deciding, answers

@@ -17,7 +17,7 @@ from know_hf.choice.rule import judge
 from know_hf.choice.scoring import Answers, answer, judged_by, predict
 from know_hf.forgetting.checks import check_sizes
 from know_hf.forgetting.folder import RunFolder
-from know_hf.forgetting.stages import stage_subsets
+from know_hf.forgetting.stages import stage_sizes
 from know_hf.forgetting.weights import load_weights, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.reading import read_fields
@@ -96,7 +96,7 @@ def check_convergence(trainer: Any) -> None:
             f"{root} holds a run that was begun without until_converged: choose another output_dir, or leave it out to "
             "continue that run."
         )
-    check_sizes([len(subset) for subset in stage_subsets(trainer.train_dataset, args)], args, trainer.model)
+    check_sizes(stage_sizes(trainer.train_dataset, args), args, trainer.model)
 
 
 class _Run:

@@ -117,6 +117,18 @@ def stage_subsets(dataset: Dataset | datasets.Dataset, args: "ForgettingArgument
 
     Source: paper section 3.
     """
+    rows, indices = dataset, _indices(dataset, args)
+    if isinstance(rows, datasets.Dataset):
+        return [rows] + [rows.select(chosen) for chosen in indices[1:]]
+    return [rows] + [Subset(rows, chosen.tolist()) for chosen in indices[1:]]
+
+
+def stage_sizes(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> list[int]:
+    """Numbers of examples of [`stage_subsets`], which raises the same, without making them."""
+    return [len(chosen) for chosen in _indices(dataset, args)]
+
+
+def _indices(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> list[Any]:
     check_train_dataset(dataset)
     rows: Any = dataset  # with a length, and with formats where it has columns
     labels = None
@@ -127,10 +139,7 @@ def stage_subsets(dataset: Dataset | datasets.Dataset, args: "ForgettingArgument
         labels = _labels(rows, args.stratify_by)
     stages = args.num_stages + bool(args.self_check)
     seed = args.seed if args.subset_seed is None else args.subset_seed
-    indices = nested_subsets(len(rows), args.sampling_ratio, stages, seed, labels)
-    if isinstance(rows, datasets.Dataset):
-        return [rows] + [rows.select(chosen) for chosen in indices[1:]]
-    return [rows] + [Subset(rows, chosen.tolist()) for chosen in indices[1:]]
+    return nested_subsets(len(rows), args.sampling_ratio, stages, seed, labels)
 
 
 def _labels(rows: Any, column: str) -> Any:

@@ -29,7 +29,7 @@ from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
-from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_subsets
+from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_sizes
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
@@ -246,8 +246,7 @@ class ForgettingMixin(_Mixin):
         args, sizes = self.args, [len(subset) for subset in subsets]
         check_settings(args)
         # A control takes as many steps as the forgetting would, whose stages have to exist for that.
-        forgotten: Sequence[Any] = stage_subsets(self.train_dataset, args)
-        check_sizes([len(subset) for subset in forgotten], args, self.model)
+        check_sizes(stage_sizes(self.train_dataset, args), args, self.model)
         check_branches(self, sizes)
         check_model(self.model, args.recipe)
         check_averaging(self)

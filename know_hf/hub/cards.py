@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from huggingface_hub import CardData, DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment
+from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from know_hf.model_config import CONFIG_FILE
@@ -314,14 +315,19 @@ def plain_predictor_card(config: "KnownConfig") -> str:
 
 def _render(kind: type, data: CardData, template: str, **values: Any) -> str:
     """Renders a card in which every value is text, and of which the Hub's library has read the metadata."""
+    text = _template(template).render(card_data=Markup(data.to_yaml()), **values)
+    return str(kind(text)).rstrip() + "\n"
+
+
+@cache
+def _template(name: str) -> Template:
     environment = Environment(finalize=lambda value: value if isinstance(value, Markup) else as_markdown(value))
     environment.filters |= {
         "count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value)),
         "whole": lambda value: Markup(as_markdown(value, _PARAGRAPH)),
     }  # fmt: skip
-    source = resources.files("know_hf.hub").joinpath(f"templates/{template}.md").read_text(encoding="utf-8")
-    text = environment.from_string(source).render(card_data=Markup(data.to_yaml()), **values)
-    return str(kind(text)).rstrip() + "\n"
+    source = resources.files("know_hf.hub").joinpath(f"templates/{name}.md").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
 def _count(value: Any) -> str:

@@ -11,6 +11,7 @@ from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import CLASSES, TEXTS_OR_PAIRS, encode, label_lookup
+from know_hf.tasks.remembering import remembering
 from know_hf.tasks.shared import first, last_layer_of, mapped, on_reading, stack
 from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
 
@@ -51,12 +52,13 @@ def image_preprocessing(
 ) -> Preprocessing:
     """Pixels, ``(n, c, h, w)`` float32, and labels, ``(n,)`` int64."""
     reader = image_reader(model.config, source, image_size, given=processing_class)
+    read = remembering(reader)
 
     def apply(dataset: Dataset) -> Dataset:
         lookup = label_lookup(dataset, columns)
 
         def transform(batch: dict[str, list]) -> dict[str, Any]:
-            pixels, labels = reader(batch[columns.inputs[0]]), encode(batch[columns.label], lookup)
+            pixels, labels = read(batch[columns.inputs[0]]), encode(batch[columns.label], lookup)
             return {"pixel_values": pixels, "labels": labels}
 
         return on_reading(columns, transform)(dataset)

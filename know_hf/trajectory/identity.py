@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sized
+from functools import cache
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path
@@ -217,6 +218,11 @@ def describe_dataset(dataset: "Sized | datasets.Dataset") -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that made the run."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     installed = {}
     for package in _PACKAGES:
         try:
