@@ -79,9 +79,7 @@ def main() -> None:
     for name in names:
         command = [sys.executable, __file__, "--only", name, "--weights", str(args.weights)]
         environment = {**os.environ, "MKL_ENABLE_INSTRUCTIONS": name, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, "--rounds", str(args.rounds)], capture_output=True, text=True, env=environment
-        )
+        done = subprocess.run([*command, "--rounds", str(args.rounds)], capture_output=True, text=True, env=environment)
         found = done.stdout.splitlines()[-1].split("|") if done.returncode == 0 else ["–"] * 5
         rows.append([NAMES[name], *found])
     print(table(rows))

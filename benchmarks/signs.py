@@ -3,9 +3,9 @@
     python benchmarks/signs.py RUN [--most 200000]
 
 With the signs of a stream's gates and leaky outputs known, it is linear but for its exponentials, and its output one dot
-product. Two shares are printed, of blocks of neighbouring weights, as stored and sorted: those whose signs really are the same throughout
-(what the best of all bounds could find), and those for which bounds of the gates by intervals, block by block, say so.
-Below them stands what could be won at most, were all blocks certain.
+product. Two shares are printed, of blocks of neighbouring weights, as stored and sorted: those whose signs really are the
+same throughout (what the best of all bounds could find), and those for which bounds of the gates by intervals, block by
+block, say so. Below them stands what could be won at most, were all blocks certain.
 """
 
 import argparse
@@ -89,7 +89,9 @@ def main() -> None:
                 counts = torch.stack([gates.sum(), (gates & outputs).sum(), certain.sum(), torch.tensor(len(gates))])
                 key = parameter.kind, order, block
                 sums[key] = sums.get(key, torch.zeros(4)) + counts
-    rows = [["kind", "neighbours", "block", "gates the same", "gates and outputs", "gates certain by intervals", "blocks"]]
+    rows = [
+        ["kind", "neighbours", "block", "gates the same", "gates and outputs", "gates certain by intervals", "blocks"]
+    ]
     for (kind, order, block), counts in sorted(sums.items()):
         rows.append([kind, order, str(block), *(f"{share:.1%}" for share in (counts[:3] / counts[3]).tolist()),
                      f"{int(counts[3]):,}"])  # fmt: skip

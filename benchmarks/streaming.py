@@ -56,9 +56,7 @@ def mergekit(folder: Path, command: Path) -> float:
     recipe = folder / "merge.yml"
     recipe.write_text(f"merge_method: linear\nmodels:\n{models}dtype: float32\n")
     begun = time.perf_counter()
-    done = subprocess.run(
-        [command, recipe, folder / "merged", "--allow-crimes"], capture_output=True, text=True
-    )
+    done = subprocess.run([command, recipe, folder / "merged", "--allow-crimes"], capture_output=True, text=True)
     seconds = time.perf_counter() - begun
     shutil.rmtree(folder / "merged", ignore_errors=True)
     if done.returncode:

@@ -38,7 +38,7 @@ from know_hf.trajectory.identity import versions
 BLOCK = 1 << 20
 # A GPU wants more of them at once.
 _BLOCK_ACCELERATOR = 1 << 23
-# Where there is little arithmetic, the time goes to moving values: this many of every stage stay in a processor's cache.
+# Where there is little arithmetic, time goes to moving values: so many of every stage stay in a processor's cache.
 _PIECE = 1 << 16
 
 #: Name of stage 0's scores with BatchNorm statistics re-estimated as for the predictions.
