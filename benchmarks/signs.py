@@ -2,10 +2,10 @@
 
     python benchmarks/signs.py RUN [--most 200000]
 
-With the signs of a stream's gates and leaky outputs known, it is linear but for its exponentials, and its output one dot
-product. Two shares are printed, of blocks of neighbouring weights, as stored and sorted: those whose signs really are the
-same throughout (what the best of all bounds could find), and those for which bounds of the gates by intervals, block by
-block, say so. Below them stands what could be won at most, were all blocks certain.
+With the signs of a stream's gates and leaky outputs known, it is linear but for its exponentials, and its output one
+dot product. Two shares are printed, of blocks of neighbouring weights, as stored and sorted: those whose signs really
+are the same throughout (what the best of all bounds could find), and those for which bounds of the gates by intervals,
+block by block, say so. Below them stands what could be won at most, were all blocks certain.
 """
 
 import argparse
