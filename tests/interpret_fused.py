@@ -41,7 +41,7 @@ def predictions(stages: int, bfloat16: bool) -> tuple[torch.Tensor, torch.Tensor
     kernel = network.kernel(CPU, 0, "float32")
     assert isinstance(kernel, FusedKernel), "the interpreter is not on"
     kernel = FusedKernel(stages, 64, 32, bfloat16)
-    kernel.predict(kernel.pack((network.values, network.differences), network.head), 0.3, history, predicted)
+    kernel.predict(kernel.pack((network.values, network.differences), network.head), history, predicted)
     network._slide(history, expected, 64)
     return predicted, expected, (expected - history[-1]).abs().max()
 

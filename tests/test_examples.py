@@ -23,13 +23,10 @@ from transformers import (
 )
 
 from know_hf import Trajectory, enrich
-from know_hf.known import native
 from know_hf.models.building import timm_from_scratch
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))  # as for a script, for what examples share
-
-needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 
 
 def example(name: str):
@@ -57,35 +54,6 @@ def run(name: str, *arguments) -> str:
     )
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stdout
-
-
-@pytest.mark.slow
-def test_benchmark_of_meta_training(collected):
-    out = run("benchmark_meta_training.py", collected.folder, "--processes", 1, "--rows", 50_000)
-    assert "| training loop " in out and "| folded form, resident batch " in out and "100%" in out
-
-
-@pytest.mark.slow
-def test_benchmark(tmp_path):
-    out = run("benchmark_retrodiction.py", "--work-dir", tmp_path, "--layers", 1, "--width", 16, "--methods", "tsv")
-    assert "| tsv " in out and "peak MB beyond idle" in out
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_benchmark_of_prediction(tmp_path):
-    sizes = ("--layers", 1, "--width", 16, "--weights", 8192)
-    out = run("benchmark_prediction.py", "--work-dir", tmp_path, *sizes)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("| ")]
-    by_name = {row[0]: row[1:] for row in rows}
-    assert float(by_name["folded"][2]) < 1e-6 and float(by_name["kernel, float32"][2]) < 1e-6
-    assert "above an idle import" in by_name["peak memory"][0]
-
-
-@pytest.mark.slow
-def test_benchmark_of_the_trainer(tmp_path):
-    out = run("benchmark_trainer.py", "--work-dir", tmp_path, "--steps", 10, "--pairs", 1)
-    assert "median ratio" in out and (tmp_path / "forget" / "stage-4" / "model.safetensors").exists()
 
 
 def test_pvtv2_on_two_processes(tmp_path, image_data_folder):

@@ -1,6 +1,7 @@
 """Prediction by compiled kernels: the plain network's values, whatever the pieces, and without a compiler, too."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,16 @@ from know_hf.known.inference import FoldedNetwork
 
 needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="needs a C++ compiler")
 ENOUGH = native.REPAYS
+CPU = (torch.backends.cpu.get_cpu_capability() or "").upper()
+#: What the kernel is compiled for: the processor at hand, and less of it.
+TARGETS = {
+    "native": native.TARGET,
+    "avx2": pytest.param(["-mavx2", "-mfma"], marks=pytest.mark.skipif("AVX" not in CPU, reason="needs AVX2")),
+    "x86-64": pytest.param(
+        ["-march=x86-64"],
+        marks=pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs an x86 processor"),
+    ),
+}
 
 
 def random_predictor(**sizes) -> KnownPredictor:
@@ -43,6 +54,7 @@ def fresh():
 
 
 @needs_compiler
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -51,7 +63,8 @@ def fresh():
         {"history_length": 7, "hidden_size": 9, "bottleneck_size": 1, "output_size": 7},
     ],
 )
-def test_the_kernel_computes_the_plain_network(sizes):
+def test_the_kernel_computes_the_plain_network(sizes, target, monkeypatch):
+    monkeypatch.setattr(native, "TARGET", target)
     predictor = random_predictor(**sizes)
     history = torch.randn(sizes["history_length"], 3001) * 0.1
     assert predictor.networks["fc"].head.in_features == 2 * predictor.config.output_size

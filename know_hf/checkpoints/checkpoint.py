@@ -224,6 +224,12 @@ def bytes_of(tensor: Tensor) -> memoryview:
     return memoryview(array)
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether there is no NaN and no infinity among floating-point values of any shape."""
+    # Either makes the sum one, which takes a pass over memory where looking at each value takes many.
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+
+
 def check_file(path: Path) -> int:
     """Lets safetensors itself validate a file; returns where its data start.
 

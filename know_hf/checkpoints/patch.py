@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
 from torch import Tensor
 
-from know_hf.checkpoints.checkpoint import DTYPES, Checkpoint, bytes_of
+from know_hf.checkpoints.checkpoint import DTYPES, Checkpoint, all_finite, bytes_of
 
 
 class CheckpointPatch:
@@ -38,7 +37,7 @@ class CheckpointPatch:
         """
         spec = self._checkpoint.tensors[name]
         stored = values.to(DTYPES[spec.dtype]).contiguous()
-        if stored.is_floating_point() and not torch.isfinite(stored).all():
+        if stored.is_floating_point() and not all_finite(stored):
             raise ValueError(f"The prediction of tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
         file = self._files.get(spec.file)
         if file is None:

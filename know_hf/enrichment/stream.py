@@ -1,5 +1,6 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,7 +16,7 @@ from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.folders import enriched_folder, step_names
 from know_hf.enrichment.options import Placement, Prediction
-from know_hf.enrichment.pipeline import overlapped
+from know_hf.enrichment.pipeline import in_background, overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import BLOCK, Range, share_of
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
@@ -27,6 +28,7 @@ from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichm
 from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
 from know_hf.known.predicting import Predicting
+from know_hf.known.threads import one_thread
 from know_hf.progress import progress_bar
 from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
@@ -35,6 +37,8 @@ from know_hf.trajectory.identity import versions
 
 # A GPU wants more than a BLOCK at once.
 _BLOCK_ACCELERATOR = 1 << 23
+# Where there is little arithmetic, time goes to moving values: so many of every stage stay in a processor's cache.
+_PIECE = 1 << 16
 
 #: Name of stage 0's scores with BatchNorm statistics re-estimated as for the predictions.
 BASELINE = "stage-0 (BatchNorm re-estimated)"
@@ -197,6 +201,11 @@ class Enrichment:
         shares = gather_object([mine]) if self.state.num_processes > 1 else [mine]
         return {path: digest for share in shares for path, digest in share.items()}
 
+    def _hash_alone(self) -> None:
+        """Hashes the inputs where no other process shares that work."""
+        if self.state.num_processes == 1:
+            self._hashes  # noqa: B018  computed once
+
     def _digests(self, partial: PartialFolder) -> dict[str, str]:
         """SHA-256 of the weights that were written, by file."""
         source = self.trajectory.checkpoints[0]
@@ -242,13 +251,18 @@ class Enrichment:
         self, targets: Mapping[str, list[Path]], steps: int, finish: Finish | None, notes: Mapping[str, Any] | None
     ) -> None:
         todo: dict[tuple[str, int], PartialFolder] = {}
-        provenance: dict[tuple[str, int], dict[str, Any]] = {}
         main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
         methods = {one.name: one for one in self.prediction.methods}
+
+        def provenance(name: str, step: int) -> dict[str, Any]:
+            return {**self.provenance(methods[name], step), **(notes or {})}
+
         for name, paths in targets.items():
             for step, path in enumerate(paths, start=1):
-                provenance[name, step] = {**self.provenance(methods[name], step), **(notes or {})}
-                if not holds(path, provenance[name, step], source, self.companions.files, self.placement.verify):
+                # Only what is there has to be compared with the inputs' hashes before anything is written.
+                there = os.path.lexists(path) or self.state.num_processes > 1
+                files = self.companions.files
+                if not (there and holds(path, provenance(name, step), source, files, self.placement.verify)):
                     todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
         if not todo:
@@ -263,13 +277,14 @@ class Enrichment:
                     partial.begin(source.folder, self.companions.files)
                     partial.fill(self.fresh)
             self.state.wait_for_everyone()
-            statistics = self._predict(steps, todo)
+            with in_background(self._hash_alone):
+                statistics = self._predict(steps, todo)
             self.state.wait_for_everyone()
             for key, partial in todo.items():
                 scores = dict(finish(partial.path)) if finish else {}
                 if main:
                     content = {
-                        **provenance[key],
+                        **provenance(*key),
                         "scale": self.trajectory.scale(key[1]),
                         "unmoved": unmoved(self.copied),
                         "not_predicted": not_predicted(
@@ -323,7 +338,12 @@ class Enrichment:
         methods = [one for one in self.prediction.methods if one.method.reference or one.name in wanted]
         methods.sort(key=lambda one: not one.method.reference)
         whole = not all(one.takes_blocks for one in methods)
+        # Learned methods share a block among processors in their own way; of others each thread below keeps one busy,
+        # which more threads, waiting for each other after every small operation, would only hold up.
+        light = self.device.type == "cpu" and not whole and all(one.predictor is None for one in methods)
         block = BLOCK if self.device.type == "cpu" else _BLOCK_ACCELERATOR
+        if light:
+            block = _PIECE
         tensors, (process, processes) = self.trajectory.tensors, (self.state.process_index, self.state.num_processes)
         ranges = share_of(tensors, self.predicted, process, processes, None if whole else block)
         iterate, positions = self.prediction.options.iterate, self.trajectory.positions
@@ -369,6 +389,8 @@ class Enrichment:
                 if isinstance(predictor, Predicting):
                     # The size of the whole job, not of the share: every number of processes computes in the same way.
                     open_now.enter_context(predictor.frozen(self.predicted_values * steps))
+            if light:
+                open_now.enter_context(one_thread())
             overlapped(ranges, read, compute, write)
 
     @property

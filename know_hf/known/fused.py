@@ -74,13 +74,14 @@ class FusedKernel:
             for (matrix, bias), columns in layers:
                 parts += [padded(matrix.T, _PAD, columns), padded(bias.T, 1, columns)]
             parts.append(stream.gated.T)
-        return torch.cat([part.flatten() for part in (*parts, *head)]).contiguous()
+        slope = head[1].new_tensor([streams[0].slope])
+        return torch.cat([part.flatten() for part in (*parts, *head, slope)]).contiguous()
 
-    def predict(self, constants: Tensor, slope: float, history: Tensor, predicted: Tensor) -> None:
+    def predict(self, constants: Tensor, history: Tensor, predicted: Tensor) -> None:
         """Fills ``(steps, n)`` from ``(S, n)`` float32 histories; both with contiguous rows, on the same device."""
         if count := history.shape[1]:
             _known_kernel[(triton.cdiv(count, _BLOCK),)](
-                history, predicted, constants, count, history.stride(0), predicted.stride(0), slope,
+                history, predicted, constants, count, history.stride(0), predicted.stride(0),
                 STAGES=self.stages, STEPS=len(predicted), HIDDEN=self.hidden, OUTPUT=self.output, PADDED=_PAD,
                 BLOCK=_BLOCK, BFLOAT16=self.bfloat16, num_warps=_WARPS,
             )  # fmt: skip
@@ -129,7 +130,7 @@ if triton is not None:
 
     @triton.jit
     def _known_kernel(
-        history, predicted, constants, count, stride, out_stride, slope, STAGES: tl.constexpr, STEPS: tl.constexpr,
+        history, predicted, constants, count, stride, out_stride, STAGES: tl.constexpr, STEPS: tl.constexpr,
         HIDDEN: tl.constexpr, OUTPUT: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
         BFLOAT16: tl.constexpr,
     ):  # fmt: skip
@@ -141,6 +142,7 @@ if triton is not None:
             PADDED * PADDED + PADDED + 3 * (PADDED * HIDDEN + HIDDEN) + PADDED * OUTPUT + OUTPUT + HIDDEN * OUTPUT
         )
         head = constants + 2 * of_stream + tl.arange(0, OUTPUT)
+        slope = tl.load(constants + 2 * (of_stream + OUTPUT) + 1)
         for step in range(STEPS):
             values = _window(history, predicted, place + step, still, offsets, stride, out_stride, STAGES)
             later = _window(history, predicted, place + step + 1, moving, offsets, stride, out_stride, STAGES)

@@ -179,7 +179,7 @@ class FoldedNetwork:
             if kernel is None:
                 self._slide(history[:, part], predicted[:, part], block_size)
             else:
-                kernel.predict(self._constants[kernel], self.values.slope, history[:, part], predicted[:, part])
+                kernel.predict(self._constants[kernel], history[:, part], predicted[:, part])
 
         spans = range(0, count, _SPAN * block_size)
         if on_cpu:

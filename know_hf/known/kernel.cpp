@@ -10,22 +10,26 @@
 #include <immintrin.h>
 #endif
 
+// A tile of a matrix product is ROWS values of WIDE vectors of weights: as many sums as registers allow beside a row of
+// inputs and one constant, and enough to hide the latency of adding.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, REGISTERS = 32;
+constexpr int LANES = 16, WIDE = 4, ROWS = 4;
 #elif defined(__AVX__)
-constexpr int LANES = 8, REGISTERS = 16;
+constexpr int LANES = 8, WIDE = 3, ROWS = 4;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, WIDE = 4, ROWS = 4;
 #else
-constexpr int LANES = 4, REGISTERS = 32;
+constexpr int LANES = 4, WIDE = 3, ROWS = 4;
 #endif
 
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
 
-// Two vectors of weights at a time: enough independent sums to hide the latency of one.
-constexpr int WIDE = 2, BLOCK = LANES * WIDE;
-// Output values at a time, so that their sums stay in registers.
-constexpr int GROUP = OUTPUT % 8 == 0 && REGISTERS == 32 ? 8 : OUTPUT % 4 == 0 ? 4 : 1;
+constexpr int BLOCK = LANES * WIDE;
 constexpr int GATES = (BOTTLENECK + PACK - 1) / PACK, INNER = (HIDDEN + PACK - 1) / PACK;
+
+// Values of a layer of `count` whose constants lie together.
+constexpr int rows_of(int count) { return count % ROWS == 0 ? ROWS : 1; }
 
 static inline Lanes all(float value) { return value - Lanes{}; }  // exact, and compilers know it
 
@@ -41,21 +45,43 @@ static inline Lanes lanes(Bits b) {
     return x;
 }
 
-// Range reduction by powers of two and a polynomial of degree 6 (coefficients of the Cephes library): 2 units in the
-// last place. Infinite above 88.4, zero below -87.5; NaN stays NaN.
-static inline Lanes exponential(Lanes x) {
-    x = x < all(-87.5f) ? all(-87.5f) : x;
-    x = x > all(89.0f) ? all(89.0f) : x;
-    const Lanes shifted = x * 1.44269504f + 12582912.0f;  // 1.5 · 2^23: rounds to an integer in the low bits
-    const Lanes power = shifted - 12582912.0f;
-    const Lanes scale = lanes((bits(shifted) + 127) << 23);
-    const Lanes rest = (x - power * 0.693359375f) + power * 2.12194440e-4f;
-    Lanes series = rest * 1.9875691500e-4f + 1.3981999507e-3f;
-    series = series * rest + 8.3334519073e-3f;
-    series = series * rest + 4.1665795894e-2f;
-    series = series * rest + 1.6666665459e-1f;
-    series = series * rest + 5.0000001201e-1f;
-    return (series * rest * rest + rest + 1.0f) * scale;
+// The larger, or the smaller, of the two; x where x is NaN. One instruction, as clang knows and GCC has to be told.
+static inline Lanes at_least(Lanes bound, Lanes x) {
+#if defined(__clang__) || !defined(__SSE__)
+    return x < bound ? bound : x;
+#elif defined(__AVX512F__)
+    return __builtin_ia32_maxps512_mask(bound, x, x, -1, 4);
+#elif defined(__AVX__)
+    return __builtin_ia32_maxps256(bound, x);
+#else
+    return __builtin_ia32_maxps(bound, x);
+#endif
+}
+
+static inline Lanes at_most(Lanes bound, Lanes x) {
+#if defined(__clang__) || !defined(__SSE__)
+    return x > bound ? bound : x;
+#elif defined(__AVX512F__)
+    return __builtin_ia32_minps512_mask(bound, x, x, -1, 4);
+#elif defined(__AVX__)
+    return __builtin_ia32_minps256(bound, x);
+#else
+    return __builtin_ia32_minps(bound, x);
+#endif
+}
+
+// 2^x: the nearest integer goes to the exponent's bits, the rest through the polynomial of degree 5 that is 1 at 0 and
+// has the least relative error: 2 units in the last place. Beyond ±126 it stays what it is there; NaN stays NaN.
+static inline Lanes power_of_two(Lanes x) {
+    x = at_most(all(126.0f), at_least(all(-126.0f), x));
+    const Lanes shifted = x + 12582912.0f;  // 1.5 · 2^23: rounds to an integer in the low bits
+    const Lanes rest = x - (shifted - 12582912.0f);
+    Lanes series = rest * 1.3264727e-3f + 9.6715130e-3f;
+    series = series * rest + 5.5507336e-2f;
+    series = series * rest + 0.24022242f;
+    series = series * rest + 0.69314700f;
+    series = series * rest + 1.0f;
+    return lanes(bits(series) + (bits(shifted) << 23));
 }
 
 // sum + constant · values, of PACK values a lane.
@@ -73,6 +99,7 @@ static inline Lanes pair(Lanes low, Lanes high) {
     return lanes(lower | upper);
 }
 
+// Keeps a row, with the one before it where a lane holds two.
 static inline void store(Lanes (*rows)[WIDE], int row, int wide, Lanes value, Lanes& waiting) {
 #if PACK == 2
     if (row % 2 == 0) {
@@ -86,49 +113,86 @@ static inline void store(Lanes (*rows)[WIDE], int row, int wide, Lanes value, La
 #endif
 }
 
+// What follows works on tiles of HEIGHT values: sums that stay in registers, constants one column after the other. Loops
+// over inputs stay loops: unrolled whole, compilers move loads up until the sums no longer fit.
+
+template <int HEIGHT>
+static inline const float* biases(const float* at, Lanes (*sums)[WIDE]) {
+    for (int k = 0; k < HEIGHT; k++)
+        for (int w = 0; w < WIDE; w++) sums[k][w] = all(at[k]);
+    return at + HEIGHT;
+}
+
+// Adds the products of float inputs.
+template <int HEIGHT, int COUNT>
+static inline const float* add_plain(const float* at, const Lanes (*inputs)[WIDE], Lanes (*sums)[WIDE]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < COUNT; i++, at += HEIGHT)
+        for (int k = 0; k < HEIGHT; k++)
+            for (int w = 0; w < WIDE; w++) sums[k][w] += at[k] * inputs[i][w];
+    return at;
+}
+
+// Adds the products of inputs of PACK values a lane.
+template <int HEIGHT, int COUNT>
+static inline const float* add_packed(const float* at, const Lanes (*inputs)[WIDE], Lanes (*sums)[WIDE]) {
+#pragma GCC unroll 2
+    for (int i = 0; i < COUNT; i++, at += HEIGHT)
+        for (int k = 0; k < HEIGHT; k++)
+            for (int w = 0; w < WIDE; w++) sums[k][w] = add_product(sums[k][w], at[k], inputs[i][w]);
+    return at;
+}
+
 // Adds one stream's share of the head to `total`; returns the constants after its own.
 template <int INPUTS>
-static inline const float* stream(const float* at, const Lanes (*inputs)[WIDE], float slope, Lanes* total) {
+static inline const float* stream(const float* at, const Lanes (*inputs)[WIDE], Lanes* total) {
     Lanes gate[GATES][WIDE], hidden[INNER][WIDE], waiting[WIDE] = {};
-    for (int row = 0; row < BOTTLENECK; row++, at += 1 + INPUTS)
-        for (int w = 0; w < WIDE; w++) {
-            Lanes sum = all(at[0]);
-            for (int i = 0; i < INPUTS; i++) sum += at[1 + i] * inputs[i][w];
-            store(gate, row, w, sum < Lanes{} ? Lanes{} : sum, waiting[w]);
+    constexpr int OF_GATE = rows_of(BOTTLENECK), OF_HIDDEN = rows_of(HIDDEN), OF_OUTPUT = rows_of(OUTPUT);
+    for (int row = 0; row < BOTTLENECK; row += OF_GATE) {
+        Lanes sums[OF_GATE][WIDE];
+        at = biases<OF_GATE>(at, sums);
+        at = add_plain<OF_GATE, INPUTS>(at, inputs, sums);
+        for (int k = 0; k < OF_GATE; k++)
+            for (int w = 0; w < WIDE; w++)
+                store(gate, row + k, w, at_least(Lanes{}, sums[k][w]), waiting[w]);
+    }
+    for (int row = 0; row < HIDDEN; row += OF_HIDDEN) {
+        Lanes exponential[OF_HIDDEN][WIDE];
+        {
+            Lanes value[OF_HIDDEN][WIDE], rate[OF_HIDDEN][WIDE];
+            at = biases<OF_HIDDEN>(at, value);
+            at = add_plain<OF_HIDDEN, INPUTS>(at, inputs, value);
+            at = biases<OF_HIDDEN>(at, rate);
+            at = add_packed<OF_HIDDEN, GATES>(at, gate, rate);
+            for (int k = 0; k < OF_HIDDEN; k++)
+                for (int w = 0; w < WIDE; w++) exponential[k][w] = power_of_two(rate[k][w] * value[k][w]);
         }
-    for (int row = 0; row < HIDDEN; row++, at += 3 + INPUTS + 2 * GATES)
-        for (int w = 0; w < WIDE; w++) {
-            Lanes value = all(at[0]), rate = all(at[1]), gain = all(at[2]);
-            const float* constant = at + 3;
-            for (int i = 0; i < INPUTS; i++) value += *constant++ * inputs[i][w];
-            for (int i = 0; i < GATES; i++) rate = add_product(rate, *constant++, gate[i][w]);
-            for (int i = 0; i < GATES; i++) gain = add_product(gain, *constant++, gate[i][w]);
-            store(hidden, row, w, gain * exponential(rate * value), waiting[w]);
-        }
-    for (int first = 0; first < OUTPUT; first += GROUP) {
-        Lanes sums[GROUP][WIDE];
-        for (int k = 0; k < GROUP; k++)
-            for (int w = 0; w < WIDE; w++) sums[k][w] = all(at[k]);
-        at += GROUP;
-        for (int i = 0; i < GATES; i++, at += GROUP)
-            for (int k = 0; k < GROUP; k++)
-                for (int w = 0; w < WIDE; w++) sums[k][w] = add_product(sums[k][w], at[k], gate[i][w]);
-        for (int i = 0; i < INNER; i++, at += GROUP)
-            for (int k = 0; k < GROUP; k++)
-                for (int w = 0; w < WIDE; w++) sums[k][w] = add_product(sums[k][w], at[k], hidden[i][w]);
-        for (int k = 0; k < GROUP; k++)
+        Lanes gain[OF_HIDDEN][WIDE];
+        at = biases<OF_HIDDEN>(at, gain);
+        at = add_packed<OF_HIDDEN, GATES>(at, gate, gain);
+        for (int k = 0; k < OF_HIDDEN; k++)
+            for (int w = 0; w < WIDE; w++) store(hidden, row + k, w, gain[k][w] * exponential[k][w], waiting[w]);
+    }
+    for (int row = 0; row < OUTPUT; row += OF_OUTPUT) {
+        Lanes sums[OF_OUTPUT][WIDE];
+        at = biases<OF_OUTPUT>(at, sums);
+        at = add_packed<OF_OUTPUT, GATES>(at, gate, sums);
+        at = add_packed<OF_OUTPUT, INNER>(at, hidden, sums);
+        // The leaky output times the head's weight, as a part of every value and a part of positive ones.
+        for (int k = 0; k < OF_OUTPUT; k++)
             for (int w = 0; w < WIDE; w++) {
                 const Lanes sum = sums[k][w];
-                total[w] += at[k] * (sum < Lanes{} ? sum * slope : sum);
+                total[w] += at[k] * sum;
+                total[w] += at[OF_OUTPUT + k] * at_least(Lanes{}, sum);
             }
-        at += GROUP;
+        at += 2 * OF_OUTPUT;
     }
     return at;
 }
 
 // Not inlined: every call rounds alike.
-__attribute__((noinline)) static void block(const float* constants, const float* history, int64_t stride, float* out, int64_t out_stride,
-                  int steps, float slope) {
+__attribute__((noinline)) static void block(const float* constants, const float* history, int64_t stride, float* out,
+                                            int64_t out_stride, int steps) {
     Lanes window[STAGES][WIDE], moves[STAGES - 1][WIDE];
     for (int s = 0; s < STAGES; s++) memcpy(window[s], history + s * stride, sizeof window[s]);
     for (int step = 0; step < steps; step++) {
@@ -136,12 +200,12 @@ __attribute__((noinline)) static void block(const float* constants, const float*
         for (int s = 0; s < STAGES - 1; s++)
             for (int w = 0; w < WIDE; w++) moves[s][w] = window[s + 1][w] - window[s][w];
         for (int w = 0; w < WIDE; w++) total[w] = all(constants[0]);
-        const float* differences = stream<STAGES>(constants + 1, window, slope, total);
-        stream<STAGES - 1>(differences, moves, slope, total);
+        const float* differences = stream<STAGES>(constants + 1, window, total);
+        stream<STAGES - 1>(differences, moves, total);
         for (int s = 0; s < STAGES - 1; s++)
             for (int w = 0; w < WIDE; w++) window[s][w] = window[s + 1][w];
         for (int w = 0; w < WIDE; w++) {
-            const Lanes size = total[w] < Lanes{} ? -total[w] : total[w], decay = exponential(-2.0f * size);
+            const Lanes size = total[w] < Lanes{} ? -total[w] : total[w], decay = power_of_two(-2.88539008f * size);
             const Lanes residual = (1.0f - decay) / (1.0f + decay);
             window[STAGES - 1][w] += total[w] < Lanes{} ? -residual : residual;
         }
@@ -149,20 +213,20 @@ __attribute__((noinline)) static void block(const float* constants, const float*
     }
 }
 
-// Output values whose constants lie together.
-extern "C" int group() { return GROUP; }
+// Values of a layer of `count` whose constants lie together.
+extern "C" int rows(int count) { return rows_of(count); }
 
 // History is (STAGES, n) and `out` (steps, n), rows `stride` and `out_stride` values apart.
 extern "C" void predict(const float* constants, const float* history, int64_t n, int64_t stride, float* out,
-                        int64_t out_stride, int steps, float slope) {
+                        int64_t out_stride, int steps) {
     int64_t at = 0;
-    for (; at + BLOCK <= n; at += BLOCK) block(constants, history + at, stride, out + at, out_stride, steps, slope);
+    for (; at + BLOCK <= n; at += BLOCK) block(constants, history + at, stride, out + at, out_stride, steps);
     const size_t rest = (n - at) * sizeof(float);
     if (!rest) return;
     float window[STAGES + 1][BLOCK] = {};
     for (int s = 0; s < STAGES; s++) memcpy(window[s], history + s * stride + at, rest);
     for (int step = 0; step < steps; step++) {
-        block(constants, window[0], BLOCK, window[STAGES], BLOCK, 1, slope);
+        block(constants, window[0], BLOCK, window[STAGES], BLOCK, 1);
         memcpy(out + step * out_stride + at, window[STAGES], rest);
         memmove(window[0], window[1], STAGES * sizeof window[0]);
     }

@@ -6,7 +6,9 @@ processors or users. Without a C++ compiler the folded form of ``inference.py`` 
 
 import ctypes
 import logging
+import math
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +26,9 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("kernel.cpp")
-_FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=fast"]
+_FLAGS = ["-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=fast"]
+#: What makes a compiler use all that the processor at hand has. Not every compiler for ARM knows ``-march=native``.
+TARGET = ["-mcpu=native"] if platform.machine().lower() in ("aarch64", "arm64") else ["-march=native"]
 #: Weights times steps from which compiling takes less time than it saves.
 REPAYS = 4_000_000
 
@@ -52,10 +57,10 @@ class Kernel:
     """
 
     def __init__(self, library: ctypes.CDLL, pack: int, seconds: float) -> None:
-        self._predict, self._group, self._pack, self.seconds = library.predict, library.group(), pack, seconds
+        self._predict, self._rows, self._pack, self.seconds = library.predict, library.rows, pack, seconds
         self._predict.restype = None
         pointer, long = ctypes.c_void_p, ctypes.c_int64
-        self._predict.argtypes = [pointer, pointer, long, long, pointer, long, ctypes.c_int, ctypes.c_float]
+        self._predict.argtypes = [pointer, pointer, long, long, pointer, long, ctypes.c_int]
 
     def pack(self, streams: Sequence[Any], head: tuple[Tensor, Tensor]) -> Tensor:
         """Lays a folded network's constants out in the order in which the kernel reads them.
@@ -69,15 +74,19 @@ class Kernel:
         """
         parts = [head[1]]
         for stream, weights in zip(streams, head[0][0].chunk(2), strict=True):
-            parts.append(torch.cat((stream.gates[1], stream.gates[0]), 1))
-            affine = (stream.hidden, stream.rate, stream.gain)
-            rows = [bias for _, bias in affine] + [stream.hidden[0], *(self._pairs(w) for w, _ in affine[1:])]
-            parts.append(torch.cat(rows, 1))
-            columns = (stream.shift[1], self._pairs(stream.shift[0]), self._pairs(stream.gated), weights[:, None])
-            # (groups, values of a group, columns) → columns of a group one behind the other
-            grouped = torch.cat(columns, 1).unflatten(0, (-1, self._group))
-            parts.append(grouped.transpose(1, 2))
+            parts.append(self._grouped(stream.gates[1], stream.gates[0]))
+            # exp(rate · value) is taken as a power of two.
+            rate = [part.double().mul(1 / math.log(2)).float() for part in stream.rate]
+            columns = [stream.hidden[::-1]] + [(bias, self._pairs(weight)) for weight, bias in (rate, stream.gain)]
+            parts.append(self._grouped(*chain.from_iterable(columns)))
+            leaky = torch.stack((weights * stream.slope, weights * (1 - stream.slope)), 1)
+            parts.append(self._grouped(stream.shift[1], self._pairs(stream.shift[0]), self._pairs(stream.gated), leaky))
         return torch.cat([part.flatten() for part in parts]).contiguous()
+
+    def _grouped(self, *columns: Tensor) -> Tensor:
+        """``(rows, …)`` columns of a layer; of each tile of rows, column after column."""
+        matrix = torch.cat(columns, 1)
+        return matrix.unflatten(0, (-1, self._rows(len(matrix)))).transpose(1, 2)
 
     def _pairs(self, matrix: Tensor) -> Tensor:
         if self._pack == 1:
@@ -85,11 +94,11 @@ class Kernel:
         even = torch.nn.functional.pad(matrix, (0, matrix.shape[1] % 2))
         return even.bfloat16().contiguous().view(torch.float32)
 
-    def predict(self, constants: Tensor, slope: float, history: Tensor, predicted: Tensor) -> None:
+    def predict(self, constants: Tensor, history: Tensor, predicted: Tensor) -> None:
         """Fills ``(steps, n)`` from ``(S, n)`` float32 histories; both with contiguous rows."""
         self._predict(
             constants.data_ptr(), history.data_ptr(), history.shape[1], history.stride(0),
-            predicted.data_ptr(), predicted.stride(0), len(predicted), slope,
+            predicted.data_ptr(), predicted.stride(0), len(predicted),
         )  # fmt: skip
 
 
@@ -112,9 +121,10 @@ def compile_kernel(sizes: Sizes, bfloat16: bool = False) -> Kernel | None:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="know-hf-", ignore_cleanup_errors=True) as folder:
         library = Path(folder) / "kernel.so"
-        arguments = [f"-D{name}={value}" for name, value in macros.items()] + [str(_SOURCE), "-o", str(library)]
+        flags = [*_FLAGS, *TARGET, *(f"-D{name}={value}" for name, value in macros.items())]
+        line = [*command, *flags, str(_SOURCE), "-o", str(library)]
         try:
-            subprocess.run([*command, *_FLAGS, *arguments], check=True, capture_output=True, text=True, timeout=120)
+            subprocess.run(line, check=True, capture_output=True, text=True, timeout=120)
             loaded = ctypes.CDLL(str(library))
         except (OSError, subprocess.SubprocessError) as error:
             reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]

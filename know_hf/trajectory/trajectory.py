@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec
+from know_hf.checkpoints.checkpoint import DTYPES, PREDICTABLE, Checkpoint, TensorSpec, all_finite
 from know_hf.records import TrajectoryError
 from know_hf.trajectory.given import (
     check_given_model,
@@ -279,8 +279,8 @@ class Trajectory:
                 checkpoint.read(name, start, stop, into=stage)
             else:
                 stage.copy_(checkpoint.read(name, start, stop))
-        if stages.numel() and not all(torch.isfinite(bound) for bound in stages.aminmax()):  # NaN is an extreme, too
-            bad = [i for i, stage in enumerate(stages) if not torch.isfinite(stage).all()]
+        if not all_finite(stages):
+            bad = [i for i, stage in enumerate(stages) if not all_finite(stage)]
             raise TrajectoryError(
                 f"Tensor {name!r} holds NaN or infinite values in stage {', '.join(map(str, bad))}"
                 + (_DIVERGED if self.record.recipe else _GIVEN.format(folder=self.checkpoints[bad[0]].folder))

@@ -1,6 +1,6 @@
 """Measures how well the meta-training loop keeps its network fed.
 
-    python examples/benchmark_meta_training.py META [--processes 2] [--rows 1000000]
+    python benchmarks/meta_training.py META [--processes 2] [--rows 1000000]
 
 META is a meta-data set of `know-hf collect`. Every process trains one network on one processor, as `know-hf meta-train
 --processes` does. The limit it is compared with is the forward and backward pass of the same network, in the same

@@ -1,6 +1,6 @@
 """What ForgettingTrainer costs beside Trainer: the same steps on the same data with both, in pairs.
 
-    python examples/benchmark_trainer.py --work-dir WORK [--steps 2000] [--pairs 5]
+    python benchmarks/trainer.py --work-dir WORK [--steps 2000] [--pairs 5]
 
 A tiny network on handwritten digits, on one thread, so that whatever a trainer adds to a step shows. Trainer is given
 the nested subsets one after the other and told to train on each, which is the least that forgetting by hand takes; it
@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # so small a network is slower on two, and its time varies more
 
+from retrodiction import peak_mb
 from transformers import Trainer, TrainingArguments
 
 from know_hf import ForgettingArguments, ForgettingMixin
@@ -93,14 +94,20 @@ def main():
     args = parser.parse_args()
     for run in (train, forget):  # whatever the first of all pays for
         run(args.work_dir / "warm-up", STAGES)
-    rows, ratios, shares = [["pair", "Trainer, s", "ForgettingTrainer, s", "ratio", "outside of Trainer.train"]], [], []
+    head = ["pair", "Trainer, s", "ForgettingTrainer, s", "ratio", "outside of Trainer.train", "peak memory, MB"]
+    rows, ratios, shares = [head], [], []
     for pair in range(args.pairs):
         order = (train, forget) if pair % 2 == 0 else (forget, train)
-        seconds = {run: run(args.work_dir / run.__name__, args.steps) for run in order}
+        seconds, peaks = {}, {}
+        for run in order:
+            peak_mb(reset=True)
+            seconds[run] = run(args.work_dir / run.__name__, args.steps)
+            peaks[run] = peak_mb()
         (plain, _), (whole, inner) = seconds[train], seconds[forget]
         ratios.append(whole / plain)
         shares.append((whole - inner) / inner)
-        rows.append([str(pair + 1), f"{plain:.1f}", f"{whole:.1f}", f"{ratios[-1]:.3f}", f"{shares[-1]:.2%}"])
+        beside = f"{peaks[train]:.0f}, {peaks[forget]:.0f}"
+        rows.append([str(pair + 1), f"{plain:.1f}", f"{whole:.1f}", f"{ratios[-1]:.3f}", f"{shares[-1]:.2%}", beside])
         print(rows[-1], flush=True)
     print(f"\n{args.steps} steps in {STAGES} stages, {args.pairs} pairs\n\n{table(rows)}\n")
     spread = f" ± {statistics.stdev(ratios):.3f}" if len(ratios) > 1 else ""

@@ -1,6 +1,6 @@
 """How near prediction comes to the machine's limits: every way to compute it, and a whole run out of core.
 
-    python examples/benchmark_prediction.py --work-dir WORK [--layers 40] [--threads 2]
+    python benchmarks/prediction.py --work-dir WORK [--layers 40] [--threads 2]
         [--keras-python OTHER/bin/python --keras-weights FOLDER]
 
 Prints two tables. The first has nanoseconds per weight and step of the plain network, its folded form, that form under
@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from benchmark_retrodiction import write_trajectory
+from retrodiction import write_trajectory
 
 from know_hf import KnownPredictor
 from know_hf.known import native

@@ -1,6 +1,6 @@
 """Time and peak memory of every retrodiction method on a synthetic trajectory, in one run.
 
-    python examples/benchmark_retrodiction.py --work-dir WORK [--layers 8] [--steps 3]
+    python benchmarks/retrodiction.py --work-dir WORK [--layers 8] [--steps 3]
 
 Writes five checkpoints of a transformer-shaped network (100 million weights by default), predicts from them with
 each method in a process of its own, and prints a table. Needs about nine times the size of a checkpoint on disk.
