@@ -6,7 +6,7 @@
 kernel      the predictor of the paper: error against its plain network in float64 on the processor, seconds per weight
             and step, and the share of what the card's matrix products and memory allow; float32 and bfloat16
 step        the laboratory's training, ordinary and fast, beside a bare loop, which is compiled for the fast path
-            (benchmark_laboratory.py)
+            (laboratory.py)
 plan        what `know-hf plan` expects of a prediction, and what it takes
 experiment  the cells of examples/recipes/regime.yaml at size gpu-10min, in what is left of the time; a cut leaves the
             scores of the seeds that were finished
@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import benchmark_laboratory
+import laboratory
 import numpy as np
 import torch
 from benchmark_prediction import FLOP
@@ -153,7 +153,7 @@ def step(work: Work) -> dict[str, Any]:
     """The laboratory's images a second, beside a bare loop's."""
     folder = work.options.out / "work" / "step"
     part = work.options.out / "step.part.json"
-    found = benchmark_laboratory.main(["--work-dir", str(folder), "--out", str(part), *work.size["laboratory"]])
+    found = laboratory.main(["--work-dir", str(folder), "--out", str(part), *work.size["laboratory"]])
     part.unlink(missing_ok=True)
     return found
 

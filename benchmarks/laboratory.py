@@ -1,6 +1,6 @@
 """How near the laboratory's training comes to a bare PyTorch loop that does the same: images a second, in pairs.
 
-    python examples/benchmark_laboratory.py --work-dir WORK [--batch-sizes 64 256] [--steps 150] [--pairs 5]
+    python benchmarks/laboratory.py --work-dir WORK [--batch-sizes 64 256] [--steps 150] [--pairs 5]
         [--network small] [--augment] [--threads 1] [--out FILE.json]
 
 Each pair trains Θ⁰ of a recipe's network on the same batches with the laboratory (its ordinary and its fast path) and
