@@ -25,8 +25,8 @@ from know_hf.training.data import check_part, load_evaluation, load_split, open_
 from know_hf.training.options import DataOptions
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import make_scoring, score_of
-from know_hf.training.workers import Workers
 from know_hf.training.tracking import report_scores
+from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError
 from know_hf.trajectory.identity import describe_dataset
 from know_hf.trajectory.record import FILE_NAME

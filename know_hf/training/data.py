@@ -26,8 +26,8 @@ FILES = {
 }  # fmt: skip
 #: What to do with data that come one row after another.
 TO_DISK = (
-    "Nested subsets need any row at any time, of data of known length: write the rows to disk once, from where they are "
-    "read without filling memory: Dataset.from_generator(lambda: iter(stream), features=stream.features), with "
+    "Nested subsets need any row at any time, of data of known length: write the rows to disk once, from where they "
+    "are read without filling memory: Dataset.from_generator(lambda: iter(stream), features=stream.features), with "
     "stream = stream.take(n) before, if it does not end; or load without streaming=True."
 )
 #: What is raised for data that are not to be had, by name or at the moment.
