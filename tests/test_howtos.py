@@ -1,6 +1,7 @@
 """How-tos with data of their own stay true: every command and block of code is run as it is written."""
 
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from know_hf import enrich_pretrained
 from know_hf.cli.main import main
+from know_hf.laboratory.benchmarks import compare_on_benchmarks
 
 DOCS = Path(__file__).parents[1] / "docs" / "how-to"
 MOODS = [("good", "yes", 0.9), ("bad", "no", 0.2)] * 16
@@ -200,6 +202,47 @@ def test_tracking(place, text_model_folder):
     assert SQLiteStorage.get_runs("my-project") == [run.name]
     (compared,) = Path("runs/compared/tensorboard").iterdir()
     assert [step for step, _ in scalars(compared)["eval/second/accuracy"]] == [0, 1]
+
+
+TASK = """
+task: moods
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{text}}"
+doc_to_choice: ["yes", "no"]
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_benchmarks(place, writer_folder, monkeypatch):
+    lm_eval = pytest.importorskip("lm_eval.tasks") and importlib.import_module("lm_eval")
+    from transformers import GPT2LMHeadModel
+
+    write_lines(place / "moods.jsonl", [
+        {"text": row["text"], "answer": 0 if row["label"] == "good" else 1} for row in reviews()
+    ])  # fmt: skip
+    (place / "my-tasks").mkdir()
+    (place / "my-tasks/moods.yaml").write_text(TASK.replace("DATA", str(place / "moods.jsonl")))
+    shutil.copytree(writer_folder, "runs/mine/stage-0")
+    other = GPT2LMHeadModel.from_pretrained(writer_folder)
+    other.transformer.ln_f.bias.data += other.transformer.wte.weight[12].data * 1e3  # always yes
+    other.save_pretrained("runs/mine/enriched/x2")
+    shutil.copy(writer_folder / "tokenizer.json", "runs/mine/enriched/x2")
+    shutil.copy(writer_folder / "tokenizer_config.json", "runs/mine/enriched/x2")
+    result = run_page("lm-eval.md")["result"]
+    assert result.scores["x2"]["moods/acc"] == 0.5, "half of the 16 are good"
+    stage, difference = result.scores["stage-0"]["moods/acc"], result.differences["x2"]["moods/acc"]
+    assert difference.mean == pytest.approx(0.5 - stage) and difference.seeds == 16
+    assert "| moods/acc | x2 | 0.5000 | " in result.markdown()
+    stored = json.loads(Path("runs/benchmarks/benchmarks.json").read_text())
+    assert stored["scores"] == result.scores
+    few = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda **given: few(**{**given, "include_defaults": False}))
+    with pytest.raises(ValueError, match="There is no task 'moodz'"):
+        compare_on_benchmarks({"a": "runs/mine/stage-0", "b": "runs/mine/stage-0"}, ["moodz"], include_path="my-tasks")
 
 
 def test_optional_libraries_are_extras():

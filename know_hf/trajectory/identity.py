@@ -91,8 +91,8 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
         # As it comes back from the file, in which a tuple is a list.
         old: dict[str, Any] = getattr(recorded, section)
         new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
-        # A licence is not always to be learnt, and records did not always name the classes.
-        for name in sorted((old.keys() | new.keys()) - {"license", *({"classes"} - old.keys())} - unknown):
+        # A licence is not always to be learnt, records did not always name the classes, and more tasks become known.
+        for name in sorted((old.keys() | new.keys()) - {"license", "task", *({"classes"} - old.keys())} - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
     for index, pair in enumerate(zip_longest(recorded.stages, fresh.stages)):
