@@ -15,7 +15,8 @@ CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chro
                 None)  # fmt: skip
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-extensions", "--hide-scrollbars",
 )  # fmt: skip
 # Chromium reads its commands from descriptor 3 and answers on descriptor 4.
 _START = """

@@ -1,4 +1,4 @@
-"""The Space: what it takes, what it refuses and in which words, what it leaves behind, and that its page can be built."""
+"""The Space: what it takes, what it refuses and in which words, what it leaves behind, and its page."""
 
 import importlib
 import os

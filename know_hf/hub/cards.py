@@ -34,6 +34,8 @@ _REPOSITORY = re.compile(
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
 # Characters of a paragraph of ours, which has names of others in it.
 _PARAGRAPH = 3000
+#: What every card is found by; the last is the paper's, which the Hub links.
+TAGS = ["know-hf", "know-prediction", "weight-prediction", "arxiv:2508.05059"]
 # What peft has an Auto class for; every adapter loads with the general one.
 _PEFT_HEADS = (
     "ForCausalLM", "ForSeq2SeqLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
@@ -97,7 +99,7 @@ def _whose(record: TrajectoryRecord) -> str:
 def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]) -> ModelCardData:
     """The metadata of a checkpoint's card."""
     model_id = one_line(record.model.get("id") or "", 120)
-    base_model = None if record.model.get("local") else repository(model_id)
+    base_model = repository(record.model.get("base_model") if record.model.get("local") else model_id)
     dataset, adapter = one_line(record.dataset.get("id") or "", 120), record.model.get("adapter")
     task = hub_name(record.model.get("task"))
     results = [
@@ -117,7 +119,7 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
         license=hub_name(record.model.get("license")),
         library_name="peft" if adapter else "transformers",
         pipeline_tag=task,
-        tags=["know-hf", "know-prediction", "weight-prediction"],
+        tags=TAGS,
         datasets=[dataset] if repository(dataset) else None,
         model_name=title,
         eval_results=results or None,
@@ -191,9 +193,10 @@ def meta_card(
     """
     settings = [note["settings"] for note in notes]
     data = DatasetCardData(
-        tags=["know-hf", "know-prediction", "weight-prediction", "weight-space"],
+        tags=[*TAGS, "weight-space"],
         pretty_name="Forgetting trajectories of small networks",
         configs=[{"config_name": "default", "data_files": "data/*.parquet"}],
+        source_datasets=sorted({one for s in settings if (one := repository(s["data_set"]))}) or None,
     )
     return _render(
         DatasetCard, data, "meta",
@@ -228,7 +231,7 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     Returns:
         Markdown with a metadata block.
     """
-    data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
+    data = ModelCardData(library_name="transformers", tags=TAGS)
     return _render(
         ModelCard, data, "predictor",
         title=f"KNOWN, reading {result['config']['history_length']} stages",
@@ -268,7 +271,9 @@ def bundled_card(result: Mapping[str, Any], card: str, collection: str, data: Se
         f"{table[0] if table else ''}\n"
     )
     card = card.replace("## How good it is\n", f"{said}## How good it is\n")
-    return card.replace("---\n", "---\nlicense: apache-2.0\n", 1)
+    known = [name for name in data if repository(name)]
+    about = CardData(license="apache-2.0", **({"datasets": known} if known else {})).to_yaml()
+    return card.replace("---\n", f"---\n{about.strip()}\n", 1)
 
 
 def plain_predictor_card(config: "KnownConfig") -> str:
@@ -280,7 +285,7 @@ def plain_predictor_card(config: "KnownConfig") -> str:
     Returns:
         Markdown with a metadata block.
     """
-    data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
+    data = ModelCardData(library_name="transformers", tags=TAGS)
     return _render(ModelCard, data, "plain-predictor", config=config)
 
 

@@ -15,6 +15,7 @@ from know_hf.models.skeleton import loader_in
 from know_hf.records import TrajectoryError
 from know_hf.trajectory.given import check_given_model, given_folders, given_kinds, given_ratio, report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
+from know_hf.trajectory.origin import origin_in
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 
 RECIPE_HINT = "fine-tune from its last stage folder, there is nothing to predict."
@@ -165,7 +166,9 @@ class Trajectory:
         else:
             parameters = given_kinds({} if kinds is None else kinds, tensors)
         stages = [StageRecord(i, os.path.abspath(folder)) for i, folder in enumerate(folders)]
-        record = TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=loader_in(folders[0]))
+        record = TrajectoryRecord(
+            len(stages), sampling_ratio, stages, parameters, model={**loader_in(folders[0]), **origin_in(folders[0])}
+        )
         trajectory = cls(record, Path.cwd())
         trajectory.validate()
         return trajectory
