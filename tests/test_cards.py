@@ -49,7 +49,8 @@ def made(image_run, tmp_path_factory):
 def is_harmless(text: str) -> None:
     """No tag, link, image or address that was not ours, and no block of code but the one that loads."""
     assert not re.search(r"<\s*(script|img|a|iframe|svg)\b", text, re.IGNORECASE)
-    assert not re.search(r"(?<!\\)\]\((?!index|[\w.-]+\.png\))", text), re.search(r"(?<!\\)\]\(", text)
+    ours = r"index|[\w.-]+\.png\)|https://arxiv\.org/abs/2508\.05059\)"
+    assert not re.search(rf"(?<!\\)\]\((?!{ours})", text), re.search(r"(?<!\\)\]\(", text)
     assert "://evil" not in text and "www.evil" not in re.sub(r"\(`.*?`", "", text)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\u2028]", text) and "# Taken over" not in text.splitlines()
 
@@ -93,7 +94,7 @@ def test_cards_show_what_records_say(made, hostile, adapter):
     found = yaml.safe_load(front)
     assert set(found) <= KEYS and found["library_name"] == ("peft" if adapter else "transformers")
     assert not {"base_model", "license", "datasets", "pipeline_tag"} & set(found)
-    assert found["tags"] == ["know-hf", "know-prediction", "weight-prediction"]
+    assert found["tags"] == ["know-hf", "know-prediction", "weight-prediction", "arxiv:2508.05059"]
     assert ModelCard(card).data.model_name and "\n" not in ModelCard(card).data.model_name
     is_harmless(body)
     (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)

@@ -36,6 +36,8 @@ _REPOSITORY = re.compile(
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{0,99}", re.ASCII)
 # Characters of a paragraph of ours, which has names of others in it.
 _PARAGRAPH = 3000
+#: What every card is found by; the last is the paper's, which the Hub links.
+TAGS = ["know-hf", "know-prediction", "weight-prediction", "arxiv:2508.05059"]
 # What peft has an Auto class for; every adapter loads with the general one.
 _PEFT_HEADS = (
     "ForCausalLM", "ForSeq2SeqLM", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering",
@@ -104,7 +106,9 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
     dataset = one_line(record.dataset.get("id") or "", 120)
     # Of checkpoints that were there already, those on the Hub are what it was made of.
     made_of = [name for stage in record.stages if (name := repository((stage.source or "").partition("@")[0]))]
-    base_model: str | list[str] | None = None if record.model.get("local") else repository(model_id)
+    base_model: str | list[str] | None = repository(
+        record.model.get("base_model") if record.model.get("local") else model_id
+    )
     base_model = list(dict.fromkeys(made_of)) or base_model
     relation = "merge" if made_of else "adapter" if adapter else "finetune"
     task = hub_name(record.model.get("task"))
@@ -127,7 +131,7 @@ def _model_data(record: TrajectoryRecord, title: str, metrics: Mapping[str, Any]
         license=hub_name(record.model.get("license")),
         library_name=library_of(record.model),
         pipeline_tag=task,
-        tags=["know-hf", "know-prediction", "weight-prediction"],
+        tags=TAGS,
         datasets=[dataset] if repository(dataset) else None,
         model_name=title,
         eval_results=results or None,
@@ -220,9 +224,10 @@ def meta_card(
     """
     settings = [note["settings"] for note in notes]
     data = DatasetCardData(
-        tags=["know-hf", "know-prediction", "weight-prediction", "weight-space"],
+        tags=[*TAGS, "weight-space"],
         pretty_name="Forgetting trajectories of small networks",
         configs=[{"config_name": "default", "data_files": "data/*.parquet"}],
+        source_datasets=sorted({one for s in settings if (one := repository(s["data_set"]))}) or None,
     )
     return _render(
         DatasetCard, data, "meta",
@@ -257,7 +262,7 @@ def predictor_card(result: Mapping[str, Any], size: int, errors: str) -> str:
     Returns:
         Markdown with a metadata block.
     """
-    data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
+    data = ModelCardData(library_name="transformers", tags=TAGS)
     return _render(
         ModelCard, data, "predictor",
         title=f"KNOWN, reading {result['config']['history_length']} stages",
@@ -297,7 +302,9 @@ def bundled_card(result: Mapping[str, Any], card: str, collection: str, data: Se
         f"{table[0] if table else ''}\n"
     )
     card = card.replace("## How good it is\n", f"{said}## How good it is\n")
-    return card.replace("---\n", "---\nlicense: apache-2.0\n", 1)
+    known = [name for name in data if repository(name)]
+    about = CardData(license="apache-2.0", **({"datasets": known} if known else {})).to_yaml()
+    return card.replace("---\n", f"---\n{about.strip()}\n", 1)
 
 
 def plain_predictor_card(config: "KnownConfig") -> str:
@@ -309,7 +316,7 @@ def plain_predictor_card(config: "KnownConfig") -> str:
     Returns:
         Markdown with a metadata block.
     """
-    data = ModelCardData(library_name="transformers", tags=["know-hf", "know-prediction", "weight-prediction"])
+    data = ModelCardData(library_name="transformers", tags=TAGS)
     return _render(ModelCard, data, "plain-predictor", config=config)
 
 

@@ -16,8 +16,9 @@ from torch import nn
 from know_hf.models.adapters import is_adapted
 from know_hf.store import read_json
 from know_hf.tasks import TASKS
-from know_hf.text import hub_name, without_secrets
+from know_hf.text import without_secrets
 from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.origin import base_license, base_of
 from know_hf.trajectory.record import FILE_NAME
 
 if TYPE_CHECKING:
@@ -91,8 +92,10 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
         # As it comes back from the file, in which a tuple is a list.
         old: dict[str, Any] = getattr(recorded, section)
         new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
-        # A licence is not always to be learnt, records did not always name the classes, and more tasks become known.
-        for name in sorted((old.keys() | new.keys()) - {"license", "task", *({"classes"} - old.keys())} - unknown):
+        # A licence and a base are not always to be learnt, records did not always name the classes, and more tasks
+        # become known.
+        unsure = {"license", "base_model", "task", *({"classes"} - old.keys())}
+        for name in sorted((old.keys() | new.keys()) - unsure - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
     for index, pair in enumerate(zip_longest(recorded.stages, fresh.stages)):
@@ -162,6 +165,7 @@ def describe_model(model: nn.Module, task: str | None = None) -> dict[str, Any]:
         "id": portable_name(name),
         "local": os.path.exists(name),
         "license": base_license(name),
+        **({} if (base := base_of(name)) is None else {"base_model": base}),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **({"adapter": model.active_peft_config.peft_type.value} if is_adapted(model) else {}),
     }
@@ -176,23 +180,6 @@ def task_of(model: nn.Module) -> str | None:
     problem = getattr(getattr(model, "config", None), "problem_type", None)
     alike = [task for task in found if task.labels.problem == problem]
     return next((task.name for task in [*alike, *found]), _OTHER_TASKS.get(auto_class))
-
-
-def base_license(name: str) -> str | None:
-    """Licence of a model's folder or repository, as its README states it; None if it cannot be learnt."""
-    from huggingface_hub import ModelCard
-
-    from know_hf.remote import bounded
-
-    if not name:
-        return None
-    try:
-        path = os.path.join(name, "README.md")
-        with bounded():
-            card = ModelCard.load(path if os.path.isdir(name) else name)
-    except Exception:  # no README, no network, no metadata: whatever stands in the way, the card then says nothing
-        return None
-    return hub_name(card.data.get("license"))
 
 
 def portable_name(name: str) -> str:

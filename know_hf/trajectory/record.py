@@ -15,7 +15,7 @@ FILE_NAME = "trajectory.json"
 SCHEMA_VERSION = 1
 # What cards, reports and loaders read of a model and its data.
 _TEXT = str | None
-_MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter"), _TEXT), "local": bool | None,
+_MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter", "base_model"), _TEXT), "local": bool | None,
           "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
 _DATASET = {"id": _TEXT, "fingerprint": _TEXT, "examples": int | None, "columns": list[str] | None,
             "classes": list[str] | None}  # fmt: skip

@@ -21,6 +21,7 @@ from know_hf.trajectory.given import (
     report_unmatched,
 )
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
+from know_hf.trajectory.origin import origin_in
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
 from know_hf.trajectory.sources import check_same_model, given_checkpoints
 from know_hf.trajectory.spacing import positions_of, step_ratio
@@ -206,7 +207,7 @@ class Trajectory:
                 replace(stage, examples=count, ratio=count / counts[0])
                 for stage, count in zip(stages, counts, strict=True)
             ]
-        described = loader_in(first.folder)
+        described = {**loader_in(first.folder), **origin_in(first.folder)}
         if sources[0].repository:
             described |= {"id": sources[0].repository, "local": False}
         return cls(TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=described), Path.cwd())
