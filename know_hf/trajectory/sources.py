@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from know_hf.checkpoints.checkpoint import WEIGHT_FILES
 from know_hf.model_config import ADAPTER_FILE, CONFIG_FILE
 from know_hf.reading import shown
 from know_hf.records import TrajectoryError
@@ -16,19 +17,10 @@ from know_hf.text import without_secrets
 
 # user/name, perhaps @revision; a revision may be a branch with slashes (refs/pr/1).
 _ON_THE_HUB = re.compile(r"([A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
-# What a checkpoint is loaded from: never pickles, nor other formats of the same weights.
-_WANTED = (
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-    "*.tiktoken",
-    "*.spm",
-    "*.py",
-    "README.md",
-    "LICENSE*",
-)
+# What a checkpoint is loaded from, beside its weights: never pickles, nor other formats of the same weights.
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.py", "README.md", "LICENSE*")
+# The weights of modules in sub-folders; those of the folder itself are chosen by their index.
+_OF_MODULES = "*/model.safetensors"
 # What two adapters have to share, beside the shapes of their tensors, to be points of one space.
 _OF_ADAPTERS = (
     "peft_type",
@@ -115,15 +107,16 @@ def _downloaded(repository: str, revision: str | None, stage: int) -> Path:
     """The folder of a snapshot, whose name is the commit; nothing is downloaded of what holds no safetensors."""
     from huggingface_hub import snapshot_download
 
-    def download(patterns: Sequence[str], **options: Any) -> Path:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns), **options))
+    def download(patterns: Sequence[str]) -> Path:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
 
     try:
         # A commit that was downloaded before needs no network; of a branch the Hub knows the newest.
-        small = persistently(lambda: download([p for p in _WANTED if p != "*.safetensors"]))
+        small = persistently(lambda: download(_SMALL))
         if not any((small / name).exists() for name in (CONFIG_FILE, ADAPTER_FILE)):
             raise TrajectoryError(f"{repository} on the Hub, given as stage {stage}, holds no {CONFIG_FILE}.")
-        return persistently(lambda: download(_WANTED))
+        weights = _weights(small)
+        return persistently(lambda: download([*_SMALL, *weights, _OF_MODULES]))
     except TrajectoryError:
         raise
     except Exception as error:  # the client raises many types for one thing: it could not be had
@@ -132,6 +125,14 @@ def _downloaded(repository: str, revision: str | None, stage: int) -> Path:
             f"Checkpoint {without_secrets(name)!r}, given as stage {stage}, is neither a folder nor a model reachable "
             f"on the Hub. ({public(error)})"
         ) from error
+
+
+def _weights(folder: Path) -> list[str]:
+    """Names of the weights that loading takes: some repositories hold the same in other files, too."""
+    index = folder / "model.safetensors.index.json"
+    places = read_json(index).get("weight_map") if index.is_file() else None
+    shards = sorted(set(places.values())) if isinstance(places, dict) else []
+    return [*WEIGHT_FILES, *(name for name in shards if isinstance(name, str))]
 
 
 def check_same_model(sources: Sequence[Source]) -> None:
