@@ -44,6 +44,7 @@ def stages_of(folders, name: str = WEIGHT) -> torch.Tensor:
 
 def test_folders_become_a_model_with_a_card(five, tmp_path, capsys):
     out = tmp_path / "out"
+    (five[0] / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     run(*five, "--sampling-ratio", 0.5, "--steps", 2, "--output-dir", out)
     assert f"x4: {out / 'x4'}" in capsys.readouterr().out
     made = AutoModelForSequenceClassification.from_pretrained(out / "x2").state_dict()
@@ -53,6 +54,7 @@ def test_folders_become_a_model_with_a_card(five, tmp_path, capsys):
     assert torch.equal(made[embedding], stages_of(five, embedding)[0])
     card = (out / "x2" / "README.md").read_text()
     assert "## What it was made of" in card and all(f"| {i} | given{i} |" in card for i in range(5))
+    assert "pipeline_tag: text-classification" in card and "license: mit" in card
     assert str(tmp_path) not in card and "put together by know-hf's method `known` from 5 checkpoints" in card
     recipe = out / "run.yaml"
     run(recipe, "--output-dir", tmp_path / "again")  # the recipe that it leaves makes the same

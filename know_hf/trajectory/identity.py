@@ -157,7 +157,11 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
 
 def task_of(model: nn.Module) -> str | None:
     """The task of a model, by the class that loads it; None if it is none of those known here."""
-    auto_class: Any = loader_of(model)
+    return task_named(loader_of(model))
+
+
+def task_named(auto_class: Any) -> str | None:
+    """The same, by the name of that class."""
     return {**_OTHER_TASKS, **{task.auto_class: task.name for task in TASKS.values()}}.get(auto_class)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from know_hf.checkpoints.checkpoint import WEIGHT_FILES
+from know_hf.checkpoints.checkpoint import WEIGHT_FILES, Checkpoint
 from know_hf.model_config import ADAPTER_FILE, CONFIG_FILE
 from know_hf.reading import shown
 from know_hf.records import TrajectoryError
@@ -32,6 +32,8 @@ _OF_ADAPTERS = (
     "rank_pattern",
     "fan_in_fan_out",
 )
+
+_ALIKE = "save all in one way: from_pretrained(folder, dtype=…), then save_pretrained."
 
 
 @dataclass(frozen=True)
@@ -176,3 +178,26 @@ def _described(folder: Path) -> dict[str, Any]:
     if isinstance(base := content.get("base_model_name_or_path"), str) and adapter:
         found["base_model_name_or_path"] = base.rstrip("/").rpartition("/")[2]
     return {"adapter": adapter, **found}
+
+
+def check_alike(first: Checkpoint, other: Checkpoint) -> None:
+    """Compares the headers of two checkpoints.
+
+    Raises:
+        TrajectoryError: If one is damaged, or they differ in names, shapes or storage types.
+    """
+    expected, found = first.tensors, other.tensors
+    if odd := sorted(expected.keys() ^ found.keys()):
+        where = [name for name in odd if name in expected]
+        raise TrajectoryError(
+            f"{other.folder} and {first.folder} hold different tensors: {len(where)} only in the latter, "
+            f"{len(odd) - len(where)} only in the former, e.g. {odd[0]!r}. If they are of one model (one "
+            f"may store a tied weight twice), {_ALIKE}"
+        )
+    for name, spec in expected.items():
+        if (spec.shape, spec.dtype) != (found[name].shape, found[name].dtype):
+            raise TrajectoryError(
+                f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {first.folder} but {found[name].dtype} "
+                f"{list(found[name].shape)} in {other.folder}"
+                + (f": {_ALIKE}" if spec.shape == found[name].shape else ": they are of different models.")
+            )
