@@ -44,6 +44,7 @@ def stages_of(folders, name: str = WEIGHT) -> torch.Tensor:
 
 def test_folders_become_a_model_with_a_card(five, tmp_path, capsys):
     out = tmp_path / "out"
+    (five[0] / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     run(*five, "--sampling-ratio", 0.5, "--steps", 2, "--output-dir", out)
     assert f"x4: {out / 'x4'}" in capsys.readouterr().out
     made = AutoModelForSequenceClassification.from_pretrained(out / "x2").state_dict()
@@ -53,6 +54,7 @@ def test_folders_become_a_model_with_a_card(five, tmp_path, capsys):
     assert torch.equal(made[embedding], stages_of(five, embedding)[0])
     card = (out / "x2" / "README.md").read_text()
     assert "## What it was made of" in card and all(f"| {i} | given{i} |" in card for i in range(5))
+    assert "pipeline_tag: text-classification" in card and "license: mit" in card
     assert str(tmp_path) not in card and "put together by know-hf's method `known` from 5 checkpoints" in card
     recipe = out / "run.yaml"
     run(recipe, "--output-dir", tmp_path / "again")  # the recipe that it leaves makes the same
@@ -215,6 +217,37 @@ def test_revisions_on_the_hub(hub, five, tmp_path):
     )
     with pytest.raises(TrajectoryError, match="holds no safetensors weights"):
         Trajectory.from_checkpoints(["tester/course", "tester/pickle"])
+
+
+def test_only_the_files_that_loading_takes_are_downloaded(hub, five, tmp_path):
+    model = BertForSequenceClassification.from_pretrained(five[0])
+    shutil.rmtree(five[0])
+    model.save_pretrained(five[0], max_shard_size="10KB")
+    (five[0] / "consolidated.safetensors").write_bytes(b"the same once more")
+    on_the_hub(hub, "tester/shards", five[:1])
+    trajectory = Trajectory.from_checkpoints(["tester/shards", *five[1:]])
+    assert trajectory.tensors[WEIGHT].file.name.startswith("model-000")
+    assert not hub.sent("GET", "consolidated|pytorch_model")
+
+
+def test_adapters_are_predicted_if_they_are_scaled_alike(capsys, tmp_path):
+    peft = pytest.importorskip("peft")
+    BertForSequenceClassification(CONFIG).save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=["query", "value"])
+    folders = drifting(tmp_path, peft.get_peft_model(base, lora), stages=5)
+    run(*folders, "--method", "linear_fit", "--steps", 1, "--output-dir", tmp_path / "out")
+    files = [folder / "adapter_model.safetensors" for folder in (*folders, tmp_path / "out" / "x2")]
+    *stages, made = map(load_file, files)
+    name = next(name for name in made if "lora_B" in name)
+    expected = retrodict(torch.stack([stage[name] for stage in stages]), "fc", 1, "linear_fit")[0]
+    assert torch.allclose(made[name], expected, atol=1e-6)
+    loaded = peft.AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out" / "x2")
+    assert loaded.active_peft_config.r == 2
+    config = folders[3] / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "lora_alpha": 8}))
+    said = fails(capsys, "predict", *folders, "--output-dir", tmp_path / "more")
+    assert "lora_alpha is 4 in the former, 8 in the latter" in said and not (tmp_path / "more").exists()
 
 
 def test_unequal_ratios_place_the_stages(five, tmp_path):

@@ -62,6 +62,10 @@ class Merged:
     of: str
 
 
+def _none(_: list[Any]) -> list[Any]:
+    return []
+
+
 @dataclass(frozen=True)
 class Matched:
     """Θ^0 with the norms of a prediction, tensor by tensor and step by step.
@@ -78,7 +82,8 @@ class Control:
     """One way to spend the data and the steps of a run. Whatever trains or names a control asks its declaration.
 
     Args:
-        subsets: From the forgetting's data sets, largest first, to those that are trained on, in this order.
+        subsets: From the forgetting's data sets, largest first, to those that are trained on, in this order; without
+            it nothing is trained, and ``result`` says what is computed.
         steps: From the optimizer steps of the forgetting's stages to those of each stage of the control, of all its
             branches together; None for as many as the epochs (or ``max_steps``) of the arguments make of its data.
         start: What its first stage starts from: the ``"model"`` that the forgetting starts from, or ``"stage-0"``, the
@@ -91,7 +96,7 @@ class Control:
         help: What it does, as a sentence without its subject.
     """
 
-    subsets: Callable[[list[Any]], list[Any]]
+    subsets: Callable[[list[Any]], list[Any]] = _none
     steps: Callable[[list[int]], int] | None = None
     start: Literal["model", "stage-0"] = "model"
     result: int | Predicted | Averaged | Chosen | Merged | Matched = -1
@@ -102,10 +107,6 @@ class Control:
     def trained(self) -> bool:
         """Whether it trains anything itself."""
         return self.subsets is not _none
-
-
-def _none(_: list[Any]) -> list[Any]:
-    return []
 
 
 def _times(factor: float) -> dict[str, Any]:
@@ -139,22 +140,21 @@ CONTROLS: dict[str, Control] = {
         "all as its forgetting would take, to be averaged",
     ),
     # Jang, Yun and Han (arXiv 2403.19522).
-    "soup_stock": Control(subsets=_none, start="stage-0", result=Merged("model_stock", "soup")),
+    "soup_stock": Control(start="stage-0", result=Merged("model_stock", "soup")),
     "shrink": Control(
-        subsets=_none,
         start="stage-0",
         result=Predicted("shrink", _times),
     ),
     # Ash and Adams (arXiv 1910.08475); the size of the noise is the method's own.
     "shrink_perturb": Control(
-        subsets=_none, start="stage-0", result=Predicted("shrink_perturb", lambda factor: {"lam": factor})
+        start="stage-0", result=Predicted("shrink_perturb", lambda factor: {"lam": factor})
     ),
     # Polyak averaging, and Izmailov et al. (arXiv 1803.05407).
-    "ema": Control(subsets=_none, start="stage-0", result=Averaged("ema")),
-    "swa": Control(subsets=_none, start="stage-0", result=Averaged("swa")),
+    "ema": Control(start="stage-0", result=Averaged("ema")),
+    "swa": Control(start="stage-0", result=Averaged("swa")),
     # Ilharco et al. (arXiv 2212.04089) choose λ on held-out data; the grid is ours.
     "task_vector_chosen": Control(
-        subsets=_none, start="stage-0", result=Chosen("task_vector", "lam", (0.05, 0.1, 0.2, 0.4, 0.7, 1.0))
+        start="stage-0", result=Chosen("task_vector", "lam", (0.05, 0.1, 0.2, 0.4, 0.7, 1.0))
     ),
 }  # fmt: skip
 #: Names of what is trained: the values of ``recipe`` in the training arguments.

@@ -20,7 +20,7 @@ from know_hf.trajectory import Checkpoint, Trajectory
 from know_hf.trajectory.plane import all_stages, principal_plane
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
-from know_hf.trajectory.trajectory import check_alike
+from know_hf.trajectory.sources import check_alike
 
 RECORD = FILE_NAME
 

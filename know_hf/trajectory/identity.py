@@ -175,9 +175,12 @@ def task_of(model: nn.Module) -> str | None:
     """The task of a model, by the class that loads it and its loss; None if it is none of those known here."""
     from know_hf.models.skeleton import loader_of
 
-    auto_class: Any = loader_of(model)
+    return task_named(loader_of(model), getattr(getattr(model, "config", None), "problem_type", None))
+
+
+def task_named(auto_class: Any, problem: str | None = None) -> str | None:
+    """The same, by the name of that class and the kind of loss that a configuration names."""
     found = [task for task in TASKS.values() if task.auto_class == auto_class]
-    problem = getattr(getattr(model, "config", None), "problem_type", None)
     alike = [task for task in found if task.labels.problem == problem]
     return next((task.name for task in [*alike, *found]), _OTHER_TASKS.get(auto_class))
 

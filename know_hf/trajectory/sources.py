@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from know_hf.checkpoints.checkpoint import WEIGHT_FILES, Checkpoint
 from know_hf.model_config import ADAPTER_FILE, CONFIG_FILE
 from know_hf.reading import shown
 from know_hf.records import TrajectoryError
@@ -16,19 +17,10 @@ from know_hf.text import without_secrets
 
 # user/name, perhaps @revision; a revision may be a branch with slashes (refs/pr/1).
 _ON_THE_HUB = re.compile(r"([A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@([\w./-]+))?", re.ASCII)
-# What a checkpoint is loaded from: never pickles, nor other formats of the same weights.
-_WANTED = (
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-    "*.tiktoken",
-    "*.spm",
-    "*.py",
-    "README.md",
-    "LICENSE*",
-)
+# What a checkpoint is loaded from, beside its weights: never pickles, nor other formats of the same weights.
+_SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.py", "README.md", "LICENSE*")
+# The weights of modules in sub-folders; those of the folder itself are chosen by their index.
+_OF_MODULES = "*/model.safetensors"
 # What two adapters have to share, beside the shapes of their tensors, to be points of one space.
 _OF_ADAPTERS = (
     "peft_type",
@@ -40,6 +32,8 @@ _OF_ADAPTERS = (
     "rank_pattern",
     "fan_in_fan_out",
 )
+
+_ALIKE = "save all in one way: from_pretrained(folder, dtype=…), then save_pretrained."
 
 
 @dataclass(frozen=True)
@@ -115,15 +109,16 @@ def _downloaded(repository: str, revision: str | None, stage: int) -> Path:
     """The folder of a snapshot, whose name is the commit; nothing is downloaded of what holds no safetensors."""
     from huggingface_hub import snapshot_download
 
-    def download(patterns: Sequence[str], **options: Any) -> Path:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns), **options))
+    def download(patterns: Sequence[str]) -> Path:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
 
     try:
         # A commit that was downloaded before needs no network; of a branch the Hub knows the newest.
-        small = persistently(lambda: download([p for p in _WANTED if p != "*.safetensors"]))
+        small = persistently(lambda: download(_SMALL))
         if not any((small / name).exists() for name in (CONFIG_FILE, ADAPTER_FILE)):
             raise TrajectoryError(f"{repository} on the Hub, given as stage {stage}, holds no {CONFIG_FILE}.")
-        return persistently(lambda: download(_WANTED))
+        weights = _weights(small)
+        return persistently(lambda: download([*_SMALL, *weights, _OF_MODULES]))
     except TrajectoryError:
         raise
     except Exception as error:  # the client raises many types for one thing: it could not be had
@@ -132,6 +127,14 @@ def _downloaded(repository: str, revision: str | None, stage: int) -> Path:
             f"Checkpoint {without_secrets(name)!r}, given as stage {stage}, is neither a folder nor a model reachable "
             f"on the Hub. ({public(error)})"
         ) from error
+
+
+def _weights(folder: Path) -> list[str]:
+    """Names of the weights that loading takes: some repositories hold the same in other files, too."""
+    index = folder / "model.safetensors.index.json"
+    places = read_json(index).get("weight_map") if index.is_file() else None
+    shards = sorted(set(places.values())) if isinstance(places, dict) else []
+    return [*WEIGHT_FILES, *(name for name in shards if isinstance(name, str))]
 
 
 def check_same_model(sources: Sequence[Source]) -> None:
@@ -175,3 +178,26 @@ def _described(folder: Path) -> dict[str, Any]:
     if isinstance(base := content.get("base_model_name_or_path"), str) and adapter:
         found["base_model_name_or_path"] = base.rstrip("/").rpartition("/")[2]
     return {"adapter": adapter, **found}
+
+
+def check_alike(first: Checkpoint, other: Checkpoint) -> None:
+    """Compares the headers of two checkpoints.
+
+    Raises:
+        TrajectoryError: If one is damaged, or they differ in names, shapes or storage types.
+    """
+    expected, found = first.tensors, other.tensors
+    if odd := sorted(expected.keys() ^ found.keys()):
+        where = [name for name in odd if name in expected]
+        raise TrajectoryError(
+            f"{other.folder} and {first.folder} hold different tensors: {len(where)} only in the latter, "
+            f"{len(odd) - len(where)} only in the former, e.g. {odd[0]!r}. If they are of one model (one "
+            f"may store a tied weight twice), {_ALIKE}"
+        )
+    for name, spec in expected.items():
+        if (spec.shape, spec.dtype) != (found[name].shape, found[name].dtype):
+            raise TrajectoryError(
+                f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {first.folder} but {found[name].dtype} "
+                f"{list(found[name].shape)} in {other.folder}"
+                + (f": {_ALIKE}" if spec.shape == found[name].shape else ": they are of different models.")
+            )

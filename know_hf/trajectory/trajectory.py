@@ -21,9 +21,9 @@ from know_hf.trajectory.given import (
     report_unmatched,
 )
 from know_hf.trajectory.kinds import Parameter, described_by, misfits
-from know_hf.trajectory.origin import origin_in
+from know_hf.trajectory.origin import base_license, origin_in
 from know_hf.trajectory.record import StageRecord, TrajectoryRecord
-from know_hf.trajectory.sources import check_same_model, given_checkpoints
+from know_hf.trajectory.sources import check_alike, check_same_model, given_checkpoints
 from know_hf.trajectory.spacing import positions_of, step_ratio
 
 #: The recipe of a training that somebody else ran, of which a callback recorded checkpoints.
@@ -35,8 +35,6 @@ BRANCHES_HINT = "its stages are branches of one start, which enrich averages wit
 _LARGEST_GROWTH = 100
 _DIVERGED = ": training diverged there. Lower the learning rate and run again in a new folder."
 _GIVEN = " ({folder}): nothing can be predicted from it. Leave the stage out, or copy the tensor (kinds={{…: 'copy'}})."
-
-_ALIKE = "save all in one way: from_pretrained(folder, dtype=…), then save_pretrained."
 
 
 def to_history(stages: Tensor) -> Tensor:
@@ -69,29 +67,6 @@ def growth(sampling_ratio: float | None, step: int) -> float:
             "fewer steps."
         )
     return ratio**-step
-
-
-def check_alike(first: Checkpoint, other: Checkpoint) -> None:
-    """Compares the headers of two checkpoints.
-
-    Raises:
-        TrajectoryError: If one is damaged, or they differ in names, shapes or storage types.
-    """
-    expected, found = first.tensors, other.tensors
-    if odd := sorted(expected.keys() ^ found.keys()):
-        where = [name for name in odd if name in expected]
-        raise TrajectoryError(
-            f"{other.folder} and {first.folder} hold different tensors: {len(where)} only in the latter, "
-            f"{len(odd) - len(where)} only in the former, e.g. {odd[0]!r}. If they are of one model (one "
-            f"may store a tied weight twice), {_ALIKE}"
-        )
-    for name, spec in expected.items():
-        if (spec.shape, spec.dtype) != (found[name].shape, found[name].dtype):
-            raise TrajectoryError(
-                f"Tensor {name!r} is {spec.dtype} {list(spec.shape)} in {first.folder} but {found[name].dtype} "
-                f"{list(found[name].shape)} in {other.folder}"
-                + (f": {_ALIKE}" if spec.shape == found[name].shape else ": they are of different models.")
-            )
 
 
 class Trajectory:
@@ -179,6 +154,7 @@ class Trajectory:
                 configuration does not say what they are; if ratio or examples are out of range, or both are given.
         """
         from know_hf.models.skeleton import loader_in
+        from know_hf.trajectory.identity import task_named
 
         if kinds is not None and model is not None:
             raise ValueError("Give either kinds={name: kind} or model=a live module to read the kinds from, not both.")
@@ -208,6 +184,7 @@ class Trajectory:
                 for stage, count in zip(stages, counts, strict=True)
             ]
         described = {**loader_in(first.folder), **origin_in(first.folder)}
+        described |= {"task": task_named(described.get("auto_class")), "license": base_license(str(first.folder))}
         if sources[0].repository:
             described |= {"id": sources[0].repository, "local": False}
         return cls(TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=described), Path.cwd())
