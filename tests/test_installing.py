@@ -18,7 +18,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 #: Where it is decided, and where it is looked for.
 HOMES = {"know_hf/installing.py", "tests/test_installing.py", "pyproject.toml"}
 TEXTS = {".py", ".md", ".ipynb", ".yml", ".yaml", ".html", ".cff", ".toml", ".txt", ""}
-BY_NAME = re.compile(r"(pip3?|uv|pipx)\W+(add|install)\b[^\n]*know[-_]hf|know[-_]hf\[\w|pypi\.org/project/know")
+BY_NAME = re.compile(r"(pip3?|uv|pipx)\W+(add|install)\b[^\n&|]*know[-_]hf|know[-_]hf\[\w|pypi\.org/project/know")
 
 
 def texts() -> list[Path]:
