@@ -6,9 +6,9 @@
 
 The paper's Table 3, from the pre-training of its PVTv2 to the table, is recipes/table3.yaml. Without --arms it makes
 two, a tiny ResNet that has learnt the digits 0 to 4 and what is predicted of it, and compares them briefly: about a
-minute on two cores. Without --dataset it makes one: scikit-learn's handwritten digits in three renderings (see make_data.py);
-real digits, made domains. The laboratory does the rest: the same seeds for every start, learning rates chosen on
-held-out examples of the training domains.
+minute on two cores. Without --dataset it makes one: scikit-learn's handwritten digits in three renderings (see
+make_data.py); real digits, made domains. The laboratory does the rest: the same seeds for every start, learning rates
+chosen on held-out examples of the training domains.
 """
 
 import statistics
