@@ -5,8 +5,8 @@
 
 Takes what `know-hf experiment` takes, and hands it on. The recipe's `.made` says for each folder of data how
 make_data.py makes it; folders that are there stay as they are. Items are taken from the recipe's data folder if it
-holds a folder of their name, else from the Hub. Without arguments it lists the recipes, their sizes and commands; one takes
-from minutes to days, and with --dry-run it says how long without training.
+holds a folder of their name, else from the Hub. Without arguments it lists the recipes and their
+sizes; one takes from minutes to days, and with --dry-run it says how long without training.
 """
 
 import argparse

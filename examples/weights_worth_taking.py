@@ -4,10 +4,10 @@
     python examples/weights_worth_taking.py --tasks digits sst2-300 --seeds 0 1 2 --output_dir runs/worth
 
 Without arguments one run on scikit-learn's digits: about two minutes on two cores; most other tasks take longer, and
-read the folder of the data sets, `--data`, and that of all-MiniLM-L6-v2, `--minilm`. For each task and seed a whole run:
-forgetting, predictions, fitted points, controls, and the choice on examples set aside; then every candidate is scored
-on the evaluation data, in pairs with Θ⁰, with the interval of a paired bootstrap over examples. Interrupted, it
-continues.
+read the folder of the data sets, `--data`, and that of all-MiniLM-L6-v2, `--minilm`. For each task and seed a whole
+run: forgetting, predictions, fitted points, controls, and the choice on examples set aside; then every candidate is
+scored on the evaluation data, in pairs with Θ⁰, with the interval of a paired bootstrap over examples. Interrupted,
+it continues.
 """
 
 import argparse
