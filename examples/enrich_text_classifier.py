@@ -10,6 +10,7 @@ project's texts a line is of. With --lora_rank only the adapter and the head are
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 
 from accelerate import PartialState
@@ -83,6 +84,9 @@ def main(arguments: list[str] | None = None):
         self_check=True, ddp_find_unused_parameters=False,
         use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"),
     )  # fmt: skip
+    given = sys.argv[1:] if arguments is None else arguments
+    if not {"--dataset", "--model"} & {word.partition("=")[0] for word in given}:
+        parser.set_defaults(num_train_epochs=10, learning_rate=1e-3, train_stage_zero=True)  # it begins from nothing
     example, args = parser.parse_args_into_dataclasses(arguments)
     if example.dataset is None:
         train, test = own_texts("train"), own_texts("test")
@@ -95,7 +99,6 @@ def main(arguments: list[str] | None = None):
     if example.model is None and example.dataset is None:
         model, tokenizer = tiny(train, args.seed)
         model = model if example.lora_rank is None else with_adapter(model, example)
-        args.train_stage_zero, args.learning_rate, args.num_train_epochs = True, 1e-3, max(args.num_train_epochs, 10)
     elif example.lora_rank is not None:
         model = adapted(example, find_columns(train).class_names, args.seed)
     result = enrich_pretrained(
