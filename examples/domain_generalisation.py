@@ -12,6 +12,7 @@ chosen on held-out examples of the training domains.
 """
 
 import statistics
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,11 +66,11 @@ def make_starts(folder: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None):
-    (example,) = HfArgumentParser(ExampleArguments).parse_args_into_dataclasses(arguments)
-    arms = dict(pair.split("=", 1) for pair in example.arms)
-    if not arms:
-        arms = make_starts(Path(example.output_dir) / "starts")
-        example.learning_rates, example.seeds, example.head_epochs, example.epochs = [1e-3, 3e-3], 2, 1, 4
+    parser = HfArgumentParser(ExampleArguments)
+    if not any(word.startswith("--arms") for word in (sys.argv[1:] if arguments is None else arguments)):
+        parser.set_defaults(learning_rates=[1e-3, 3e-3], seeds=2, head_epochs=1, epochs=4)
+    (example,) = parser.parse_args_into_dataclasses(arguments)
+    arms = dict(pair.split("=", 1) for pair in example.arms) or make_starts(Path(example.output_dir) / "starts")
     if example.dataset is None:
         halves = [labelled_items(None, split) for split in ("train", "test")]
         data = concatenate_datasets([domains(len(half[0]), half, seed) for seed, half in enumerate(halves)])
