@@ -1,12 +1,14 @@
 """How near prediction comes to the machine's limits: every way to compute it, and a whole run out of core.
 
+    python benchmarks/prediction.py
     python benchmarks/prediction.py --work-dir WORK [--layers 40] [--threads 2]
         [--keras-python OTHER/bin/python --keras-weights FOLDER]
 
-Prints two tables. The first has nanoseconds per weight and step of the plain network, its folded form, that form under
-torch.compile, and the compiled kernel, beside what the same threads reach in a large matrix product. With an
-environment that has TensorFlow and a copy of the authors' .h5 files, their way of calling Keras comes first. The second
-has `know-hf predict` on a synthetic trajectory (0.5 GB a stage with 10 layers), beside the disk.
+Prints two tables, the second with --work-dir only; the first takes about a minute. It has nanoseconds per weight and
+step of the plain network, its folded form, that form under torch.compile, and the compiled kernel, beside what the same
+threads reach in a large matrix product. With an environment that has TensorFlow and a copy of the authors' .h5 files,
+their way of calling Keras comes first. The second has `know-hf predict` on a synthetic trajectory (0.5 GB a stage with
+10 layers), beside the disk.
 """
 
 import argparse

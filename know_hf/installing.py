@@ -59,5 +59,5 @@ def floor_of(package: str) -> str:
         required = metadata.requires(NAME) or []
     except metadata.PackageNotFoundError:
         return ""
-    found = (re.fullmatch(rf"{re.escape(package)}\s*([^;\s]*)\s*(;.*)?", line) for line in required)
+    found = (re.fullmatch(rf"{re.escape(package)}(?![\w.-])\s*([^;\s]*)\s*(;.*)?", line) for line in required)
     return next((one[1] for one in found if one), "")

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from know_hf.installing import how_to_install, missing
 from know_hf.model_config import read_config
@@ -18,7 +19,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 #: Where it is decided, and where it is looked for.
 HOMES = {"know_hf/installing.py", "tests/test_installing.py", "pyproject.toml"}
 TEXTS = {".py", ".md", ".ipynb", ".yml", ".yaml", ".html", ".cff", ".toml", ".txt", ""}
-BY_NAME = re.compile(r"(pip3?|uv|pipx)\W+(add|install)\b[^\n]*know[-_]hf|know[-_]hf\[\w|pypi\.org/project/know")
+BY_NAME = re.compile(r"(pip3?|uv|pipx)\W+(add|install)\b[^\n&|]*know[-_]hf|know[-_]hf\[\w|pypi\.org/project/know")
 
 
 def texts() -> list[Path]:
@@ -98,3 +99,45 @@ def test_only_models_of_timm_need_it(monkeypatch, image_model_folder):
 def test_the_version_stands_in_one_place():
     assert "version" not in PROJECT and "version" in PROJECT["dynamic"]
     assert PROJECT["urls"].keys() <= {"Paper", "Repository", "Documentation", "Changelog", "Issues"}
+
+
+def test_workflows_try_what_is_claimed():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    matrix = jobs["tests"]["strategy"]["matrix"]
+    tried = {*matrix["python"], *(case["python"] for case in matrix["include"])}
+    lowest = PROJECT["requires-python"].removeprefix(">=")
+    setup = {step["with"]["python-version"] for step in jobs["lowest"]["steps"] if "with" in step}
+    assert setup == {lowest}
+    claimed = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
+    assert claimed <= tried | {lowest} and lowest in claimed
+    commands = " ".join(step.get("run", "") for job in jobs.values() for step in job["steps"])
+    assert "--resolution lowest-direct" in commands and ".ci/run" in commands
+    for name in re.findall(r"tests/\w+\.py", commands):
+        assert (ROOT / name).is_file()
+
+
+def test_a_release_needs_no_token():
+    release = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
+    assert release[True]["push"] == {"tags": ["v*"]}  # YAML reads the word on as true
+    assert release["permissions"] == {"contents": "read"}
+    publish = release["jobs"]["publish"]
+    assert publish["permissions"] == {"id-token": "write"} and publish["needs"] == "build"
+    assert "secrets." not in str(release) and "password" not in str(release)
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda path: path.stem
+)
+def test_forms_are_such(form):
+    content = yaml.safe_load(form.read_text(encoding="utf-8"))
+    assert content.keys() >= {"name", "description", "body"}
+    ids = [part["id"] for part in content["body"]]
+    assert len(ids) == len(set(ids)) and all(part["attributes"]["label"] for part in content["body"])
+
+
+def test_hooks_are_the_tools_of_the_tests():
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    entries = {hook["entry"].split()[2] for hook in local["hooks"]}
+    assert local["repo"] == "local" and entries == {"ruff", "mypy"}
+    assert all(any(line.startswith(tool) for line in EXTRAS["dev"]) for tool in entries)

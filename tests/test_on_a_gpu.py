@@ -10,12 +10,12 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the script sets it, too
     import on_a_gpu
 

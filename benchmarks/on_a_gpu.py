@@ -1,6 +1,6 @@
 """All that a machine with a GPU is wanted for, in one go: each part writes its figures as soon as it has them.
 
-    python examples/on_a_gpu.py --out OUT [--parts kernel step plan experiment] [--limit-s 900]
+    python benchmarks/on_a_gpu.py --out OUT [--parts kernel step plan experiment] [--limit-s 900]
         [--size gpu | toy] [--device auto | cpu] [--predictors official=FOLDER]
 
 kernel      the predictor of the paper: error against its plain network in float64 on the processor, seconds per weight
@@ -33,8 +33,8 @@ from typing import Any
 import laboratory
 import numpy as np
 import torch
-from benchmark_prediction import FLOP
-from benchmark_prediction import best_of as fastest
+from prediction import FLOP
+from prediction import best_of as fastest
 
 from know_hf import KnownPredictor
 from know_hf.known.inference import FoldedNetwork
@@ -43,7 +43,7 @@ from know_hf.models.resnet import SmallResNetConfig, SmallResNetForImageClassifi
 from know_hf.plan import make_plan
 from know_hf.trajectory.identity import versions
 
-RECIPE = Path(__file__).parent / "recipes" / "regime.yaml"
+RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "regime.yaml"
 STEPS = 3
 #: Of each part: numbers at either size.
 SIZES: dict[str, dict[str, Any]] = {
