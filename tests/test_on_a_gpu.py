@@ -10,12 +10,12 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the script sets it, too
     import on_a_gpu
 
@@ -65,7 +65,7 @@ def test_an_experiment_that_is_cut_leaves_what_it_has(tmp_path, script, monkeypa
         {"arm": "naive", "rate": 4e-4, "seed": 0, "test": 0.5, "validation": 0.4, "curve": [], "seconds": 2.0}
     ))  # fmt: skip
     recipe = tmp_path / "regime.yaml"
-    recipe.write_text((EXAMPLES / "recipes" / "figure3.yaml").read_text())
+    recipe.write_text((ROOT / "examples" / "recipes" / "figure3.yaml").read_text())
     monkeypatch.setattr(script, "RECIPE", recipe)
     monkeypatch.setattr(script, "GRACE", 1)
     monkeypatch.setitem(script.SIZES["toy"], "recipe", None)
