@@ -184,7 +184,7 @@ def curves_of(
             for (epoch, value), place in zip(curves[key.name], places, strict=True):
                 if math.isfinite(value):
                     tip = lines(key.name, f"{number(round(value, 3))} after {number(epoch)} epochs")
-                    drawing.dot(*place, tip, key.colour, 3, **own)
+                    drawing.dot(place[0], place[1], tip, key.colour, 3, "dot", **own)
         return drawing.svg()
 
     return Chart(draw, keys)
