@@ -275,7 +275,9 @@ def test_killed_anywhere_and_continued_it_is_the_same(recipe_file, tmp_path, mon
             run_experiment(recipe, tmp_path / "dead")
     again = run_experiment(recipe, tmp_path / "dead")
     assert scores_of(tmp_path / "dead") == scores_of(tmp_path / "whole") != {}
-    assert tree(tmp_path / "dead").keys() == tree(tmp_path / "whole").keys()
+    # But for what Trainer needs while it trains: a run that died behind its last stage is not opened again.
+    left, expected = ({path for path in tree(tmp_path / name) if "/training" not in path} for name in ("dead", "whole"))
+    assert left == expected
     assert (tmp_path / "dead" / "settings" / "all_seed_5" / "setting.json").exists()
     whole = ExperimentResult.load(tmp_path / "whole")
     assert answer(again.tables[0]) == answer(whole.tables[0])
