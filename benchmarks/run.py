@@ -30,7 +30,11 @@ PARTS = {
         ["--layers", "40"],
     ),
     "retrodiction": ("Every method of retrodiction", ["--layers", "1", "--steps", "1"], ["--layers", "8"]),
-    "streaming": ("Out of core beside the disk", ["--layers", "4", "--methods", "mean", "linear_fit"], ["--layers", "12"]),
+    "streaming": (
+        "Out of core beside the disk",
+        ["--layers", "4", "--methods", "mean", "linear_fit"],
+        ["--layers", "12"],
+    ),
     "trainer": (
         "ForgettingTrainer beside Trainer",
         ["--steps", "100", "--pairs", "3"],
