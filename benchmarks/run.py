@@ -10,6 +10,7 @@ of their own, is left out unless its place is given. A benchmark that fails is n
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -29,10 +30,14 @@ PARTS = {
         ["--layers", "40"],
     ),
     "retrodiction": ("Every method of retrodiction", ["--layers", "1", "--steps", "1"], ["--layers", "8"]),
-    "streaming": ("Out of core beside the disk", ["--layers", "4"], ["--layers", "12"]),
+    "streaming": (
+        "Out of core beside the disk",
+        ["--layers", "4", "--methods", "mean", "linear_fit"],
+        ["--layers", "12"],
+    ),
     "trainer": (
         "ForgettingTrainer beside Trainer",
-        ["--steps", "300", "--pairs", "3"],
+        ["--steps", "100", "--pairs", "3"],
         ["--steps", "2000", "--pairs", "6"],
     ),
     "collection": ("Collecting meta-data", ["--trials", "4"], ["--trials", "40"]),
@@ -47,6 +52,20 @@ def tables(text: str) -> str:
     lines = text.splitlines()
     kept = [line for line in lines if not line.startswith(("[", "{")) and ": {" not in line]
     return "\n".join(kept).strip()
+
+
+def outcome(command: list[str], limit: int) -> str:
+    """What a benchmark printed, or why it printed nothing; it ends, with all that it began, after so many seconds."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
+        try:
+            out, errors = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return f"It took longer than {limit} s and was ended."
+    if process.returncode:
+        return f"It failed: {(errors.strip().splitlines() or ['no reason given'])[-1]}"
+    return tables(out)
 
 
 def processor() -> str:
@@ -93,13 +112,7 @@ def main() -> None:
             if value := getattr(args, option):
                 command += [f"--{option.replace('_', '-')}", value]
         begun = time.perf_counter()
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
-            said = tables(done.stdout)
-            if done.returncode:
-                said = f"It failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-        except subprocess.TimeoutExpired:
-            said = f"It took longer than {args.limit} s and was ended."
+        said = outcome(command, args.limit)
         print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
         parts += [f"## {heading}", f"`benchmarks/{name}.py`", said]
         args.out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -60,8 +60,8 @@ def mergekit(folder: Path, command: Path) -> float:
     seconds = time.perf_counter() - begun
     shutil.rmtree(folder / "merged", ignore_errors=True)
     if done.returncode:
-        print(f"mergekit: {done.stderr.splitlines()[-1] if done.stderr else done.returncode}", file=sys.stderr)
-        return float("nan")
+        reason = done.stderr.splitlines()[-1] if done.stderr else done.returncode
+        raise SystemExit(f"mergekit cannot merge the stages: {reason}")
     return seconds
 
 
