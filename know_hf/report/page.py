@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -191,7 +191,7 @@ def _html_methods(names: Sequence[str]) -> str:
     return f'<ul class="methods" aria-label="Show and hide methods" hidden>{switches}</ul>'
 
 
-_HTML = {
+_HTML: dict[str, Callable[[Any], str]] = {
     "heading": lambda content: f"<h3>{escape(content)}</h3>",
     "text": lambda content: f"<p>{escape(content)}</p>",
     "link": lambda content: f'<p><a href="{escape(content[0])}">{escape(content[1])}</a></p>',
