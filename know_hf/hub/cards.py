@@ -303,7 +303,8 @@ def bundled_card(result: Mapping[str, Any], card: str, collection: str, data: Se
     )
     card = card.replace("## How good it is\n", f"{said}## How good it is\n")
     known = [name for name in data if repository(name)]
-    about = CardData(license="apache-2.0", **dict[str, Any]({"datasets": known} if known else {})).to_yaml()
+    said_of: dict[str, Any] = {"license": "apache-2.0", **({"datasets": known} if known else {})}
+    about = CardData(**said_of).to_yaml()
     return card.replace("---\n", f"---\n{about.strip()}\n", 1)
 
 

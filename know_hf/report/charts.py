@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -178,7 +179,7 @@ def curves_of(
         drawing.scale_left(y, left, right, title)
         drawing.scale_below(x, height - 52, below)
         for key in keys:
-            own = {"s": key.name} | ({"m": methods[key.name]} if methods else {})
+            own: dict[str, Any] = {"s": key.name} | ({"m": methods[key.name]} if methods else {})
             places = [(x(epoch), y(value)) for epoch, value in curves[key.name]]
             drawing.curve(places, key.colour + " dashed" * key.dashed, **own)
             for (epoch, value), place in zip(curves[key.name], places, strict=True):
