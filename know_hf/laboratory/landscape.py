@@ -119,7 +119,7 @@ def score_landscape(
     scores, noisy = np.zeros((resolution, resolution)), np.zeros(len(plane.noisy))
     with progress_bar(total=scores.size + noisy.size, desc="Landscape", unit=" points") as bar:
         for i, j in np.ndindex(resolution, resolution):
-            scores[i, j] = score(partial(at, x[j], y[i]))
+            scores[i, j] = score(partial(at, float(x[j]), float(y[i])))
             bar.update()
         for i, copy in enumerate(points[plane.stages :]):
             noisy[i] = score(copy.read)
