@@ -4,7 +4,7 @@
     accelerate launch examples/enrich_language_model.py --text input.txt --output_dir runs/text
 
 By default a small GPT-2 that reads characters, from scratch (its first training is stage 0); with --model any causal
-language model of the Hub and its tokenizer. Without --text it reads this project's licence, in about half a minute on
+language model of the Hub and its tokenizer. Without --text it reads this project's licence, in about two minutes on
 two cores: enough to see the job, not to learn English. The last tenth of the text's lines is for scoring. Every field
 of ForgettingArguments is a flag.
 """
