@@ -9,9 +9,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from know_hf.cli.main import main
-from know_hf.known import KnownPredictor
+from know_hf.known.plain import PlainPredictor
 
 METHODS = ("known", "mean", "shrink")
 
@@ -22,10 +24,10 @@ def former(tmp_path, monkeypatch) -> Path:
         archive.extractall(tmp_path, filter="data")
     monkeypatch.chdir(tmp_path)
 
-    def default(history_length: int = 5, **kwargs) -> KnownPredictor:
-        return KnownPredictor.from_pretrained(tmp_path / "weights" / f"stages-{history_length}", **kwargs)
+    def default(history_length: int = 5) -> PlainPredictor:
+        return PlainPredictor.read(tmp_path / "weights" / f"stages-{history_length}")
 
-    monkeypatch.setattr(KnownPredictor, "default", default)
+    monkeypatch.setattr(PlainPredictor, "default", default)
     return tmp_path
 
 
@@ -44,14 +46,18 @@ def test_a_run_is_continued_by_its_own_recipe(former):
     assert state(former / "run", ".safetensors", "enrichment.json", "trajectory.json") == before
 
 
-def test_a_run_is_predicted_from_to_the_same_bytes(former):
+def test_a_run_is_predicted_from_alike(former):
     main(["predict", "run", "--output_dir", "again", "--steps", "2", "--method", *METHODS])
     then = state(former / "comparison" / "arms", "model.safetensors")
     again = state(former / "again", "model.safetensors")
     shared = [name for name in then if name in again]
     assert shared == ["known/x2/model.safetensors", "known/x4/model.safetensors", "mean/x2/model.safetensors",
                       "shrink/x2/model.safetensors", "shrink/x4/model.safetensors"]  # fmt: skip
-    assert {name: again[name][1] for name in shared} == {name: then[name][1] for name in shared}
+    assert again["mean/x2/model.safetensors"][1] == then["mean/x2/model.safetensors"][1]
+    for name in shared:  # a network's sums come out one unit in the last place apart on other processors
+        before, after = (load_file(former / folder / name) for folder in ("comparison/arms", "again"))
+        for tensor, values in before.items():
+            torch.testing.assert_close(after[tensor], values, rtol=1e-6, atol=1e-7)
 
 
 def test_a_finished_comparison_is_not_run_again(former):
