@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, get_scheduler
 from transformers.utils import logging
 
-from know_hf.laboratory.pretraining import ForgettingRun, build_model, read_logs
+from know_hf.laboratory.logs import read_logs
+from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Pretraining
 from know_hf.report import table
 from know_hf.tasks import Columns

@@ -29,9 +29,28 @@ def progress_bar(iterable: Iterable | None = None, **options: Any) -> Any:
         >>> with progress_bar(total=2, desc="Counting", disable=True) as bar:
         ...     bar.update(2)
     """
-    made = (tqdm if _is_drawn() else Lines)(iterable, **options)
+    if _is_drawn():
+        if isinstance(iterable, Sized):
+            options.setdefault("total", len(iterable))
+        made: Any = tqdm(None if iterable is None else _Untouched(iterable), **options)
+    else:
+        made = Lines(iterable, **options)
     _open.add(made)
     return made
+
+
+class _Untouched:
+    """Begins to read what it holds when the first item is asked for, not before.
+
+    A bar of ``tqdm.auto`` calls ``iter`` once when it is made and once when it is used; a shuffling loader draws its
+    order each time, so that results would depend on whether a bar is drawn.
+    """
+
+    def __init__(self, items: Iterable) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator:
+        yield from self.items
 
 
 def close_all() -> None:

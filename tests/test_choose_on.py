@@ -167,7 +167,7 @@ def texts(count: int) -> Dataset:
         ({"choose_on": lambda data: {"train": data["train"].select(range(70)), "test": data["test"]}}, ValueError,
          "too few examples .*of them of a test"),
         ({"choose_on": lambda data: {"test": data["test"]}}, ValueError, "splits test; it needs train"),
-        ({"choose_on": lambda data: data["train"].to_iterable_dataset()}, TypeError, "no length"),
+        ({"choose_on": lambda data: data["train"].to_iterable_dataset()}, TypeError, "an IterableDataset"),
         ({"choose_on": lambda data: data["train"].remove_columns("label")}, ValueError, "choose_on|column"),
         ({"choose_on": lambda data: texts(200)}, ValueError, "text-classification, for which the head of a Timm"),
         ({"choose": "none"}, ValueError, "choose_on chooses"),

@@ -26,10 +26,12 @@ def test_columns_by_type(images, sentences):
 
 
 def test_several_candidates_are_listed():
-    data = texts(premise=["x"], hypothesis=["y"], label=[0])
-    with pytest.raises(ValueError, match="Several columns could be the input.*premise.*hypothesis"):
+    data = texts(headline=["x"], body=["y"], label=[0])
+    with pytest.raises(ValueError, match="Several columns could be the input.*headline.*body"):
         find_columns(data)
-    assert find_columns(data, inputs=["premise", "hypothesis"]).inputs == ["premise", "hypothesis"]
+    assert find_columns(data, inputs=["headline", "body"]).inputs == ["headline", "body"]
+    pair = texts(premise=["x"], hypothesis=["y"], label=[0])
+    assert find_columns(pair).inputs == ["premise", "hypothesis"], "two that belong together by their names"
     two = texts(text=["x"], fine_label=[0], coarse_label=[1])
     with pytest.raises(ValueError, match="Several columns could be the label"):
         find_columns(two)

@@ -196,7 +196,7 @@ def test_damaged_image_processors_are_named(tmp_path, content):
 
 NO_DATA = {
     "a.csv": b"\0\1\2" * 99, "a.json": b"[" * 9000, "a.parquet": b"PAR1", "a.jsonl": b"\xff", "b.json": b"3",
-    "c.json": b"", "d.csv": b"text,label\n", "e.txt": b"x", "folder/a.parquet": b"no", "empty/.hidden": b"",
+    "c.json": b"", "d.csv": b"text,label\n", "folder/a.parquet": b"no", "empty/.hidden": b"",
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 from know_hf.cli.main import main
 from know_hf.laboratory.comparison import compare
+from know_hf.laboratory.fast import LeanTrainer
 from know_hf.laboratory.protocol import Protocol, fine_tune, split_pool
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.models.building import load_with_new_head
@@ -351,12 +352,12 @@ def test_command_line(tmp_path, image_run, image_data_folder, capsys):
 def test_head_and_norms_are_trained_at_their_own_constant_rate(tmp_path, starts, head_rate, monkeypatch):
     seen = []
 
-    class Watched(Trainer):
+    class Watched(LeanTrainer):
         def training_step(self, *args, **kwargs):
             seen.append(round(self.optimizer.param_groups[0]["lr"], 12))
             return super().training_step(*args, **kwargs)
 
-    monkeypatch.setattr("know_hf.laboratory.protocol.Trainer", Watched)
+    monkeypatch.setattr("know_hf.laboratory.protocol.LeanTrainer", Watched)
     columns = Columns("image-classification", ["image"], "label", ["7", "8", "9"])
     pool = Examples({"pixel_values": torch.randn(48, 1, 16, 16), "labels": torch.arange(48) % 3})
     own = {"lr_scheduler_type": "linear"}  # of the epochs with everything

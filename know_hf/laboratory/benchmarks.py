@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.installing import missing
 from know_hf.laboratory.arms import Arm
 from know_hf.laboratory.comparison import folders_of
 from know_hf.laboratory.statistics import Difference, paired_difference
@@ -82,7 +83,7 @@ def compare_on_benchmarks(
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise ImportError('Benchmarks need lm-evaluation-harness: pip install "know-hf[lm-eval]"') from error
+        raise missing("Benchmarks need", "lm-eval", "lm-eval") from error
     manager = None
     if include_path is not None:  # the harness takes its time to look through thousands of its own
         own = TaskManager(include_path=str(include_path), include_defaults=False)

@@ -157,7 +157,9 @@ class ComparisonOptions(Speed, Repetition):
         (), help="Names of arms that are controls, beside those that say it themselves: a gain counts only beyond them."
     )
     report_to: Sequence[str] | None = option(
-        None, help="Trackers that are told of every arm's test scores, one seed a step, such as trackio or tensorboard."
+        None,
+        help="Trackers that are told of every arm's test scores, one seed a step, such as trackio or tensorboard.",
+        off="none",
     )
     run_name: str | None = option(None, help="What trackers call the comparison; by default its folder.")
     processes: int = option(

@@ -24,6 +24,8 @@ def forgetting_chart(
     if found is None:
         return None
     metric, stages, beyond = found
+    if not any(math.isfinite(score) for _, score, _ in (*stages, *beyond)):
+        return None
     title = metric.removeprefix("eval_").replace("_", " ")
 
     def draw(width: int) -> str:

@@ -37,6 +37,7 @@ def positions_of(shares: Sequence[float]) -> list[float] | None:
     """
     step = math.log(step_ratio(shares))
     positions = [math.log(share / shares[0]) / step for share in shares]
+    positions[0] = 0.0  # not -0.0
     positions[-1] = float(len(shares) - 1)
     even = all(abs(position - i) < _EVEN for i, position in enumerate(positions))
     return None if even else [round(position, 9) for position in positions]
