@@ -56,6 +56,18 @@ logging.disable_progress_bar()
 gc.freeze()  # Trainer collects garbage after every run; the imports need not be looked at each time
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leaves all cases but the first of a test marked ``further_slow`` to the slow run."""
+    begun = set()
+    for item in items:
+        if item.get_closest_marker("further_slow"):
+            test = item.nodeid.partition("[")[0]
+            if test in begun:
+                item.add_marker(pytest.mark.slow)
+            begun.add(test)
+
+
 def pytest_unconfigure():
     shutil.rmtree(TRACKED, ignore_errors=True)
     gc.unfreeze()

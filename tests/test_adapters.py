@@ -135,6 +135,7 @@ def tiny_gpt():
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["pooler"]}])
+@pytest.mark.further_slow
 def test_the_active_adapter_is_trained_stored_predicted_and_pushed(text_model_folder, sentences, tmp_path, options):
     def two():
         model = peft.get_peft_model(base(text_model_folder), low_rank())

@@ -74,6 +74,7 @@ def test_mixed_precision(tmp_path):
 
 
 @pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.slow
 def test_killed_and_continued_gives_the_same_bytes(tmp_path, step):
     settings = {**AVERAGED, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}
     make(tmp_path / "whole", **settings).train()
@@ -86,6 +87,7 @@ def test_killed_and_continued_gives_the_same_bytes(tmp_path, step):
     assert "stage-0-ema/model.safetensors" in whole and whole == killed
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_averages_is_not_continued_from(tmp_path):
     settings = {**AVERAGED, "save_strategy": "steps", "save_steps": 1}
     make(tmp_path / "whole", **settings).train()
@@ -97,6 +99,7 @@ def test_a_checkpoint_without_its_averages_is_not_continued_from(tmp_path):
     assert tree(tmp_path / "whole") == tree(tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_to_its_averages(tmp_path):
     make(tmp_path, num_stages=2).train()
     with pytest.raises(TrajectoryError, match="recipe.average_stage_zero was None, now 'ema'"):

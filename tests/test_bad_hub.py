@@ -78,6 +78,7 @@ def test_it_ends_in_one_line_with_code_2(hub, model, capsys):
         pytest.param("HEAD", "README", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.further_slow
 def test_a_hub_that_dawdles(hub, model, impatient, method, path, how):
     if how == "drip body" and method == "HEAD":
         pytest.skip("has no body")
@@ -167,6 +168,7 @@ def test_names_that_no_repository_has(hub, model, name):
 
 
 @pytest.mark.parametrize("answer", ["silent", "drip", "drip body", 401, 403, 429, 500, "cut", "nonsense"])
+@pytest.mark.further_slow
 def test_what_cannot_be_downloaded_is_said(hub, impatient, answer, tmp_path):
     from know_hf.laboratory.arms import resolve_arm
     from know_hf.models.loading import load_model

@@ -75,6 +75,7 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("model", [bert, vit, pytest.param(tied, marks=SLOW), tiny_image_model, adapted, named])
+@pytest.mark.slow
 def test_the_best_weights_become_the_stage(tmp_path, model):
     keep = Keep()
     make(tmp_path / "whole", model, keep).train()
@@ -105,6 +106,7 @@ def test_a_stage_without_a_best_says_so(tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize(("model", "only"), [(vit, True), (vit, False), pytest.param(named, False, marks=SLOW)])
+@pytest.mark.slow
 def test_weights_alone_are_not_continued_from(tmp_path, caplog, model, only):
     settings = {"load_best_model_at_end": False, "save_total_limit": None, "save_only_model": only}
     make(tmp_path / "whole", model, **settings).train()

@@ -42,6 +42,7 @@ def test_what_comes_with_the_package_is_of_a_run_with_the_settings_that_are_stat
         assert set(record["errors"][part]["known"]) == {"conv", "fc", "bias"}
 
 
+@pytest.mark.slow
 def test_from_data_to_what_the_package_loads(data, tmp_path):
     quick = {**FAST_TRIALS, "trials": 4, "architectures": ["cnn", "vit"], "pool": 1000}
     quick["settings"] = MetaTrainingSettings(epochs=1, rows=2000, batch_size=500)

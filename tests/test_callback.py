@@ -85,6 +85,7 @@ class Halt(TrainerCallback):
             control.should_training_stop = True
 
 
+@pytest.mark.slow
 def test_a_continued_training_goes_on_recording(tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 4}
     whole = TrajectoryCallback(tmp_path / "whole", every=4, average_decay=0.9)
@@ -160,6 +161,7 @@ def test_settings_that_fit_nothing(tmp_path, settings, message):
         TrajectoryCallback(tmp_path, **settings)
 
 
+@pytest.mark.slow
 def test_folders_and_trainings_that_do_not_fit(tmp_path, trajectory):
     recorder = TrajectoryCallback(tmp_path / "course", every=8)
     trainer_of(tmp_path / "out", recorder).train()

@@ -96,6 +96,7 @@ def test_cards_of_checkpoints(made, tmp_path, model, base, relation):
             assert f"(a local folder, made of {base})" in text
 
 
+@pytest.mark.slow
 def test_bases_of_local_and_live_models(tmp_path, image_model_folder, images):
     folder = shutil.copytree(image_model_folder, tmp_path / "model")
     assert base_of(str(folder)) is None and base_of("user/model") is None and base_of("") is None

@@ -136,6 +136,7 @@ def test_records_with_classes_that_are_none_are_refused(image_run, tmp_path, hos
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.slow
 def test_cards_of_data_and_predictors(collected, hostile):
     notes = [{**note, "settings": {**note["settings"], "architecture": hostile, "data_set": hostile}}
              for note in collected.trials]  # fmt: skip

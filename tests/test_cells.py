@@ -103,6 +103,7 @@ def scores_of(folder: Path) -> dict[str, tuple]:
     return found
 
 
+@pytest.mark.slow
 def test_only_the_cells_are_run(result):
     names = [one.setting.name for one in result.settings]
     assert names == ["all, seed 3", "all, seed 103", "half, seed 3", "half, seed 103"]
@@ -162,6 +163,7 @@ def test_numbers_follow_from_the_records(result):
     assert table.best("naive") == ("naive", max(validated, key=validated.get))
 
 
+@pytest.mark.slow
 def test_the_page(result):
     page = write_experiment_report(result)
     text = page.with_name("results.md").read_text()
@@ -181,6 +183,7 @@ def test_the_page(result):
     assert len(runs) == 2 * 2 * (12 + 4) and {row["pretraining_seed"] for row in runs} == {"3", "103"}
 
 
+@pytest.mark.slow
 def test_cut_short_what_is_there_is_in_pairs(result, tmp_path):
     root = shutil.copytree(result.output_dir, tmp_path / "cut")
     for path in root.glob("settings/*/runs/*--1.json"):
@@ -264,6 +267,7 @@ def test_refusals(recipe_file, predictors, tmp_path):
             pretraining=pretraining)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_continued_it_is_the_same(recipe_file, tmp_path, monkeypatch):
     """Dead three times, each time so much further in all that is done to files."""
     recipe = load_recipe(recipe_file, "one")

@@ -48,6 +48,7 @@ def run(tmp_path_factory, pictures):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_best_is_a_plain_folder_of_one_candidate(run):
     choice = run.choice
     assert run.best == run.output_dir / "enriched" / "best" == choice.folder
@@ -137,6 +138,7 @@ def test_another_choice_is_made_anew(run, pictures, tmp_path):
     assert set(result.choice.candidates) == {"stage-0", "stage-1", "stage-2", "x2", "x4", "x8"}  # others are gone
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_when_not_asked_or_not_possible(pictures, tmp_path):
     data = pictures.select(range(FEWEST - 10))
     few = enrich_pretrained(tiny_image_model(), data, tmp_path / "few", steps=1, **SETTINGS)
@@ -157,6 +159,7 @@ def test_examples_to_choose_on_may_be_given(pictures, tmp_path):
     assert result.choice.how == "given" and result.choice.examples == 40
 
 
+@pytest.mark.slow
 def test_by_turns(pictures, tmp_path):
     own = {**SETTINGS, "steps": 1, "keep_candidates": True}
     result = enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", **own)
@@ -214,6 +217,7 @@ def test_what_cannot_be_is_said_before_training(pictures, tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_from_the_command_line_and_with_two_processes(image_model_folder, image_data_folder, tmp_path):
     command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, "--num_stages", 3,
                "--per_device_train_batch_size", 8, "--num_train_epochs", 1, "--save_strategy", "no", "--steps", 1,
@@ -264,6 +268,7 @@ def hit(prediction: EvalPrediction) -> dict[str, float]:
     return {"hits": float((prediction.predictions.argmax(-1) == 0).mean())}
 
 
+@pytest.mark.slow
 def test_the_score_that_is_named_decides_and_a_misspelt_one_is_said_first(pictures, tmp_path):
     parts = {"near": pictures.select(range(120, 150)), "far": pictures.select(range(150, 160))}
     own = {**SETTINGS, "eval_dataset": parts, "selection_split": 40, "num_train_epochs": 1}
@@ -280,6 +285,7 @@ def test_the_score_that_is_named_decides_and_a_misspelt_one_is_said_first(pictur
     assert {"eval_near_accuracy", "eval_far_accuracy"} <= set(result.metrics["x2"])
 
 
+@pytest.mark.slow
 def test_another_function_of_the_same_name_of_score_is_another_choice(pictures, tmp_path):
     own = {**SETTINGS, "selection_split": 40, "num_train_epochs": 1, "metric_for_best_model": "hits"}
     found = [
@@ -316,6 +322,7 @@ def test_epochs_chosen_on_the_evaluation_data_are_said(pictures, tmp_path):
         assert "on which load_best_model_at_end chose" in result.verdict
 
 
+@pytest.mark.slow
 def test_what_somebody_put_in_the_place_of_a_candidate_is_theirs(pictures, tmp_path):
     own = {**SETTINGS, "num_train_epochs": 1, "selection_split": 40}
     train = pictures.select(range(120))

@@ -70,6 +70,7 @@ def judge(trainer, downstream, **options) -> DownstreamChoice:
     return DownstreamChoice(trainer, asked, DataOptions())
 
 
+@pytest.mark.slow
 def test_a_plainly_better_start_wins_within_the_budget(trainer, downstream, starts, caplog):
     made = judge(trainer, downstream)
     with caplog.at_level(logging.INFO):
@@ -88,6 +89,7 @@ def test_a_plainly_better_start_wins_within_the_budget(trainer, downstream, star
     assert not (made.root / "cache").exists()
 
 
+@pytest.mark.slow
 def test_equal_starts_leave_stage_zero_also_when_continued(trainer, downstream, starts, monkeypatch):
     two = {name: starts[name] for name in ("stage-0", "same")}
     made = judge(trainer, downstream, choose_budget=1_000)
@@ -123,6 +125,7 @@ def test_what_diverges_is_not_taken(trainer, downstream, starts, monkeypatch):
     assert "the best, better, has accuracy nan" in found.words
 
 
+@pytest.mark.slow
 def test_a_run_chooses_for_the_data_and_says_so(tmp_path, images, downstream, monkeypatch):
     monkeypatch.setattr(halving, "SEEDS", 2)
     asked = {

@@ -29,6 +29,7 @@ def killed(folder, model=None, **settings):
 
 
 @pytest.mark.parametrize("carry", [True, False])
+@pytest.mark.slow
 def test_other_parameters_frozen_are_another_run(tmp_path, carry):
     for before, now, words in ((frozen, tiny_image_model, "was frozen, is now trained"),
                                (tiny_image_model, frozen, "was trained, is now frozen")):  # fmt: skip
@@ -62,6 +63,7 @@ def test_records_that_do_not_tell_are_continued(tmp_path):
     ],
     ids=lambda settings: next(iter(settings)),
 )
+@pytest.mark.further_slow
 def test_settings_that_change_the_weights_are_another_run(tmp_path, settings):
     trainer = make(tmp_path, **SAVING)
     trainer.train()

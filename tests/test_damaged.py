@@ -96,6 +96,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.further_slow
 def test_any_record_of_ours_is_read_or_refused(tmp_path, name):
     make, read = RECORDS[name]
     make(tmp_path)

@@ -42,6 +42,7 @@ def plans() -> dict[tuple[str, str], ExperimentPlan]:
     return made
 
 
+@pytest.mark.slow
 def test_every_large_size_is_planned(plans):
     for (name, _), plan in plans.items():
         assert (plan.seconds is None) == (name in WEIGHTS_NEEDED), plan

@@ -184,6 +184,7 @@ def test_new_head_is_the_same_every_time(tmp_path, text_model_folder, sentences)
     assert a == b
 
 
+@pytest.mark.slow
 def test_fitting_head_is_taken_as_it_is_and_other_classes_are_not(tmp_path, images, sentences):
     model = tiny_image_model(id2label={0: "0", 1: "1", 2: "2"}, label2id={"0": 0, "1": 1, "2": 2})
     model.save_pretrained(tmp_path / "same")

@@ -56,6 +56,7 @@ def run(name: str, *arguments) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_pvtv2_on_two_processes(tmp_path, image_data_folder):
     tiny_args = {"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)}
     timm_from_scratch("pvt_v2_b0", image_size=32, model_args=tiny_args).save_pretrained(tmp_path / "pvt")
@@ -78,6 +79,7 @@ def test_pvtv2_on_two_processes(tmp_path, image_data_folder):
     assert done.stdout.count("x9: AutoModelForImageClassification") == 1
 
 
+@pytest.mark.slow
 def test_few_images_and_a_network_of_transformers(tmp_path, image_data_folder):
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
     ResNetForImageClassification(config).save_pretrained(tmp_path / "model")
@@ -91,6 +93,7 @@ def test_few_images_and_a_network_of_transformers(tmp_path, image_data_folder):
 
 
 @pytest.mark.parametrize("rank", [None, 2])
+@pytest.mark.slow
 def test_text_classifier(tmp_path, text_model_folder, sentences, rank):
     data = tmp_path / "data" / "data"
     data.mkdir(parents=True)
@@ -106,6 +109,7 @@ def test_text_classifier(tmp_path, text_model_folder, sentences, rank):
     assert "eval_accuracy" in result.metrics["x2"] and result.self_check["ratios"]
 
 
+@pytest.mark.slow
 def test_language_model(tmp_path, capsys):
     text = EXAMPLES.parent / "LICENSE"
     result = example("enrich_language_model").main(flags(
@@ -124,6 +128,7 @@ def test_language_model(tmp_path, capsys):
     assert tokenizer.decode(tokenizer("two  words\n")["input_ids"]) == "two  words\n"
 
 
+@pytest.mark.slow
 def test_segmentation(tmp_path):
     result = example("enrich_segmentation").main(flags(
         output_dir=tmp_path, examples=40, image_size=32, num_train_epochs=1, num_stages=3, disable_tqdm=True,
@@ -146,6 +151,7 @@ def test_captioning(tmp_path):
     assert loaded.config.encoder.model_type == "pvt_v2"
 
 
+@pytest.mark.slow
 def test_domain_generalisation(tmp_path, trajectory):
     made = enrich(trajectory, tmp_path / "enriched", steps=1).checkpoints["x2"]
     arms = [f"naive={trajectory.checkpoints[0].folder}", f"x2={made}"]
@@ -159,6 +165,7 @@ def test_domain_generalisation(tmp_path, trajectory):
     assert max(scores) > 1, "shares, not percent"
 
 
+@pytest.mark.slow
 def test_notebook(tmp_path, monkeypatch):
     """Every cell but the installation, in order, in one namespace."""
     import matplotlib

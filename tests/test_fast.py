@@ -116,6 +116,7 @@ def test_an_example_varies_by_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("mean", [None, "pixel"])
 @pytest.mark.parametrize("augmentation", [None, VARIED], ids=["plain", "varied"])
+@pytest.mark.slow
 def test_fast_forgetting_is_the_ordinary_one(tmp_path, data, mean, augmentation):
     runs = [forgetting(tmp_path / str(quick), data, quick, mean, augmentation) for quick in (False, True)]
     for run in runs:
@@ -127,6 +128,7 @@ def test_fast_forgetting_is_the_ordinary_one(tmp_path, data, mean, augmentation)
 
 
 @pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.slow
 def test_a_continued_stage_varies_as_one_that_was_not_interrupted(tmp_path, data, quick, monkeypatch):
     whole = forgetting(tmp_path / "whole", data, quick, augmentation=VARIED, save_strategy="steps", save_steps=4)
     whole.run()
@@ -150,6 +152,7 @@ def test_a_continued_stage_varies_as_one_that_was_not_interrupted(tmp_path, data
     assert_equal(weights(whole), weights(cut))
 
 
+@pytest.mark.slow
 def test_fast_fine_tuning_is_the_ordinary_one(tmp_path, data):
     set_seed(0)
     SmallResNetForImageClassification(SmallResNetConfig(width=4, num_labels=2)).save_pretrained(tmp_path / "start")
@@ -177,6 +180,7 @@ class Losses(TrainerCallback):
         self.found += [logs["loss"]] if "loss" in logs else []
 
 
+@pytest.mark.slow
 def test_what_an_accelerator_adds_changes_no_more_than_rounding(tmp_path, data, monkeypatch):
     # Adam would make large what is rounding alone: biases before BatchNorm have no gradient.
     plain = {"optim": "sgd", "learning_rate": 0.05}
@@ -220,6 +224,7 @@ def vit(kind, folder, **args):
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.slow
 def test_losses_are_the_same_where_the_network_draws_numbers_too(tmp_path, accumulated):
     found = []
     for kind in (LeanTrainer, FastTrainer):
@@ -265,6 +270,7 @@ def steps_compiled(tmp_path, monkeypatch, backend):
     return found
 
 
+@pytest.mark.slow
 def test_compiled_steps_serve_all_models_of_a_class(tmp_path, monkeypatch):
     torch._dynamo.reset()
     plain, losses = vit(FastTrainer, tmp_path)
@@ -276,6 +282,7 @@ def test_compiled_steps_serve_all_models_of_a_class(tmp_path, monkeypatch):
     assert 0 < counter.frame_count <= 2, "neither the smaller batch nor the second model was compiled anew"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_goes_on_uncompiled(tmp_path, monkeypatch, caplog):
     def fails(*_):
         raise RuntimeError("no compiler on this machine")

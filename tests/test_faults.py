@@ -72,6 +72,7 @@ def check(plan: Campaign, scratch: Path, points: int | None, modes=MODES) -> Non
     assert sum(outcome.tried.values()) and not outcome.failures, "\n".join([said, *outcome.failures])
 
 
+@pytest.mark.slow
 def test_a_sample_of_faults(request, tmp_path):
     """A loss of power and a full disk, at places that the points' own random numbers choose."""
     check(predict(request, tmp_path), tmp_path, 1, ["power", "full"])

@@ -35,6 +35,7 @@ def predicted(trainer):
     return select(trainer.trajectory, PartialState(cpu=True))[0]
 
 
+@pytest.mark.slow
 def test_slopes_are_those_of_finite_differences(trainer, predicted):
     trajectory = trainer.trajectory
     load_weights(trainer.model, trajectory.checkpoints[0].folder)

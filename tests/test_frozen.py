@@ -61,6 +61,7 @@ def moved(a, b) -> set[str]:
     return {name for name in a if not torch.equal(a[name], b[name])}
 
 
+@pytest.mark.slow
 def test_the_record_says_what_was_trained(run):
     parameters = run.trajectory.parameters
     assert {n for n, parameter in parameters.items() if not parameter.trained} == set(filter(is_frozen, parameters))

@@ -59,6 +59,7 @@ def changed(value, path, new):
 
 @bounded
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_record_is_read_or_refused(record, tmp_path_factory, data):
     path = data.draw(st.sampled_from(list(places(record))))
     folder = tmp_path_factory.mktemp("record")

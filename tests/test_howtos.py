@@ -53,6 +53,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_chat(place, writer_folder):
     pytest.importorskip("trl")
     shutil.copytree(writer_folder, "my-chat-model")
@@ -88,6 +89,7 @@ def small_sentence_model(folder: Path, bert: Path) -> None:
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder))
 
 
+@pytest.mark.slow
 def test_sentence_transformers(place, text_model_folder):
     pytest.importorskip("sentence_transformers")
     small_sentence_model(place / "my-sentence-model", text_model_folder)
@@ -126,6 +128,7 @@ def reviews(count: int = 32) -> list[dict]:
     ]
 
 
+@pytest.mark.slow
 def test_data(place, text_model_folder):
     shutil.copytree(text_model_folder, "my-model")
     write_lines(place / "topics.jsonl", [
@@ -156,6 +159,7 @@ def test_data(place, text_model_folder):
     assert found["result"].metrics["x2"]["eval_loss"] > 0 and found["found"].num_parameters() > 1000
 
 
+@pytest.mark.slow
 def test_streaming(place, text_model_folder):
     shutil.copytree(text_model_folder, "my-model")
     write_lines(place / "reviews.jsonl", reviews())
@@ -165,6 +169,7 @@ def test_streaming(place, text_model_folder):
         enrich_pretrained("my-model", found["stream"], place / "none")
 
 
+@pytest.mark.slow
 def test_a_stream_is_written_with_constant_memory(place):
     """A stream of 200 MB, in a process of its own."""
     code = """
@@ -186,6 +191,7 @@ print(len(data), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
     assert count == "200" and float(more) < 100, "MB more than before"
 
 
+@pytest.mark.slow
 def test_tracking(place, text_model_folder):
     pytest.importorskip("tensorboard")
     pytest.importorskip("trackio")

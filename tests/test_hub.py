@@ -232,6 +232,7 @@ def test_code_of_the_card_runs(hub, enriched):
     assert same_weights("tester/card", enriched / "x4", revision="x4") and names["model"].num_parameters() > 0
 
 
+@pytest.mark.slow
 def test_meta_data_set_there_and_back(hub, collected, tmp_path):
     collected.push_to_hub("tester/trials")
     names = set(hub.repositories["datasets", "tester/trials"].files())

@@ -88,6 +88,7 @@ def test_from_the_command_line(hub, result, capsys):
         "import know_hf; from transformers import pipeline; know_hf.KnownPredictor",
     ],
 )
+@pytest.mark.slow
 def test_auto_classes_know_the_predictor(code, tmp_path):
     from know_hf.known import modeling_known
 

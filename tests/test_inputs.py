@@ -129,6 +129,7 @@ def test_fewer_batches_than_are_accumulated_make_one_step(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel, "torch_compile"])
+@pytest.mark.further_slow
 def test_wrapped_models_leave_plain_names(tmp_path, wrap):
     settings = {"save_strategy": "epoch"}
     if wrap == "torch_compile":

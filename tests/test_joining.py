@@ -221,6 +221,7 @@ def test_a_classifier_becomes_a_captioner_that_keeps_its_weights(make, tokenizer
     assert {value.sum().item() for value in kept} == {value.sum().item() for value in own}
 
 
+@pytest.mark.slow
 def test_a_captioner_with_maps_forgets_and_is_predicted(tokenizer, tmp_path):
     rows = {"image": [Pillow.new("RGB", (16, 16), WORDS[i % 3]) for i in range(16)],
             "caption": [f"{WORDS[i % 3]} red" for i in range(16)]}  # fmt: skip

@@ -171,6 +171,7 @@ def test_changed_weights_are_seen():
     assert (predictor.predict(history, "fc") - before).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_kernel_for_graphics_processors_in_the_interpreter():
     pytest.importorskip("triton")
     script = Path(__file__).with_name("interpret_fused.py")

@@ -68,6 +68,7 @@ def test_parameter_count(kind):
 
 
 @pytest.mark.parametrize("stages", [2, 3, 5, 7])
+@pytest.mark.further_slow
 def test_folding_and_blocks_change_nothing(stages):
     torch.manual_seed(stages)
     predictor = KnownPredictor(KnownConfig(history_length=stages))

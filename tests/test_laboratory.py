@@ -104,6 +104,7 @@ def result(recipe_file, tmp_path_factory) -> ExperimentResult:
     return made
 
 
+@pytest.mark.slow
 def test_arms_and_controls(result):
     first, second, third = result.settings
     assert [
@@ -157,6 +158,7 @@ def test_a_continued_experiment_and_two_processes_give_the_same(recipe_file, res
     assert "| known x2 " in done.stdout and (tmp_path / "out" / "report" / "index.html").exists()
 
 
+@pytest.mark.slow
 def test_report(result):
     page = write_experiment_report(result)
     html, text = page.read_text(), page.with_name("results.md").read_text()

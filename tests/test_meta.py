@@ -98,6 +98,7 @@ def test_a_trial_keeps_every_tensor_of_every_stage(collected, data):
     assert not (collected.folder / "work" / note["name"]).exists()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(collected, data, tmp_path):
     """Whether in one go, continued, or by two launched processes, each with a worker."""
     mine = content(collected.folder)
@@ -265,6 +266,7 @@ def test_penalties_are_on_the_first_and_last_layer_of_each_stream():
     assert value.item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_meta_training(collected, tmp_path, monkeypatch):
     result = meta_train(collected, tmp_path / "whole", settings=QUICK_TRAINING, **HELD_OUT)
     predictor = KnownPredictor.from_pretrained(tmp_path / "whole")
@@ -334,6 +336,7 @@ def test_errors_of_methods(collected):
         retrodiction_errors(collected, [name], {"k": KnownPredictor.default()}, steps=3)
 
 
+@pytest.mark.slow
 def test_errors_apart(collected, data, tmp_path):
     """Of trials that had converged or not: their sums are those of all of them."""
     names = [note["name"] for note in collected.trials[:2]]

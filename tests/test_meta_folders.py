@@ -37,6 +37,7 @@ def test_a_lock_that_is_a_link_empties_nothing(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_named_and_made_again(data, tmp_path, caplog):
     (tmp_path / "elsewhere").mkdir()
     folder = tmp_path / "meta"

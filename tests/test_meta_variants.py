@@ -46,6 +46,7 @@ def different_predictor(conditions=CONDITIONS, stages=5, seed=0) -> KnownPredict
     return predictor
 
 
+@pytest.mark.slow
 def test_branches_start_and_end_where_they_say(branched, data, monkeypatch, tmp_path):
     trial = draw_trial(0, ["first", "second"], CollectionOptions(**FAST_TRIALS))
     folder = shutil.copytree(branched.folder, tmp_path / "meta")
@@ -194,6 +195,7 @@ def test_enrich_gives_whole_tensors_and_the_ratio(trajectory, tmp_path, monkeypa
             assert torch.allclose(written.read(name), expected.flatten(), atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_meta_training_of_variants(branched, tmp_path):
     """Whatever the target, the network learns, and its folder says what it is."""
     for target in ("stage", "same_compute", "repeated"):
@@ -266,6 +268,7 @@ def test_live_trials_predict_what_retrodict_does(collected, data, few_unseen, pr
         assert trial.loss(tuned, trial.batch(200, generator)) < trial.loss(start, trial.batch(200, generator))
 
 
+@pytest.mark.slow
 def test_the_second_objective(collected, data, few_unseen, tmp_path, monkeypatch):
     """It keeps the best epoch, the start included; stopped and continued it ends the same."""
     functional = FunctionalSettings(epochs=2, images=100, inner_steps=1, learning_rate=3e-3)

@@ -72,6 +72,7 @@ def stored(result, arm):
     return load_file(result.settings[0].arms[arm].checkpoint / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_every_control_is_an_arm_and_says_so(result):
     first, second = result.settings
     # One training for both, whose averages only one of them compares.

@@ -111,6 +111,7 @@ def rates(trainer, monkeypatch) -> list[tuple[int, list[float]]]:
 
 
 @pytest.mark.parametrize("carry", [True, False], ids=["carried", "fresh"])
+@pytest.mark.slow
 def test_every_stage_has_the_rates_of_the_first(tmp_path, monkeypatch, carry):
     seen = rates(make(tmp_path, cycling, carry_optimizer=carry), monkeypatch)
     first = [rate for stage, rate in seen if stage == 0]
@@ -218,6 +219,7 @@ def test_moments_that_cannot_be_stored_are_seen_after_one_step(tmp_path):
     make(tmp_path / "fresh", remembering, carry_optimizer=False).train()
 
 
+@pytest.mark.slow
 def test_lengths_that_do_not_fit_are_said(tmp_path, caplog):
     make(tmp_path / "a", decaying).train()
     assert "keeps its length, while the stages take 8, 4, 2 steps" in caplog.text

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageClassification
 
@@ -30,6 +31,7 @@ def test_it_is_built_saved_and_loaded(tmp_path):
     assert {parameter.kind for parameter in kinds_of(network).values()} == {"conv", "fc", "bias"}
 
 
+@pytest.mark.slow
 def test_its_folder_loads_in_a_process_that_only_reads_it(tmp_path):
     build_network({"model_type": "plain_cnn", "hidden_sizes": [4, 8]}, TASK, ["a", "b"]).save_pretrained(tmp_path)
     code = (
@@ -53,6 +55,7 @@ def test_initial_values_are_drawn_by_torch_whichever_way_it_is_built():
     assert set(network.state_dict()) == set(NETWORKS["cnn"](3, 4).state_dict())
 
 
+@pytest.mark.slow
 def test_its_folder_brings_its_code(tmp_path):
     """A machine without know-hf loads it, when it is trusted."""
     network = build_network({"model_type": "plain_cnn", "hidden_sizes": [4, 8]}, TASK, ["a", "b"])

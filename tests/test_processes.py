@@ -210,6 +210,7 @@ def test_one_terminated_rank_stops_all_at_the_same_step(tmp_path, image_model_fo
     assert files(run) == files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_sharded_model_is_saved_and_loaded_whole(tmp_path):
     script = Path(__file__).with_name("sharded_model.py")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -221,6 +222,7 @@ def test_a_sharded_model_is_saved_and_loaded_whole(tmp_path):
     assert done.stdout.count("embeddings.word_embeddings.weight") == 2
 
 
+@pytest.mark.slow
 def test_one_failing_process_ends_them_all_in_words(tmp_path, trajectory):
     """A value that only the second of two processes reads is not finite; mended, the same command succeeds."""
     run = tmp_path / "run"

@@ -39,6 +39,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.further_slow
 def test_bars_move_within_jobs(monkeypatch, processes):
     seen = []
 
@@ -69,6 +70,7 @@ def test_lines_are_few(capsys, monkeypatch):
     assert not capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
     made = []
 

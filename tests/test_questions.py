@@ -62,6 +62,7 @@ def weights(folder: Path, kind: str, setting) -> torch.Tensor:
     return torch.cat([Checkpoint(folder).read(name).double() for name in names])
 
 
+@pytest.mark.slow
 def test_the_hypothesis_is_measured(result):
     setting = result.settings[0]
     found = {one.start: one for one in setting.returns}

@@ -97,6 +97,7 @@ def test_table_1(data_folder, tmp_path):
     assert "− naive, ResNet, 100 %" in text and "| tsv" in text and "| incremental*" in text
 
 
+@pytest.mark.slow
 def test_table_6(data_folder, tmp_path):
     lines = report_of("table6", data_folder, tmp_path, ("S = 2", "S = 5"))[1].replace("\\", "").splitlines()
     head, row = (next(line for line in lines if line.startswith(f"| {name} ")) for name in ("start", "task_vector"))

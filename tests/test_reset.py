@@ -92,6 +92,7 @@ def test_the_command_line_and_the_plan(trajectory, tmp_path, capsys):
     assert "as of a new BatchNormAct2d" in str(plan) or "as of a new BatchNorm2d" in str(plan)
 
 
+@pytest.mark.slow
 def test_statistics_are_estimated_and_the_rest_stays_new(images, tmp_path):
     """And a layer that was frozen stays as it is."""
     model = tiny_image_model()

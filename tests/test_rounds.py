@@ -89,6 +89,7 @@ def test_rounds_begin_with_the_ordinary_training_and_follow_one_another(images, 
     assert trainer.args.output_dir == str(tmp_path / "rounds") and trainer.rounds is None
 
 
+@pytest.mark.slow
 def test_a_converged_model_stops_after_one_round_and_stays_what_it_was(converged, images, tmp_path):
     trainer = make(tmp_path, images, converged, train_stage_zero=False, learning_rate=1e-7)
     train_converged(trainer, 5)
@@ -145,6 +146,7 @@ DEATHS = ["round-1/training", "run/training/stage-1", "round-0/training", "answe
 
 
 @pytest.mark.parametrize("death", [*DEATHS[:2], *slow(*DEATHS[2:])])
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(under_trained, images, tmp_path, monkeypatch, death):
     again = {"save_strategy": "steps", "save_steps": 2}
     with monkeypatch.context() as patched, pytest.raises(Killed):
@@ -218,6 +220,7 @@ def test_without_a_score_that_decides(images, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "rounds").exists()
 
 
+@pytest.mark.slow
 def test_record_card_and_verdict_say_so(images, tmp_path):
     result = enrich_pretrained(
         tiny_image_model(), images, tmp_path / "run", eval_dataset=images.select(range(32)), until_converged=True,

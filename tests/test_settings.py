@@ -102,6 +102,7 @@ make_trainer(tiny_image_model(), digits((0, 1, 2)), args=args, callbacks=[Say()]
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_stage(tmp_path):
     from pathlib import Path
 

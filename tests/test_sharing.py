@@ -157,6 +157,7 @@ def gone(workers) -> bool:
     return len(workers._started.made) == 2 and not any(process.is_alive() for process in workers._started.made)
 
 
+@pytest.mark.slow
 def test_an_error_ends_only_own_processes(tmp_path, other):
     begun = str(tmp_path / "begun")
     with pytest.raises(RuntimeError, match="failed"), Workers(2) as workers:

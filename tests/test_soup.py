@@ -114,6 +114,7 @@ def branches(folder) -> list[bytes]:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.slow
 def test_killed_and_continued_gives_the_same_bytes(tmp_path, stage):
     settings = {**SOUP, "num_stages": 4, "max_steps": 3, "save_strategy": "steps", "save_steps": 1}
     make(tmp_path / "whole", **settings).train()
@@ -218,6 +219,7 @@ def soups(forgotten, tmp_path_factory):
     return asked, asked.make()
 
 
+@pytest.mark.slow
 def test_a_soup_beside_its_forgetting(forgotten, soups):
     asked, found = soups
     alone = ["soup-branch-1", "soup-branch-2", "soup-branch-3"]
@@ -287,6 +289,7 @@ def test_unknown_controls_are_refused_before_anything_is_trained(tmp_path, also)
     assert Choosing(also="soup").also == ("soup",)
 
 
+@pytest.mark.slow
 def test_also_soup_end_to_end(tmp_path):
     data = digits((0, 1, 2)).shuffle(seed=0)
     settings = {

@@ -84,6 +84,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("stage", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW)])
 @pytest.mark.parametrize("name", ["steps", *slow("part of an epoch", "epochs"), "accumulated"])
+@pytest.mark.slow
 def test_killed_after_the_last_step_of_a_stage(tmp_path, whole, name, stage):
     with pytest.raises(Killed):
         saving(tmp_path, DieAt(stage), **SETTINGS[name]).train()
@@ -103,6 +104,7 @@ class Noisy(Pixels):
         return {**row, "pixel_values": row["pixel_values"] + 0.1 * torch.randn(1, 16, 16)}
 
 
+@pytest.mark.slow
 def test_random_data_hold_by_epochs(tmp_path):
     settings = {"num_stages": 2, "num_train_epochs": 2, "save_strategy": "epoch", "data": Noisy()}
     make(tmp_path / "whole", **settings).train()
@@ -143,6 +145,7 @@ def finished(stages) -> int:
     ],
     ids=["before its name", "before the record", "before it is saved", "before tidying up"],
 )
+@pytest.mark.slow
 def test_killed_while_a_stage_is_finished(tmp_path, whole, window, stage):
     """The order of what is written decides what a killed process leaves."""
     with monkey() as monkeypatch, pytest.raises(Killed):
@@ -159,6 +162,7 @@ def monkey():
 
 
 @pytest.mark.parametrize("model", [adapted, pytest.param(bert, marks=SLOW)])
+@pytest.mark.slow
 def test_the_best_weights_of_a_stage_that_was_at_its_end(tmp_path, model):
     """The optimizer is that of the last step, the weights those of the best."""
     for folder in ("whole", "killed"):
@@ -215,6 +219,7 @@ def texts(folder, *callbacks, **settings):
     ],
     ids=["by length", "unseeded", "plateau", "scored at the start"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_stage_continued_within_an_epoch(tmp_path, settings, kill):
     stopping = [EarlyStoppingCallback(3)] if "eval_on_start" in settings else []
     texts(tmp_path / "whole", *stopping, **settings).train()
@@ -226,6 +231,7 @@ def test_a_stage_continued_within_an_epoch(tmp_path, settings, kill):
 
 
 @pytest.mark.parametrize("kill", [DieAt(1), pytest.param(KillAt(2, 2), marks=SLOW)], ids=["end", "within"])
+@pytest.mark.slow
 def test_all_files_of_a_text_model_are_the_same(tmp_path, text_model_folder, sentences, kill):
     """Tokenizers keep what they were last asked for, models what they learned from the first batch."""
 

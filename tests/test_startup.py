@@ -42,6 +42,7 @@ def test_a_trajectory_is_looked_at_without_models_and_data(trajectory, tmp_path)
     assert not imported(tmp_path, "plan", trajectory.root) & (TRAINING | {"matplotlib", "pyarrow"})
 
 
+@pytest.mark.slow
 def test_prediction_report_and_push_need_neither_models_nor_data(trajectory, tmp_path):
     """Of accelerate prediction takes what tells processes apart, and the page of a run draws."""
     for stage in trajectory.root.glob("stage-*"):
@@ -55,6 +56,7 @@ def test_prediction_report_and_push_need_neither_models_nor_data(trajectory, tmp
     assert not imported(tmp_path, "push", predicted, "me/mine", "--dry-run") & (TRAINING | {"matplotlib"})
 
 
+@pytest.mark.slow
 def test_a_model_is_looked_at_without_data_and_trainer(image_model_folder, tmp_path):
     """Its kinds are read from the module itself, which transformers builds."""
     found = imported(tmp_path, "plan", image_model_folder)
@@ -63,6 +65,7 @@ def test_a_model_is_looked_at_without_data_and_trainer(image_model_folder, tmp_p
 
 
 @pytest.mark.parametrize("name", ["KnownPredictor", "KnownConfig"])
+@pytest.mark.slow
 def test_a_predictor_is_registered_as_its_class_is_taken(name, tmp_path):
     code = f"from know_hf.known import {name}; from transformers import AutoConfig; AutoConfig.for_model('known')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -74,6 +74,7 @@ def run(path: Path, monkeypatch) -> ExperimentResult:
     return made[0]
 
 
+@pytest.mark.slow
 def test_domains(cifar, tmp_path, monkeypatch):
     result = run(toy("table3", tmp_path, cifar, only=2, stages=5), monkeypatch)
     assert [setting.setting.name for setting in result.settings] == ["plain", "turned"]
@@ -110,6 +111,7 @@ def test_captions(cifar, tmp_path, monkeypatch):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
 
 
+@pytest.mark.slow
 def test_segmentation(cifar, tmp_path, monkeypatch):
     (setting,) = run(toy("table5", tmp_path, cifar, size=32), monkeypatch).settings
     assert list(setting.comparison.arms) == TOY and setting.comparison.metric == "mean_iou"

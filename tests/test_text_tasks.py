@@ -93,6 +93,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.further_slow
 def test_from_rows_to_loadable_weights(name, text_model_folder, tmp_path):
     make, auto, score, hub_name = CASES[name]
     data = make()

@@ -134,6 +134,7 @@ class KillAt(TrainerCallback):
 @pytest.mark.parametrize(
     ("stage", "carry"), [(1, False), (2, True), *slow((0, True), (0, False), (1, True), (2, False))]
 )
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tmp_path, stage, carry):
     settings = {"carry_optimizer": carry, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2}
     make(tmp_path / "whole", **settings).train()
@@ -151,6 +152,7 @@ def test_resumed_equals_uninterrupted(tmp_path, stage, carry):
 
 
 @pytest.mark.parametrize("lost", [1, *slow(2)])
+@pytest.mark.slow
 def test_lost_stage_is_made_again(tmp_path, lost):
     make(tmp_path).train()
     before = [weights(tmp_path, i) for i in range(3)]
@@ -160,6 +162,7 @@ def test_lost_stage_is_made_again(tmp_path, lost):
     assert all(same(before[i], weights(tmp_path, i)) for i in range(3))
 
 
+@pytest.mark.slow
 def test_optimizer_choice_changes_the_trajectory(tmp_path):
     make(tmp_path / "carried").train()
     make(tmp_path / "fresh", carry_optimizer=False).train()
@@ -238,6 +241,7 @@ def test_small_subset_is_a_warning(tmp_path, caplog):
     assert "smallest subset has 10 examples, less than one batch of 16" in caplog.text
 
 
+@pytest.mark.slow
 def test_batch_of_one_is_a_warning_beforehand(tmp_path, caplog):
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         make(tmp_path / "a", data=Pixels(68)).train()
@@ -293,6 +297,7 @@ def test_model_init_is_refused(tmp_path):
         trainer.train()
 
 
+@pytest.mark.slow
 def test_incremental_trains_the_same_subsets_smallest_first(tmp_path):
     make(tmp_path / "forget").train()
     sizes = [stage.examples for stage in TrajectoryRecord.load(tmp_path / "forget").stages]
@@ -310,6 +315,7 @@ def test_incremental_trains_the_same_subsets_smallest_first(tmp_path):
 @pytest.mark.parametrize(
     "settings", [{"max_steps": 3}, {"gradient_accumulation_steps": 2}, *slow({}, {"num_train_epochs": 3})]
 )
+@pytest.mark.further_slow
 def test_equal_compute_takes_as_many_steps_as_the_forgetting(tmp_path, settings):
     make(tmp_path / "forget", **settings).train()
     stages = TrajectoryRecord.load(tmp_path / "forget").stages
@@ -318,6 +324,7 @@ def test_equal_compute_takes_as_many_steps_as_the_forgetting(tmp_path, settings)
     assert only.steps == sum(stage.steps for stage in stages[1:]) and only.examples == 64
 
 
+@pytest.mark.slow
 def test_controls_continue_too(tmp_path):
     settings = {"recipe": "incremental", "save_strategy": "steps", "save_steps": 1}
     make(tmp_path / "whole", **settings).train()

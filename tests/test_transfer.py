@@ -75,6 +75,7 @@ def compared(tmp_path_factory, starts, downstream):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_same_start_under_another_name_makes_no_difference(compared):
     difference = compared.against("naive again", "naive")
     assert difference.low <= 0 <= difference.high and difference.verdict == "no difference shown"
@@ -88,6 +89,7 @@ def test_a_scrambled_start_is_worse(compared):
     assert compared.area("scrambled") < compared.area("naive")
 
 
+@pytest.mark.slow
 def test_a_scrambled_layer_before_the_head_is_worse(tmp_path, starts, downstream):
     """On the starts' own task, with their own head, which reads what that layer makes."""
     known = digits(tuple(range(7))).train_test_split(test_size=0.5, seed=1)
@@ -122,6 +124,7 @@ def test_report(compared):
     assert all(ink(folder / "curves.png", color) > 1e-4 for color in CYCLE[:3])  # a line for each arm
 
 
+@pytest.mark.slow
 def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream, compared):
     def again(folder, **options):
         return compare(
@@ -209,6 +212,7 @@ class Share(evaluate.Metric):
 """
 
 
+@pytest.mark.slow
 def test_a_local_metric_module(tmp_path, starts, downstream, compared):
     (tmp_path / "wrong.py").write_text(MODULE)
     result = compare(
@@ -226,6 +230,7 @@ def test_a_local_metric_module(tmp_path, starts, downstream, compared):
                  protocol=replace(FEW, metric="f1"))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_some_arms_at_the_reference_rate_only(tmp_path, starts, downstream, compared):
     result = compare(
         {name: starts[name] for name in ("naive", "scrambled")}, downstream["train"], tmp_path, seeds=2,
@@ -299,6 +304,7 @@ class Step:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.further_slow
 def test_jobs_wait_for_what_they_build_on(tmp_path, processes):
     paths = [tmp_path / name for name in "abcd"]
     jobs = [Step(paths[3], paths[2], 9), Step(paths[0]), Step(paths[1], paths[0], 5), Step(paths[2], paths[1], 7)]
@@ -320,6 +326,7 @@ def test_text_arms(tmp_path, text_model_folder, sentences):
     assert result.against("same", "naive").mean == 0
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, image_run, image_data_folder, capsys):
     fast = [
         "--dataset", image_data_folder, "--seeds", 2, "--learning-rates", "1e-3", "--head-epochs", 1, "--epochs", 2,
@@ -367,6 +374,7 @@ def test_head_and_norms_are_trained_at_their_own_constant_rate(tmp_path, starts,
     assert seen[:4] == ([5e-4] * 4 if head_rate else decaying) and seen[4:] == [2e-3, 1e-3]
 
 
+@pytest.mark.slow
 def test_a_comparison_that_knew_no_rate_of_heads_is_continued_as_it_began(tmp_path, starts, downstream):
     def again(seeds: int, protocol: Protocol) -> ComparisonResult:
         return compare(

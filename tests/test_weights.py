@@ -81,6 +81,7 @@ def assert_same(model: nn.Module, other: nn.Module) -> None:
 @pytest.mark.parametrize("shards", ["20KB", *slow("50GB")])
 @pytest.mark.parametrize("change", [lambda model: model, mixed_types], ids=["one type", "two types"])
 @pytest.mark.parametrize("make", [tied, resnet, experts, *slow(bert, vit, own_head)])
+@pytest.mark.further_slow
 def test_what_was_stored_is_there_again(tmp_path, make, change, shards):
     stored = drawn(make, 1, change)
     stored.save_pretrained(tmp_path, max_shard_size=shards)

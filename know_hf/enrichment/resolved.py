@@ -1,5 +1,6 @@
 """A prediction resolved: methods, parameters, predictors, and what is predicted, settled before anything runs."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from know_hf.retrodiction.predictors import predictor_parameters
 from know_hf.trajectory import Parameter, resolve_kinds
 from know_hf.trajectory.identity import portable_name
 from know_hf.trajectory.kinds import check_choices
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,17 @@ class ResolvedPrediction:
             check_method(one.name, self.stages, kinds, steps, one.parameters, self.options.iterate)
 
 
-def resolve(prediction: Prediction, stages: int, sampling_ratio: float | None) -> ResolvedPrediction:
+def resolve(
+    prediction: Prediction, stages: int, sampling_ratio: float | None, forgotten: bool = True
+) -> ResolvedPrediction:
     """Settles methods and parameters, and loads predictors.
 
     Args:
         prediction: What is asked for.
         stages: Number S of stages that will be read.
         sampling_ratio: Ratio r of their data; None where it is not recorded.
+        forgotten: Whether forgetting made them, instead of being checkpoints that were there: of such, ``all`` leaves
+            out what cannot read so few, with a word.
 
     Raises:
         OSError: If a predictor cannot be loaded.
@@ -142,8 +149,23 @@ def resolve(prediction: Prediction, stages: int, sampling_ratio: float | None) -
                 raise ValueError(f"{name} has no weights of its own here: pass predictor=, made by `know-hf convert`.")
             own |= predictor_parameters(family.load(passed, stages), sampling_ratio)
             source = "bundled" if passed is None else portable_name(str(getattr(passed, "name_or_path", passed)))
+        counted = get_method(name).counts
+        if counted is not None and not forgotten:
+            own.setdefault(counted, stages)
         methods.append(ResolvedMethod(get_method(name), own, source))
+    if not forgotten and prediction.method in ("all", ["all"], ("all",)):
+        methods = [one for one in methods if _is_able(one, prediction, stages)] or methods
     return ResolvedPrediction(prediction, tuple(methods), stages)
+
+
+def _is_able(one: ResolvedMethod, prediction: Prediction, stages: int) -> bool:
+    """Whether a method can do its steps with so many stages; if not, why is said."""
+    try:
+        check_method(one.name, stages, ["fc"], prediction.steps, one.parameters, prediction.iterate)
+    except ValueError as error:
+        logger.warning("%s is left out: %s", one.name, error)
+        return False
+    return True
 
 
 def resolve_early(prediction: Prediction, stages: int, sampling_ratio: float) -> ResolvedPrediction:

@@ -131,7 +131,9 @@ class Enrichment:
         self.predicted, self.copied, self.fresh = select(trajectory, self.state, **asked.selection)
         self.device = self.state.device if placement.device is None else _usable(placement.device)
         if isinstance(prediction, Prediction):
-            prediction = resolve(prediction, len(trajectory), trajectory.record.sampling_ratio)
+            prediction = resolve(
+                prediction, len(trajectory), trajectory.record.sampling_ratio, forgotten=trajectory.forgotten
+            )
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
         learned = next((one.name for one in prediction.methods if one.source is not None), None)

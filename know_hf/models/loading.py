@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,11 @@ def _check_memory(model: str, trust_remote_code: bool) -> None:
 
 def raise_unreachable(model: str, error: Exception) -> NoReturn:
     """Raises what kept a model from being loaded, as ``FileNotFoundError`` where it was not to be had at all."""
+    if found := re.search(r"Unrecognized configuration class <class '.*?(\w+?)Config'> .*?: (\w+)\.", str(error)):
+        raise ValueError(
+            f"Model {without_secrets(model)!r} is a {found[1]}, and transformers has no {found[2]} of such: "
+            "it does not fit what the data are for. Take another model, or say with task what they are for."
+        ) from error
     if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
         raise error
     shown = without_secrets(model)

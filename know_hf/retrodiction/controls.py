@@ -12,15 +12,16 @@ from torch import Tensor
 from know_hf.retrodiction.registry import get_method, method
 
 
-@method(same_every_step=True, control=True)
-def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor:
+@method(same_every_step=True, control=True, counts="first")
+def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int | None = None) -> Tensor:
     """Averages the first stages, the same for every step: weight averaging along the trajectory.
 
     Args:
         stages: ``(S, *shape)`` floating point in stage order.
         kind: Not looked at.
         steps: Number of steps.
-        first: Number of stages to average, at most S.
+        first: Number of stages to average, at most S; by default three, or all where there are fewer; of
+            checkpoints that no forgetting made all.
 
     Returns:
         ``(steps, *shape)`` in the type of ``stages``, at least float32.
@@ -36,6 +37,8 @@ def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int = 3) -> Tensor
         >>> mean(torch.tensor([3.0, 2.0, 1.0, 0.0]), "fc")
         tensor([2.])
     """
+    if first is None:
+        first = min(3, len(stages))
     if not 1 <= first <= len(stages):
         raise ValueError(f"first is {first}; it must lie between 1 and the number of stages, {len(stages)}.")
     values = stages[:first].double()

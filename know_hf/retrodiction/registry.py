@@ -51,6 +51,8 @@ class Method:
         named: Whether its parameter ``tensor`` is the name of the tensor, which nobody else may give.
         placed: Whether its parameter ``positions`` says how many steps each stage lies below Θ^0 where those are not 0,
             1, 2 … (else None), which nobody else may give.
+        counts: Name of a parameter of it that says how many of the stages are read, which of checkpoints that no
+            forgetting made are all of them, unless it is given.
         branches: Whether the stages that it reads are a start and branches from it, each trained on its own, instead of
             a forgetting; ``all`` leaves it out.
     """
@@ -67,6 +69,7 @@ class Method:
     needs_data: str | None = None
     named: bool = False
     placed: bool = False
+    counts: str | None = None
     branches: bool = False
 
     @property

@@ -124,7 +124,8 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
         nameless = not is_text(feature) and feature.dtype != "bool" and not are_numbers(order)
     if not is_text(feature):
         # Numbers are names among numbers; beside words they are places.
-        if nameless or (numbered(order) and not are_numbers(names)) or names == list(order):
+        as_they_are = names == list(order) and list(raw) == list(range(len(order)))
+        if nameless or (numbered(order) and not are_numbers(names)) or as_they_are:
             return None
     places = positions(names, order)
     return {label: place for label, place in zip(raw, places, strict=True) if place is not None}

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 
 
 def holds_marks(dataset: Dataset, label: str) -> bool:
-    """Whether the lists of a column have a 1.0 or 0.0 (or truth value) for every class, and not the classes."""
+    """Whether the lists of a column have a 1 or 0 (or truth value) for every class, and not the classes.
+
+    Whole numbers are marks where all lists are of one length and hold nothing but 0 and 1, some of them twice, as no
+    list of classes does.
+    """
     dtype = getattr(dataset.features[label].feature, "dtype", "")
-    return dtype == "bool" or "float" in dtype
+    if "int" not in dtype:
+        return dtype == "bool" or "float" in dtype
+    lists = [row for row in dataset.select_columns([label])[label][:] if row is not None]
+    alike = len({len(row) for row in lists}) == 1 and all(value in (0, 1) for row in lists for value in row)
+    return alike and any(len(set(row)) < len(row) for row in lists)
 
 
 def set_names(dataset: Dataset, label: str) -> list[str]:

@@ -69,7 +69,10 @@ def mapped(dataset: Dataset, function: Callable[..., dict], **options: Any) -> D
     if elsewhere:
         datasets.disable_caching()
     try:
-        return dataset.map(function, batched=True, remove_columns=dataset.column_names, **options)
+        # The library would keep the type of a column whose name was there before: marks would stay whole numbers.
+        return dataset.map(
+            function, batched=True, remove_columns=dataset.column_names, try_original_type=False, **options
+        )
     finally:
         if elsewhere:
             datasets.enable_caching()

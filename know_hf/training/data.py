@@ -65,6 +65,8 @@ def load_split(
         return dataset
     name = str(dataset)
     if Path(name).is_file():
+        if config is not None:
+            raise ValueError(f"{name} is a file, which has no configurations: leave dataset_config ({config!r}) out.")
         return _load_file(Path(name), split)
     try:
         return load_dataset(name, config, split=split, revision=revision)

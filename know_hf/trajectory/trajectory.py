@@ -282,6 +282,11 @@ class Trajectory:
         """Whether the stages are checkpoints of one ordinary training."""
         return self.record.recipe.get("recipe") == RECORDED
 
+    @property
+    def forgotten(self) -> bool:
+        """Whether forgetting made the stages, instead of being checkpoints that were there or that a callback kept."""
+        return bool(self.record.recipe) and not self.recorded
+
     def scale(self, step: int) -> float:
         """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
         return growth(self.record.sampling_ratio, step)
