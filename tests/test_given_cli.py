@@ -68,7 +68,8 @@ def test_every_method_in_one_pass(five, tmp_path):
     stages = stages_of(five)
     for method in ("mean", "linear_fit", "naive"):
         made = load_file(tmp_path / "out" / method / "x2" / "model.safetensors")[WEIGHT]
-        assert torch.allclose(made, retrodict(stages, "fc", 1, method)[0], atol=1e-6)
+        own = {"first": 5} if method == "mean" else {}
+        assert torch.allclose(made, retrodict(stages, "fc", 1, method, **own)[0], atol=1e-6)
 
 
 def test_a_recipe_of_a_user(five, tmp_path):
@@ -101,8 +102,8 @@ def test_sharded_beside_single_files(five, tmp_path):
     model.save_pretrained(five[1], max_shard_size="10KB")
     assert (five[1] / "model.safetensors.index.json").exists()
     run(*five, "--method", "mean", "--steps", 1, "--output-dir", tmp_path / "out")
-    first = stages_of([five[0], five[2]])
-    expected = (first[0] + model.state_dict()[WEIGHT] + first[1]) / 3
+    others = stages_of([five[0], *five[2:]])
+    expected = (others.sum(0) + model.state_dict()[WEIGHT]) / 5
     assert torch.allclose(load_file(tmp_path / "out/x2/model.safetensors")[WEIGHT], expected, atol=1e-6)
 
 
@@ -269,7 +270,7 @@ def test_unequal_ratios_place_the_stages(five, tmp_path):
     assert torch.allclose(load_file(tmp_path / "out/known/x2/model.safetensors")[WEIGHT], expected, atol=1e-5)
     even = torch.stack([start - i * slope for i in range(5)])
     assert torch.allclose(evened(stages, positions), even, atol=1e-5)
-    assert torch.allclose(load_file(tmp_path / "out/mean/x2/model.safetensors")[WEIGHT], stages[:3].mean(0), atol=1e-6)
+    assert torch.allclose(load_file(tmp_path / "out/mean/x2/model.safetensors")[WEIGHT], stages.mean(0), atol=1e-6)
     kept = json.loads((tmp_path / "out/known/x2" / ENRICHMENT_FILE).read_text())["positions"]
     assert kept == pytest.approx(positions, abs=1e-6)
     assert "| 1 | given1 | 1100 |" in (tmp_path / "out/known/x2/README.md").read_text()
@@ -296,3 +297,25 @@ def test_no_configuration_and_no_kinds(tmp_path):
         Trajectory.from_checkpoints(folders, kinds={"pooler.dense.weight": "fc"}), tmp_path / "o", method="mean"
     )
     assert made.checkpoints["x2"].is_dir()
+
+
+def test_the_mean_is_that_of_all_of_them(five, tmp_path):
+    run(*five, "--method", "mean", "--steps", 1, "--output-dir", tmp_path / "mean")
+    found = load_file(tmp_path / "mean" / "x2" / "model.safetensors")[WEIGHT]
+    assert torch.allclose(found, stages_of(five).mean(0), atol=1e-6)
+    assert not torch.allclose(found, stages_of(five)[:3].mean(0), atol=1e-4)
+    run(*five, "--method", "mean", "--parameters", "first=3", "--steps", 1, "--output-dir", tmp_path / "three")
+    found = load_file(tmp_path / "three" / "x2" / "model.safetensors")[WEIGHT]
+    assert torch.allclose(found, stages_of(five)[:3].mean(0), atol=1e-6)
+    card = (tmp_path / "mean" / "x2" / "README.md").read_text()
+    assert "no sampling ratio is recorded" in card or "Every step of this method is the same" in card
+
+
+def test_two_will_do(five, tmp_path, caplog):
+    run(*five[:2], "--method", "mean", "--steps", 1, "--output-dir", tmp_path / "mean")
+    found = load_file(tmp_path / "mean" / "x2" / "model.safetensors")[WEIGHT]
+    assert torch.allclose(found, stages_of(five[:2]).mean(0), atol=1e-6)
+    run(*five[:2], "--method", "all", "--output-dir", tmp_path / "all")
+    made = {path.name for path in (tmp_path / "all").iterdir() if path.is_dir()}
+    assert {"known", "mean", "linear_fit"} <= made and "task_vector" not in made
+    assert "task_vector is left out: " in caplog.text

@@ -244,3 +244,10 @@ def test_data_that_the_caller_prepared(critic, tmp_path):
             trainer(evaluation).train()
     assert not list(tmp_path.glob("out/stage-*"))
     trainer(tokens([0, 1], ["a", "b"])).train()
+
+
+def test_numbers_from_one_are_no_places():
+    data = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 2, 1]})
+    columns = find_columns(data)
+    assert columns.class_names == ["1", "2"]
+    assert label_lookup(data, columns) == {1: 0, 2: 1}, "a head of as many outputs may count them from 0"

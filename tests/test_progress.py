@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import QUICK, tiny_image_model
 from matplotlib.figure import Figure
+from torch.utils.data import DataLoader
 
 from know_hf import ForgettingArguments, progress
 from know_hf.cli.watching import WatchedTrainer
@@ -172,3 +174,12 @@ def test_a_method_whose_steps_are_all_the_same_makes_one_start(trajectory, tmp_p
 def test_scores_that_take_room_are_made_in_small_batches():
     assert get_task("image-classification").eval_batch_size(16) == 512
     assert get_task("image-segmentation").eval_batch_size(16) == get_task("text-generation").eval_batch_size(16) == 16
+
+
+def test_a_drawn_bar_changes_no_order(monkeypatch):
+    def batches(drawn: bool) -> list:
+        monkeypatch.setattr(progress, "_is_drawn", lambda: drawn)
+        loader = DataLoader(range(40), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(3))
+        return [batch.tolist() for batch in progress.progress_bar(loader, leave=False)]
+
+    assert batches(True) == batches(False)

@@ -22,6 +22,7 @@ from know_hf.cli.main import main
 from know_hf.forgetting.making import make_trainer
 from know_hf.models.loading import load_model
 from know_hf.tasks import TASKS, find_columns, get_task
+from know_hf.tasks.several import holds_marks
 from know_hf.training.data import check_part, make_preprocessing
 
 RUN = {**QUICK, "num_stages": 2, "steps": 1, "choose": "none"}
@@ -230,3 +231,31 @@ def test_only_completions_count(chat_tokenizer, writer_folder, tmp_path):
         make_preprocessing(model, writer_folder, find_columns(plain), max_length=3).apply(plain)
     result = enrich_pretrained(str(writer_folder), plain, tmp_path / "run", eval_dataset=plain, **RUN)
     assert result.metrics["x2"]["eval_perplexity"] > 1 and "prompt-completion" in TASKS
+
+
+@pytest.mark.parametrize(
+    "labels, marks",
+    [
+        ([[1, 0], [0, 0], [0, 1]], True),
+        ([[1, 0, 1], [0, 1, 0]], True),
+        ([[0, 1], [1, 0]], False),  # may be classes, in whatever order
+        ([[0], [1], [0, 1]], False),
+        ([[2, 0], [0, 0]], False),
+    ],
+)
+def test_whole_numbers_are_marks_where_they_can_be_nothing_else(labels, marks):
+    data = Dataset.from_dict({"text": ["a"] * len(labels), "labels": labels})
+    assert holds_marks(data, "labels") is marks
+
+
+def test_marks_in_whole_numbers_are_trained_on(tmp_path, text_model_folder):
+    rows = {"text": ["a good film", "a bad film"] * 8, "labels": [[1, 0, 1], [0, 1, 1]] * 8}
+    result = enrich_pretrained(
+        text_model_folder,
+        Dataset.from_dict(rows),
+        tmp_path / "run",
+        choose="none",
+        steps=1,
+        **{**QUICK, "max_steps": 1},
+    )
+    assert result.trajectory.record.model["task"] == "multi-label-classification"
