@@ -1,5 +1,6 @@
 """``know-hf enrich`` and ``forget``."""
 
+import shlex
 from typing import Any
 
 from know_hf.choice.options import Choosing
@@ -102,9 +103,13 @@ def run_enrich(call: Call) -> None:
         save_recipe(settings, args.output_dir)
         for name, folder in result.checkpoints.items():
             print(f"{name}: {folder}")
+        if result.best is not None:
+            print(f"best: {result.best}")
         print(f"\n{report_markdown(result)}", end="")
+        page = f"know-hf report {shlex.quote(str(args.output_dir))}"
         if result.choice is not None:
-            print(f"\n{result.choice.words}")
+            print(f"\n{result.choice.words} How far to trust it, and what not to use, stands above.")
+        print(f"\nAll of it as a page: {page}")
 
 
 def run_forget(call: Call) -> None:

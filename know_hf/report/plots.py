@@ -262,13 +262,17 @@ def plot_layers(
 
 
 def difference_limits(result: "ComparisonResult", found: Sequence["Difference"]) -> tuple[float, float]:
-    """Ends of an axis of differences: arms that are far worse would squeeze everything else into a line."""
+    """Ends of an axis of differences: arms that are far worse would squeeze everything else into a line.
+
+    Wide intervals are cut as near to what is worth seeing on the side of a gain as on that of a loss.
+    """
     sign = 1 if result.score.higher_is_better else -1
     ends = [sorted((sign * d.low, sign * d.high)) for d in found]
     near = sorted(sign * d.mean for d in found)[len(found) // 4]
     unit = result.score.point(float(np.mean(result.best(result.reference))))
     low = max(min(end[0] for end in ends), min(near, 0) - 6 * unit)
-    high = max(0.5 * unit, max(end[1] for end in ends))
+    far = max(*(sign * d.mean for d in found), 0.0) + 6 * unit
+    high = max(0.5 * unit, min(max(end[1] for end in ends), far))
     left, right = sorted((sign * (low - 0.3 * unit), sign * (high + 0.3 * unit)))
     return left, right
 
