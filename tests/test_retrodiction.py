@@ -286,7 +286,7 @@ def test_16_bit_stages_are_computed_in_32_bits():
         ("exp_fit", 5, 1, {"fallback": "none"}, "'linear' or 'hold'"),
         ("exp_fit", 5, 1, {"eps": 0.0}, "must be positive"),
         ("log_fit", 5, 1, {"shift": -1.0}, "1 \\+ shift must be positive"),
-        ("mean", 2, 1, {}, "first is 3"),
+        ("mean", 2, 1, {"first": 3}, "first is 3"),
         ("extra_merge", 2, 1, {}, "window is 2; it must lie between 1 and 1"),
         ("extra_merge", 3, 1, {"alpha": math.nan}, "alpha is nan"),
         ("shrink_perturb", 2, 1, {"sigma": -1.0}, "sigma -1.0"),
