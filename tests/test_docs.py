@@ -59,9 +59,8 @@ def page(name: str) -> Path:
 
 
 RUN = [
-    "how-to/images.md",
     "how-to/trainer.md",
-    *slow("tour.md", "how-to/texts.md", "how-to/adapters.md", "how-to/compare.md", "how-to/hub.md"),
+    *slow("tour.md", "how-to/images.md", "how-to/texts.md", "how-to/adapters.md", "how-to/compare.md", "how-to/hub.md"),
 ]
 
 

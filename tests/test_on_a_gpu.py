@@ -26,6 +26,7 @@ def toy(out, *parts):
     return ["--out", str(out), "--device", "cpu", "--size", "toy", "--parts", *parts]
 
 
+@pytest.mark.slow
 def test_figures_come_as_files(tmp_path, script, capsys):
     assert script.main(toy(tmp_path, "kernel", "step", "plan")) == 0
     kernel, step, plan = (json.loads((tmp_path / f"{part}.json").read_text()) for part in ("kernel", "step", "plan"))

@@ -49,6 +49,7 @@ def kill_when(process: subprocess.Popen, condition, seconds: float = 90) -> None
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_twice_equals_uninterrupted(tmp_path, image_model_folder, image_data_folder):
     command = ["enrich", "--model", image_model_folder, "--dataset", image_data_folder, *SETTINGS, "--choose", "none",
                "--output-dir"]  # fmt: skip

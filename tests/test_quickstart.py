@@ -40,6 +40,7 @@ def check(folder, result, out):
         AutoModelForImageClassification.from_pretrained(folder / "enriched" / step)
 
 
+@pytest.mark.slow
 def test_small_quickstart_and_its_continuation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "EPOCHS", 1)
     monkeypatch.setattr(module, "PROTOCOL", replace(module.PROTOCOL, head_epochs=1, epochs=2, evaluations=1))

@@ -83,6 +83,7 @@ def test_the_same_start_under_another_name_makes_no_difference(compared):
         assert compared.scores("naive", rate) == compared.scores("naive again", rate)
 
 
+@pytest.mark.slow
 def test_a_scrambled_start_is_worse(compared):
     difference = compared.against("scrambled", "naive")
     assert difference.high < 0 and difference.verdict == "worse"
@@ -102,12 +103,14 @@ def test_a_scrambled_layer_before_the_head_is_worse(tmp_path, starts, downstream
     assert result.against("naive again", "naive").verdict == "no difference shown"
 
 
+@pytest.mark.slow
 def test_rates_are_chosen_on_validation(compared):
     for arm, rate in compared.chosen_rates.items():
         means = {r: np.mean(compared.scores(arm, r, "validation")) for r in compared.learning_rates}
         assert means[rate] == max(means.values())
 
 
+@pytest.mark.slow
 def test_curves_end_with_the_final_validation_score(compared):
     for run in compared.fine_tunings.values():
         assert len(run["curve"]) == 3 and run["curve"][-1] == [3.0, run["validation"]]
@@ -115,6 +118,7 @@ def test_curves_end_with_the_final_validation_score(compared):
     assert compared.epochs_to("naive", 0.0) == 1.0 and compared.epochs_to("naive", 100.1) is None
 
 
+@pytest.mark.slow
 def test_report(compared):
     folder = write_comparison_report(compared)
     text = (folder / "transfer.md").read_text()
