@@ -239,6 +239,15 @@ def trajectory(image_run) -> Trajectory:
     return image_run.trajectory
 
 
+def known_and_new_digits(folder: Path) -> None:
+    """The data of a small experiment in Hub layout: four digits to know, three others to go on to."""
+    for name, classes in (("known-digits", (0, 1, 2, 3)), ("new-digits", (7, 8, 9))):
+        split = digits(classes).train_test_split(test_size=0.4, seed=0)
+        (folder / name / "data").mkdir(parents=True)
+        for part in ("train", "test"):
+            split[part].to_parquet(folder / name / "data" / f"{part}-00000-of-00001.parquet")
+
+
 def run_cli(*arguments, launcher=(), check=True, env=None, **kwargs) -> subprocess.CompletedProcess:
     """Runs the command line in a process of its own."""
     command = [*(launcher or [sys.executable]), "-m", "know_hf", *map(str, arguments)]

@@ -2,6 +2,7 @@
 
 import io
 import wave
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from transformers import (
 
 from know_hf.cli.main import main
 from know_hf.tasks import find_columns
-from know_hf.tasks.audio import wave_samples
+from know_hf.tasks.audio import load_extractor, wave_samples
 from know_hf.training.data import load_split, make_preprocessing
 
 
@@ -134,3 +135,12 @@ def test_a_configuration_of_a_data_set(tmp_path):
     (tmp_path / "poem.txt").write_text("one line\nanother\n")
     assert load_split(tmp_path / "poem.txt")["text"][:] == ["one line", "another"]
     assert find_columns(load_split(tmp_path / "poem.txt")).task == "text-generation"
+
+
+def test_a_damaged_extractor_is_not_called_missing(tmp_path):
+    model = SimpleNamespace(config=SimpleNamespace(_name_or_path=str(tmp_path)))
+    with pytest.raises(FileNotFoundError, match="No feature extractor beside"):
+        load_extractor(model, None)
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(ValueError, match="The feature extractor in .* cannot be loaded"):
+        load_extractor(model, None)

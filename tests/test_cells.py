@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import known_and_new_digits
 from deaths import Death, dying, tree
 from scipy import stats
 
@@ -24,7 +25,6 @@ from know_hf.laboratory.cells import left_out, places, planned, runnable
 from know_hf.laboratory.dry_run import dry_run
 from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.recipe import load_recipe
-from know_hf.quickstart import digits
 from know_hf.report.answer import answer
 from know_hf.report.experiment import write_experiment_report
 from know_hf.trajectory import Checkpoint
@@ -48,11 +48,7 @@ CELLS = [
 def recipe_file(tmp_path_factory) -> Path:
     """Four digits, and half of them, from two seeds each; transfer to three other digits."""
     folder = tmp_path_factory.mktemp("cells")
-    for name, classes in (("known-digits", (0, 1, 2, 3)), ("new-digits", (7, 8, 9))):
-        split = digits(classes).train_test_split(test_size=0.4, seed=0)
-        (folder / name / "data").mkdir(parents=True)
-        for part in ("train", "test"):
-            split[part].to_parquet(folder / name / "data" / f"{part}-00000-of-00001.parquet")
+    known_and_new_digits(folder)
     pretraining = {
         "dataset": "someone/known-digits", "eval_split": "test[:100]", "selection_split": "test[100:]",
         "image_size": 16,

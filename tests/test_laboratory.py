@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import link, tiny_image_model
+from conftest import known_and_new_digits, link, tiny_image_model
 from deaths import stamps
 
 from know_hf import KnownPredictor, Trajectory
@@ -23,7 +23,6 @@ from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.recipe import load_recipe
 from know_hf.laboratory.sources import sources_of
-from know_hf.quickstart import digits
 from know_hf.report.comparison import rates_searched
 from know_hf.report.experiment import write_experiment_report
 from know_hf.tasks import get_task
@@ -42,11 +41,7 @@ ARMS = (
 def recipe_file(tmp_path_factory) -> Path:
     """Two settings that share their pre-training on four digits: transfer to three others, and the same task."""
     folder = tmp_path_factory.mktemp("recipe")
-    for name, classes in (("known-digits", (0, 1, 2, 3)), ("new-digits", (7, 8, 9))):
-        split = digits(classes).train_test_split(test_size=0.4, seed=0)
-        (folder / name / "data").mkdir(parents=True)
-        for part in ("train", "test"):
-            split[part].to_parquet(folder / name / "data" / f"{part}-00000-of-00001.parquet")
+    known_and_new_digits(folder)
     pretraining = {
         "dataset": "someone/known-digits",
         "architecture": {

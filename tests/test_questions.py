@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import known_and_new_digits
 
 from know_hf import KnownPredictor
 from know_hf.cli.main import main
 from know_hf.laboratory.experiment import ExperimentResult, run_experiment
 from know_hf.laboratory.hypothesis import ALL_KINDS, distances, load_returns
 from know_hf.laboratory.recipe import load_recipe
-from know_hf.quickstart import digits
 from know_hf.report.experiment import write_experiment_report
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 
@@ -21,11 +21,7 @@ from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recipe")
-    for name, classes in (("known-digits", (0, 1, 2, 3)), ("new-digits", (7, 8, 9))):
-        split = digits(classes).train_test_split(test_size=0.4, seed=0)
-        (folder / name / "data").mkdir(parents=True)
-        for part in ("train", "test"):
-            split[part].to_parquet(folder / name / "data" / f"{part}-00000-of-00001.parquet")
+    known_and_new_digits(folder)
     pretraining = {
         "dataset": "known-digits", "image_size": 16,
         "architecture": {"model_type": "plain_cnn", "num_channels": 1, "hidden_sizes": [4, 8], "hidden_size": 8},

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.classification import accuracy
 from know_hf.tasks.labels import CLASSES, encode, is_list, label_lookup
-from know_hf.tasks.shared import last_layer_of
+from know_hf.tasks.shared import last_layer_of, load_beside
 from know_hf.tasks.task import Columns, Inputs, Preprocessing, Score, Source, task
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Names that tell lists of samples from other lists of numbers.
 NAMES = ("audio", "sound", "speech", "input_values")
+#: By any of these a folder has a feature extractor, damaged perhaps.
+EXTRACTOR_FILES = ("preprocessor_config.json", "processor_config.json")
 #: What a Wave file's samples of so many bytes are divided by, and whether they begin at 0.
 _SCALES: dict[int, tuple[Any, int]] = {1: (np.uint8, 128), 2: (np.dtype("<i2"), 2**15), 4: (np.dtype("<i4"), 2**31)}
 
@@ -105,19 +106,14 @@ def load_extractor(model: PreTrainedModel, source: Source) -> Any:
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If it is damaged.
     """
     from transformers import AutoFeatureExtractor
 
-    source = source or getattr(model.config, "_name_or_path", None)
-    try:
-        return AutoFeatureExtractor.from_pretrained(source)
-    except ImportError:
-        raise
-    except Exception as error:  # the libraries raise many types for files that are not there or damaged
-        raise FileNotFoundError(
-            f"No feature extractor beside {str(source)!r} ({brief(error)}); save one into the model's folder, or pass "
-            "one as processing_class."
-        ) from error
+    return load_beside(
+        AutoFeatureExtractor.from_pretrained, model, source, "feature extractor", EXTRACTOR_FILES,
+        "save one into the model's folder, or pass one as processing_class.",
+    )  # fmt: skip
 
 
 def _has_decoder() -> bool:

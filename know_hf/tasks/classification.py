@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from know_hf.metrics import scores
-from know_hf.model_config import brief
 from know_hf.remote import bounded
 from know_hf.tasks.images import IMAGES, image_reader
 from know_hf.tasks.labels import CLASSES, TEXTS_OR_PAIRS, encode, label_lookup
 from know_hf.tasks.remembering import remembering
-from know_hf.tasks.shared import first, last_layer_of, mapped, on_reading, stack
+from know_hf.tasks.shared import first, last_layer_of, load_beside, mapped, on_reading, stack
 from know_hf.tasks.task import Columns, Preprocessing, Score, Source, task
 
 if TYPE_CHECKING:
@@ -142,15 +140,8 @@ def load_tokenizer(model: PreTrainedModel, source: Source) -> PreTrainedTokenize
     """
     from transformers import AutoTokenizer
 
-    source = source or getattr(model.config, "_name_or_path", None)
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except ImportError:
-        raise
-    except Exception as error:  # the libraries raise many types for files that are not there or damaged
-        if source and any((Path(source) / name).is_file() for name in TOKENIZER_FILES):
-            raise ValueError(f"The tokenizer in {str(source)!r} cannot be loaded: {brief(error)}") from error
-        raise FileNotFoundError(
-            f"No tokenizer beside {str(source)!r}; save one into the model's folder, pass one as processing_class, or "
-            "pass preprocessed data with a data_collator."
-        ) from error
+    return load_beside(
+        AutoTokenizer.from_pretrained, model, source, "tokenizer", TOKENIZER_FILES,
+        "save one into the model's folder, pass one as processing_class, or pass preprocessed data with a "
+        "data_collator.",
+    )  # fmt: skip

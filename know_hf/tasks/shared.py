@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from know_hf.tasks.task import Columns
+from know_hf.model_config import brief
+from know_hf.tasks.task import Columns, Source
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
 
 def first(outputs: Any) -> Any:
     """The scores among what a model returns, alone or first of several."""
     return outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+
+
+def load_beside(
+    load: Callable[[Any], Any], model: PreTrainedModel, source: Source, what: str, files: Iterable[str], otherwise: str
+) -> Any:
+    """Loads what a model's folder or repository holds beside its weights.
+
+    Args:
+        load: From a folder or Hub id to it.
+        model: The model, whose origin counts where there is no other source.
+        source: Folder or Hub id.
+        what: What it is called, such as ``"tokenizer"``.
+        files: Names by any of which a folder has one, damaged perhaps.
+        otherwise: What to do where there is none.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ImportError: If a package is missing.
+        ValueError: If it is damaged.
+    """
+    source = source or getattr(model.config, "_name_or_path", None)
+    try:
+        return load(source)
+    except ImportError:
+        raise
+    except Exception as error:  # the libraries raise many types for files that are not there or damaged
+        if source and any((Path(source) / name).is_file() for name in files):
+            raise ValueError(f"The {what} in {str(source)!r} cannot be loaded: {brief(error)}") from error
+        raise FileNotFoundError(f"No {what} beside {str(source)!r}; {otherwise}") from error
 
 
 def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
