@@ -1,11 +1,8 @@
 """The laboratory: pairing, planted effects, continuation, refusals."""
 
 import json
-import os
 import shutil
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +22,6 @@ from know_hf.report.plots import CYCLE, colour
 from know_hf.tasks import Columns, find_columns
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Examples
-from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError, kinds_of
 
 FEW = Protocol(head_epochs=20, epochs=3, batch_size=16, examples=48, validation_examples=40, evaluations=3)
@@ -268,58 +264,6 @@ def test_the_arms_own_head_may_stay(starts):
     kept = load_with_new_head(starts["naive"], columns, 0, new_head=False).timm_model.fc.weight
     stored = Checkpoint(starts["naive"]).read("timm_model.fc.weight")
     assert torch.equal(kept.flatten(), stored)
-
-
-@pytest.mark.slow
-def test_a_dead_worker_ends_the_run_in_words(tmp_path):
-    with pytest.raises(ChildProcessError, match="run the same command again"), Workers(2) as workers:
-        workers.run([Dying(1.0), Dying(2.0)], "Dying")
-
-
-@dataclass(frozen=True)
-class Dying:
-    cost: float
-    done: bool = False
-    ready: bool = True
-
-    def run(self):
-        os._exit(1)
-
-
-@dataclass(frozen=True)
-class Step:
-    """Writes a file, once the file that it builds on is there."""
-
-    path: Path
-    after: Path | None = None
-    cost: float = 1.0
-
-    @property
-    def done(self):
-        return self.path.exists()
-
-    @property
-    def ready(self):
-        return self.after is None or self.after.exists()
-
-    def run(self):
-        assert self.ready
-        self.path.write_text(str(time.time()))
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.further_slow
-def test_jobs_wait_for_what_they_build_on(tmp_path, processes):
-    paths = [tmp_path / name for name in "abcd"]
-    jobs = [Step(paths[3], paths[2], 9), Step(paths[0]), Step(paths[1], paths[0], 5), Step(paths[2], paths[1], 7)]
-    with Workers(processes) as workers:
-        workers.run(jobs, "Steps")
-        times = [float(path.read_text()) for path in paths]
-        assert times == sorted(times)
-        workers.run(jobs, "Steps")  # nothing is done twice
-        assert [float(path.read_text()) for path in paths] == times
-        with pytest.raises(ValueError, match="1 jobs wait for results that no other job makes"):
-            workers.run([Step(tmp_path / "x", tmp_path / "never")], "Steps")
 
 
 def test_text_arms(tmp_path, text_model_folder, sentences):

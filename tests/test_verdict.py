@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainingArguments
 
-from know_hf.enrichment.stream import BASELINE
+from know_hf.enrichment.result import BASELINE
 from know_hf.enrichment.verdict import asked_metric, deciding_score, verdict
 
 

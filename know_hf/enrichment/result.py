@@ -1,13 +1,18 @@
 """What an enrichment leaves behind."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from know_hf.enrichment.writer import read_enrichment
 from know_hf.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from know_hf.choice.best import Choice
+
+#: Name of stage 0's scores with BatchNorm statistics re-estimated as for the predictions.
+BASELINE = "stage-0 (BatchNorm re-estimated)"
 
 
 @dataclass
@@ -51,6 +56,20 @@ class EnrichmentResult:
     verdict: str = ""
     best: Path | None = None
     choice: "Choice | None" = None
+
+    @classmethod
+    def read(
+        cls, root: Path, trajectory: Trajectory, checkpoints: Mapping[str, Path], unmoved: dict[str, int], reset: int
+    ) -> "EnrichmentResult":
+        """Collects what written folders say about themselves; arguments as of the class."""
+        described = {name: read_enrichment(f) for name, f in checkpoints.items()}
+        metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
+        if baseline := next(iter(described.values())).get("baseline"):
+            metrics = {BASELINE: baseline, **metrics}
+        if first := trajectory.record.stages[0].metrics:
+            metrics = {"stage-0": first, **metrics}
+        statistics = {name: content["statistics"] for name, content in described.items()}
+        return cls(root, trajectory, dict(checkpoints), statistics, metrics, unmoved=unmoved, reset=reset)
 
     def push_to_hub(self, repo_id: str, *, method: str | None = None, **options: Any) -> str:
         """Uploads the steps as revisions of one repository: ``from_pretrained(repo_id, revision="x4")``.

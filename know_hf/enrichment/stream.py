@@ -14,6 +14,7 @@ from torch import Tensor
 
 from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
+from know_hf.enrichment.devices import usable
 from know_hf.enrichment.folders import enriched_folder, step_names
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.pipeline import in_background, overlapped
@@ -24,7 +25,7 @@ from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.unpredicted import not_predicted
-from know_hf.enrichment.writer import PartialFolder, check_targets, read_enrichment, say_full
+from know_hf.enrichment.writer import PartialFolder, check_targets, say_full
 from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
 from know_hf.known.predicting import Predicting
@@ -40,8 +41,6 @@ _BLOCK_ACCELERATOR = 1 << 23
 # Where there is little arithmetic, time goes to moving values: so many of every stage stay in a processor's cache.
 _PIECE = 1 << 16
 
-#: Name of stage 0's scores with BatchNorm statistics re-estimated as for the predictions.
-BASELINE = "stage-0 (BatchNorm re-estimated)"
 #: Called on every process with a complete but not yet renamed folder; returns scores for its card.
 Finish = Callable[[Path], Mapping[str, float]]
 
@@ -88,14 +87,6 @@ def enrich(
     return run.result(root, run.write_steps(run.folders(output_dir), prediction.steps))
 
 
-def _usable(device: str | torch.device) -> torch.device:
-    try:
-        torch.zeros(1, device=device).item()
-        return torch.device(device)
-    except Exception as error:  # torch raises many types for a device that is not there
-        raise ValueError(f"device {str(device)[:80]!r} cannot be used here: {str(error).splitlines()[0]}") from error
-
-
 class Enrichment:
     """A prediction applied to one trajectory, everything checked before anything is written.
 
@@ -129,7 +120,7 @@ class Enrichment:
         self.companions = companions(trajectory.checkpoints[0])
         asked = prediction if isinstance(prediction, Prediction) else prediction.options
         self.predicted, self.copied, self.fresh = select(trajectory, self.state, **asked.selection)
-        self.device = self.state.device if placement.device is None else _usable(placement.device)
+        self.device = self.state.device if placement.device is None else usable(placement.device)
         if isinstance(prediction, Prediction):
             prediction = resolve(
                 prediction, len(trajectory), trajectory.record.sampling_ratio, forgotten=trajectory.forgotten
@@ -402,15 +393,6 @@ class Enrichment:
 
     def result(self, root: Path, checkpoints: Mapping[str, Path]) -> EnrichmentResult:
         """Collects what the written folders say about themselves."""
-        described = {name: read_enrichment(f) for name, f in checkpoints.items()}
-        metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
-        if baseline := next(iter(described.values())).get("baseline"):
-            metrics = {BASELINE: baseline, **metrics}
-        if first := self.trajectory.record.stages[0].metrics:
-            metrics = {"stage-0": first, **metrics}
-        statistics = {name: content["statistics"] for name, content in described.items()}
         kept = {reason: len(names) for reason, names in unmoved(self.copied).items()}
         reset = len({name.rpartition(".")[0] for name in self.fresh})
-        return EnrichmentResult(
-            root, self.trajectory, dict(checkpoints), statistics, metrics, unmoved=kept, reset=reset
-        )
+        return EnrichmentResult.read(root, self.trajectory, checkpoints, kept, reset)

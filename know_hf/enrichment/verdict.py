@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from know_hf.enrichment.result import EnrichmentResult
-from know_hf.enrichment.stream import BASELINE
+from know_hf.enrichment.result import BASELINE, EnrichmentResult
 from know_hf.tasks import TASKS, Score
 from know_hf.trajectory.rounds import Rounds
 
