@@ -7,7 +7,7 @@ import pytest
 from transformers import EvalPrediction
 
 from know_hf.choice.resampling import interval, swap_error, swapped
-from know_hf.choice.rule import LEVEL, Gain, judge
+from know_hf.choice.rule import LEVEL, LIKELY, Gain, judge
 from know_hf.choice.scoring import Answers, Measure, fingerprint, in_units, pooled
 from know_hf.choice.words import chosen_words, described
 from know_hf.enrichment.verdict import Deciding
@@ -34,14 +34,28 @@ def test_a_plain_gain_is_taken_and_a_tie_is_not():
     assert judge("stage-0", answers, loss)[0] == "stage-0"
 
 
-@pytest.mark.parametrize(("examples", "others"), [(20, 12), (50, 20)])
-def test_the_best_of_many_by_chance_is_seldom_taken(examples, others):
+@pytest.mark.parametrize(("examples", "others", "likely"), [(20, 12, ()), (50, 20, ()), (50, 20, LIKELY)])
+def test_the_best_of_many_by_chance_is_seldom_taken(examples, others, likely):
     draw, taken, times = np.random.default_rng(1), 0, 100
     for _ in range(times):
         answers = {"stage-0": right(draw.random(examples) < 0.7)}
         answers |= {f"other {i}": right(draw.random(examples) < 0.7) for i in range(others)}
+        answers |= {name: right(draw.random(examples) < 0.7) for name in likely}
         taken += judge("stage-0", answers, ACCURACY)[0] != "stage-0"
     assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
+
+
+def test_many_others_do_not_hide_what_is_likely():
+    draw, taken, times = np.random.default_rng(2), {LIKELY[0]: 0, "fitted": 0}, 40
+    for _ in range(times):  # 8 of 100 examples more: two standard errors, little among 30, enough among 2
+        start = draw.random(100) < 0.6
+        answers = {"stage-0": right(start)} | {f"other {i}": right(draw.random(100) < 0.6) for i in range(30)}
+        better = start.copy()
+        better[draw.permutation(np.flatnonzero(~start))[:12]] = True
+        better[draw.permutation(np.flatnonzero(start))[:4]] = False
+        for name in taken:
+            taken[name] += judge("stage-0", {**answers, name: right(better)}, ACCURACY)[0] == name
+    assert taken[LIKELY[0]] > 0.7 * times > 0.3 * times > taken["fitted"]
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

@@ -192,7 +192,7 @@ def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, 
         "train": describe_dataset(trainer.train_dataset),
         "metric": fingerprint(trainer.compute_metrics),
         "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
-        **({} if by is None else {"by": by.about}),
+        **({"rule": RULE} if by is None else {"by": by.about}),
     }
     return json.loads(json.dumps(content, default=str))
 

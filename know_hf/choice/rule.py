@@ -9,15 +9,19 @@ import numpy as np
 from know_hf.choice.resampling import RESAMPLES, interval, swap_error, swapped
 from know_hf.choice.scoring import Answers, Measure, in_units
 
-#: Most probability, of gains that are all chance, that the largest of them is as large.
+#: Most probability, of gains that are all chance, that any is as large as one that is taken.
 LEVEL = 0.1
+#: What is most often better than Θ⁰, and known to be before anything is scored: tested apart, with half of `LEVEL`, so
+#: that the many others, whose largest gain by chance is large, do not hide it.
+LIKELY = ("equal_compute", "soup")
 # Share of a score that is rounding, and what is that of a gain in standard errors.
 _ROUNDING, _TIE = 1e-9, 1e-6
 RULE = (
     "A candidate is taken only if so large a gain over Θ⁰ on the selection data, of the largest among all candidates, "
     f"would come about by chance in at most {100 * LEVEL:g} % of cases (paired randomisation test over examples, "
-    "largest gain of all candidates); of those the one with the best score; else Θ⁰. Where re-estimated BatchNorm "
-    "statistics alone make Θ⁰ better, the others have to beat Θ⁰ with these."
+    f"largest gain of all candidates; {' and '.join(LIKELY)}, the likeliest, apart from the others, half of the "
+    f"{100 * LEVEL:g} % each); of those the one with the best score; else Θ⁰. Where re-estimated BatchNorm statistics "
+    "alone make Θ⁰ better, the others have to beat Θ⁰ with these."
 )
 
 
@@ -30,8 +34,8 @@ class Gain:
         gain: Difference to Θ⁰'s, positive where it is better.
         low: Lower end of the paired bootstrap's 95 % interval of the gain.
         high: Upper end.
-        chance: Probability that the best of so many candidates would gain as much by chance, over Θ⁰ or, where that is
-            better, over Θ⁰ with re-estimated BatchNorm statistics.
+        chance: At most with this probability would any of so many candidates gain as much by chance, over Θ⁰ or, where
+            that is better, over Θ⁰ with re-estimated BatchNorm statistics.
     """
 
     score: float
@@ -58,7 +62,7 @@ def judge(
     Source: swapping which of two models gave which answers is Fisher's randomisation test, exact for any number of
         examples; the largest gain of all candidates, in standard errors, is compared as in Westfall and Young,
         "Resampling-based multiple testing" (1993), without the plainly worse as in Hansen, "A test for superior
-        predictive ability" (2005).
+        predictive ability" (2005). Two groups, each with half of the probability, are Bonferroni's inequality.
 
     Example:
         >>> import numpy as np
@@ -101,20 +105,25 @@ def start_of(gains: Mapping[str, Gain], origin: str, renewed: str | None) -> str
 
 
 def _chances(start: str, units: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> dict[str, float]:
-    """Name → probability that the largest gain over ``start``, of all, is as large by chance; 1 for those without."""
-    chances, ratios = dict.fromkeys(units, 1.0), {}
+    """Name → probability that any gain over ``start`` is as large by chance; 1 for those without one."""
+    ratios, differences = {}, {}
     # What is plainly worse is no rival: it would only make the largest of the gains by chance look larger.
     bound = -math.sqrt(2 * math.log(math.log(max(len(next(iter(units.values()), ())), 16))))
-    largest = np.full(RESAMPLES, -math.inf)
     for name, own in units.items():
         if name == start or not math.isfinite(scores[name]):
             continue
         gain, error = float((own - units[start]).mean()), swap_error(units[start], own)
         # Rounding alone makes no difference.
         if error > _ROUNDING * max(abs(scores[name]), abs(scores[start])) and gain / error > bound:
-            ratios[name] = gain / error
-            largest = np.maximum(largest, swapped(units[start], own) / error)
-    for name, ratio in ratios.items():
-        # Scores of few examples tie, and a tie is as large. What was seen is one of the draws.
-        chances[name] = float((1 + (largest >= ratio - _TIE).sum()) / (1 + RESAMPLES))
+            ratios[name], differences[name] = gain / error, swapped(units[start], own) / error
+    groups = [
+        group for group in ([one for one in ratios if (one in LIKELY) == likely] for likely in (True, False)) if group
+    ]
+    chances = dict.fromkeys(units, 1.0)
+    for group in groups:
+        largest = np.max([differences[name] for name in group], axis=0)
+        for name in group:
+            # Scores of few examples tie, and a tie is as large. What was seen is one of the draws.
+            by_chance = float((1 + (largest >= ratios[name] - _TIE).sum()) / (1 + RESAMPLES))
+            chances[name] = min(1.0, len(groups) * by_chance)
     return chances
