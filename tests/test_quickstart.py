@@ -13,14 +13,13 @@ from know_hf.quickstart import digits, quickstart
 from know_hf.report.plots import BLUE, ORANGE
 from know_hf.report.story import FORGOTTEN, GAINED, WENT
 
-NAMES = ["naive", *(f"shrink to x{s}'s norms" for s in (2, 4, 8)), *(f"KNOWN x{s}" for s in (2, 4, 8)), "best"]
+NAMES = ["naive", "shrink to x8's norms", *(f"KNOWN x{s}" for s in (2, 4, 8))]
 
 
 def check(folder, result, out):
-    assert (
-        list(result.arms) == NAMES
-        and len(result.fine_tunings) == len(NAMES) * len(result.learning_rates) * result.seeds
-    )
+    arms = list(result.arms)
+    assert arms in (NAMES, [*NAMES, "best"])  # where best is none of the others
+    assert len(result.fine_tunings) == len(arms) * len(result.learning_rates) * result.seeds
     assert "best control" in out and "±" in out and "Self-check" in out
     assert min(ink(folder / "report" / "forgetting_curve.png", color) for color in (BLUE, ORANGE)) > 1e-4
     # Bars and lines, in whatever colours, cover some of the white.

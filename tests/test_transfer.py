@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUICK, ink, tiny_image_model
+from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 
 from know_hf.cli.main import main
 from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.fast import LeanTrainer
+from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.protocol import Protocol, fine_tune, split_pool
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.models.building import load_with_new_head
@@ -42,6 +44,8 @@ def starts(tmp_path_factory):
     Trainer(model, args, preprocessing.collator, preprocessing.apply(data)).train()
     for name in ("naive", "naive again"):
         model.save_pretrained(folder / name)
+    again = folder / "naive again" / "model.safetensors"  # the same weights in another file, which is trained by itself
+    save_file(load_file(again), again, {"format": "pt", "copy": "another"})
     torch.manual_seed(1)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
@@ -77,6 +81,21 @@ def test_the_same_start_under_another_name_makes_no_difference(compared):
     assert difference.low <= 0 <= difference.high and difference.verdict == "no difference shown"
     for rate in compared.learning_rates:
         assert compared.scores("naive", rate) == compared.scores("naive again", rate)
+
+
+def test_the_same_files_are_trained_from_once(tmp_path, starts, downstream, monkeypatch):
+    trained, run = [], FineTuning.run
+    monkeypatch.setattr(FineTuning, "run", lambda job: (trained.append(job.arm), run(job)))
+    few = replace(FEW, head_epochs=1, epochs=1)
+    arms = {"naive": starts["naive"], "again": starts["naive"], "scrambled": starts["scrambled"]}
+    result = compare(arms, downstream["train"], tmp_path, test_dataset=downstream["test"], protocol=few,
+                     learning_rates=[1e-3], seeds=2)  # fmt: skip
+    assert sorted(trained) == ["naive", "naive", "scrambled", "scrambled"]
+    assert result.best("again") == result.best("naive") and result.against("again", "naive").mean == 0
+    (tmp_path / "runs" / "again--0.001--1.json").unlink()  # killed before it was written
+    again = compare(arms, downstream["train"], tmp_path, test_dataset=downstream["test"], protocol=few,
+                    learning_rates=[1e-3], seeds=2)  # fmt: skip
+    assert len(trained) == 4 and again.fine_tunings == result.fine_tunings
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from transformers.utils import logging as logging_of_models
 
 from know_hf.choice.candidates import FOLDER, ORIGIN, RENEWED, expected_candidates
 from know_hf.choice.judging import Judgement, Purpose
@@ -29,6 +28,7 @@ from know_hf.laboratory.halving import LEAST_EXAMPLES, RULE, Schedule, make_sche
 from know_hf.laboratory.options import Protocol, Repetition
 from know_hf.laboratory.protocol import NotFiniteError
 from know_hf.laboratory.statistics import require_scipy
+from know_hf.models.building import unremarked
 from know_hf.store import hash_file, inside, remove, write_json
 from know_hf.tasks import get_task
 from know_hf.training.options import DataOptions
@@ -296,18 +296,13 @@ class _Trials:
 def _apart() -> Iterator[None]:
     """Trains others beside a trainer: what accelerate shares within a process stays as it was, and all is quiet."""
     kept = [(kind, dict(kind._shared_state)) for kind in (PartialState, AcceleratorState, GradientState)]
-    loudness, bars = logging_of_models.get_verbosity(), logging_of_models.is_progress_bar_enabled()
-    logging_of_models.set_verbosity_error()  # of every start, that its head is new
-    logging_of_models.disable_progress_bar()
     try:
-        yield
+        with unremarked():
+            yield
     finally:
         for kind, state in kept:
             kind._shared_state.clear()
             kind._shared_state.update(state)
-        logging_of_models.set_verbosity(loudness)
-        if bars:
-            logging_of_models.enable_progress_bar()
 
 
 def purpose_words(candidate: str, survivor: str, gains: Mapping[str, Gain], purpose: Purpose) -> str:

@@ -51,7 +51,8 @@ def compare(
 ) -> ComparisonResult:
     """Fine-tunes every arm on downstream data under one protocol, paired over seeds.
 
-    The same seed gives every arm the same examples, head and order. Every arm gets the same learning rates; its own is
+    The same seed gives every arm the same examples, head and order; of arms with the same files one is fine-tuned, and
+    the others get its results. Every arm gets the same learning rates; its own is
     chosen on validation examples that are not the test set. Killed and called again, it continues.
 
     Args:
@@ -103,8 +104,8 @@ def compare(
     )
     with locked(output_dir), Workers(options.processes) as workers:
         comparison.prepare(root / "cache", columns, image_size=about.image_size, max_length=about.max_length)
-        workers.run(comparison.grid(), "Fine-tuning")
-        workers.run(comparison.rest(), "Fine-tuning the rest")
+        comparison.run(comparison.grid(), workers, "Fine-tuning")
+        comparison.run(comparison.rest(), workers, "Fine-tuning the rest")
         comparison.clear()
     result = comparison.result()
     if options.report_to:
@@ -334,6 +335,16 @@ class Comparison:
             own += [rate] if rate not in own else []
         return self._jobs(rates)
 
+    def run(self, jobs: Sequence[FineTuning], workers: Workers, description: str) -> None:
+        """Runs jobs; of arms with the same weights the first alone is fine-tuned, and the others' results are its."""
+        same = twins({name: _files_of(folder) for name, folder in self.folders.items()})
+        asked = {(job.arm, job.rate, job.seed): job for job in jobs}
+        firsts = [asked.get((same.get(job.arm, job.arm), job.rate, job.seed), job) for job in jobs]
+        workers.run([job for job, first in zip(jobs, firsts, strict=True) if job is first], description)
+        for job, first in zip(jobs, firsts, strict=True):
+            if not job.done:
+                job.write(first.read())
+
     def clear(self) -> None:
         """Deletes what Trainer wrote while runs lasted."""
         remove(self.output_dir / "scratch")
@@ -355,6 +366,12 @@ class Comparison:
             for name, own in rates.items()
             for rate in own
         ]  # fmt: skip
+
+
+def _files_of(folder: str | Path) -> list[str]:
+    """Hashes of all that a fine-tuning from a folder depends on."""
+    described = (Path(folder) / name for name in ("config.json", "adapter_config.json"))
+    return [hash_file(path) for path in (*Checkpoint(folder).files, *described) if path.is_file()]
 
 
 def _note_comparison(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,5 +83,8 @@ class FineTuning:
             Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,
             data.get("validation"), self.fast,
         )  # fmt: skip
-        content = {"arm": self.arm, "rate": self.rate, "seed": self.seed, **result}
-        write_json(self.path, content, indent=None)
+        self.write(result)
+
+    def write(self, result: Mapping[str, Any]) -> None:
+        """Writes the result; whole or not at all."""
+        write_json(self.path, {**result, "arm": self.arm, "rate": self.rate, "seed": self.seed}, indent=None)

@@ -1,6 +1,7 @@
 """Networks with their initial values, and checkpoints with the head that a new task needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models import auto
+from transformers.utils import logging as logging_of_models
 
 import know_hf.models.own  # noqa: F401 (registers)
 from know_hf.model_config import require_timm
@@ -161,9 +163,10 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
     task, classes = get_task(columns.task), len(columns.class_names)
     labels = {**label_settings(columns.class_names, task.name), "ignore_mismatched_sizes": True} if classes else {}
     torch.manual_seed(seed)  # an adapter's base model gets its head here
-    base, info = auto_class_of(task.name).from_pretrained(
-        base_of(folder), dtype=torch.float32, output_loading_info=True, **labels
-    )
+    with unremarked():
+        base, info = auto_class_of(task.name).from_pretrained(
+            base_of(folder), dtype=torch.float32, output_loading_info=True, **labels
+        )
     whole = base_of(folder) == folder
     if whole and not new_head and (drawn := [*info["missing_keys"], *info["mismatched_keys"]]):
         raise ValueError(f"{folder} has no head of {classes} outputs to keep: {drawn[0]} would be drawn at random.")
@@ -173,6 +176,20 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
     if new_head and task.renews_head:
         renew(head)
     return model
+
+
+@contextmanager
+def unremarked() -> Iterator[None]:
+    """Lets transformers load without its bars and reports: that the head of every start is new is meant to be."""
+    loudness, bars = logging_of_models.get_verbosity(), logging_of_models.is_progress_bar_enabled()
+    logging_of_models.set_verbosity_error()
+    logging_of_models.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging_of_models.set_verbosity(loudness)
+        if bars:
+            logging_of_models.enable_progress_bar()
 
 
 def renew(module: nn.Module) -> None:
