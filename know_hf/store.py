@@ -278,19 +278,31 @@ def check_space(folder: Path, count: int, size: int) -> None:
         )
 
 
+#: Path, size and time of a file → its hash.
+_HASHES: dict[tuple[Path, int, int], str] = {}
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file; read once as long as it does not change."""
     status = path.stat()
-    return _hash_file(path, status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _hash_file(path: Path, size: int, modified: int) -> str:
+    if (known := known_hash(path)) is not None:
+        return known
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
-    return digest.hexdigest()
+    return remember_hash(path, status, digest.hexdigest())
+
+
+def known_hash(path: Path) -> str | None:
+    """SHA-256 of a file that was hashed before and has not changed since."""
+    status = path.stat()
+    return _HASHES.get((path, status.st_size, status.st_mtime_ns))
+
+
+def remember_hash(path: Path, status: os.stat_result, digest: str) -> str:
+    """Keeps, and returns, the hash of a file that was as ``status`` says when it was read."""
+    return _HASHES.setdefault((path, status.st_size, status.st_mtime_ns), digest)
 
 
 @contextmanager

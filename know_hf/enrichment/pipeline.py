@@ -1,8 +1,7 @@
 """Reading ahead and writing behind: the disk works while the next block is computed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -45,19 +44,6 @@ def overlapped(
             behind = writer.submit(write, item, made)
         if behind is not None:
             behind.result()
-
-
-@contextmanager
-def in_background(work: Callable[[], Any]) -> Iterator[None]:
-    """Does something else on a thread of its own during the block, whose end waits for it.
-
-    Raises:
-        Exception: What it raises, once the block has ended.
-    """
-    with ThreadPoolExecutor(1, "beside") as pool:
-        doing = pool.submit(work)
-        yield
-        doing.result()
 
 
 def _one_processor() -> None:

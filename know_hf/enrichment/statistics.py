@@ -27,12 +27,12 @@ class Statistics:
             first, second = first.double(), second.double()
             change = second - first
             other = None if third is None else third.double() - first
-            total[0] += change.square().sum()
-            total[1] += first.square().sum()
-            total[2] += second.square().sum()
+            total[0] += change.dot(change)
+            total[1] += first.dot(first)
+            total[2] += second.dot(second)
             if other is not None:
-                total[3] += other.square().sum()
-                total[4] += (change * other).sum()
+                total[3] += other.dot(other)
+                total[4] += change.dot(other)
         self._add(kind, [*total.tolist(), float(origin.numel())])
 
     def _add(self, kind: str, values: list[float]) -> None:

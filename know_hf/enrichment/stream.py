@@ -16,8 +16,9 @@ from know_hf.checkpoints.patch import CheckpointPatch
 from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.devices import usable
 from know_hf.enrichment.folders import enriched_folder, step_names
+from know_hf.enrichment.following import FollowingHashes
 from know_hf.enrichment.options import Placement, Prediction
-from know_hf.enrichment.pipeline import in_background, overlapped
+from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
 from know_hf.enrichment.ranges import BLOCK, Range, share_of
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
@@ -185,19 +186,18 @@ class Enrichment:
         root, files = self.trajectory.checkpoints[0].folder, self.companions.files
         return [root / file for file in files if len(file.parts) > 1 and file.suffix == ".safetensors"]
 
+    @property
+    def _inputs(self) -> list[Path]:
+        """All files of weights that a result depends on."""
+        return [path for checkpoint in self.trajectory.checkpoints for path in checkpoint.files] + self._modules
+
     @cached_property
     def _hashes(self) -> dict[str, str]:
         """SHA-256 of every input file; each process reads its share of them."""
-        files = [path for checkpoint in self.trajectory.checkpoints for path in checkpoint.files]
-        files += self._modules
+        files = self._inputs
         mine = hash_files(files[self.state.process_index :: self.state.num_processes], self.state.is_main_process)
         shares = gather_object([mine]) if self.state.num_processes > 1 else [mine]
         return {path: digest for share in shares for path, digest in share.items()}
-
-    def _hash_alone(self) -> None:
-        """Hashes the inputs where no other process shares that work."""
-        if self.state.num_processes == 1:
-            self._hashes  # noqa: B018  computed once
 
     def _digests(self, partial: PartialFolder) -> dict[str, str]:
         """SHA-256 of the weights that were written, by file."""
@@ -270,8 +270,9 @@ class Enrichment:
                     partial.begin(source.folder, self.companions.files)
                     partial.fill(self.fresh)
             self.state.wait_for_everyone()
-            with in_background(self._hash_alone):
-                statistics = self._predict(steps, todo)
+            # Processes hash shares of the files; one process alone hashes them as it reads them.
+            with FollowingHashes(self._inputs if self.state.num_processes == 1 else ()) as hashes:
+                statistics = self._predict(steps, todo, hashes)
             self.state.wait_for_everyone()
             for key, partial in todo.items():
                 scores = dict(finish(partial.path)) if finish else {}
@@ -303,14 +304,16 @@ class Enrichment:
             say_full(error)
             raise
 
-    def _predict(self, steps: int, todo: Mapping[tuple[str, int], PartialFolder]) -> dict[tuple[str, int], Statistics]:
+    def _predict(
+        self, steps: int, todo: Mapping[tuple[str, int], PartialFolder], hashes: FollowingHashes
+    ) -> dict[tuple[str, int], Statistics]:
         """Predicts and writes this process's share of the values; sums the statistics over all processes.
 
         If a process fails, all raise its error, so that none waits for it.
         """
         statistics, failure = {key: Statistics() for key in todo}, None
         try:
-            self._predict_share(steps, todo, statistics)
+            self._predict_share(steps, todo, statistics, hashes)
         except Exception as error:
             failure = error
         alone = self.state.num_processes == 1
@@ -325,6 +328,7 @@ class Enrichment:
         steps: int,
         todo: Mapping[tuple[str, int], PartialFolder],
         statistics: Mapping[tuple[str, int], Statistics],
+        hashes: FollowingHashes,
     ) -> None:
         wanted = {name for name, _ in todo}
         # The reference goes first: the others' directions are compared with its.
@@ -349,7 +353,10 @@ class Enrichment:
         )
 
         def read(part: Range) -> Tensor:
-            return self.trajectory.read(*part)
+            stages = self.trajectory.read(*part)
+            places = (checkpoint.tensors[part.tensor] for checkpoint in self.trajectory.checkpoints)
+            hashes.follow([(place.file, place.offset + part.stop * place.itemsize) for place in places])
+            return stages
 
         def compute(part: Range, stages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             origin = stages[0].clone()  # of all that was read, what is needed later

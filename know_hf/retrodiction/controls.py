@@ -41,9 +41,12 @@ def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int | None = None)
         first = min(3, len(stages))
     if not 1 <= first <= len(stages):
         raise ValueError(f"first is {first}; it must lie between 1 and the number of stages, {len(stages)}.")
-    values = stages[:first].double()
+    origin = stages[0].double()
     # As Θ^0 plus differences, so that what did not move stays exactly where it was.
-    average = values[0] + (values - values[0]).mean(0)
+    moved = torch.zeros_like(origin)
+    for stage in stages[1:first]:
+        moved += stage - origin
+    average = origin + moved / first
     return naive(average[None].to(torch.promote_types(stages.dtype, torch.float32)), kind, steps)
 
 
