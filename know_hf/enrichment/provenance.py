@@ -128,6 +128,13 @@ def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:
     return digests
 
 
+def hash_written(source: Checkpoint, folder: Path) -> dict[str, str]:
+    """SHA-256 of the weights that were written beside a checkpoint, in files of the same names: name → digest."""
+    files = [path.relative_to(source.folder) for path in source.files]
+    digests = hash_files([folder / file for file in files])
+    return {file.as_posix(): digests[str(folder / file)] for file in files}
+
+
 def hash_weights(model: torch.nn.Module) -> str:
     """SHA-256 of a small network's weights, by name."""
     digest = hashlib.sha256()

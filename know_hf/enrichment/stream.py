@@ -19,7 +19,7 @@ from know_hf.enrichment.folders import enriched_folder, step_names
 from know_hf.enrichment.following import FollowingHashes
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.pipeline import overlapped
-from know_hf.enrichment.provenance import hash_files, hash_weights, holds, hub_revision
+from know_hf.enrichment.provenance import hash_files, hash_weights, hash_written, holds, hub_revision
 from know_hf.enrichment.ranges import BLOCK, Range, share_of
 from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction, method_names, resolve
 from know_hf.enrichment.result import EnrichmentResult
@@ -199,13 +199,6 @@ class Enrichment:
         shares = gather_object([mine]) if self.state.num_processes > 1 else [mine]
         return {path: digest for share in shares for path, digest in share.items()}
 
-    def _digests(self, partial: PartialFolder) -> dict[str, str]:
-        """SHA-256 of the weights that were written, by file."""
-        source = self.trajectory.checkpoints[0]
-        files = [path.relative_to(source.folder) for path in source.files]
-        digests = hash_files([partial.path / file for file in files])
-        return {file.as_posix(): digests[str(partial.path / file)] for file in files}
-
     def write_steps(
         self,
         folders: Mapping[str, Path],
@@ -287,7 +280,7 @@ class Enrichment:
                         "statistics": statistics[key].summary(),
                         "metrics": scores,
                         "baseline": self.baseline,
-                        "sha256": self._digests(partial),
+                        "sha256": hash_written(source, partial.path),
                         "versions": versions(),
                     }
                     card = enriched_card(self.trajectory, content, partial.final.name, self.self_check)
