@@ -33,7 +33,7 @@ PARTS = {
     "streaming": (
         "Out of core beside the disk",
         ["--layers", "4", "--methods", "mean", "linear_fit"],
-        ["--layers", "12"],
+        ["--layers", "16", "--width", "2048"],
     ),
     "trainer": (
         "ForgettingTrainer beside Trainer",

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Values at a time: float64 copies of them stay in the processor's cache.
+# Values at a time: few enough for the processor's cache, and for sums of them in their own type.
 _PIECE = 1 << 14
 
 
 @dataclass
 class Statistics:
-    """Sums over the predicted weights of each kind, in float64.
+    """Sums over the predicted weights of each kind, in float64; of a few thousand weights in float32.
 
     Squares of change, origin, result and reference change, product of change and reference change, count.
     """
@@ -20,20 +20,20 @@ class Statistics:
 
     def add(self, kind: str, origin: Tensor, predicted: Tensor, reference: Tensor | None = None) -> None:
         """Adds one block; all ``(n,)``. ``reference`` is another method's prediction to compare directions with."""
-        total = torch.zeros(5, dtype=torch.float64)
+        total = [0.0] * 5
         pieces = [origin.split(_PIECE), predicted.split(_PIECE)]
         pieces.append([None] * len(pieces[0]) if reference is None else reference.split(_PIECE))
         for first, second, third in zip(*pieces, strict=True):
-            first, second = first.double(), second.double()
+            first, second = (values.to(torch.promote_types(values.dtype, torch.float32)) for values in (first, second))
             change = second - first
-            other = None if third is None else third.double() - first
-            total[0] += change.dot(change)
-            total[1] += first.dot(first)
-            total[2] += second.dot(second)
-            if other is not None:
-                total[3] += other.dot(other)
-                total[4] += change.dot(other)
-        self._add(kind, [*total.tolist(), float(origin.numel())])
+            total[0] += float(change.dot(change))
+            total[1] += float(first.dot(first))
+            total[2] += float(second.dot(second))
+            if third is not None:
+                other = third.to(first) - first
+                total[3] += float(other.dot(other))
+                total[4] += float(change.dot(other))
+        self._add(kind, [*total, float(origin.numel())])
 
     def _add(self, kind: str, values: list[float]) -> None:
         self.sums[kind] = [a + b for a, b in zip(self.sums.get(kind, [0.0] * 6), values, strict=True)]

@@ -39,8 +39,9 @@ from know_hf.trajectory.identity import versions
 
 # A GPU wants more than a BLOCK at once.
 _BLOCK_ACCELERATOR = 1 << 23
-# Where there is little arithmetic, time goes to moving values: so many of every stage stay in a processor's cache.
-_PIECE = 1 << 16
+# Where there is little arithmetic, time goes to moving values: few enough to stay in a processor's cache, and enough
+# that handing them on costs little.
+_PIECE = 1 << 18
 
 #: Called on every process with a complete but not yet renamed folder; returns scores for its card.
 Finish = Callable[[Path], Mapping[str, float]]

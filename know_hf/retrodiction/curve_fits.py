@@ -13,6 +13,9 @@ from torch import Tensor
 
 from know_hf.retrodiction.registry import method
 
+# Values at a time: float64 copies of them, of every stage, stay in the processor's cache.
+_PIECE = 1 << 14
+
 
 def ols_coefficients(
     stages: int,
@@ -182,5 +185,10 @@ def _delta(values: Tensor, weights: list[float]) -> Tensor:
 
 
 def _combine(stages: Tensor, weights: list[list[float]]) -> Tensor:
-    values, dtype = stages.double(), torch.promote_types(stages.dtype, torch.float32)
-    return torch.stack([_delta(values, w).to(dtype) for w in weights])
+    result = stages.new_empty(len(weights), *stages.shape[1:], dtype=torch.promote_types(stages.dtype, torch.float32))
+    parts = result.view(len(weights), -1).split(_PIECE, 1)
+    for part, values in zip(parts, stages.reshape(len(stages), -1).split(_PIECE, 1), strict=True):
+        values = values.double()
+        for own, w in zip(part, weights, strict=True):
+            own.copy_(_delta(values, w))
+    return result
