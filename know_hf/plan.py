@@ -91,6 +91,14 @@ class Plan:
         """Disk space of all enriched checkpoints' weights."""
         return self.steps * sum(spec.nbytes for spec in self.tensors.values())
 
+    @property
+    def renewed(self) -> int:
+        """Checkpoints whose BatchNorm statistics are estimated anew by default; 0 for models without such layers.
+
+        The predictions, Θ⁰ beside them, and of the choice the mean and two fitted points.
+        """
+        return self.steps + 4 if any(name.endswith("running_mean") for name in self.tensors) else 0
+
     def __str__(self) -> str:
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, kind in self.predicted.items():
@@ -109,6 +117,12 @@ class Plan:
             values, size = sum(s.numel for s in specs), sum(s.nbytes for s in specs) / 1e6
             rows.append([what, kind, str(len(names)), f"{values:,}", f"{size:.2f}", why, names[0]])
         forgetting = f"\n\n{self.cost}" if self.cost else ""
+        if self.renewed and self.cost:
+            forgetting += (
+                f"\nBatchNorm statistics of {self.renewed} checkpoints take a forward pass over the training data each: "
+                f"about {self.renewed / 3:.1f} epochs, where the whole\nrun takes {1 + self.cost.further:.2f} × "
+                "--num_train_epochs."
+            )
         kept = not_predicted(self.tensors, self.parameters, self.copied)
         parts = ", ".join(f"{what} {share:.1%}" for what, share in kept.items())
         copied = f"\n{sum(kept.values()):.0%} of all weights will not be predicted: {parts}." if kept else ""

@@ -1,6 +1,7 @@
 """What is done to predicted folders with a trainer's model and data: BatchNorm statistics, scores."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from know_hf.forgetting.evaluation import evaluate_all, quality_scores
 from know_hf.forgetting.trainer import ForgettingMixin
 from know_hf.forgetting.weights import load_weights
 from know_hf.models.adapters import is_adapted
-from know_hf.training.batch_norm import estimate_batch_norm, has_batch_norm, write_batch_norm
+from know_hf.training.batch_norm import Batches, estimate_batch_norm, has_batch_norm, write_batch_norm
 
 
 def renews(trainer: Any, update_batch_norm: bool) -> bool:
@@ -39,10 +40,15 @@ class Finisher:
         """Completes the folder; its scores."""
         load_weights(self.trainer.model, folder)
         if self.renew:
-            estimate_batch_norm(self.trainer, self.dataset)
+            estimate_batch_norm(self.trainer, self.batches)
             if self.trainer.is_world_process_zero():
                 write_batch_norm(self.trainer.model, folder)
         return evaluation_scores(self.trainer) if self.score else {}
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The data to estimate statistics on, read once for all folders where they fit."""
+        return Batches(self.trainer, self.dataset)
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -53,7 +59,7 @@ class Finisher:
     def baseline(self, folder: Path) -> dict[str, float]:
         """Scores of a folder, which stays as it is, with statistics re-estimated."""
         load_weights(self.trainer.model, folder)
-        estimate_batch_norm(self.trainer, self.dataset)
+        estimate_batch_norm(self.trainer, self.batches)
         return evaluation_scores(self.trainer)
 
 
