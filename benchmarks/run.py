@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 #: Name → heading, what small and full sizes are.
 PARTS = {
+    "startup": ("How long people wait", ["--repeat", "3"], ["--quickstart"]),
     "kernels": (
         "Prediction: the kernel on each instruction set",
         ["--weights", "65536", "--rounds", "7"],
@@ -104,7 +105,7 @@ def main() -> None:
     for name in args.only:
         heading, small, full = PARTS[name]
         command = [sys.executable, str(HERE / f"{name}.py"), *(full if args.full else small)]
-        if name in ("prediction", "retrodiction", "streaming", "trainer", "collection"):
+        if name in ("startup", "prediction", "retrodiction", "streaming", "trainer", "collection"):
             command += ["--work-dir", str(args.work_dir / name)]
         if name == "meta_training":
             command.insert(2, str(args.work_dir / "collection" / "meta"))

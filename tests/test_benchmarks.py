@@ -65,6 +65,12 @@ def test_benchmark_of_streaming(tmp_path):
 
 
 @pytest.mark.slow
+def test_benchmark_of_waiting(tmp_path):
+    out = run("startup.py", "--work-dir", tmp_path, "--repeat", 1)
+    assert "| enrich, 352 pictures, until training begins |" in out and "| predict RUN " in out
+
+
+@pytest.mark.slow
 def test_signs(trajectory):
     out = run("signs.py", trajectory.root)
     assert "at most, were every block certain" in out
