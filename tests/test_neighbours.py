@@ -17,6 +17,7 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     Seq2SeqTrainer,
+    TrainerCallback,
     default_data_collator,
     pipeline,
 )
@@ -65,6 +66,24 @@ def test_a_loss_function_of_ones_own(tmp_path):
     assert sum(asked) >= 32 + 16 and not torch.equal(plain["classifier.bias"], weighed["classifier.bias"])
 
 
+def test_a_batch_size_that_fits_is_found(tmp_path):
+    """``auto_find_batch_size``; what was found in one stage is where the next begins."""
+    sizes = []
+
+    class Crowded(ForgettingTrainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            sizes.append(len(inputs["labels"]))
+            if sizes[-1] > 4:
+                raise RuntimeError("CUDA out of memory.")
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    args = ForgettingArguments(str(tmp_path), auto_find_batch_size=True, **SMALL)
+    trainer = Crowded(bert(), args, default_data_collator, ROWS)
+    trainer.train()
+    assert sizes[0] == 16 and sizes[-12:] == [4] * 12
+    assert [stage.steps for stage in trainer.trajectory.record.stages] == [8, 4]
+
+
 def test_scores_of_texts_that_are_written(tmp_path):
     """``predict_with_generate``, for every stage and every prediction."""
 
@@ -101,6 +120,16 @@ def test_results_load_in_a_pipeline(tmp_path, text_model_folder, sentences):
     )
     (answer,) = pipeline("text-classification", model=str(result.checkpoints["x2"]))("a good film")
     assert answer["label"] in ("negative", "positive") and 0 < answer["score"] < 1
+
+
+def test_results_load_in_timm_itself(trajectory, tmp_path):
+    """Transformers' wrapper puts a prefix before timm's names, and nothing else."""
+    timm = pytest.importorskip("timm")
+    made = enrich(trajectory, tmp_path, steps=1, method="mean").checkpoints["x2"]
+    held = load_file(made / "model.safetensors")
+    model = timm.create_model("resnet10t", channels=(8, 8, 16, 16), stem_width=8, in_chans=1, num_classes=3)
+    model.load_state_dict({name.removeprefix("timm_model."): tensor for name, tensor in held.items()})
+    assert torch.equal(model.fc.weight, held["timm_model.fc.weight"])
 
 
 def test_a_predicted_adapter_is_merged_into_its_base(tmp_path, text_model_folder, sentences):
@@ -223,3 +252,38 @@ def test_cross_encoders_and_evaluators(tmp_path, text_model_folder):
     assert "pipeline_tag: text-ranking" in card
     found = CrossEncoder(str(result.checkpoints["x2"]), device="cpu").predict([("a good film", "good")])
     assert abs(float(found[0]) - result.metrics["x2"]["eval_mean_score"]) < 1e-5
+
+
+@pytest.mark.slow
+def test_packed_texts_keep_their_length(tmp_path, writer_folder):
+    trl = pytest.importorskip("trl")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    class Forgetting(ForgettingMixin, trl.SFTTrainer):
+        pass
+
+    settings = {
+        **SMALL,
+        "bf16": False,
+        "use_cpu": True,
+        "packing": True,
+        "packing_strategy": "wrapped",
+        "max_length": 8,
+    }
+    trainer = Forgetting(
+        model=AutoModelForCausalLM.from_pretrained(writer_folder),
+        args=forgetting(trl.SFTConfig)(str(tmp_path), **settings),
+        train_dataset=Dataset.from_dict({"text": ["a good film", "very bad film yes"] * 32}),
+        processing_class=AutoTokenizer.from_pretrained(writer_folder),
+    )
+    lengths = []
+
+    class Watch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            lengths.append([len(trainer.train_dataset[i]["input_ids"]) for i in range(len(trainer.train_dataset))])
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    counts = [stage.examples for stage in trainer.trajectory.record.stages]
+    assert counts[0] < 64 and counts[1] == counts[0] // 2, "packed rows are what is halved"
+    assert all(length == 8 for row in lengths for length in row[:-1])
