@@ -287,3 +287,37 @@ def test_packed_texts_keep_their_length(tmp_path, writer_folder):
     counts = [stage.examples for stage in trainer.trajectory.record.stages]
     assert counts[0] < 64 and counts[1] == counts[0] // 2, "packed rows are what is halved"
     assert all(length == 8 for row in lengths for length in row[:-1])
+
+
+@pytest.mark.slow
+def test_only_the_assistant_s_turns_count(tmp_path, writer_folder):
+    trl = pytest.importorskip("trl")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    class Forgetting(ForgettingMixin, trl.SFTTrainer):
+        pass
+
+    tokenizer = AutoTokenizer.from_pretrained(writer_folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }} "
+        "{% endgeneration %}{% else %}{{ m['content'] }} {% endif %}{% endfor %}"
+    )
+    turns = [{"role": "user", "content": "a good film"}, {"role": "assistant", "content": "yes very"}] * 2
+    settings = {**SMALL, "bf16": False, "use_cpu": True, "assistant_only_loss": True}
+    trainer = Forgetting(
+        model=AutoModelForCausalLM.from_pretrained(writer_folder),
+        args=forgetting(trl.SFTConfig)(str(tmp_path), **settings),
+        train_dataset=Dataset.from_list([{"messages": turns}] * 32), processing_class=tokenizer,
+    )  # fmt: skip
+    counted = []
+    step = trainer.training_step
+
+    def watched(model, inputs, *args, **kwargs):
+        counted.append(tokenizer.decode(inputs["labels"][0][inputs["labels"][0] >= 0]))
+        return step(model, inputs, *args, **kwargs)
+
+    trainer.training_step = watched
+    trainer.train()
+    assert len(counted) == 3 and set(counted) == {"yes very yes very"}
+    made = enrich_trained(trainer, steps=1, choose="none", method="mean").checkpoints["x2"]
+    assert "generation" in AutoTokenizer.from_pretrained(made).chat_template
