@@ -21,6 +21,7 @@ from transformers import (
 from know_hf.cli.main import main
 from know_hf.tasks import find_columns
 from know_hf.tasks.audio import load_extractor, wave_samples
+from know_hf.training.checks import split_names
 from know_hf.training.data import load_split, make_preprocessing
 
 
@@ -132,6 +133,9 @@ def test_a_configuration_of_a_data_set(tmp_path):
     (folder / "en.csv").write_text("text,label\ngood,1\n")
     (folder / "de.csv").write_text("text,label\ngut,1\nschlecht,0\n")
     assert load_split(folder, config="german")["text"][:] == ["gut", "schlecht"]
+    for ask in (load_split, split_names):
+        with pytest.raises(ValueError, match="choose one by dataset_config: 'english', 'german'"):
+            ask(str(folder))
     (tmp_path / "poem.txt").write_text("one line\nanother\n")
     assert load_split(tmp_path / "poem.txt")["text"][:] == ["one line", "another"]
     assert find_columns(load_split(tmp_path / "poem.txt")).task == "text-generation"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import tiny_image_model
 from datasets import ClassLabel, Dataset, Features, Value
+from hub_server import Repository
 
 from know_hf.tasks import find_columns
 from know_hf.tasks.classification import accuracy
@@ -53,6 +54,24 @@ def test_load_split(image_data_folder):
     assert load_split(data) is data
     with pytest.raises(TypeError, match="pass one"):
         load_split(datasets.DatasetDict(train=data))
+
+
+def test_data_on_the_hub(hub, image_data_folder, tmp_path, monkeypatch):
+    """From the stand-in, by the client of `datasets`: a split, and one of several configurations."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    files = {path.name: path.read_bytes() for path in (image_data_folder / "data").iterdir()}
+    small = {"small.csv": b"text,label\ngood,0\nbad,1\n"}
+    about = (
+        "---\nconfigs:\n- config_name: small\n  data_files: small.csv\n- config_name: none\n  data_files: no.csv\n---\n"
+    )
+    for name, held in (("tester/digits", files), ("tester/several", {**small, "README.md": about.encode()})):
+        commit = {"id": f"{len(hub.repositories)}" * 40, "files": held, "message": "upload"}
+        hub.repositories["datasets", name] = Repository({"main": [commit]})
+    assert len(load_split("tester/digits", "test")) == 32
+    assert load_split("tester/several", config="small")["text"][:] == ["good", "bad"]
+    with pytest.raises(ValueError, match="tester/several.*choose one by dataset_config: 'small', 'none'"):
+        load_split("tester/several")
 
 
 def test_images_are_scaled_normalised_and_resized(images):

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def unreadable(what: str, error: Exception) -> Exception:
     cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
     if isinstance(cause, (OSError, ImportError, MemoryError)):  # a full disk, a package that is not there
         return cause
+    if several := re.search(r"available configs: \[(.*)\]", str(cause)):
+        return ValueError(f"{what}: it has several configurations, choose one by dataset_config: {several[1]}.")
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
     return ValueError(f"{what}: {first}{hint}")
