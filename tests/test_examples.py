@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,18 +168,31 @@ def test_domain_generalisation(tmp_path, trajectory):
 
 @pytest.mark.slow
 def test_notebook(tmp_path, monkeypatch):
-    """Every cell but the installation, in order, in one namespace."""
+    """Every cell but the installation, in order, in one namespace; what it shows is there, and in its outputs."""
     import matplotlib
 
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    assert sources[0].startswith("%pip install") and not any(cell.get("outputs") for cell in cells)
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in code]
+    assert sources[0].startswith("%pip install") and not code[0]["outputs"]
+    written = json.dumps([cell["outputs"] for cell in code])
+    assert written.count("iVBOR") == 4 and "Keep Θ⁰" in written.encode().decode("unicode_escape")
+    assert not re.search(r"/home|/work|/tmp|Error", written)
+    shown: list[str] = []  # IPython need not be installed
+    display = SimpleNamespace(display=shown.append, Image=lambda path, width: path)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
     names: dict = {}
     quick = {"EPOCHS = 5": "EPOCHS = 1", "epochs=10": "epochs=1", "[1e-3, 3e-3]": "[1e-3]", "seeds=3": "seeds=2"}
-    for source in sources[1:]:
-        for slow, fast in quick.items():
-            source = source.replace(slow, fast)
-        exec(compile(source, "cell", "exec"), names)
+    threads = torch.get_num_threads()
+    try:
+        for source in sources[1:]:
+            for slow, fast in quick.items():
+                source = source.replace(slow, fast)
+            exec(compile(source, "cell", "exec"), names)
+    finally:
+        torch.set_num_threads(threads)
     assert set(names["comparison"].arms) == {"naive", "shrink x2", "KNOWN x2"} and names["result"].self_check["ratios"]
+    assert len(shown) == 3 and all((tmp_path / path).is_file() for path in shown)
