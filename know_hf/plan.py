@@ -119,8 +119,8 @@ class Plan:
         forgetting = f"\n\n{self.cost}" if self.cost else ""
         if self.renewed and self.cost:
             forgetting += (
-                f"\nBatchNorm statistics of {self.renewed} checkpoints take a forward pass over the training data each: "
-                f"about {self.renewed / 3:.1f} epochs, where the whole\nrun takes {1 + self.cost.further:.2f} × "
+                f"\nBatchNorm statistics of {self.renewed} checkpoints take a forward pass over the training data "
+                f"each: about {self.renewed / 3:.1f} epochs, where the whole\nrun takes {1 + self.cost.further:.2f} × "
                 "--num_train_epochs."
             )
         kept = not_predicted(self.tensors, self.parameters, self.copied)

@@ -182,7 +182,7 @@ def test_notebook(tmp_path, monkeypatch):
     assert not re.search(r"/home|/work|/tmp|Error", written)
     shown: list[str] = []  # IPython need not be installed
     display = SimpleNamespace(display=shown.append, Image=lambda path, width: path)
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=display, version_info=(8, 24)))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     names: dict = {}
     quick = {"EPOCHS = 5": "EPOCHS = 1", "epochs=10": "epochs=1", "[1e-3, 3e-3]": "[1e-3]", "seeds=3": "seeds=2"}

@@ -1,5 +1,6 @@
 """When a gain counts: what examples add to a score, how much of a difference is chance, and the words for it."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -56,6 +57,61 @@ def test_many_others_do_not_hide_what_is_likely():
         for name in taken:
             taken[name] += judge("stage-0", {**answers, name: right(better)}, ACCURACY)[0] == name
     assert taken[LIKELY[0]] > 0.7 * times > 0.3 * times > taken["fitted"]
+
+
+def with_losses(flags, losses) -> Answers:
+    return replace(right(flags), losses=np.asarray(losses, float))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "lower", "taken"),
+    [
+        ("equal_compute", 1, 0.1, True),
+        ("equal_compute", 0, 0.1, True),  # as good, and its loss is lower
+        ("equal_compute", -1, 0.1, False),
+        ("equal_compute", 1, -0.1, False),
+        ("equal_compute", 1, 0.0, False),
+        ("mean", 1, 0.1, False),  # averages have lower losses without being better
+    ],
+)
+def test_more_training_may_show_in_the_loss(name, more, lower, taken):
+    start, draw = np.arange(60) % 2, np.random.default_rng(0)
+    better = start.copy()
+    better[np.flatnonzero(start == (more < 0))[: abs(more)]] = more > 0
+    losses = draw.random(60)
+    noisy = losses - lower + 0.1 * draw.standard_normal(60)
+    answers = {"stage-0": with_losses(start, losses), name: with_losses(better, noisy)}
+    chosen, gains = judge("stage-0", answers, ACCURACY)
+    assert (chosen == name) == taken == gains[name].by_loss
+    if taken:
+        assert gains[name].loss == pytest.approx(0.1, abs=0.03) and gains[name].chance <= LEVEL
+        words = chosen_words(name, gains, ACCURATE, 60, {}, {})
+        assert "and a loss that is lower by 0." in words and "Θ⁰ was not trained to its end" in words
+    else:
+        assert gains[name].loss_chance == 1 and gains[name].loss == 0
+
+
+def test_the_loss_of_more_training_is_compared_with_that_of_the_better_start():
+    start, draw = np.arange(60) % 2, np.random.default_rng(0)
+    renewed, losses = np.where(np.arange(60) < 30, 1, start), draw.random(60)
+    lower = losses - 0.1 + 0.1 * draw.standard_normal(60)
+    answers = {
+        "stage-0": with_losses(start, losses),
+        "stage-0-renewed": with_losses(renewed, lower - 0.1),
+        "equal_compute": with_losses(renewed, lower),
+    }
+    chosen, gains = judge("stage-0", answers, ACCURACY, renewed="stage-0-renewed")
+    assert chosen == "stage-0-renewed" and not gains["equal_compute"].by_loss
+
+
+def test_losses_are_seldom_lower_by_chance():
+    draw, taken, times = np.random.default_rng(3), 0, 100
+    for _ in range(times):
+        answers = {f"other {i}": right(draw.random(50) < 0.7) for i in range(5)}
+        for name in ("stage-0", *LIKELY):
+            answers[name] = with_losses(draw.random(50) < 0.7, draw.random(50))
+        taken += judge("stage-0", answers, ACCURACY)[0] != "stage-0"
+    assert taken / times <= LEVEL + 2.5 * np.sqrt(LEVEL * (1 - LEVEL) / times)
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

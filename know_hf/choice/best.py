@@ -13,7 +13,7 @@ from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
 from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.places import made_here
-from know_hf.choice.rule import RULE, Gain, judge
+from know_hf.choice.rule import LONGER, RULE, Gain, judge
 from know_hf.choice.scoring import Answers, answer, deciding_of, fingerprint, judged_by, measure_of, pooled, predict
 from know_hf.choice.words import RENEWED, chosen_words
 from know_hf.enrichment.companions import companions
@@ -159,12 +159,14 @@ def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tup
         return None
     (deciding, measure), answers = judged, {}
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
+    longer = [name for name in LONGER if name in folders]
+    counting = {*longer, ORIGIN, RENEWED} if longer else set()  # whose losses count
     for name, folder in progress_bar(folders.items(), desc="Scoring candidates", leave=False, disable=hidden):
-        if name == ORIGIN and measure.compute is not None:
+        if name == ORIGIN and measure.compute is not None and not counting:
             answers[name] = Answers(scores, kept=kept)
             continue
         load_weights(trainer.model, folder)
-        answers[name] = answer(trainer, selection, measure)
+        answers[name] = answer(trainer, selection, measure, name in counting)
     return deciding, answers
 
 

@@ -129,12 +129,12 @@ class _Run:
             index, kept = len(state["scores"]), state["kept"]
             if index and (known is None or known[0] != kept):
                 load_weights(trainer.model, self.weights(kept))
-                known = kept, answer(trainer, self.selection, measure)
+                known = kept, answer(trainer, self.selection, measure, True)
             steps = self._make(index)
             load_weights(trainer.model, self.weights(index))
-            own, chance, better = answer(trainer, self.selection, measure), None, True
+            own, chance, better = answer(trainer, self.selection, measure, True), None, True
             if known is not None:
-                name, gains = judge("before", {"before": known[1], "after": own}, measure)
+                name, gains = judge("before", {"before": known[1], "after": own}, measure, longer=("after",))
                 chance, better = gains["after"].chance, name == "after"
             value = own.scores[measure.metric]
             state["scores"].append(value if math.isfinite(value) else None)

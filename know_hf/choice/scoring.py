@@ -38,11 +38,13 @@ class Answers:
         units: ``(n,)`` what each example, or each of equal parts of the data, adds to the score that decides, which is
             their mean; None as long as that is not looked at.
         kept: Predictions and labels, from which scores of other sets of examples are computed.
+        losses: ``(parts,)`` losses on equal parts of the data, where they count beside the score.
     """
 
     scores: dict[str, float]
     units: np.ndarray | None = None
     kept: tuple[Any, Any] | None = None
+    losses: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -167,13 +169,13 @@ def part_losses(trainer: Trainer, dataset: Any) -> np.ndarray:
     return np.asarray(losses)
 
 
-def answer(trainer: Trainer, dataset: Any, measure: Measure) -> Answers:
-    """Lets the trainer's model answer the selection data."""
+def answer(trainer: Trainer, dataset: Any, measure: Measure, with_losses: bool = False) -> Answers:
+    """Lets the trainer's model answer the selection data; with its losses beside the score, where these count."""
     if measure.compute is None:
         units = part_losses(trainer, dataset)
         return Answers({measure.metric: float(units.mean())}, units)
     scores, kept = predict(trainer, dataset)
-    return Answers(scores, kept=kept)
+    return Answers(scores, kept=kept, losses=part_losses(trainer, dataset) if with_losses else None)
 
 
 def pooled(parts: Sequence[Answers], measure: Measure) -> Answers:
@@ -185,7 +187,9 @@ def pooled(parts: Sequence[Answers], measure: Measure) -> Answers:
         return Answers({measure.metric: float(units.mean())}, units)
     kept = [part.kept for part in parts if part.kept is not None]
     together = _joined([one[0] for one in kept]), _joined([one[1] for one in kept])
-    return Answers({measure.metric: _value(measure, *together)}, kept=together)
+    known = [part.losses for part in parts if part.losses is not None]
+    losses = np.concatenate(known) if len(known) == len(parts) else None
+    return Answers({measure.metric: _value(measure, *together)}, kept=together, losses=losses)
 
 
 def in_units(answers: Mapping[str, Answers], measure: Measure) -> dict[str, Answers]:

@@ -69,7 +69,10 @@ def chosen_words(
     metric, first, theta = deciding.metric, "", gains["stage-0"].score
     start = start_of(gains, "stage-0", RENEWED)
     least = 0.0 if start == "stage-0" else gains[start].gain
-    better = [name for name, gain in gains.items() if trained_on(name) and gain.gain > least and gain.chance <= LEVEL]
+    better = [
+        name for name, gain in gains.items()
+        if trained_on(name) and gain.chance <= LEVEL and (gain.gain > least or gain.by_loss)
+    ]  # fmt: skip
     if better:
         first = f"Θ⁰ was not trained to its end: training on made it better ({', '.join(better)}). "
     where = f"on the {examples:,} examples that were set aside"
@@ -95,9 +98,12 @@ def chosen_words(
                 against = f"{alone} of Θ⁰ with BatchNorm statistics re-estimated ({deciding.shown(theta)} with its own)"
             else:
                 against += f" ({alone} with BatchNorm statistics re-estimated)"
+        sure = f"which would come about by chance in {percent(own.chance)} of cases"
+        if own.by_loss:
+            sure = f"and a loss that is lower by {own.loss:.3g}, {sure}"
         text = (
             f"Take enriched/best, which is {described(candidate)}: {deciding.name} {deciding.shown(own.score)} against "
-            f"{against} {where}, which would come about by chance in {percent(own.chance)} of cases"
+            f"{against} {where}, {sure}"
         )
         if metric in scores and metric in origin:
             text += (

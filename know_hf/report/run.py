@@ -103,7 +103,8 @@ def choice_rows(gains: Mapping[str, Mapping[str, float]], scored: bool = True) -
     for name, own in gains.items():
         bounds = own["low"], own["high"]
         shown = f"{rounded(bounds[0])} … {rounded(bounds[1])}" if all(map(math.isfinite, bounds)) else rounded(None)
-        rows.append([name, rounded(own["score"]), rounded(own["gain"]), shown, f"{own['chance']:.3f}"])
+        by_loss = " (loss)" if own.get("loss_chance", 1.0) < 1.0 else ""
+        rows.append([name, rounded(own["score"]), rounded(own["gain"]), shown, f"{own['chance']:.3f}{by_loss}"])
     return rows if scored else [row[:1] + row[2:] for row in rows]
 
 
