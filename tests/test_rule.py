@@ -231,6 +231,16 @@ def test_answers_to_parts_are_put_together():
     assert losses.scores == {"eval_loss": 0.75} and losses.size == 4
 
 
+@pytest.mark.parametrize(
+    ("others", "trained_out", "said"), [((), False, True), (LIKELY[:1], False, False), ((), True, False)]
+)
+def test_where_training_on_was_not_tried_it_is_named(others, trained_out, said):
+    answers = {name: right(np.arange(200) % 2) for name in ("stage-0", "mean", *others)}
+    name, gains = judge("stage-0", answers, ACCURACY)
+    words = chosen_words(name, gains, ACCURATE, 200, {}, {}, trained_out=trained_out)
+    assert words.startswith("Keep Θ⁰") and ("--also equal_compute" in words) == said
+
+
 def test_every_candidate_is_described():
     for name in ("fitted-unscaled", "fitted-held-out-unscaled", "soup-fitted-unscaled", "damped-held-out"):
         assert "{" not in described(name) and "(" in described(name)

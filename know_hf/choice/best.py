@@ -30,6 +30,7 @@ from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.identity import describe_dataset, versions
+from know_hf.trajectory.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ def choose(
             "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
             "words": found.words or chosen_words(
-                name, found.gains, found.deciding, size, own, origin, turns, bool(trainer.args.load_best_model_at_end)
+                name, found.gains, found.deciding, size, own, origin, turns, bool(trainer.args.load_best_model_at_end),
+                (rounds := Rounds.of(run.trajectory.record.recipe)) is not None and rounds.converged,
             ),
             "purpose": found.purpose and asdict(found.purpose), "how": "folds" if turns else trainer.set_aside.how,
         }  # fmt: skip

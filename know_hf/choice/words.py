@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from know_hf.choice.rule import LEVEL, Gain, start_of
+from know_hf.choice.rule import LEVEL, LONGER, Gain, start_of
 from know_hf.enrichment.verdict import Deciding
 
 #: Θ⁰ with BatchNorm statistics re-estimated like those of the predictions.
@@ -53,6 +53,7 @@ def chosen_words(
     origin: Mapping[str, float],
     by_turns: bool = False,
     epochs_chosen: bool = False,
+    trained_out: bool = False,
 ) -> str:
     """Two sentences: what to take and how sure that is, and what not to use.
 
@@ -65,6 +66,7 @@ def chosen_words(
         origin: Those of Θ⁰.
         by_turns: Whether each example was answered by a run that left it out.
         epochs_chosen: Whether the evaluation data had a part in the training (``load_best_model_at_end``).
+        trained_out: Whether it is known already that Θ⁰ gains nothing by more training.
     """
     metric, first, theta = deciding.metric, "", gains["stage-0"].score
     start = start_of(gains, "stage-0", RENEWED)
@@ -116,6 +118,8 @@ def chosen_words(
     if worse:
         shown = ", ".join(f"{name} ({deciding.shown(gains[name].score)})" for name in worse)
         last = f" Do not use {shown}: worse than Θ⁰ there."
+    if candidate == "stage-0" and not (trained_out or gains.keys() & set(LONGER)):
+        last += f" Not tried is what helps most often, training on (--also {LONGER[0]})."
     return f"{first}{text}.{last}"
 
 
