@@ -23,7 +23,7 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.models.loading import load_model
 from know_hf.tasks import TASKS, find_columns, get_task
 from know_hf.tasks.several import holds_marks
-from know_hf.training.data import check_part, make_preprocessing
+from know_hf.training.data import check_part, load_split, make_preprocessing, open_parts
 
 RUN = {**QUICK, "num_stages": 2, "steps": 1, "choose": "none"}
 TEXTS = [f"{'not ' * (i % 2)}a {'good' if i % 3 else 'bad'} film" for i in range(32)]
@@ -66,6 +66,47 @@ def test_the_task_is_read_off_the_columns():
     assert find_columns(pairs).task == "prompt-completion" and find_columns(pairs).label == "completion"
     pairs = Dataset.from_dict({"text": ["good"], "target": ["film"]})
     assert find_columns(pairs).task == "text2text-generation" and find_columns(pairs).inputs == ["text"]
+
+
+SHAPES = {
+    "ShareGPT": {"conversations": [[{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a film"}]] * 4},
+    "Alpaca": {"instruction": ["rate"] * 4, "input": ["a film", ""] * 2, "output": ["good"] * 4},
+    "WMT": {"id": ["1"] * 4, "translation": [{"de": "ein Film", "en": "a film"}] * 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "task", "first"),
+    [
+        ("ShareGPT", "conversation", [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a film"}]),
+        ("Alpaca", "prompt-completion", "rate\n\na film\n\n"),
+        ("WMT", "text2text-generation", "ein Film"),
+    ],
+)
+def test_two_lines_turn_data_of_other_shapes(shape, task, first, tmp_path, monkeypatch):
+    dataset = Dataset.from_dict(SHAPES[shape])
+    with pytest.raises(ValueError, match=shape) as refused:
+        find_columns(dataset)
+    monkeypatch.chdir(tmp_path)
+    told = {"dataset": dataset}
+    exec(" ".join(str(refused.value).partition("--dataset: ")[2].split()), told)  # as the command line prints it
+    made = load_split("data.jsonl")
+    columns = find_columns(made)
+    assert (columns.task, made[columns.inputs[0]][0]) == (task, first) and made.features == told["dataset"].features
+    with pytest.raises(ValueError, match=f"Column .* not texts: .*{shape}|input_columns.*{shape}"):
+        open_parts(
+            {"data": dataset}, task="text-generation", inputs=None if shape == "Alpaca" else [[*dataset.features][-1]]
+        )
+
+
+def test_the_plan_says_how_data_are_read(text_model_folder, tmp_path, capsys):
+    Dataset.from_dict(SHAPES["Alpaca"]).to_json(tmp_path / "alpaca.jsonl")
+    with pytest.raises(SystemExit):
+        main(["plan", str(text_model_folder), "--dataset", str(tmp_path / "alpaca.jsonl")])
+    assert "shape of Alpaca" in capsys.readouterr().err
+    Dataset.from_dict({"text": TEXTS, "label": [0, 1] * 16}).to_json(tmp_path / "data.jsonl")
+    main(["plan", str(text_model_folder), "--dataset", str(tmp_path / "data.jsonl")])
+    assert "Data: 32 rows, read for text-classification: inputs text, answers label." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

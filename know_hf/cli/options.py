@@ -159,6 +159,7 @@ class PlanInputs(Options):
     """What is planned for."""
 
     source: str = option(help="Folder of a forgetting run or of a model.", positional=True)
+    dataset: str | None = option(None, help="Data set whose columns are to be looked at, as for know-hf enrich.")
 
 
 @documented

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from know_hf.remote import NONSENSE, bounded, public
 from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
 from know_hf.tasks.labels import is_text
+from know_hf.tasks.shapes import hint
 from know_hf.text import without_secrets
 
 logger = logging.getLogger(__name__)
@@ -203,9 +204,10 @@ def _check_inputs(dataset: Dataset, columns: Columns, what: str) -> None:
     for name in columns.inputs:
         feature = dataset.features[name]
         if not reads.fits(feature):
+            cast = f"dataset.cast_column({name!r}, {reads.cast}) may make them."
             raise ValueError(
                 f"Column {name!r} of the {what} holds {getattr(feature, 'dtype', None) or type(feature).__name__}, not "
-                f"{reads.name}: dataset.cast_column({name!r}, {reads.cast}) may make them."
+                f"{reads.name}: {hint(dataset.features) or cast}"
             )
 
 
