@@ -206,8 +206,22 @@ def test_a_word_s_class_is_at_its_first_token(text_model_folder):
     made = make_preprocessing(model, text_model_folder, columns, max_length=3)
     assert made.apply(data)[:]["labels"] == [[0, 1, 2], [0, 0, 1]]
     short = Dataset.from_dict({"tokens": [["a", "film"]], "ner_tags": [[0]]}, features=data.features)
-    with pytest.raises(ValueError, match="'a film' has 2 words in column 'tokens' and 1 classes in 'ner_tags'"):
+    with pytest.raises(ValueError, match="row 0 has 2 words in column 'tokens' and 1 classes in 'ner_tags'"):
         make_preprocessing(model, text_model_folder, columns).apply(short)
+
+
+def test_rows_with_more_words_than_classes_are_named_before_the_model_is_loaded(tmp_path):
+    rows = tagged().to_dict()
+    rows["ner_tags"][5], rows["ner_tags"][7] = rows["ner_tags"][5][1:], [*rows["ner_tags"][7], 0]
+    data = Dataset.from_dict(rows, features=tagged().features)
+    told = "training data have .* in 2 of 32 rows: row 5 has 4 words in column 'tokens' and 3 classes in 'ner_tags'"
+    with pytest.raises(ValueError, match=told):
+        enrich_pretrained("no-model", data, tmp_path / "run", **RUN)
+    with pytest.raises(ValueError, match="evaluation data .* row 5 has 4 words"):
+        check_part(data, find_columns(data), 3, "evaluation data")
+    marks = Dataset.from_dict({"text": ["a", "b", "c"], "labels": [[1.0, 0.0], [0.0, 1.0], [1.0]]})
+    with pytest.raises(ValueError, match="'labels' has marks for 2 classes in row 0 and for 1 in row 2"):
+        find_columns(marks)
 
 
 def test_numbers_that_are_none_are_refused(text_model_folder, tmp_path):
