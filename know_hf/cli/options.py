@@ -140,7 +140,7 @@ class PushInputs(Options):
     folder: str = option(
         help="A run, its enriched folder, a checkpoint, a predictor or a meta-data set.", positional=True
     )
-    repo_id: str = option(help="user/name; made if need be.", positional=True)
+    repo_id: str = option(help="user/name, or a name alone for one of your own; made if need be.", positional=True)
     commit_message: str | None = option(None, help="First line of the commits, instead of one that names what is sent.")
     commit_description: str | None = option(None, help="What else the commits say.")
     private: bool = option(False, help="Make a new repository private.")
