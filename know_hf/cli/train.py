@@ -30,8 +30,9 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     from know_hf.forgetting.making import check_output_dir
     from know_hf.store import check_output
     from know_hf.tasks import get_task
-    from know_hf.training.checks import check_model, check_splits, split_names
+    from know_hf.training.checks import check_model, check_splits
     from know_hf.training.data import load_evaluation, load_split
+    from know_hf.training.files import split_names
 
     cpu_only = not torch.accelerator.is_available()
     defaults = {
@@ -83,7 +84,7 @@ def _is_number(text: str) -> bool:
 
 
 def _evaluation_split(settings: dict[str, Any]) -> str | None:
-    from know_hf.training.checks import split_names
+    from know_hf.training.files import split_names
 
     split = settings.get("eval_split")
     if split is None and "eval_dataset" not in settings:
