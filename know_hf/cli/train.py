@@ -28,7 +28,6 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     from know_hf.cli.watching import WatchedTrainer
     from know_hf.forgetting.arguments import ForgettingArguments
     from know_hf.forgetting.making import check_output_dir
-    from know_hf.store import check_output
     from know_hf.tasks import get_task
     from know_hf.training.checks import check_model, check_splits
     from know_hf.training.data import load_evaluation, load_split
@@ -45,9 +44,7 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     if cpu_only:
         defaults["use_cpu"] = True  # without it a launched CPU process would not join its group
     args = ForgettingArguments(**{"output_dir": settings["output_dir"], **defaults, **training})
-    check_output_dir(args.output_dir, settings["model"])
-    inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
-    check_output(args.output_dir, *(source for source in inputs if source))
+    check_output_dir(args.output_dir, *(settings.get(name) for name in ("model", "dataset", "eval_dataset")))
     job = taken(settings, DataOptions, ModelSource, Finishing, Choosing, Fitting, Hub)
     if call.command == "enrich":
         from know_hf.pretrained import resolve_enrichment

@@ -83,6 +83,7 @@ def compare(
     """
     protocol, folders = protocol or Protocol(), folders_of(arms)
     check_arms(folders, options.seeds, options.learning_rates)
+    check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     train = load_split(dataset, options.train_split, config=about.dataset_config)
     if test_dataset is None:
         test = load_split(dataset, options.test_split, config=about.dataset_config)
@@ -94,7 +95,6 @@ def compare(
     train, test, validation, columns = check_data(train, test, validation, protocol=protocol, about=about)
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
-    check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     inside(output_dir, "cache")
     data = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
     root = Path(output_dir)
