@@ -332,7 +332,7 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
         with pytest.raises(ValueError, match=match):
             load_recipe(path)
 
-    refused("one: unknown 'methodz'; there are name, pretraining", methodz=1)
+    refused("one: unknown 'methodz'; did you mean methods\\? There are name, pretraining", methodz=1)
     refused("Unknown retrodiction method 'magic'", methods=["magic"])
     refused("Unknown control 'shrunk 2'", controls=["shrunk 2"])
     refused("one.pretraining: missing dataset", pretraining={"model": "m"})

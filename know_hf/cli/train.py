@@ -49,7 +49,8 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     if call.command == "enrich":
         from know_hf.pretrained import resolve_enrichment
 
-        Hub(**taken(settings, Hub))
+        for kind in (Hub, Choosing, Fitting, Finishing):  # which look at their values as they are made
+            kind(**taken(settings, kind))
         job["prediction"] = resolve_enrichment(Prediction(**taken(settings, Prediction)), args)
     if "task" in job:
         get_task(job["task"])

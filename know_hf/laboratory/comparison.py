@@ -19,7 +19,7 @@ from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_sett
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.adapters import base_of
 from know_hf.records import check_file_names
-from know_hf.settings import takes
+from know_hf.settings import meant, takes
 from know_hf.store import check_output, hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
@@ -126,7 +126,7 @@ def with_controls(arms: Mapping[str, Arm], controls: Collection[str]) -> dict[st
         ValueError: If no arm has such a name.
     """
     if unknown := [name for name in controls if name not in arms]:
-        raise ValueError(f"controls names {unknown[0]!r}, which no arm is called; there are {', '.join(arms)}.")
+        raise ValueError(f"controls names {unknown[0]!r}, which no arm is called{meant(unknown[0], arms)}")
     return {name: replace(arm, role="control") if name in controls else arm for name, arm in arms.items()}
 
 

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from know_hf.settings.limits import Limits, check_range
+from know_hf.settings.names import meant
 
 _SEVERAL = (Sequence, Collection, list, tuple)
 
@@ -149,7 +150,7 @@ class Option:
         if self.choices and not (value is None and self.default is None):
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 if one not in self.choices:
-                    raise ValueError(f"{where}{self.name}={one!r} is not known; use one of {', '.join(self.choices)}.")
+                    raise ValueError(f"{where}{self.name}={one!r} is not known{meant(one, self.choices, 'use one of')}")
 
     @property
     def type_name(self) -> str:

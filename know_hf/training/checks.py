@@ -4,6 +4,7 @@ from know_hf.model_config import read_config
 from know_hf.models.building import check_timm
 from know_hf.models.loading import raise_unreachable
 from know_hf.remote import bounded
+from know_hf.settings import meant
 from know_hf.training.files import split_names
 
 
@@ -38,4 +39,4 @@ def check_splits(dataset: str, *splits: str, config: str | None = None) -> None:
     for part in (part for split in splits for part in split.split("+")):
         name = part.partition("[")[0].strip()
         if there is not None and name not in (*there, "all"):
-            raise ValueError(f"Data set {dataset!r} has no split {name!r}; it has {', '.join(there)}.")
+            raise ValueError(f"Data set {dataset!r} has no split {name!r}{meant(name, there, 'it has')}")
