@@ -192,7 +192,7 @@ def test_reports_of_other_folders(image_run, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "other")])
-    assert "it is no folder of enrich, forget or transfer" in capsys.readouterr().err
+    assert "Give the output_dir of an enrich, forget, compare or experiment." in capsys.readouterr().err
 
 
 def test_the_plane_is_that_of_the_weights(result):
