@@ -79,21 +79,26 @@ def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
     class Bar(progress.Lines):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
+            self.titles = [self.desc]
             made.append(self)
+
+        def set_description(self, desc, refresh=True):
+            self.titles.append(desc)
 
     monkeypatch.setattr("know_hf.cli.watching.progress_bar", Bar)
 
     def run(**changed):
         args = ForgettingArguments(
-            str(tmp_path), num_stages=3, train_stage_zero=True, carry_optimizer=False,
-            **{**QUICK, "logging_strategy": "steps", "logging_steps": 1, "disable_tqdm": False, **changed},
+            num_stages=3, train_stage_zero=True, carry_optimizer=False,
+            **{"output_dir": str(tmp_path), **QUICK, "logging_strategy": "steps", "logging_steps": 1,
+               "disable_tqdm": False, **changed},
         )  # fmt: skip
         trainer = make_trainer(tiny_image_model(), images.select(range(64)), args=args, trainer_class=WatchedTrainer)
         trainer.train()
 
     run()
     (bar,) = made
-    assert bar.total == bar.n == 4 + 2 + 1 and bar.desc == "Stage 2 of 2" and bar.postfix.startswith("loss ")
+    assert bar.total == bar.n == 4 + 2 + 1 and bar.titles[-1] == "Stage 2 of 0–2" and bar.postfix.startswith("loss ")
     assert bar.closed and "{'loss'" not in capsys.readouterr().out
     (tmp_path / "stage-2").rename(tmp_path / "gone")  # a run that continues begins where it is
     run()
@@ -101,6 +106,8 @@ def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
     (tmp_path / "stage-2").rename(tmp_path / "gone too")
     run(disable_tqdm=True)
     assert len(made) == 2 and not capsys.readouterr().out
+    run(output_dir=str(tmp_path / "checked"), self_check=True)
+    assert made[2].titles[-2:] == ["Stage 2 of 0–2", "Stage 3, the self-check's"], "as num_stages and the plan count"
 
 
 #: Name → role and method of the arms below.
