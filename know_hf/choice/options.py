@@ -47,6 +47,7 @@ class Choosing(Options):
         help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "
         "makes several of its branches, averaged uniformly, greedily on the selection data, by Model Stock's ratio and "
         "with fitted coefficients.",
+        usual=lambda: BESIDE,
     )
     until_converged: bool = option(
         False,

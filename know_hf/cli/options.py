@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from know_hf.enrichment.options import usual_methods
 from know_hf.settings import STEPS, Options, documented, option
 
 PROGRAM = "know-hf"
@@ -66,7 +67,9 @@ class ComparisonInputs(Options):
         None, help="The starts to compare, the reference (naive) first.", metavar="NAME=FOLDER"
     )
     trajectory: str | None = option(None, help="Folder of a forgetting run: adds naive and its predictions.")
-    method: str | Sequence[str] = option(("known", "shrink"), help="With a trajectory: methods to predict by.")
+    method: str | Sequence[str] = option(
+        ("known", "shrink"), help="With a trajectory: methods to predict by.", usual=usual_methods
+    )
     steps: int = option(3, help="With a trajectory: number of prediction steps.", limits=STEPS)
     reset: Sequence[str] = option(
         (), help="With a trajectory: those of naive and the methods that are compared with reset BatchNorm, too."
