@@ -109,7 +109,7 @@ def test_convert(shared, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["enrich", "--model", "m"], "missing --dataset, --output-dir"),
-        (["predict", "nowhere"], "nowhere holds no trajectory.json"),
+        (["predict", "nowhere"], "nowhere is not a forgetting run: trajectory.json is expected"),
         (["plan", "nowhere"], "'nowhere' is neither a local folder nor a model reachable"),
         (["convert", "nowhere", "out"], "nowhere lacks KNOWN_Conv.h5"),
         (["quickstart", "--seeds", "1"], "a spread needs at least 2"),
