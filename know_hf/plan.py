@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from know_hf.retrodiction.predictors import load_predictor, load_predictor_stage
 from know_hf.settings import takes
 from know_hf.tables import table
 from know_hf.text import without_secrets
-from know_hf.training.options import ModelCode
+from know_hf.training.options import DataOptions, ModelCode
 from know_hf.trajectory import Checkpoint, Trajectory, resolve_kinds
 from know_hf.trajectory.given import report_unmatched
 from know_hf.trajectory.kinds import Parameter, described_by, fresh_norms, misfits
@@ -51,6 +52,7 @@ class Plan:
         how: In words, what computes the predictions.
         preparation: Seconds before the first prediction: compiling, where that repays.
         whole: Whether the predictor reads whole tensors at a time.
+        read: In words, how the data are read; nothing where none are given.
     """
 
     source: Path
@@ -66,6 +68,7 @@ class Plan:
     whole: bool = False
     fresh: Collection[str] = ()
     cost: ForgettingCost | None = None
+    read: str = ""
 
     @property
     def predicted_weights(self) -> int:
@@ -133,17 +136,21 @@ class Plan:
             f"by {self.how}.{copied}\n"
             f"Memory beyond the libraries: about {self.working_bytes / 1e6:.0f} MB. Disk for the results: "
             f"{self.output_bytes / 1e6:.0f} MB.{forgetting}"
+            f"{self.read and chr(10) * 2}{self.read}"
         )
 
 
-@takes(extent=Extent, code=ModelCode, pace=Pace)
-def make_plan(source: str | Path, *, extent: Extent, code: ModelCode, pace: Pace) -> Plan:
+@takes(extent=Extent, code=ModelCode, pace=Pace, data=DataOptions)
+def make_plan(
+    source: str | Path, dataset: Any = None, *, extent: Extent, code: ModelCode, pace: Pace, data: DataOptions
+) -> Plan:
     """Plans the enrichment of a trajectory or of a model that has none yet.
 
     Reads headers, never weights. A model's kinds come from its configuration, built without memory for weights.
 
     Args:
         source: Folder of a forgetting run, or folder or Hub id of a transformers or timm model.
+        dataset: Data whose columns are to be looked at, as for [`enrich_pretrained`].
 
     Returns:
         A [`Plan`]; print it.
@@ -151,14 +158,14 @@ def make_plan(source: str | Path, *, extent: Extent, code: ModelCode, pace: Pace
     Raises:
         FileNotFoundError: If it is neither a folder nor reachable on the Hub.
         TrajectoryError: If a checkpoint is damaged, or the folder holds neither.
-        ValueError: If an option does not fit.
+        ValueError: If an option does not fit, or the data are none that a task reads.
 
     Example:
         >>> from know_hf.plan import make_plan
         >>> print(make_plan("runs/my-model"))  # doctest: +SKIP
     """
     steps, predictor = extent.steps, extent.predictor
-    source = Path(source)
+    source, read = Path(source), "" if dataset is None else _read(dataset, data)
     if (source / FILE_NAME).exists():
         trajectory = Trajectory.load(source)
         trajectory.validate()
@@ -190,8 +197,21 @@ def make_plan(source: str | Path, *, extent: Extent, code: ModelCode, pace: Pace
     # Two points are fitted by default, fitted and damped.
     cost = ForgettingCost(pace.num_stages or stages, ratio, 2 * SHARE) if ratio else None
     return Plan(
-        source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole, fresh, cost
-    )
+        source, stages, steps, tensors, parameters, predicted, copied, speed, how, preparation, whole, fresh, cost,
+        read,
+    )  # fmt: skip
+
+
+def _read(dataset: Any, options: DataOptions) -> str:
+    """How a data set would be read, in words."""
+    from know_hf.tasks import find_roles  # with the library of data, which a plan without any does not need
+    from know_hf.training.data import load_split
+
+    rows = load_split(dataset, config=options.dataset_config)
+    found = find_roles(rows, task=options.task, inputs=list(options.input_columns or []) or None,
+                       label=options.label_column)  # fmt: skip
+    answers = "" if found.label in found.inputs else f", answers {found.label}"
+    return f"Data: {len(rows):,} rows, read for {found.task}: inputs {', '.join(found.inputs)}{answers}."
 
 
 @bounded()

@@ -35,6 +35,7 @@ from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
 from know_hf.laboratory.choosing import DownstreamChoice
 from know_hf.models.adapters import is_live
+from know_hf.notices import said_once
 from know_hf.report import write_report
 from know_hf.settings import takes
 from know_hf.store import inside, locked, write_json
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 @takes(training_options, trainer_options=TrainerOptions, data=DataOptions, source=ModelSource)
+@said_once()
 def forget_pretrained(
     model: Any, train_dataset: Any, output_dir: str | Path | None = None, **options: Any
 ) -> TrajectoryRecord:
@@ -84,6 +86,7 @@ def forget_pretrained(
     source=ModelSource,
     hub=Hub,
 )
+@said_once()
 def enrich_pretrained(
     model: str | Path | PreTrainedModel,
     train_dataset: Any,
@@ -215,6 +218,7 @@ def resolve_enrichment(prediction: Prediction, args: ForgettingArguments) -> Res
 
 
 @takes(prediction=Prediction, finishing=Finishing, choosing=Choosing, fitting=Fitting)
+@said_once()
 def enrich_trained(
     trainer: Any,
     *,

@@ -21,7 +21,7 @@ from know_hf.models.building import timm_from_scratch
 from know_hf.pretrained import enrich_trained
 from know_hf.report.comparison import comparison_markdown
 from know_hf.report.story import verdicts, write_story
-from know_hf.store import inside
+from know_hf.store import check_output, inside
 
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
 EPOCHS = 12  # of pre-training and of each stage
@@ -52,7 +52,9 @@ def quickstart(
         The comparison of all candidates and controls.
 
     Raises:
+        FileExistsError: If ``output_dir`` is a file.
         ImportError: If scikit-learn is not installed.
+        PermissionError: If it cannot be written to.
         TrajectoryError: If the folder holds another run.
         ValueError: If ``seeds`` is less than 2.
 
@@ -63,6 +65,7 @@ def quickstart(
     if seeds < 2:
         raise ValueError(f"seeds is {seeds}; a spread needs at least 2.")
     output_dir = Path(output_dir)
+    check_output(output_dir)
     compared_in = inside(output_dir, "transfer")
     known_digits = digits(PRETRAINING_CLASSES).train_test_split(test_size=0.25, seed=0)
     new_digits = digits(NEW_CLASSES).train_test_split(test_size=0.5, seed=0)

@@ -57,6 +57,21 @@ def check_fields(path: Path, content: Any, fields: Mapping[str, Any], remedy: st
     return content
 
 
+def found_at(folder: Path) -> str:
+    """What is there instead of the folder that was expected, for messages: ``is empty``, ``holds a.txt, b.txt``.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from know_hf.records import found_at
+        >>> found_at(Path("nowhere"))
+        'does not exist'
+    """
+    if not folder.is_dir():
+        return "is a file" if folder.exists() else "does not exist"
+    there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return f"holds {', '.join(there[:3])}{' …' if len(there) > 3 else ''}" if there else "is empty"
+
+
 def file_name(name: str) -> str:
     """What a thing's file or folder is called, whatever signs are in its name; several names may share one."""
     return re.sub(r"[^\w.-]+", "_", name)

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -320,8 +321,7 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
         yield
         return
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; output_dir must be a folder.")
+    _refuse_file(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = acquire(folder.resolve() / LOCK_NAME)
@@ -330,9 +330,7 @@ def locked(folder: str | Path, main_process: bool = True) -> Iterator[None]:
             f"{folder} is in use by another run; wait for it or choose another output_dir."
         ) from error
     except OSError as error:
-        raise PermissionError(
-            f"{folder} cannot be written to ({error.strerror}); choose another output_dir."
-        ) from error
+        raise _unwritable(folder, error) from error
     with lock:
         yield
 
@@ -354,13 +352,33 @@ def acquire(path: Path) -> AcquireReturnProxy:
 
 
 def check_output(output_dir: str | Path, *inputs: str | Path) -> None:
-    """Refuses a folder to write to that is, or lies in, one that is read from: inputs are never written to.
+    """Refuses a folder to write to before anything is made for it.
+
+    Inputs are never written to. Whether a place can be written to, only writing tells: permissions are not all that
+    there is, and some folders take none whoever asks.
 
     Raises:
-        FileExistsError: If it does.
+        FileExistsError: If it is a file, or is or lies in a folder that is read from.
+        PermissionError: If nothing can be written there.
     """
+    _refuse_file(Path(output_dir))
     place = Path(output_dir).resolve()
     for source in inputs:
         folder = Path(source)
         if folder.is_dir() and (folder.resolve() == place or folder.resolve() in place.parents):
             raise FileExistsError(f"{output_dir} is, or lies in, the input {source}; choose another output_dir.")
+    nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".know-hf-", dir=nearest):
+            pass
+    except OSError as error:
+        raise _unwritable(output_dir, error) from error
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; output_dir must be a folder.")
+
+
+def _unwritable(folder: str | Path, error: OSError) -> PermissionError:
+    return PermissionError(f"{folder} cannot be written to ({error.strerror}); choose another output_dir.")

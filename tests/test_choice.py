@@ -160,9 +160,13 @@ def test_examples_to_choose_on_may_be_given(pictures, tmp_path):
 
 
 @pytest.mark.slow
-def test_by_turns(pictures, tmp_path):
+def test_by_turns(pictures, tmp_path, caplog):
     own = {**SETTINGS, "steps": 1, "keep_candidates": True}
+    caplog.set_level("INFO", "know_hf")
     result = enrich_pretrained(tiny_image_model(), pictures.select(range(90)), tmp_path / "run", **own)
+    assert caplog.text.count("examples, less than one batch of") == 1, "once a run, not once a fold"
+    assert caplog.text.count("(train_stage_zero decides otherwise)") <= 1
+    assert [f"run {i} of {FOLDS}" in caplog.text for i in range(1, FOLDS + 1)] == [True] * FOLDS
     assert (
         result.choice.how == "folds" and result.choice.examples == 90 and "by a run that left it out" in result.verdict
     )

@@ -109,7 +109,7 @@ def test_convert(shared, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["enrich", "--model", "m"], "missing --dataset, --output-dir"),
-        (["predict", "nowhere"], "nowhere holds no trajectory.json"),
+        (["predict", "nowhere"], "nowhere is not a forgetting run: trajectory.json is expected"),
         (["plan", "nowhere"], "'nowhere' is neither a local folder nor a model reachable"),
         (["convert", "nowhere", "out"], "nowhere lacks KNOWN_Conv.h5"),
         (["quickstart", "--seeds", "1"], "a spread needs at least 2"),
@@ -236,6 +236,9 @@ def test_convert_nino(tmp_path, capsys):
     assert "not a NiNo MLP" in fails(capsys, "convert", tmp_path / "other.pt", tmp_path / "other")
 
 
+RUN = ("enrich", "--model", "nowhere", "--dataset", "nowhere", "--output-dir", "nowhere")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -251,6 +254,14 @@ def test_convert_nino(tmp_path, capsys):
         (["enrich", "folder", "--bf16"], "'folder' belongs to no flag"),
         (["predict", "run", "--steps", "abc"], "invalid int value: 'abc'"),
         (["--trace"], "unknown flag --trace; did you mean --traceback?"),
+        ([*RUN, "--task", "image-clasification"], "Unknown task 'image-clasification'; did you mean image-class"),
+        ([*RUN, "--method", "KNOWN"], "Unknown retrodiction method 'KNOWN'; did you mean known? Known methods: known"),
+        ([*RUN, "--also", "equal-compute"], "from stage 0; did you mean equal_compute? Use equal_compute, once_more"),
+        ([*RUN, "--choose", "bets"], "choose='bets' is not known; did you mean best? Use one of best, none."),
+        ([*RUN, "--fit-on", "selektion"], "fit_on='selektion' is not known; did you mean selection? Use one of"),
+        ([*RUN, "--recipe", "equal_comput"], "recipe='equal_comput' is not known; did you mean equal_compute? Use"),
+        ([*RUN, "--method", "exp_fit", "--parameters", "fallbak=hold"], "'fallbak'; did you mean fallback?"),
+        (["completion", "bsh"], "shell='bsh' is not known; did you mean bash?"),
     ],
 )
 def test_unknown_names_are_said_at_once(capsys, arguments, said):

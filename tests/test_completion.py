@@ -48,6 +48,12 @@ def completed(line: str, tmp_path) -> list[str]:
         ("know-hf --traceback enrich --choose n", ["none"]),
         ("know-hf enrich --output-dir runs --recipe inc", ["incremental"]),
         ("know-hf enrich --recipe = equal", ["equal_compute"]),  # as bash parts --recipe=equal
+        ("know-hf enrich --task text-", ["text-classification", "text-generation", "text-regression"]),
+        ("know-hf plan model --dataset d --task conv", ["conversation"]),
+        ("know-hf predict run --method li", ["linear_fit"]),
+        ("know-hf enrich --method al", ["all"]),
+        ("know-hf compare --method ni", ["nino"]),
+        ("know-hf enrich --also on", ["once_more"]),
         ("know-hf enrich --num_tr", ["--num_train_epochs"]),
         ("know-hf enrich --num-tr", ["--num-train-epochs"]),
         ("know-hf forget --choose-o", []),
@@ -102,6 +108,18 @@ def test_the_command(capsys):
     with pytest.raises(SystemExit):
         main(["completion", "tcsh"])
     assert "bash, zsh, fish" in capsys.readouterr().err
+
+
+def test_names_read_from_the_source_are_those_that_are_registered():
+    from know_hf.retrodiction import METHODS
+    from know_hf.tasks import TASKS
+
+    of = {name: one for command in ("enrich", "compare") for name, one in COMMANDS[command].options.items()}
+    assert set(of["task"].usual()) == {
+        n for n, one in TASKS.items() if one.preprocessing.__module__.startswith("know_hf.")
+    }
+    ours = {name for name, one in METHODS.items() if one.function.__module__.startswith("know_hf.")}
+    assert set(of["method"].usual()) == {*ours, "all"}
 
 
 def test_nothing_heavy_is_imported():

@@ -37,3 +37,5 @@ def test_controls_are_found_by_name():
     for wrong in ("", "forgetting", "shrink", "shrink to", "magic", *numbers):
         with pytest.raises(ValueError, match=f"Unknown control '{wrong}'; use {there}"):
             find_control(wrong)
+    with pytest.raises(ValueError, match=f"Unknown control 'shrnk 0.5'; did you mean shrink\\? Use {there}"):
+        find_control("shrnk 0.5")

@@ -12,6 +12,7 @@ from know_hf import enrich_pretrained
 from know_hf.forgetting.making import make_trainer
 from know_hf.tasks import find_columns
 from know_hf.training.data import complete_rows, load_evaluation, load_split, open_parts
+from know_hf.training.files import split_names
 
 ROWS = [{"text": f"{mood} film, very", "label": mood} for mood in ("good", "bad")] * 8
 RUN = {**QUICK, "num_stages": 2, "per_device_train_batch_size": 8}
@@ -84,6 +85,39 @@ def test_files_that_cannot_be_read(tmp_path):
             load_split(tmp_path / name)
     with pytest.raises(ValueError, match='Unknown split "test"'):
         load_split(write(tmp_path / "e.csv"), "test")
+
+
+def test_tables_without_rows_and_with_a_column_twice_are_named(tmp_path):
+    def refused(name, text, load=load_split):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"{name} cannot be read as .*: ") as error:
+            load(path if path.parent == tmp_path else path.parent)
+        return str(error.value).partition(": ")[2]
+
+    assert refused("a.csv", "text,label\n") == "it has no rows, only columns perhaps."
+    assert refused("b.json", "[]").startswith("it has no rows")
+    assert refused("a/train.csv", "text,label\n") == "it has no rows, only columns."
+    assert refused("b/train.csv", "", load_evaluation) == "it is empty."
+    twice = "the columns 1 and 3 are both called 'text'; rename or remove one."
+    assert refused("c.csv", "text,label,text\na,1,b\n") == twice
+    assert refused("d.csv", "sep=;\ntext;label; text\na;1;b\n") == twice
+    assert refused("c/train.csv", "text,label,text\na,1,b\n") == twice
+    (tmp_path / "e.csv").write_text("text,label,,\na,1,,\n")
+    assert load_split(tmp_path / "e.csv").column_names[:2] == ["text", "label"], "what spreadsheets add has no name"
+    write(tmp_path / "b" / "train.csv")
+    (tmp_path / "b" / "test.csv").write_text("text,label\n")
+    assert len(load_split(tmp_path / "b")) == len(ROWS), "another split may be empty"
+
+
+@pytest.mark.parametrize("load", [load_split, load_evaluation, split_names])
+def test_folders_without_data_are_told_from_names_on_the_hub(tmp_path, load):
+    with pytest.raises(FileNotFoundError, match=f"Data folder {tmp_path} is empty: put .csv, .*images in a folder for"):
+        load(str(tmp_path))
+    (tmp_path / "notes.doc").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"holds nothing that can be read \(notes.doc\): put .csv"):
+        load(str(tmp_path))
 
 
 def test_names_that_tell_the_classes_from_the_text():

@@ -1,6 +1,7 @@
 """Files from elsewhere: whatever they hold, the answer is an error in words, and nothing of this machine gets out."""
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -194,8 +195,32 @@ def test_names_of_files_work_everywhere(image_run, trajectory, tmp_path):
         assert path.stem.upper() not in ("CON", "PRN", "AUX", "NUL") and len(path.name) < 100
 
 
-def test_folders_that_cannot_be_written(trajectory, capsys):
-    for folder in ("/proc/know-hf", "/dev/null/know-hf"):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["enrich", "--model", "nowhere", "--dataset", "nowhere", "--output-dir"],
+        ["forget", "--model", "nowhere", "--dataset", "nowhere", "--output-dir"],
+        ["compare", "--arms", "naive={0}", "x2={1}", "--dataset", "nowhere", "--output-dir"],
+        ["predict", "{0}", "--output-dir"],
+        ["predict", "nowhere/a", "nowhere/b", "--output-dir"],
+        ["collect", "--data", "nowhere", "--output-dir"],
+        ["convert", "nowhere"],
+        ["quickstart", "--output-dir"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_folders_that_cannot_be_written(trajectory, tmp_path, capsys, command):
+    """Before anything named is looked for, whatever permissions say."""
+    (tmp_path / "file").touch()
+    command = [word.format(trajectory.root, trajectory.root / "stage-1") for word in command]
+    for folder, told in (
+        ("/proc/know-hf", "cannot be written to"),
+        (f"{tmp_path}/file/out", r"cannot be written to \(Not a directory\)"),
+        (f"{tmp_path}/file", "(is a file|is not an empty folder)"),
+    ):
         with pytest.raises(SystemExit):
-            main(["predict", str(trajectory.root), "--output-dir", folder])
-        assert f"know-hf: error: {folder} cannot be written to" in capsys.readouterr().err
+            main([*command, folder])
+        shown = capsys.readouterr()
+        error = shown.err.splitlines()[-1]
+        assert not shown.out and "Traceback" not in shown.err and re.search(f"{folder} .*{told}", error), error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -67,6 +67,29 @@ def test_reports_of_damaged_runs(run, capsys, file, content, said):
     assert not (run / "report" / "index.html").exists()
 
 
+def test_folders_that_are_no_runs(tmp_path, capsys):
+    """What was expected, what is there, and what to do; by all commands that read such."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    (tmp_path / "other" / "run" / "trajectory.json").write_text("{}")
+    (tmp_path / "other" / "run" / "enriched").mkdir()
+    expected = "recipe.json, trajectory.json or transfer.json is expected there, and it"
+    for name, there in (
+        ("nowhere", "does not exist"),
+        ("empty", "is empty"),
+        ("file", "is a file"),
+        ("other", "holds run"),
+        ("other/run/enriched", "is empty"),
+    ):
+        folder = tmp_path / name
+        told = fails(capsys, "report", folder)
+        assert f"{folder}: {expected} {there}. Give the output_dir of an enrich, forget, compare" in told
+        assert told.rstrip().endswith(f"Perhaps {tmp_path}/other/run is meant.") == name.startswith("other")
+        assert f"trajectory.json is expected there, and it {there}." in fails(capsys, "predict", folder)
+        assert there in fails(capsys, "push", folder, "me/mine")
+
+
 def test_reports_of_odd_runs(run, capsys):
     stages = json.loads((run / "trajectory.json").read_text())["stages"]
     mixed = [{**stage, "metrics": {f"eval_{i % 2}": 0.5}} for i, stage in enumerate(stages)]

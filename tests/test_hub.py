@@ -187,6 +187,17 @@ def test_dry_run_and_command(hub, enriched, capsys):
         push(enriched.parent, "tester/nothing")
 
 
+def test_a_name_alone_is_one_of_the_tokens_user(hub, enriched, monkeypatch):
+    assert push(enriched / "x2", "bare", dry_run=True).startswith("To tester/bare:\n")
+    assert not hub.repositories
+    assert push(enriched, "bare") == f"{hub.url}/tester/bare"
+    assert arrived(hub, "tester/bare", enriched / "x4", "x4")
+    hub.fail("GET", "/api/whoami-v2", 401, 401)
+    for dry in (True, False):
+        with pytest.raises(ValueError, match="'bare' has no user, and whose token .*: name it USER/bare"):
+            push(enriched, "bare", dry_run=dry)
+
+
 def test_predictor_there_and_back(hub, tmp_path):
     predictor = KnownPredictor.default()
     expected = predictor.predict(HISTORY, "fc", 2)

@@ -192,7 +192,7 @@ def test_reports_of_other_folders(image_run, tmp_path, capsys):
     (tmp_path / "other").mkdir()
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "other")])
-    assert "it is no folder of enrich, forget or transfer" in capsys.readouterr().err
+    assert "Give the output_dir of an enrich, forget, compare or experiment." in capsys.readouterr().err
 
 
 def test_the_plane_is_that_of_the_weights(result):
@@ -332,7 +332,7 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
         with pytest.raises(ValueError, match=match):
             load_recipe(path)
 
-    refused("one: unknown 'methodz'; there are name, pretraining", methodz=1)
+    refused("one: unknown 'methodz'; did you mean methods\\? There are name, pretraining", methodz=1)
     refused("Unknown retrodiction method 'magic'", methods=["magic"])
     refused("Unknown control 'shrunk 2'", controls=["shrunk 2"])
     refused("one.pretraining: missing dataset", pretraining={"model": "m"})

@@ -15,6 +15,7 @@ LAYERS = (
     "installing",
     "text",
     "progress",
+    "notices",
     "store",
     "reading",
     "plain_yaml",

@@ -141,6 +141,17 @@ def test_rows_carry_their_tensors_statistics(collected):
         assert batch.distance[row] == pytest.approx(distance, rel=1e-5)
 
 
+def test_experts_are_read_as_matrices_each():
+    """Stacked in one tensor as apart: with units of their own, and the fan-in of one matrix."""
+    predictor = different_predictor(conditions=["fan_in", "profile", "movement"])
+    history = torch.randn(5, 3, 6, 10) * torch.tensor([1.0, 1e-2, 1e2])[:, None, None]
+    assert 10 ** (3 * tensor_statistics(history[:, 0], predictor.config, sampling_ratio=None)[1]) == pytest.approx(10)
+    apart = torch.stack([predictor.predict(one, "fc", 2) for one in history.unbind(1)], 1)
+    assert torch.equal(predictor.predict(history, "fc", 2), apart) and apart.shape == (2, 3, 6, 10)
+    pictures = predictor.predict(history, "conv", 2)  # of a convolution along one axis three dimensions are one tensor
+    assert not torch.equal(pictures[:, 0], predictor.predict(history[:, 0], "conv", 2))
+
+
 def test_differences_move_scale_and_turn_with_the_tensor():
     predictor, stages = different_predictor(), torch.randn(5, 6, 4, 3, 3) * 0.05
     plain = retrodict(stages, "conv", 3, predictor=predictor, sampling_ratio=0.5)

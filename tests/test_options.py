@@ -138,7 +138,7 @@ def test_one_field_is_all_that_an_option_takes():
         run("x", often=10)
     assert make(Demo, {"often": 3.0, "names": "a"}, "here") == Demo(often=3, names=("a",))
     for values, said in (
-        ({"oftn": 1}, "here: unknown 'oftn'; there are often, names"),
+        ({"oftn": 1}, "here: unknown 'oftn'; did you mean often\\? There are often, names"),
         ({"often": "x"}, "here: often must be a whole number, found 'x'"),
         ({"often": 0}, "here: often is 0; it must be at least 1"),
         ([], "here must hold name: value pairs"),

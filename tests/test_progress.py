@@ -1,5 +1,6 @@
 """One can see what it does: bars that move within a job and over all stages, lines where there is no terminal."""
 
+import logging
 import re
 import time
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.laboratory.arms import Arm, PredictedArms, read_arms
 from know_hf.laboratory.outcome import SettingResult
 from know_hf.laboratory.result import ComparisonResult
+from know_hf.notices import said_once
 from know_hf.report.plots import plot_bars, plot_differences, plot_forgetting_curve, score_limits
 from know_hf.tasks import Score, get_task
 from know_hf.training import workers
@@ -79,21 +81,26 @@ def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
     class Bar(progress.Lines):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
+            self.titles = [self.desc]
             made.append(self)
+
+        def set_description(self, desc, refresh=True):
+            self.titles.append(desc)
 
     monkeypatch.setattr("know_hf.cli.watching.progress_bar", Bar)
 
     def run(**changed):
         args = ForgettingArguments(
-            str(tmp_path), num_stages=3, train_stage_zero=True, carry_optimizer=False,
-            **{**QUICK, "logging_strategy": "steps", "logging_steps": 1, "disable_tqdm": False, **changed},
+            num_stages=3, train_stage_zero=True, carry_optimizer=False,
+            **{"output_dir": str(tmp_path), **QUICK, "logging_strategy": "steps", "logging_steps": 1,
+               "disable_tqdm": False, **changed},
         )  # fmt: skip
         trainer = make_trainer(tiny_image_model(), images.select(range(64)), args=args, trainer_class=WatchedTrainer)
         trainer.train()
 
     run()
     (bar,) = made
-    assert bar.total == bar.n == 4 + 2 + 1 and bar.desc == "Stage 2 of 2" and bar.postfix.startswith("loss ")
+    assert bar.total == bar.n == 4 + 2 + 1 and bar.titles[-1] == "Stage 2 of 0–2" and bar.postfix.startswith("loss ")
     assert bar.closed and "{'loss'" not in capsys.readouterr().out
     (tmp_path / "stage-2").rename(tmp_path / "gone")  # a run that continues begins where it is
     run()
@@ -101,6 +108,40 @@ def test_one_bar_over_all_stages(monkeypatch, tmp_path, images, capsys):
     (tmp_path / "stage-2").rename(tmp_path / "gone too")
     run(disable_tqdm=True)
     assert len(made) == 2 and not capsys.readouterr().out
+    run(output_dir=str(tmp_path / "checked"), self_check=True)
+    assert made[2].titles[-2:] == ["Stage 2 of 0–2", "Stage 3, the self-check's"], "as num_stages and the plan count"
+
+
+def test_notices_come_once(caplog):
+    ours, others = logging.getLogger("know_hf.forgetting.checks"), logging.getLogger("elsewhere")
+
+    def part(examples):
+        ours.warning("The smallest subset has %d examples.", examples)
+        ours.info("Part of %d.", examples)
+        others.warning("not ours")
+
+    def said():
+        found = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        return found
+
+    caplog.set_level(logging.INFO)
+    whole = ["The smallest subset has 26 examples.", "Part of 26.", "not ours"]
+    with said_once():
+        part(26)
+        assert said() == whole
+        part(26)
+        assert said() == whole[1:], "progress may look alike"
+        with said_once(alike=logging.WARNING):
+            part(17)
+        assert said() == ["Part of 17.", "not ours"]
+        with said_once(alike=logging.INFO):
+            part(17)
+        assert said() == ["not ours"]
+        part(13)
+        assert len(said()) == 3
+    part(26)
+    assert said() == whole, "another run says it again"
 
 
 #: Name → role and method of the arms below.

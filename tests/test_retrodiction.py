@@ -278,7 +278,7 @@ def test_16_bit_stages_are_computed_in_32_bits():
         ("linear_fit", 1, 1, {}, "at least 2 stages"),
         ("task_vector", 5, 1, {"lam": math.nan}, "must be finite"),
         ("magmax", 5, 1, {"lam": math.inf}, "must be finite"),
-        ("task_vector", 5, 1, {"lambda_": 1}, "has no parameter 'lambda_'; its parameters: lam"),
+        ("task_vector", 5, 1, {"lambda_": 1}, "has no parameter 'lambda_'; did you mean lam\\? Its parameters: lam"),
         ("naive", 5, 1, {"lam": 1}, "its parameters: none"),
         ("tsv", 5, 1, {"frac": 0.0}, "frac is 0.0"),
         ("magmax", 5, 1, {"candidates": "some"}, "'upto_s' or 'all'"),

@@ -23,7 +23,7 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.models.loading import load_model
 from know_hf.tasks import TASKS, find_columns, get_task
 from know_hf.tasks.several import holds_marks
-from know_hf.training.data import check_part, make_preprocessing
+from know_hf.training.data import check_part, load_split, make_preprocessing, open_parts
 
 RUN = {**QUICK, "num_stages": 2, "steps": 1, "choose": "none"}
 TEXTS = [f"{'not ' * (i % 2)}a {'good' if i % 3 else 'bad'} film" for i in range(32)]
@@ -66,6 +66,47 @@ def test_the_task_is_read_off_the_columns():
     assert find_columns(pairs).task == "prompt-completion" and find_columns(pairs).label == "completion"
     pairs = Dataset.from_dict({"text": ["good"], "target": ["film"]})
     assert find_columns(pairs).task == "text2text-generation" and find_columns(pairs).inputs == ["text"]
+
+
+SHAPES = {
+    "ShareGPT": {"conversations": [[{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a film"}]] * 4},
+    "Alpaca": {"instruction": ["rate"] * 4, "input": ["a film", ""] * 2, "output": ["good"] * 4},
+    "WMT": {"id": ["1"] * 4, "translation": [{"de": "ein Film", "en": "a film"}] * 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "task", "first"),
+    [
+        ("ShareGPT", "conversation", [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a film"}]),
+        ("Alpaca", "prompt-completion", "rate\n\na film\n\n"),
+        ("WMT", "text2text-generation", "ein Film"),
+    ],
+)
+def test_two_lines_turn_data_of_other_shapes(shape, task, first, tmp_path, monkeypatch):
+    dataset = Dataset.from_dict(SHAPES[shape])
+    with pytest.raises(ValueError, match=shape) as refused:
+        find_columns(dataset)
+    monkeypatch.chdir(tmp_path)
+    told = {"dataset": dataset}
+    exec(" ".join(str(refused.value).partition("--dataset: ")[2].split()), told)  # as the command line prints it
+    made = load_split("data.jsonl")
+    columns = find_columns(made)
+    assert (columns.task, made[columns.inputs[0]][0]) == (task, first) and made.features == told["dataset"].features
+    with pytest.raises(ValueError, match=f"Column .* not texts: .*{shape}|input_columns.*{shape}"):
+        open_parts(
+            {"data": dataset}, task="text-generation", inputs=None if shape == "Alpaca" else [[*dataset.features][-1]]
+        )
+
+
+def test_the_plan_says_how_data_are_read(text_model_folder, tmp_path, capsys):
+    Dataset.from_dict(SHAPES["Alpaca"]).to_json(tmp_path / "alpaca.jsonl")
+    with pytest.raises(SystemExit):
+        main(["plan", str(text_model_folder), "--dataset", str(tmp_path / "alpaca.jsonl")])
+    assert "shape of Alpaca" in capsys.readouterr().err
+    Dataset.from_dict({"text": TEXTS, "label": [0, 1] * 16}).to_json(tmp_path / "data.jsonl")
+    main(["plan", str(text_model_folder), "--dataset", str(tmp_path / "data.jsonl")])
+    assert "Data: 32 rows, read for text-classification: inputs text, answers label." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -165,8 +206,22 @@ def test_a_word_s_class_is_at_its_first_token(text_model_folder):
     made = make_preprocessing(model, text_model_folder, columns, max_length=3)
     assert made.apply(data)[:]["labels"] == [[0, 1, 2], [0, 0, 1]]
     short = Dataset.from_dict({"tokens": [["a", "film"]], "ner_tags": [[0]]}, features=data.features)
-    with pytest.raises(ValueError, match="'a film' has 2 words in column 'tokens' and 1 classes in 'ner_tags'"):
+    with pytest.raises(ValueError, match="row 0 has 2 words in column 'tokens' and 1 classes in 'ner_tags'"):
         make_preprocessing(model, text_model_folder, columns).apply(short)
+
+
+def test_rows_with_more_words_than_classes_are_named_before_the_model_is_loaded(tmp_path):
+    rows = tagged().to_dict()
+    rows["ner_tags"][5], rows["ner_tags"][7] = rows["ner_tags"][5][1:], [*rows["ner_tags"][7], 0]
+    data = Dataset.from_dict(rows, features=tagged().features)
+    told = "training data have .* in 2 of 32 rows: row 5 has 4 words in column 'tokens' and 3 classes in 'ner_tags'"
+    with pytest.raises(ValueError, match=told):
+        enrich_pretrained("no-model", data, tmp_path / "run", **RUN)
+    with pytest.raises(ValueError, match="evaluation data .* row 5 has 4 words"):
+        check_part(data, find_columns(data), 3, "evaluation data")
+    marks = Dataset.from_dict({"text": ["a", "b", "c"], "labels": [[1.0, 0.0], [0.0, 1.0], [1.0]]})
+    with pytest.raises(ValueError, match="'labels' has marks for 2 classes in row 0 and for 1 in row 2"):
+        find_columns(marks)
 
 
 def test_numbers_that_are_none_are_refused(text_model_folder, tmp_path):

@@ -15,6 +15,7 @@ from know_hf.enrichment.options import Finishing, Placement
 from know_hf.enrichment.resolved import ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.options import Fitting
+from know_hf.notices import said_once
 from know_hf.store import inside, locked, remove
 from know_hf.training.set_aside import FOLDS, Fold
 from know_hf.trajectory.record import FILE_NAME
@@ -50,13 +51,15 @@ def cross_fitted(
     """
     found = []
     for number in range(FOLDS):
-        trainer = make(Fold(number))
+        with said_once(alike=logging.INFO):
+            trainer = make(Fold(number))
         logger.info(
             "Cross-fitting, run %d of %d: %d examples to train on, %d to choose on.",
             number + 1, FOLDS, len(trainer.train_dataset), len(trainer.set_aside.dataset),
         )  # fmt: skip
         with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
-            trainer.train()
+            with said_once(alike=logging.WARNING):
+                trainer.train()
             renew = renews(trainer, finishing.update_batch_norm)
             finisher = Finisher(trainer, trainer.train_dataset, renew, score=False)
             placement = Placement(device=trainer.args.device)

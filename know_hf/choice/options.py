@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from know_hf.forgetting.controls import BESIDE
-from know_hf.settings import COUNT, HUGE, TINY, Options, documented, option
+from know_hf.settings import COUNT, HUGE, TINY, Options, documented, meant, option
 
 BEST, NONE = "best", "none"
 #: Data that coefficients are fitted to.
@@ -47,6 +47,7 @@ class Choosing(Options):
         help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "
         "makes several of its branches, averaged uniformly, greedily on the selection data, by Model Stock's ratio and "
         "with fitted coefficients.",
+        usual=lambda: BESIDE,
     )
     until_converged: bool = option(
         False,
@@ -83,7 +84,7 @@ class Choosing(Options):
         super().__post_init__()
         if wrong := [name for name in self.also if name not in BESIDE]:
             raise ValueError(
-                f"also: {wrong[0]!r} is no control that can be trained from stage 0; use {', '.join(BESIDE)}."
+                f"also: {wrong[0]!r} is no control that can be trained from stage 0{meant(wrong[0], BESIDE, 'use')}"
             )
         if self.also and self.choose == NONE:
             raise ValueError(

@@ -17,7 +17,7 @@ from transformers import EvalPrediction, Trainer
 
 from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score
 from know_hf.forgetting.evaluation import without_dropping
-from know_hf.settings.recipes import suggestion
+from know_hf.settings import suggestion
 from know_hf.trajectory.identity import task_of
 
 #: Parts of the data that are one unit each, where a score is no mean over examples.

@@ -96,7 +96,7 @@ COMMANDS = {
     "meta-evaluate": Command(meta.run_meta_evaluate, (MetaInputs, EvaluationInputs, HeldOut)),
     "report": Command(other.run_report, (ReportInputs,)),
     "push": Command(other.run_push, (PushInputs,)),
-    "plan": Command(other.run_plan, (PlanInputs, Extent, Pace, ModelCode)),
+    "plan": Command(other.run_plan, (PlanInputs, Extent, Pace, ModelCode, DataOptions)),
     "convert": Command(other.run_convert, (ConvertInputs,)),
     "quickstart": Command(other.run_quickstart, (QuickstartInputs,)),
     "env": Command(other.run_env),

@@ -50,10 +50,10 @@ def _flag(name: str, known: Option) -> Flag:
     negative = known.form is bool and known.default is True
     text = f"leave this out: {known.help}" if negative else known.help
     takes = "" if known.form is bool else "number" if known.form in (int, float) else "file"
-    if known.choices:
+    if names := tuple(known.choices or known.usual()):
         takes = "name"
     spelt = spellings(f"no_{name}" if negative else name)[0].removeprefix("--")
-    return Flag(spelt, _sentence(text), takes, tuple(known.choices))
+    return Flag(spelt, _sentence(text), takes, names)
 
 
 def _sentence(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from know_hf.enrichment.options import usual_methods
 from know_hf.settings import STEPS, Options, documented, option
 
 PROGRAM = "know-hf"
@@ -66,7 +67,9 @@ class ComparisonInputs(Options):
         None, help="The starts to compare, the reference (naive) first.", metavar="NAME=FOLDER"
     )
     trajectory: str | None = option(None, help="Folder of a forgetting run: adds naive and its predictions.")
-    method: str | Sequence[str] = option(("known", "shrink"), help="With a trajectory: methods to predict by.")
+    method: str | Sequence[str] = option(
+        ("known", "shrink"), help="With a trajectory: methods to predict by.", usual=usual_methods
+    )
     steps: int = option(3, help="With a trajectory: number of prediction steps.", limits=STEPS)
     reset: Sequence[str] = option(
         (), help="With a trajectory: those of naive and the methods that are compared with reset BatchNorm, too."
@@ -140,7 +143,7 @@ class PushInputs(Options):
     folder: str = option(
         help="A run, its enriched folder, a checkpoint, a predictor or a meta-data set.", positional=True
     )
-    repo_id: str = option(help="user/name; made if need be.", positional=True)
+    repo_id: str = option(help="user/name, or a name alone for one of your own; made if need be.", positional=True)
     commit_message: str | None = option(None, help="First line of the commits, instead of one that names what is sent.")
     commit_description: str | None = option(None, help="What else the commits say.")
     private: bool = option(False, help="Make a new repository private.")
@@ -159,6 +162,7 @@ class PlanInputs(Options):
     """What is planned for."""
 
     source: str = option(help="Folder of a forgetting run or of a model.", positional=True)
+    dataset: str | None = option(None, help="Data set whose columns are to be looked at, as for know-hf enrich.")
 
 
 @documented

@@ -37,8 +37,10 @@ def run_convert(call: Call) -> None:
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise FileExistsError(f"{out_dir} exists and is not an empty folder; choose another.")
     quiet()
+    from know_hf.store import check_output, making
+
+    check_output(out_dir)
     from know_hf.retrodiction.conversion import convert_keras, convert_nino
-    from know_hf.store import making
 
     if Path(source).is_file():
         print(f"{convert_nino(source, out_dir)}: pass the folder as --predictor with --method nino.")

@@ -21,10 +21,13 @@ def run_predict(call: Call) -> None:
     about = {name: settings.pop(name) for name in _OF_CHECKPOINTS if name in settings}
     run = len(given) == 1
     _check_inputs(given, about, settings)
+    from know_hf.store import check_output, inside, write_text
+
+    if settings.get("output_dir") is not None:  # before checkpoints are fetched
+        check_output(settings["output_dir"])
     quiet()
     from know_hf.enrichment.stream import enrich
     from know_hf.report import change_rows, table
-    from know_hf.store import inside, write_text
     from know_hf.trajectory import Trajectory
 
     trajectory = given[0] if run else Trajectory.from_checkpoints(given, **about)

@@ -28,10 +28,10 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     from know_hf.cli.watching import WatchedTrainer
     from know_hf.forgetting.arguments import ForgettingArguments
     from know_hf.forgetting.making import check_output_dir
-    from know_hf.store import check_output
     from know_hf.tasks import get_task
-    from know_hf.training.checks import check_model, check_splits, split_names
+    from know_hf.training.checks import check_model, check_splits
     from know_hf.training.data import load_evaluation, load_split
+    from know_hf.training.files import split_names
 
     cpu_only = not torch.accelerator.is_available()
     defaults = {
@@ -44,14 +44,13 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     if cpu_only:
         defaults["use_cpu"] = True  # without it a launched CPU process would not join its group
     args = ForgettingArguments(**{"output_dir": settings["output_dir"], **defaults, **training})
-    check_output_dir(args.output_dir, settings["model"])
-    inputs = (settings.get(name) for name in ("model", "dataset", "eval_dataset"))
-    check_output(args.output_dir, *(source for source in inputs if source))
+    check_output_dir(args.output_dir, *(settings.get(name) for name in ("model", "dataset", "eval_dataset")))
     job = taken(settings, DataOptions, ModelSource, Finishing, Choosing, Fitting, Hub)
     if call.command == "enrich":
         from know_hf.pretrained import resolve_enrichment
 
-        Hub(**taken(settings, Hub))
+        for kind in (Hub, Choosing, Fitting, Finishing):  # which look at their values as they are made
+            kind(**taken(settings, kind))
         job["prediction"] = resolve_enrichment(Prediction(**taken(settings, Prediction)), args)
     if "task" in job:
         get_task(job["task"])
@@ -83,7 +82,7 @@ def _is_number(text: str) -> bool:
 
 
 def _evaluation_split(settings: dict[str, Any]) -> str | None:
-    from know_hf.training.checks import split_names
+    from know_hf.training.files import split_names
 
     split = settings.get("eval_split")
     if split is None and "eval_dataset" not in settings:

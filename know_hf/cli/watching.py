@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from know_hf.forgetting.stages import first_trained_stage, training_steps
+from know_hf.forgetting.stages import first_trained_stage, stage_title, training_steps
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.progress import progress_bar
 from know_hf.trajectory import TrajectoryRecord
@@ -46,7 +46,7 @@ class RunProgress(TrainerCallback):
             if stage.index >= first_trained_stage(args)
         }
         done = sum(own for stage, own in steps.items() if stage < index) + state.global_step
-        name = f"Stage {index} of {record.stages[-1].index}"
+        name = stage_title(index, len(record.stages), bool(getattr(args, "self_check", False)))
         if self.bar is None:
             self.bar = progress_bar(total=sum(steps.values()), initial=done, desc=name, unit=" steps", smoothing=0)
         self.bar.set_description(name, refresh=False)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from know_hf.settings import STEPS, Options, documented, option
+from know_hf.settings.registered import registered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     import torch
 
     from know_hf.known import KnownPredictor
+
+
+def usual_methods() -> tuple[str, ...]:
+    """What ``method`` may name, as far as this package's own methods go."""
+    return (*registered("know_hf.retrodiction", "method"), "all")
 
 
 @documented
@@ -61,6 +67,7 @@ class Prediction(Extent):
         "known",
         help="Name of the retrodiction method, several of them, or all, predicted in one pass over the inputs; the "
         "self-check is of the first.",
+        usual=usual_methods,
         former="retrodictor",
     )
     parameters: Mapping[str, Any] | None = option(

@@ -5,6 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from know_hf.settings import suggestion
+
 FORGETTING = "forgetting"
 #: What stage 0 can record of its weights while it is trained: value of ``average_stage_zero`` → the averages.
 AVERAGES = {"ema": ("ema",), "swa": ("swa",), "both": ("ema", "swa")}
@@ -210,6 +212,8 @@ def find_control(name: str) -> tuple[Control, float | None]:
                 return CONTROLS[word], float(numbers[0])
     plain = [known for known in CONTROLS if known not in numbered and known != FORGETTING]
     predicted = [f"'{known} 0.5'" for known in CONTROLS if known in numbered]
+    near = "" if word in CONTROLS else suggestion(word, [*plain, *numbered])
     raise ValueError(
-        f"Unknown control {name!r}; use {', '.join(plain)}, {', '.join(predicted)} or '{_MATCHED}NAME' of a prediction."
+        f"Unknown control {name!r}{near and f'{near} Use' or '; use'} {', '.join(plain)}, {', '.join(predicted)} or "
+        f"'{_MATCHED}NAME' of a prediction."
     )

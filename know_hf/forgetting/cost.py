@@ -45,11 +45,12 @@ class ForgettingCost:
         terms = " + ".join(shown if len(shown) < 6 else [*shown[:3], "…", shown[-1]])
         fitted = self.fitting * self.further, self.fitting * (1 + self.further)
         return (
-            f"Forgetting in {self.stages} stages with r = {self.ratio:g} takes "
+            f"Forgetting in {self.stages} stages (0–{self.stages - 1}) with r = {self.ratio:g} takes "
             f"{terms if len(shown) == 1 else f'{terms} = {self.further:.2f}'} trainings on all the data after stage 0, "
             "which is one more where it\nis trained (--until_converged: one for each round); a step back stands for "
-            f"{1 / self.ratio:.3g} times the data. On top come\n--self_check {self.self_check:.2g}; fitting at most "
-            f"{fitted[0]:.2g} ({fitted[1]:.2g} with stage 0); --also equal_compute {self.further:.2f}, "
+            f"{1 / self.ratio:.3g} times the data. On top come\n--self_check {self.self_check:.2g} "
+            f"(a stage of its own, {self.stages}); "
+            f"fitting at most {fitted[0]:.2g} ({fitted[1]:.2g} with stage 0); --also equal_compute {self.further:.2f}, "
             "--also once_more 1. Counted in optimizer steps\nof --num_train_epochs; with --max_steps every stage takes "
             f"as many, {self.stages - 1} in all. Scoring comes on top."
         )

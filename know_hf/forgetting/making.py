@@ -1,7 +1,6 @@
 """From names to a trainer: model, data, preprocessing and head, checked and ready to forget."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +63,7 @@ def make_trainer(
     eval_dataset, processing_class = trainer_options.eval_dataset, trainer_options.processing_class
     if isinstance(model, nn.Module):
         model = plain_model(model)
-    check_output_dir(args.output_dir, model)
-    check_output(args.output_dir, *(x for x in (model, train_dataset, eval_dataset) if isinstance(x, (str, Path))))
+    check_output_dir(args.output_dir, model, train_dataset, eval_dataset)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
 
@@ -249,21 +247,17 @@ def _check_classes(train: Dataset, columns: Columns, args: ForgettingArguments) 
         )  # fmt: skip
 
 
-def check_output_dir(output_dir: str | Path, model: Any) -> None:
-    """Raises if a run of this model cannot go, or go on, in a folder.
+def check_output_dir(output_dir: str | Path, model: Any, *data: Any) -> None:
+    """Raises if a run of this model on these data cannot go, or go on, in a folder.
 
     Raises:
-        FileExistsError: If it is the model's own, a file, or holds something else.
+        FileExistsError: If it is the model's own, a file, lies in an input, or holds something else.
         PermissionError: If it cannot be written to.
     """
     target = Path(output_dir)
     if isinstance(model, (str, Path)) and Path(model).is_dir() and Path(model).resolve() == target.resolve():
         raise FileExistsError(f"output_dir {target} is the model's own folder; choose another.")
-    if target.exists() and not target.is_dir():
-        raise FileExistsError(f"output_dir {target} is a file.")
-    nearest = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise PermissionError(f"output_dir {target} cannot be written to; choose another.")
+    check_output(target, *(x for x in (model, *data) if isinstance(x, (str, Path))))
     if target.is_dir() and not (target / "trajectory.json").exists():
         foreign = [
             p.name

@@ -97,8 +97,8 @@ class TrajectoryCallback(TrainerCallback):
             ValueError: If the training is too short for the fractions.
         """
         live = self._whole(args, model)
-        if source := getattr(live, "name_or_path", None):
-            check_output(self.output_dir, source)
+        source = getattr(live, "name_or_path", None)
+        check_output(self.output_dir, *([source] if source else []))
         steps = {max(1, round(share * state.max_steps)): share for share in self.fractions or ()}
         if len(steps) < len(self.fractions or ()):
             raise ValueError(f"The training has {state.max_steps} steps, too few to record at {self.fractions}.")

@@ -21,6 +21,25 @@ def first_trained_stage(args: "ForgettingArguments") -> int:
     return 1 if args.recipe == FORGETTING and not args.train_stage_zero else 0
 
 
+def stage_title(index: int, stages: int, checked: bool) -> str:
+    """What a stage is called while it is trained: by its place among those that were asked for.
+
+    Args:
+        index: Its number, from 0.
+        stages: How many there are, that of the self-check included.
+        checked: Whether the last is the self-check's, which ``num_stages`` does not count.
+
+    Example:
+        >>> from know_hf.forgetting.stages import stage_title
+        >>> stage_title(4, 6, True), stage_title(5, 6, True)
+        ('Stage 4 of 0–4', "Stage 5, the self-check's")
+    """
+    last = stages - 1 - checked
+    if index > last:
+        return f"Stage {index}, the self-check's"
+    return f"Stage {index} of 0–{last}" if last else f"Stage {index}"
+
+
 def branching(args: "ForgettingArguments") -> bool:
     """Whether the stages are branches, each of which begins where the first does."""
     return CONTROLS[args.recipe].branches

@@ -29,7 +29,7 @@ from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
-from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_sizes
+from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_sizes, stage_title
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
@@ -192,7 +192,8 @@ class ForgettingMixin(_Mixin):
                     continue
                 with folder.saying(stage):
                     if stage.index >= first_trained_stage(args):
-                        logger.info("Stage %d of %d: %d examples.", stage.index, len(subsets) - 1, stage.examples)
+                        title = stage_title(stage.index, len(subsets), bool(args.self_check))
+                        logger.info("%s: %d examples.", title, stage.examples)
                         self._restore_previous_stage(folder, stage)
                         self.train_dataset, args.max_steps = subset, most
                         args.output_dir = str(folder.work(stage.index))

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from know_hf.records import BEST, ENRICHMENT_FILE
+from know_hf.records import BEST, ENRICHMENT_FILE, found_at
 from know_hf.store import read_json
 from know_hf.trajectory.record import FILE_NAME
 
@@ -72,7 +72,7 @@ def find_uploads(folder: Path) -> tuple[str, list[Upload]]:
         ValueError: If what is there is only half of it, cannot be read, or contradicts itself.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder.")
+        raise FileNotFoundError(f"{folder} {found_at(folder)}; push a run, its enriched folder or a checkpoint.")
     if (folder / "trials").is_dir() and (folder / "data").is_dir():
         return "dataset", [_upload(folder, "main", DATA_FILES)]
     if (folder / FILE_NAME).exists():
@@ -86,8 +86,8 @@ def find_uploads(folder: Path) -> tuple[str, list[Upload]]:
         return "model", [_upload(folder / BEST, "main", MODEL_FILES)]
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise FileNotFoundError(
-            f"{folder} holds no enriched checkpoints, predictor or meta-data set; push a run, its enriched folder or a "
-            "checkpoint."
+            f"{folder} holds no enriched checkpoints, predictor or meta-data set, it {found_at(folder)}; push a run, "
+            "its enriched folder or a checkpoint."
         )
     return "model", [_upload(folder, "main", MODEL_FILES)]
 

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 from know_hf.hub.contents import check_files
 from know_hf.hub.files import Upload, find_uploads
 from know_hf.hub.readme import addressed, untouched
-from know_hf.remote import bounded, explained, persistently
+from know_hf.remote import HttpError, bounded, explained, persistently, public
 
 logger = logging.getLogger(__name__)
 # Shards of another size, and their index, go when new weights come.
@@ -41,7 +41,7 @@ def push(
 
     Args:
         folder: A run, its ``enriched`` folder, one checkpoint, a predictor or a meta-data set.
-        repo_id: ``user/name``; made if need be.
+        repo_id: ``user/name``; made if need be. A name alone is that of the token's user.
         commit_message: First line of the commits, instead of one that names what is sent.
         commit_description: What else the commits say.
         private: Whether a new repository is private; the account's default if None.
@@ -53,7 +53,7 @@ def push(
         main: Folder of the checkpoint that becomes ``main``, where that is none of the folder's own.
 
     Returns:
-        Address of the repository or pull request; with ``dry_run`` the list of files.
+        Address of the repository or pull request; with ``dry_run`` its full name and the list of files.
 
     Raises:
         ConnectionError: If the Hub cannot be reached, or is too busy for longer than we wait.
@@ -67,7 +67,7 @@ def push(
         'https://huggingface.co/me/resnet-18-know'
     """
     folder = Path(folder)
-    validate_repo_id(repo_id)
+    _check_name(repo_id)
     repo_type, uploads = find_uploads(folder)
     if main is not None:
         uploads = [*find_uploads(Path(main))[1], *(upload for upload in uploads if upload.revision != "main")]
@@ -78,8 +78,9 @@ def push(
         uploads[0].revision = revision
     for upload in uploads:
         check_files(upload, token if isinstance(token, str) else None)
+    repo_id = full_name(repo_id, token)
     if dry_run:
-        return "\n\n".join(map(str, uploads))
+        return "\n\n".join([f"To {repo_id}:", *map(str, uploads)])
     with bounded():
         url, api = ensure_repository(repo_id, repo_type, private, token), HfApi(token=token)
         with explained(repo_id):
@@ -95,6 +96,13 @@ def push(
     return url
 
 
+def _check_name(repo_id: str) -> None:
+    """Raises ``ValueError`` if no repository can be called so; the library itself lets an end of line pass."""
+    if not repo_id.isprintable():
+        raise ValueError(f"Repo id {repo_id!r} holds characters that no name has.")
+    validate_repo_id(repo_id)
+
+
 def ensure_repository(
     repo_id: str, repo_type: str = "model", private: bool | None = None, token: bool | str | None = None
 ) -> str:
@@ -104,10 +112,30 @@ def ensure_repository(
         ConnectionError, PermissionError: As [`push`].
         ValueError: If a repository cannot be called so.
     """
-    validate_repo_id(repo_id)
+    _check_name(repo_id)
+    repo_id = full_name(repo_id, token)
     with bounded(), explained(repo_id):
         create = HfApi(token=token).create_repo
         return str(persistently(lambda: create(repo_id, repo_type=repo_type, private=private, exist_ok=True)))
+
+
+@bounded()
+def full_name(repo_id: str, token: bool | str | None = None) -> str:
+    """A repository's name with its user, who is the token's where none is named.
+
+    Raises:
+        ValueError: If none is named, and the Hub does not say whose token it is.
+    """
+    if "/" in repo_id:
+        return repo_id
+    try:
+        user = persistently(lambda: HfApi(token=token).whoami()["name"])
+    except (HttpError, OSError) as error:
+        raise ValueError(
+            f"The repository {repo_id!r} has no user, and whose token this is cannot be asked ({public(error)}): name "
+            f"it USER/{repo_id}."
+        ) from error
+    return f"{user}/{repo_id}"
 
 
 def _send(

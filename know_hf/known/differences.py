@@ -27,7 +27,8 @@ def tensor_statistics(history: Tensor, config: KnownSizes, *, sampling_ratio: fl
 
     Args:
         history: ``(S, *shape)`` floating point, a whole tensor, the first axis from the most forgotten stage to the
-            least.
+            least. Where the first of its own axes is not that of its outputs, as in GPT-2's ``Conv1D``, the condition
+            ``fan_in`` is their number: a tensor does not tell.
         config: Says which conditions.
         sampling_ratio: Ratio r of successive stages' data; needed for the condition ``ratio`` only.
         horizon: Steps ahead.

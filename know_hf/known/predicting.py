@@ -90,7 +90,7 @@ class Predicting(nn.Module):
 
         Args:
             history: ``(S, *shape)`` floating point, the first axis from the most forgotten stage to the least.
-            kind: One of ``config.kinds``.
+            kind: One of ``config.kinds``; ``"fc"`` with three dimensions is a mixture's experts, a matrix each.
             steps: Number of steps beyond the last entry, at least 1.
             block_size: Weights per block; by default what suits the device's caches.
             sampling_ratio: Ratio r of successive stages' data, for predictors with the condition ``ratio``.
@@ -117,7 +117,10 @@ class Predicting(nn.Module):
         if isinstance(network, DifferenceNetwork):
             if precision != "float32":
                 raise ValueError(f"precision={precision!r}: a predictor of differences computes in float32 only.")
-            predicted = network.predict(history, self.config, steps, sampling_ratio, block_size)
+            # The matrices of a mixture's experts are tensors each, as where they are stored one by one.
+            parts = history.unbind(1) if kind == "fc" and history.ndim == 4 else [history]
+            made = [network.predict(part, self.config, steps, sampling_ratio, block_size) for part in parts]
+            predicted = torch.stack(made, 1) if len(made) > 1 else made[0]
         else:
             flat = history.reshape(history.shape[0], -1)
             folded = self._folded.get(kind) or FoldedNetwork.of(network)

@@ -14,6 +14,7 @@ from know_hf.enrichment.writer import read_enrichment
 from know_hf.records import ENRICHMENT_FILE, TrajectoryError, check_fields
 from know_hf.remote import bounded, public
 from know_hf.retrodiction import DEFAULT, METHODS
+from know_hf.settings import meant
 from know_hf.store import inside
 from know_hf.text import without_secrets
 from know_hf.trajectory import Trajectory
@@ -234,7 +235,7 @@ class PredictedArms:
         names = ["naive"]
         names += [name for name in method_names("all" if "all" in methods else methods) if name != "naive"]
         if unknown := [name for name in reset if name not in names]:
-            raise ValueError(f"reset names {unknown[0]!r}, which is not predicted here; there are {', '.join(names)}.")
+            raise ValueError(f"reset names {unknown[0]!r}, which is not predicted here{meant(unknown[0], names)}")
         loaded = Trajectory.load(trajectory)
         #: What the names of its starts end with → what predicts them.
         self.runs = {"": Enrichment(loaded, Prediction(method=names))}

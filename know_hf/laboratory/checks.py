@@ -22,6 +22,7 @@ from know_hf.models.building import check_timm
 from know_hf.records import check_file_names
 from know_hf.retrodiction import DEFAULT, METHODS
 from know_hf.retrodiction.predictors import load_predictor
+from know_hf.settings import meant
 from know_hf.tasks import TASKS, Columns
 from know_hf.training.checks import check_model, check_splits
 from know_hf.trajectory import kinds_of
@@ -59,7 +60,7 @@ def check_names(
         if isinstance(result, Matched) and result.of not in (*predictors, *METHODS):
             raise ValueError(
                 f"{setting.name}: {name!r} takes on the norms of {result.of!r}, which is no method and no "
-                f"predictor that is given; there are {', '.join([*predictors, *METHODS])}."
+                f"predictor that is given{meant(result.of, [*predictors, *METHODS])}"
             )
     for name in setting.reset:
         if name not in ("naive", *predictors, *setting.methods, *predicted):
@@ -86,14 +87,14 @@ def check_names(
         # Steps are called as their prediction, and how much data they stand for.
         if not {name, name.partition(" x")[0]} & {"all", *arms, *methods}:
             raise ValueError(
-                f"{setting.name}: full_grid names {name!r}, which no method, predictor, control or arm is called; "
-                f"there are {', '.join(dict.fromkeys([*arms, *sorted(methods)]))}."
+                f"{setting.name}: full_grid names {name!r}, which no method, predictor, control or arm is called"
+                f"{meant(name, [*arms, *sorted(methods)])}"
             )
 
 
 def _check_cells(name: str, cells: Sequence[Cell], arms: Sequence[str]) -> None:
     if unknown := [arm for arm, _ in places(cells) if arm not in arms]:
-        raise ValueError(f"{name}: cells name {unknown[0]!r}, which nothing makes; there are {', '.join(arms)}.")
+        raise ValueError(f"{name}: cells name {unknown[0]!r}, which nothing makes{meant(unknown[0], arms)}")
 
 
 def check_reset(setting: Setting, model: nn.Module) -> None:

@@ -19,7 +19,7 @@ from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_sett
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.adapters import base_of
 from know_hf.records import check_file_names
-from know_hf.settings import takes
+from know_hf.settings import meant, takes
 from know_hf.store import check_output, hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
@@ -83,6 +83,7 @@ def compare(
     """
     protocol, folders = protocol or Protocol(), folders_of(arms)
     check_arms(folders, options.seeds, options.learning_rates)
+    check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     train = load_split(dataset, options.train_split, config=about.dataset_config)
     if test_dataset is None:
         test = load_split(dataset, options.test_split, config=about.dataset_config)
@@ -94,7 +95,6 @@ def compare(
     train, test, validation, columns = check_data(train, test, validation, protocol=protocol, about=about)
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
-    check_output(output_dir, *folders.values(), *([dataset] if isinstance(dataset, (str, Path)) else []))
     inside(output_dir, "cache")
     data = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
     root = Path(output_dir)
@@ -126,7 +126,7 @@ def with_controls(arms: Mapping[str, Arm], controls: Collection[str]) -> dict[st
         ValueError: If no arm has such a name.
     """
     if unknown := [name for name in controls if name not in arms]:
-        raise ValueError(f"controls names {unknown[0]!r}, which no arm is called; there are {', '.join(arms)}.")
+        raise ValueError(f"controls names {unknown[0]!r}, which no arm is called{meant(unknown[0], arms)}")
     return {name: replace(arm, role="control") if name in controls else arm for name, arm in arms.items()}
 
 

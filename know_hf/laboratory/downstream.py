@@ -22,8 +22,8 @@ from know_hf.models.adapters import is_adapted
 from know_hf.models.building import auto_class_of, label_settings
 from know_hf.tasks import Columns, get_task
 from know_hf.text import without_secrets
-from know_hf.training.checks import split_names
 from know_hf.training.data import label_values, load_evaluation, load_split, make_preprocessing
+from know_hf.training.files import split_names
 from know_hf.training.options import DataOptions
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from know_hf.laboratory.options import Speed
 from know_hf.laboratory.setting import Pretraining, Setting
 from know_hf.reading import check_form
 from know_hf.records import check_file_names
-from know_hf.settings import Options, check_names, documented, make, number, option, read_recipe, stated_by
+from know_hf.settings import Options, check_names, documented, make, meant, number, option, read_recipe, stated_by
 
 
 @documented
@@ -122,7 +122,7 @@ def load_recipe(path: str | Path, size: str | None = None) -> Recipe:
         raise ValueError(f"{path}: a recipe needs sizes, such as sizes: {{cpu: {{settings: …}}}}.")
     size = size or next(iter(sizes))
     if size not in sizes:
-        raise ValueError(f"{path} has no size {size!r}; it has {', '.join(sizes)}.")
+        raise ValueError(f"{path} has no size {size!r}{meant(size, sizes, 'it has')}")
     if not isinstance(sizes[size], dict):
         raise ValueError(f"{path}: size {size!r} must hold name: value pairs, found {sizes[size]!r}.")
     _check_declared(content.get("data_sets"), sizes, path)

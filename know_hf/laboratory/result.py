@@ -11,7 +11,7 @@ import numpy as np
 
 from know_hf.laboratory.arms import Arm, read_arms
 from know_hf.laboratory.statistics import Difference, paired_difference
-from know_hf.records import check_fields, read_record
+from know_hf.records import check_fields, found_at, read_record
 from know_hf.tasks import TASKS, Score
 from know_hf.training.scoring import score_of
 from know_hf.trajectory import TrajectoryError
@@ -60,7 +60,9 @@ class ComparisonResult:
         output_dir = Path(output_dir)
         path = output_dir / SETTINGS_FILE
         if not path.exists():
-            raise TrajectoryError(f"{output_dir} holds no {SETTINGS_FILE}: it is not a comparison.")
+            raise TrajectoryError(
+                f"{output_dir} is not a comparison: {SETTINGS_FILE} is expected there, and it {found_at(output_dir)}."
+            )
         settings = read_settings(path)
         read = [read_fine_tuning(path) for path in sorted((output_dir / "runs").glob("*.json"))]
         done = {(result["arm"], result["rate"], result["seed"]): result for result in read}

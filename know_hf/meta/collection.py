@@ -14,7 +14,7 @@ from know_hf.meta.images import named_sources, prepare_images
 from know_hf.meta.networks import NETWORKS
 from know_hf.meta.options import CollectionOptions
 from know_hf.meta.trials import STAGES, Run, Trial, TrialRun, clear, draw_trial
-from know_hf.settings import takes
+from know_hf.settings import meant, takes
 from know_hf.sharing import sweep
 from know_hf.store import check_output, inside, write_text
 from know_hf.training.workers import Workers
@@ -56,7 +56,7 @@ def collect(output_dir: str | Path, data: Sequence[str], *, options: CollectionO
         >>> collect("meta", ["uoft-cs/cifar10", "ylecun/mnist"], trials=10)  # doctest: +SKIP
     """
     if unknown := [name for name in options.architectures or () if name not in NETWORKS]:
-        raise ValueError(f"Unknown network {unknown[0]!r}; there are {', '.join(NETWORKS)}.")
+        raise ValueError(f"Unknown network {unknown[0]!r}{meant(unknown[0], NETWORKS)}")
     if not data:
         raise ValueError(f"Nothing to collect: {options.trials} trials on no data set.")
     check_output(output_dir, *data)

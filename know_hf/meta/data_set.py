@@ -12,7 +12,7 @@ from know_hf.hub.cards import meta_card
 from know_hf.meta.experimental.branches import read_branch_note, read_branches
 from know_hf.meta.shards import TensorStages, read_shard
 from know_hf.meta.trials import STAGES, read_note
-from know_hf.records import read_record
+from know_hf.records import found_at, read_record
 from know_hf.store import hash_file
 from know_hf.trajectory import TrajectoryError
 
@@ -37,7 +37,9 @@ class MetaDataSet:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not self.notes:
-            raise TrajectoryError(f"{self.folder} holds no finished trial; `know-hf collect` makes them.")
+            raise TrajectoryError(
+                f"{self.folder} holds no finished trial, it {found_at(self.folder)}; `know-hf collect` makes them."
+            )
         if not self.trials:
             raise TrajectoryError(f"{self.folder}: every one of the {len(self.notes)} trials diverged.")
         if lost := [note["name"] for note in self.trials if not self.path(note["name"]).exists()]:

@@ -6,7 +6,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 import know_hf.report
-from know_hf.trajectory import TrajectoryError
+from know_hf.records import TrajectoryError, found_at
 
 
 def renderers() -> dict[str, ModuleType]:
@@ -41,6 +41,10 @@ def write_page(folder: str | Path) -> Path:
         if (folder / record).exists():
             return renderer.write_page(folder)
     *others, last = sorted(known)
+    near = [folder.absolute().parent, *(sorted(folder.iterdir()) if folder.is_dir() else ())]
+    near = [other for other in near if any((other / record).exists() for record in known)][:3]
+    meant = f" Perhaps {' or '.join(map(str, near))} is meant." if near else ""
     raise TrajectoryError(
-        f"{folder} holds no {', '.join(others)} or {last}: it is no folder of enrich, forget or transfer."
+        f"No page can be written about {folder}: {', '.join(others)} or {last} is expected there, and it "
+        f"{found_at(folder)}. Give the output_dir of an enrich, forget, compare or experiment.{meant}"
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from know_hf.reading import check_form
 from know_hf.retrodiction.registry import Method, get_method
-from know_hf.settings import STEPS, check_range
+from know_hf.settings import STEPS, check_range, meant
 
 
 def check_method(
@@ -32,7 +32,8 @@ def check_method(
     """
     taken = get_method(name).accepts(parameters)
     if unknown := [parameter for parameter in parameters if parameter not in taken]:
-        raise ValueError(f"{name} has no parameter {unknown[0]!r}; its parameters: {', '.join(taken) or 'none'}.")
+        known = meant(unknown[0], taken or ["none"], "its parameters:")
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}{known}")
     if missing := [p.name for p in taken.values() if p.default is p.empty and p.name not in parameters]:
         raise ValueError(f"{name} needs the parameter {missing[0]!r}, which has no default.")
     for parameter, value in parameters.items():

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, overload
 
 from torch import Tensor, nn
 
+from know_hf.settings import meant
+
 #: Entry points of installed packages that bring methods: name of the method → the module, or function, of theirs.
 ENTRY_POINTS = "know_hf.methods"
 _FIRST = ["stages", "kind", "steps"]
@@ -213,8 +215,8 @@ def get_method(name: str) -> Method:
     if name not in METHODS:
         offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
         if name not in offered:
-            known = dict.fromkeys([*METHODS, *offered])
-            raise ValueError(f"Unknown retrodiction method {name!r}; known methods: {', '.join(known)}.")
+            known = meant(name, [*METHODS, *offered], "known methods:")
+            raise ValueError(f"Unknown retrodiction method {name!r}{known}")
         _load(offered[name])
     return METHODS[name]
 

@@ -2,8 +2,9 @@
 
 from know_hf.settings.keywords import takes
 from know_hf.settings.limits import COUNT, HUGE, SEED, STEPS, TINY, check_limits, check_range
+from know_hf.settings.names import meant, suggestion
 from know_hf.settings.options import Option, Options, documented, option, options_of, stated_by
-from know_hf.settings.recipes import check_names, conform, make, modern, number, pairs, read_recipe, suggestion
+from know_hf.settings.recipes import check_names, conform, make, modern, number, pairs, read_recipe
 
 __all__ = [
     "COUNT",
@@ -19,6 +20,7 @@ __all__ = [
     "conform",
     "documented",
     "make",
+    "meant",
     "modern",
     "number",
     "option",

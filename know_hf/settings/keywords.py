@@ -6,8 +6,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from know_hf.settings.names import suggestion
 from know_hf.settings.options import options_of, with_arguments
-from know_hf.settings.recipes import modern, suggestion
+from know_hf.settings.recipes import modern
 
 Result = TypeVar("Result")
 

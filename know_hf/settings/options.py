@@ -1,13 +1,14 @@
 """Options as the fields of dataclasses: what a field says about itself, and how it is read."""
 
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from know_hf.settings.limits import Limits, check_range
+from know_hf.settings.names import meant
 
 _SEVERAL = (Sequence, Collection, list, tuple)
 
@@ -18,6 +19,7 @@ def option(
     help: str,
     limits: Limits | None = None,
     choices: Sequence[str] = (),
+    usual: Callable[[], Sequence[str]] = tuple,
     metavar: str | None = None,
     kind: type | None = None,
     flag: bool | str = True,
@@ -33,6 +35,7 @@ def option(
         help: What it is, as plain sentences: for ``--help``, docstrings and the reference.
         limits: Smallest and largest number.
         choices: The names that it may be.
+        usual: Gives names that it may be where others may be registered, which are not looked at here but completed.
         metavar: What stands for its value in help and messages, such as ``PATTERN=KIND``.
         kind: What a flag or a recipe may hold, where the annotation names classes that are not loaded here.
         flag: Whether the command line has it, or under which other name.
@@ -60,6 +63,7 @@ def option(
     about = {
         "limits": limits,
         "choices": tuple(choices),
+        "usual": usual,
         "metavar": metavar,
         "kind": kind,
         "flag": flag,
@@ -112,6 +116,7 @@ class Option:
         help: What it is.
         limits: Smallest and largest number.
         choices: The names that it may be.
+        usual: Gives names that it may be among others.
         metavar: What stands for its value.
         flag: Its name on the command line, or None.
         positional: Whether the command line takes it by its place.
@@ -127,6 +132,7 @@ class Option:
     help: str = ""
     limits: Limits | None = None
     choices: tuple[str, ...] = ()
+    usual: Callable[[], Sequence[str]] = tuple
     metavar: str | None = None
     flag: str | None = None
     positional: bool = False
@@ -149,7 +155,7 @@ class Option:
         if self.choices and not (value is None and self.default is None):
             for one in value if isinstance(value, (list, tuple)) else [value]:
                 if one not in self.choices:
-                    raise ValueError(f"{where}{self.name}={one!r} is not known; use one of {', '.join(self.choices)}.")
+                    raise ValueError(f"{where}{self.name}={one!r} is not known{meant(one, self.choices, 'use one of')}")
 
     @property
     def type_name(self) -> str:

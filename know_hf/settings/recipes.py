@@ -1,6 +1,5 @@
 """Options from files: what YAML means by a value, names that are looked at, and instances of dataclasses."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -10,16 +9,8 @@ from typing import Any, get_args
 
 from know_hf.plain_yaml import read_yaml
 from know_hf.reading import LARGEST, check_form, shown
+from know_hf.settings.names import meant, suggestion
 from know_hf.settings.options import Option, form_of, options_of
-
-
-def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """``"; did you mean …?"`` for a name that is not known, or nothing."""
-    known = list(dict.fromkeys(known))
-    near = [other for other in known if other.startswith(name)] if len(name) > 1 else []
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    near = near or ([other for other in known if name in other] if len(name) > 3 else [])
-    return f"; did you mean {prefix}{min(near, key=len)}?" if near else ""
 
 
 def check_names(names: Iterable[str], known: Iterable[str], where: object) -> None:
@@ -30,8 +21,8 @@ def check_names(names: Iterable[str], known: Iterable[str], where: object) -> No
     """
     known = list(known)
     if unknown := [name for name in names if name not in known]:
-        meant = suggestion(unknown[0], known) or "."
-        raise ValueError(f"{where}: unknown setting {', '.join(map(repr, unknown))}{meant}")
+        near = suggestion(unknown[0], known) or "."
+        raise ValueError(f"{where}: unknown setting {', '.join(map(repr, unknown))}{near}")
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -168,7 +159,7 @@ def make(kind: type, values: Any, where: str) -> Any:
         raise ValueError(f"{where} must hold name: value pairs, found {values!r}.")
     known, options = {f.name: f for f in fields(kind)}, options_of(kind)
     if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{where}: unknown {', '.join(map(repr, unknown))}; there are {', '.join(known)}.")
+        raise ValueError(f"{where}: unknown {', '.join(map(repr, unknown))}{meant(unknown[0], known)}")
     required = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
     if missing := [name for name in required if name not in values]:
         raise ValueError(f"{where}: missing {', '.join(missing)}.")

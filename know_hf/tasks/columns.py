@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from know_hf.tasks.images import is_image
 from know_hf.tasks.labels import is_class, is_text
-from know_hf.tasks.task import TASKS, Candidates, Columns, described, get_task
+from know_hf.tasks.shapes import hint
+from know_hf.tasks.task import TASKS, Candidates, Columns, Task, described, get_task
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -63,11 +64,18 @@ def find_roles(
     for name in [*(inputs or []), *([label] if label else [])]:
         if name not in features:
             raise ValueError(f"There is no column {name!r}; found {described(features)}.")
-    candidates = _candidates(dataset, inputs, label)
-    if task is None:
-        chosen = next(one for one in reversed(TASKS.values()) if one.matches(candidates))
-    else:
-        chosen = get_task(task)
+    own = None if task is None else get_task(task)
+    try:
+        return _roles(dataset, own, inputs, label)
+    except ValueError as error:
+        if (told := hint(features)) is None:
+            raise
+        raise ValueError(told if task is inputs is label is None else f"{error} {told}") from error
+
+
+def _roles(dataset: Dataset, own: Task | None, inputs: list[str] | None, label: str | None) -> Columns:
+    features, candidates = dataset.features, _candidates(dataset, inputs, label)
+    chosen = own or next(one for one in reversed(TASKS.values()) if one.matches(candidates))
     if label is None and chosen.labels.find is not None:  # before the input: both may be of one type
         label = chosen.labels.find(candidates)
     if inputs is None:

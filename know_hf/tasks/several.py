@@ -44,10 +44,13 @@ def set_names(dataset: Dataset, label: str) -> list[str]:
 
     if not is_list(dataset.features[label]) or not holds_marks(dataset, label):
         return list_names(dataset, label, "a list of the classes that a text has")
-    lengths = set(pc.list_value_length(dataset.select_columns([label]).with_format("arrow")[:][label]).to_pylist())
-    if len(lengths) > 1:
-        raise ValueError(f"Label column {label!r} has marks for {', '.join(map(str, sorted(lengths)))} classes.")
-    return [str(place) for place in range(lengths.pop())]
+    lengths = pc.list_value_length(dataset.select_columns([label]).with_format("arrow")[:][label]).to_pylist()
+    if other := next((row for row, length in enumerate(lengths) if length != lengths[0]), None):
+        raise ValueError(
+            f"Label column {label!r} has marks for {lengths[0]} classes in row 0 and for {lengths[other]} in row "
+            f"{other}; every row needs one for every class."
+        )
+    return [str(place) for place in range(lengths[0])]
 
 
 def check_sets(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:

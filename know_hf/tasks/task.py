@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from know_hf.settings import meant
+
 if TYPE_CHECKING:
     from datasets import Dataset, Features
     from transformers import EvalPrediction, PreTrainedModel
@@ -314,7 +316,7 @@ def get_task(name: str) -> Task:
         ValueError: If there is none of that name.
     """
     if name not in TASKS:
-        raise ValueError(f"Unknown task {name!r}; there are {', '.join(TASKS)}.")
+        raise ValueError(f"Unknown task {name!r}{meant(name, TASKS)}")
     return TASKS[name]
 
 

@@ -53,6 +53,27 @@ def _matches(candidates: Candidates) -> bool:
     )
 
 
+def check_words(dataset: Dataset, columns: Columns, classes: int, what: str) -> None:
+    """Raises ``ValueError`` for classes that are none, as [`check_lists`], and rows with more of them than words."""
+    check_lists(dataset, columns, classes, what)
+    _check_lengths(dataset, columns, what)
+
+
+def _check_lengths(dataset: Dataset, columns: Columns, what: str) -> None:
+    import pyarrow.compute as pc
+
+    names = [columns.inputs[0], columns.label]
+    lists = dataset.select_columns(names).with_format("arrow")[:]
+    words, classes = [pc.list_value_length(lists[name]).to_pylist() for name in names]
+    odd = [row for row, (many, own) in enumerate(zip(words, classes, strict=True)) if many != own]
+    if odd:
+        raise ValueError(
+            f"The {what} have another number of words than of classes in {len(odd)} of {len(words)} rows: row {odd[0]} "
+            f"has {words[odd[0]]} words in column {names[0]!r} and {classes[odd[0]]} classes in {names[1]!r}. Every "
+            "word needs one; mend or leave out such rows."
+        )
+
+
 def _is_words(feature: Any) -> bool:
     return is_list(feature) and is_text(feature.feature)
 
@@ -62,7 +83,7 @@ def _is_words(feature: Any) -> bool:
     matches=_matches,
     inputs=Inputs("lists of words", _is_words, 'List(Value("string"))', sets=[(name,) for name in WORDS]),
     labels=Labels(
-        _find, names=list_names, check=check_lists, matched=True, fewer_will_do=lambda names: not names,
+        _find, names=list_names, check=check_words, matched=True, fewer_will_do=lambda names: not names,
     ),
     auto_class="AutoModelForTokenClassification",
     score=Score("macro_f1"),
@@ -90,6 +111,7 @@ def preprocessing(
     limit = longest_text(model, tokenizer, max_length)
 
     def apply(dataset: Dataset) -> Dataset:
+        _check_lengths(dataset, columns, "data")
         lookup = label_lookup(dataset, columns)
 
         def tokenize(batch: dict[str, list]) -> dict[str, Any]:
@@ -97,11 +119,6 @@ def preprocessing(
             encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=limit)
             labels = []
             for row, own in enumerate(classes):
-                if len(own) != len(words[row]):
-                    raise ValueError(
-                        f"{' '.join(words[row])[:60]!r} has {len(words[row])} words in column {columns.inputs[0]!r} "
-                        f"and {len(own)} classes in {columns.label!r}."
-                    )
                 places = encoded.word_ids(row)
                 firsts = [p is not None and (i == 0 or p != places[i - 1]) for i, p in enumerate(places)]
                 labels.append([

@@ -1,14 +1,11 @@
 """What can be known of models and data by name, before anything large is loaded."""
 
-from pathlib import Path
-
-from datasets import get_dataset_split_names
-
 from know_hf.model_config import read_config
 from know_hf.models.building import check_timm
 from know_hf.models.loading import raise_unreachable
 from know_hf.remote import bounded
-from know_hf.training.data import NOT_THERE, unreachable, unreadable
+from know_hf.settings import meant
+from know_hf.training.files import split_names
 
 
 @bounded()
@@ -31,23 +28,6 @@ def check_model(
         raise_unreachable(str(model), error)
 
 
-@bounded()
-def split_names(dataset: str, config: str | None = None) -> list[str] | None:
-    """Names of the splits of a data set or of its configuration; None where only loading tells, as of a file.
-
-    Raises:
-        FileNotFoundError: If it is neither local nor reachable on the Hub.
-    """
-    if Path(dataset).is_file():
-        return None
-    try:
-        return get_dataset_split_names(str(dataset), config)
-    except NOT_THERE as error:
-        raise unreachable(str(dataset), error) from error
-    except Exception as error:
-        raise unreadable(f"Data set {str(dataset)!r} cannot be read", error) from error
-
-
 def check_splits(dataset: str, *splits: str, config: str | None = None) -> None:
     """Looks for splits, slices such as ``train[:100]`` included.
 
@@ -59,4 +39,4 @@ def check_splits(dataset: str, *splits: str, config: str | None = None) -> None:
     for part in (part for split in splits for part in split.split("+")):
         name = part.partition("[")[0].strip()
         if there is not None and name not in (*there, "all"):
-            raise ValueError(f"Data set {dataset!r} has no split {name!r}; it has {', '.join(there)}.")
+            raise ValueError(f"Data set {dataset!r} has no split {name!r}{meant(name, there, 'it has')}")

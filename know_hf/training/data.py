@@ -1,40 +1,29 @@
 """Loading data sets, and the preprocessing that a task asks for; anything else is the caller's."""
 
-import csv
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, IterableDataset, Value, get_dataset_split_names, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets import Dataset, DatasetDict, IterableDataset, Value, load_dataset
 from transformers import PreTrainedModel
 
-from know_hf.remote import NONSENSE, bounded, public
+from know_hf.remote import bounded
 from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
 from know_hf.tasks.labels import is_text
-from know_hf.text import without_secrets
+from know_hf.tasks.shapes import hint
+from know_hf.training.files import NOT_THERE, check_tables, load_file, split_names, unreachable, unreadable
 
 logger = logging.getLogger(__name__)
 
-#: Endings of files that are a data set by themselves → the reader of `datasets` for them.
-FILES = {
-    ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text",
-    ".arrow": "arrow",
-}  # fmt: skip
 #: What to do with data that come one row after another.
 TO_DISK = (
     "Nested subsets need any row at any time, of data of known length: write the rows to disk once, from where they "
     "are read without filling memory: Dataset.from_generator(lambda: iter(stream), features=stream.features), with "
     "stream = stream.take(n) before, if it does not end; or load without streaming=True."
 )
-#: What is raised for data that are not to be had, by name or at the moment.
-NOT_THERE = (DatasetNotFoundError, OSError, *NONSENSE)
-# What separates the columns of a table in text: whichever its first line has most of.
-_SEPARATORS = ",;\t|"
 
 
 @bounded()
@@ -68,74 +57,15 @@ def load_split(
     if Path(name).is_file():
         if config is not None:
             raise ValueError(f"{name} is a file, which has no configurations: leave dataset_config ({config!r}) out.")
-        return _load_file(Path(name), split)
+        return load_file(Path(name), split)
+    check_tables(Path(name))
     try:
         return load_dataset(name, config, split=split, revision=revision)
     except NOT_THERE as error:
         raise unreachable(name, error) from error
     except Exception as error:
+        check_tables(Path(name), rows=True)
         raise unreadable(f"Data set {name!r} cannot be read", error) from error
-
-
-def unreachable(name: str, error: Exception) -> Exception:
-    """What to raise for data that are not to be had; of a folder, which is there, the error itself."""
-    if Path(name).is_dir() and not isinstance(error, DatasetNotFoundError | FileNotFoundError):
-        return error
-    if Path(name).suffix in FILES:
-        return FileNotFoundError(f"Data file {name} does not exist.")
-    shown = without_secrets(name)
-    return FileNotFoundError(
-        f"Data set {shown!r} is neither a local folder nor reachable on the Hub. Offline, pass the path "
-        f"of a folder of parquet, csv or image files. ({public(error)})"
-    )
-
-
-def unreadable(what: str, error: Exception) -> Exception:
-    """What to raise for data that are there and cannot be read: the libraries have many types for that."""
-    cause = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
-    if isinstance(cause, (OSError, ImportError, MemoryError)):  # a full disk, a package that is not there
-        return cause
-    if several := re.search(r"available configs: \[(.*)\]", str(cause)):
-        return ValueError(f"{what}: it has several configurations, choose one by dataset_config: {several[1]}.")
-    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-    hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
-    return ValueError(f"{what}: {first}{hint}")
-
-
-def _load_file(path: Path, split: str) -> Dataset:
-    suffix = path.suffix.lower()
-    if suffix not in FILES:
-        raise ValueError(f"{path} is no data file that can be read; there are {', '.join(FILES)}.")
-    if not path.stat().st_size:
-        raise ValueError(f"{path} cannot be read as {FILES[suffix]}: it is empty.")
-    try:
-        options = _table_options(path) if FILES[suffix] == "csv" else {}
-        found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
-        if options.get("sep") == "\t" and _swallowed(found):  # a quotation mark that no other one closes
-            options["quoting"] = csv.QUOTE_NONE
-            found = load_dataset(FILES[suffix], data_files=str(path.resolve()), split=split, **options)
-        return found
-    except Exception as error:
-        raise unreadable(f"{path} cannot be read as {FILES[suffix]}", error) from error
-
-
-def _table_options(path: Path) -> dict[str, Any]:
-    """How a table in text is written; programs of some countries separate by ``;``, and one says so in a first line."""
-    with open(path, encoding="utf-8-sig") as file:
-        first = file.readline()
-    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
-        return {"sep": first.strip()[4], "skiprows": 1, "skipinitialspace": True}
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    names = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in _SEPARATORS}
-    separator = max(names, key=lambda mark: (names[mark], mark == usual))
-    return {"sep": separator, "skipinitialspace": separator != "\t"}
-
-
-def _swallowed(dataset: Dataset) -> bool:
-    """Whether a text of a tab-separated table holds whole lines of it."""
-    texts = [name for name, feature in dataset.features.items() if is_text(feature)]
-    rows = dataset.select_columns(texts) if texts else []
-    return any("\t" in text for row in rows for text in row.values() if text)
 
 
 def load_evaluation(
@@ -157,7 +87,7 @@ def load_evaluation(
     if split is None and isinstance(dataset, (str, Path)):
         if Path(dataset).is_file():
             split = "train"
-        elif Path(dataset).is_dir() and len(names := get_dataset_split_names(str(dataset), config)) == 1:
+        elif Path(dataset).is_dir() and len(names := split_names(str(dataset), config) or []) == 1:
             split = names[0]
     return load_split(dataset, split or usual, config=config)
 
@@ -206,9 +136,10 @@ def _check_inputs(dataset: Dataset, columns: Columns, what: str) -> None:
     for name in columns.inputs:
         feature = dataset.features[name]
         if not reads.fits(feature):
+            cast = f"dataset.cast_column({name!r}, {reads.cast}) may make them."
             raise ValueError(
                 f"Column {name!r} of the {what} holds {getattr(feature, 'dtype', None) or type(feature).__name__}, not "
-                f"{reads.name}: dataset.cast_column({name!r}, {reads.cast}) may make them."
+                f"{reads.name}: {hint(dataset.features) or cast}"
             )
 
 

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from know_hf.settings import Options, documented, option
+from know_hf.settings.registered import registered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +23,7 @@ class DataOptions(Options):
         help="image-classification, text-classification, image-segmentation, image-to-text (captions), "
         "text-generation, multi-label-classification, text-regression, token-classification, text2text-generation, "
         "conversation, prompt-completion or audio-classification; inferred from the data by default.",
+        usual=partial(registered, "know_hf.tasks", "task"),
     )
     dataset_config: str | None = option(
         None, help="Configuration (subset) of the data set, where it has several, such as sst2 of glue."

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
+from know_hf.settings import meant
 from know_hf.trajectory.kinds import KINDS, Parameter, described_by, misfits
 from know_hf.trajectory.names import match_names
 
@@ -34,7 +35,7 @@ def given_kinds(kinds: Mapping[str, str | Parameter], tensors: Collection[str]) 
         if not isinstance(name, str):
             raise TypeError(f"kinds: {name!r:.80} is not the name of a tensor; {form}")
         if not isinstance(kind, Parameter) and kind not in KINDS:
-            raise ValueError(f"kinds: {kind!r} of {name!r} is not known; use one of {list(KINDS)}.")
+            raise ValueError(f"kinds: {kind!r} of {name!r} is not known{meant(kind, KINDS, 'use one of')}")
     names = match_names(kinds, tensors)
     # What was read from a live module also has names that are not stored (of tied tensors, for example).
     absent = [n for n, kind in kinds.items() if not isinstance(kind, Parameter) and n not in names.values()]

@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from know_hf.checkpoints.checkpoint import PREDICTABLE, TensorSpec
 from know_hf.models.adapters import is_adapted
+from know_hf.settings import meant
 from know_hf.trajectory.names import match_names, stored_names, stored_shapes
 
 #: Kinds that the predictor has networks for; everything else is copied unless an option says otherwise.
@@ -212,7 +213,7 @@ def resolve_kinds(
     unmatched, frozen = dict(kinds or {}), dict(kinds or {})
     for value in unmatched.values():
         if value not in (*PREDICTED_KINDS, "copy"):
-            raise ValueError(f"kinds: {value!r} is not known; use one of {[*PREDICTED_KINDS, 'copy']}.")
+            raise ValueError(f"kinds: {value!r} is not known{meant(value, [*PREDICTED_KINDS, 'copy'], 'use one of')}")
     for name, parameter in parameters.items():
         choice, reason = (choices.get(parameter.kind, "copy"), _COPY_REASONS.get(parameter.kind, parameter.kind))
         for pattern, value in (kinds or {}).items():

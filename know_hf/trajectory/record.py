@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from know_hf.reading import LARGEST, check_form, shown
-from know_hf.records import TrajectoryError
+from know_hf.records import TrajectoryError, found_at
 from know_hf.store import read_json, write_json
 from know_hf.trajectory.kinds import Parameter
 from know_hf.trajectory.rounds import Rounds
@@ -71,10 +71,13 @@ class TrajectoryRecord:
             TrajectoryError: If it is missing, not a record, or written by a newer version.
         """
         path = Path(folder) / FILE_NAME
+        if not path.exists():
+            raise TrajectoryError(
+                f"{folder} is not a forgetting run: {FILE_NAME} is expected there, and it {found_at(Path(folder))}. "
+                "Give the output_dir of an enrich or forget."
+            )
         try:
             content = read_json(path)
-        except FileNotFoundError as error:
-            raise TrajectoryError(f"{folder} holds no {FILE_NAME}: it is not a forgetting run.") from error
         except ValueError as error:
             raise TrajectoryError(str(error)) from error
         version = content.get("schema_version") if isinstance(content, dict) else None
