@@ -368,11 +368,14 @@ def check_output(output_dir: str | Path, *inputs: str | Path) -> None:
         if folder.is_dir() and (folder.resolve() == place or folder.resolve() in place.parents):
             raise FileExistsError(f"{output_dir} is, or lies in, the input {source}; choose another output_dir.")
     nearest = next(folder for folder in (place, *place.parents) if folder.exists())
+    before = nearest.stat()
     try:
         with tempfile.TemporaryDirectory(prefix=".know-hf-", dir=nearest):
             pass
     except OSError as error:
         raise _unwritable(output_dir, error) from error
+    with suppress(OSError):  # it may be refused yet, and then somebody's folder is as it was
+        os.utime(nearest, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def _refuse_file(folder: Path) -> None:

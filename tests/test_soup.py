@@ -280,7 +280,7 @@ def test_what_is_no_run_of_branches(forgotten, tmp_path):
 @pytest.mark.parametrize("also", ["sop", ["soup", "ema"], "incremental", "forgetting"])
 def test_unknown_controls_are_refused_before_anything_is_trained(tmp_path, also):
     with pytest.raises(
-        ValueError, match="no control that can be trained from stage 0; use equal_compute, once_more, soup"
+        ValueError, match="no control that can be trained from stage 0; .*[uU]se equal_compute, once_more, soup"
     ):
         enrich_pretrained(tiny_image_model(), digits((0, 1, 2)), tmp_path / "run", also=also)
     assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from know_hf.retrodiction.curve_fits import combine
 from know_hf.retrodiction.registry import get_method, method
 
 
@@ -41,12 +42,7 @@ def mean(stages: Tensor, kind: str, steps: int = 1, *, first: int | None = None)
         first = min(3, len(stages))
     if not 1 <= first <= len(stages):
         raise ValueError(f"first is {first}; it must lie between 1 and the number of stages, {len(stages)}.")
-    stages = stages.to(torch.promote_types(stages.dtype, torch.float32))
-    # As Θ^0 plus differences, so that what did not move stays exactly where it was.
-    moved = torch.zeros_like(stages[0])
-    for stage in stages[1:first]:
-        moved += stage - stages[0]
-    return naive(stages[0].add(moved, alpha=1 / first)[None], kind, steps)
+    return naive(combine(stages[:first], [[1 / first] * first]), kind, steps)
 
 
 def _whose_norms(factors: Mapping[str, float] | None, to: str) -> str | None:

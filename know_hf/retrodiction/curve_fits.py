@@ -79,7 +79,7 @@ def linear_fit(stages: Tensor, kind: str, steps: int = 1, *, positions: Sequence
         >>> linear_fit(torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2]), "fc", 2)
         tensor([1.2000, 1.4000])
     """
-    return _combine(stages, [ols_coefficients(len(stages), s, positions=positions) for s in range(1, steps + 1)])
+    return combine(stages, [ols_coefficients(len(stages), s, positions=positions) for s in range(1, steps + 1)])
 
 
 @method(placed=True)
@@ -112,7 +112,7 @@ def log_fit(
         tensor([1.1170, 1.2000])
     """
     weights = [ols_coefficients(len(stages), s, math.log, shift, positions) for s in range(1, steps + 1)]
-    return _combine(stages, weights)
+    return combine(stages, weights)
 
 
 @method(placed=True)
@@ -184,7 +184,16 @@ def _delta(values: Tensor, weights: list[float]) -> Tensor:
     return values[0] + sum(c * (value - values[0]) for c, value in zip(weights[1:], values[1:], strict=True))
 
 
-def _combine(stages: Tensor, weights: list[list[float]]) -> Tensor:
+def combine(stages: Tensor, weights: list[list[float]]) -> Tensor:
+    """Sums of stages whose weights sum to 1: in float64, rounded once; what did not move stays where it was.
+
+    Args:
+        stages: ``(S, *shape)`` floating point.
+        weights: For each result one weight a stage.
+
+    Returns:
+        ``(len(weights), *shape)`` in the type of ``stages``, at least float32.
+    """
     result = stages.new_empty(len(weights), *stages.shape[1:], dtype=torch.promote_types(stages.dtype, torch.float32))
     parts = result.view(len(weights), -1).split(_PIECE, 1)
     for part, values in zip(parts, stages.reshape(len(stages), -1).split(_PIECE, 1), strict=True):
