@@ -258,7 +258,9 @@ interval of a paired bootstrap over evaluation examples.
 
 Made by `python examples/weights_worth_taking.py --tasks {" ".join(found)} --seeds {" ".join(seeds)}{further}`. With a
 ratio of 0.33 (captions, masks) the first step is ×3. `fitted-held-out` and its like are of runs that had enough
-examples to set some aside.
+examples to set some aside. That a lower loss may show that training on helps was added to the rule of the choice when
+most of these runs had been judged without it, and had kept Θ⁰ where training on was better by ten points: so what
+`best` gains here by it is no test of the rule on tasks that it had not seen.
 
 ## Every candidate
 
