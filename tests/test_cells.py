@@ -114,6 +114,7 @@ def test_only_the_cells_are_run(result):
     assert table.scores(("naive", 4e-4)).shape == (2, 2)
 
 
+@pytest.mark.slow
 def test_the_starts_are_what_their_names_say(result):
     arms = {name: Checkpoint(arm.checkpoint) for name, arm in result.settings[0].arms.items()}
     weight, norm = "timm_model.layer1.0.conv1.weight", "timm_model.layer1.0.bn1.weight"
@@ -129,6 +130,7 @@ def test_the_starts_are_what_their_names_say(result):
     assert not torch.equal(arms["equal_compute"].read(weight), naive)
 
 
+@pytest.mark.slow
 def test_seed_by_seed_over_all_pre_trainings(result):
     made = {0: [], 1: []}
     for path in result.output_dir.glob("settings/*/runs/*.json"):
@@ -136,6 +138,7 @@ def test_seed_by_seed_over_all_pre_trainings(result):
     assert max(made[0]) <= min(made[1])
 
 
+@pytest.mark.slow
 def test_numbers_follow_from_the_records(result):
     """The table against scipy, from the files alone."""
     table = result.tables[0]

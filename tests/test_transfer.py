@@ -83,17 +83,20 @@ def test_the_same_start_under_another_name_makes_no_difference(compared):
         assert compared.scores("naive", rate) == compared.scores("naive again", rate)
 
 
-def test_the_same_files_are_trained_from_once(tmp_path, starts, downstream, monkeypatch):
+def test_the_same_files_are_trained_from_once(tmp_path, downstream, monkeypatch):
     trained, run = [], FineTuning.run
+    for name in ("one", "other"):
+        torch.manual_seed(len(name))
+        tiny_image_model(classes=7).save_pretrained(tmp_path / name)
     monkeypatch.setattr(FineTuning, "run", lambda job: (trained.append(job.arm), run(job)))
     few = replace(FEW, head_epochs=1, epochs=1)
-    arms = {"naive": starts["naive"], "again": starts["naive"], "scrambled": starts["scrambled"]}
-    result = compare(arms, downstream["train"], tmp_path, test_dataset=downstream["test"], protocol=few,
+    arms = {"naive": tmp_path / "one", "again": tmp_path / "one", "scrambled": tmp_path / "other"}
+    result = compare(arms, downstream["train"], tmp_path / "out", test_dataset=downstream["test"], protocol=few,
                      learning_rates=[1e-3], seeds=2)  # fmt: skip
     assert sorted(trained) == ["naive", "naive", "scrambled", "scrambled"]
     assert result.best("again") == result.best("naive") and result.against("again", "naive").mean == 0
-    (tmp_path / "runs" / "again--0.001--1.json").unlink()  # killed before it was written
-    again = compare(arms, downstream["train"], tmp_path, test_dataset=downstream["test"], protocol=few,
+    (tmp_path / "out" / "runs" / "again--0.001--1.json").unlink()  # killed before it was written
+    again = compare(arms, downstream["train"], tmp_path / "out", test_dataset=downstream["test"], protocol=few,
                     learning_rates=[1e-3], seeds=2)  # fmt: skip
     assert len(trained) == 4 and again.fine_tunings == result.fine_tunings
 
