@@ -85,9 +85,10 @@ def test_the_same_start_under_another_name_makes_no_difference(compared):
 
 def test_the_same_files_are_trained_from_once(tmp_path, downstream, monkeypatch):
     trained, run = [], FineTuning.run
-    for name in ("one", "other"):
-        torch.manual_seed(len(name))
-        tiny_image_model(classes=7).save_pretrained(tmp_path / name)
+    model = tiny_image_model(classes=7)
+    model.save_pretrained(tmp_path / "one")
+    next(model.parameters()).data.mul_(2)
+    model.save_pretrained(tmp_path / "other")
     monkeypatch.setattr(FineTuning, "run", lambda job: (trained.append(job.arm), run(job)))
     few = replace(FEW, head_epochs=1, epochs=1)
     arms = {"naive": tmp_path / "one", "again": tmp_path / "one", "scrambled": tmp_path / "other"}
