@@ -243,6 +243,8 @@ def report(found: dict[str, list[dict[str, Any]]], also: list[str]) -> str:
         gain = cell(records, "best")
         short.append([task, first_cell(records), first_cell(records, "best"), gain, *others, *above, chosen])
     long = [["candidate", *found], *([name, *(cell(own, name) for own in found.values())] for name in names)]
+    before = [f"{one['task']} {one['seed']}" for one in runs if "loss_chance" not in one["selection"]["stage-0"]]
+    judged = f" Still judged without it: {', '.join(before)}." if before else ""
     return f"""# Weights worth taking
 
 Whole runs of `enrich`, the choice made on examples set aside; every candidate is scored on evaluation data that nothing
@@ -260,7 +262,7 @@ Made by `python examples/weights_worth_taking.py --tasks {" ".join(found)} --see
 ratio of 0.33 (captions, masks) the first step is ×3. `fitted-held-out` and its like are of runs that had enough
 examples to set some aside. That a lower loss may show that training on helps was added to the rule of the choice when
 most of these runs had been judged without it, and had kept Θ⁰ where training on was better by ten points: so what
-`best` gains here by it is no test of the rule on tasks that it had not seen.
+`best` gains here by it is no test of the rule on tasks that it had not seen.{judged}
 
 ## Every candidate
 
@@ -308,10 +310,10 @@ def downstream_section(found: dict[str, list[dict[str, Any]]]) -> str:
     for name in names:
         cells = []
         for own in rows.values():
-            scores = [100 * score for one in own for score in one["scores"].get(name, [])]
-            naive = [100 * score for one in own for score in one["scores"]["naive"]]
+            scores = [score for one in own for score in one["scores"].get(name, [])]
+            naive = [score for one in own for score in one["scores"]["naive"]]
             # Runs are the units: fine-tunings of one run share its weights.
-            gains = [100 * (np.mean(one["scores"][name]) - np.mean(one["scores"]["naive"])) for one in own
+            gains = [np.mean(one["scores"][name]) - np.mean(one["scores"]["naive"]) for one in own
                      if name in one["scores"]]  # fmt: skip
             spread = f" ± {np.std(gains, ddof=1):.1f}" if len(gains) > 1 else ""
             gain = "" if name == "naive" else f" ({np.mean(gains):+.1f}{spread})"

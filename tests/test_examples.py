@@ -196,3 +196,32 @@ def test_notebook(tmp_path, monkeypatch):
         torch.set_num_threads(threads)
     assert set(names["comparison"].arms) == {"naive", "shrink x2", "KNOWN x2"} and names["result"].self_check["ratios"]
     assert len(shown) == 3 and all((tmp_path / path).is_file() for path in shown)
+
+
+def test_the_page_of_weights_worth_taking():
+    """Of records as they are kept: seeds together, gains in points, downstream scores in percent, older rules named."""
+    from weights_worth_taking import report
+
+    def record(seed: int, gain: float, **more) -> dict:
+        own = {
+            "stage-0": 0.0,
+            "x2": -gain,
+            "mean": 0.0,
+            "fitted": 0.0,
+            "equal_compute": gain,
+            "soup": 0.0,
+            "best": gain,
+        }
+        found = {
+            name: {"score": 0.5 + one, "gain": one, "low": one - 0.02, "high": one + 0.02, "chance": 0.5, **more}
+            for name, one in own.items()
+        }
+        scores = {"naive": [32.0, 33.0], "best": [34.0, 34.0]}
+        return {"task": "cifar100-resnet", "seed": seed, "chosen": "equal_compute", "percent": True, "selection": found,
+                "evaluation": found, "downstream": {"scores": scores}}  # fmt: skip
+
+    records = [record(0, 0.05, loss_chance=1.0), record(1, 0.03)]
+    text = report({"cifar100-resnet": records}, ["x2", "mean", "fitted", "equal_compute", "soup"])
+    assert "| cifar100-resnet | 50.0 ± 0.0 | 54.0 ± 1.4 | +4.0 ± 1.4 2↑ | -4.0 ± 1.4 2↓ |" in re.sub(" +", " ", text)
+    assert "| best | 34.0 (+1.5 ± 0.0)" in re.sub(" +", " ", text)
+    assert "Still judged without it: cifar100-resnet 1." in text
