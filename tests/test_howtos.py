@@ -80,6 +80,22 @@ def test_chat(place, writer_folder):
     assert adapter.peft_config["default"].r == 2
 
 
+@pytest.mark.slow
+def test_qlora(place, writer_folder):
+    pytest.importorskip("bitsandbytes")
+    shutil.copytree(writer_folder, "my-chat-model")
+    write_lines(place / "pairs.jsonl", [
+        {"prompt": f"a {'very ' * (i % 3)}{mood} film ", "completion": answer}
+        for i, (mood, answer, _) in enumerate(MOODS)
+    ])  # fmt: skip
+    before = {path: path.read_bytes() for path in Path("my-chat-model").iterdir()}
+    found = run_page("qlora.md")
+    kinds = {type(module).__name__ for module in found["adapted"].modules()}
+    assert "Linear4bit" in kinds and all(path.read_bytes() == content for path, content in before.items())
+    names = {path.name for path in found["result"].checkpoints["x2"].iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json"} <= names and "model.safetensors" not in names
+
+
 def small_sentence_model(folder: Path, bert: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules as models
