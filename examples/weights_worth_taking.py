@@ -378,6 +378,7 @@ def main(arguments: list[str] | None = None) -> None:
             found.setdefault(task, []).append(record)
             print(f"{task}, seed {seed}: {found[task][-1]['verdict']}", flush=True)
     page = options.output_dir / "worth.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(report(found, ["x2", "mean", "fitted", *options.also]), encoding="utf-8")
     picture(found, ["x2", "mean", "fitted", "soup", "equal_compute", "best"], page.with_suffix(".png"))
     print(page.read_text(encoding="utf-8"))
