@@ -64,6 +64,7 @@ def test_a_loss_function_of_ones_own(tmp_path):
     assert sum(asked) >= 32 + 16 and not torch.equal(plain["classifier.bias"], weighed["classifier.bias"])
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_fits_is_found(tmp_path):
     """``auto_find_batch_size``; what was found in one stage is where the next begins."""
     sizes = []
