@@ -11,7 +11,7 @@ from know_hf.choice.scoring import Answers, Measure, in_units
 
 #: Most probability, of gains that are all chance, that any is as large as one that is taken.
 LEVEL = 0.1
-#: What is most often better than Θ⁰, and known to be before anything is scored: tested apart, with half of `LEVEL`, so
+#: What is most often better than Θ⁰, and known to be before anything is scored: tested apart, by a part of `LEVEL`, so
 #: that the many others, whose largest gain by chance is large, do not hide it.
 LIKELY = ("equal_compute", "soup")
 #: Θ⁰ trained on: whether it had come to its end shows sooner in the loss than in a score of few examples.

@@ -271,7 +271,7 @@ class Trajectory:
 
         A run of forgetting has equal steps; only checkpoints that were there already, or recorded, may lie anywhere.
         """
-        if self.record.recipe and not self.recorded:
+        if self.forgotten:
             return None
         shares = [stage.ratio for stage in self.record.stages[: len(self)]]
         known = [share for share in shares if share is not None]
