@@ -59,18 +59,21 @@ def write_sounds(folder, how: str) -> None:
             data.to_parquet(folder / f"{part}.parquet")
 
 
-@pytest.mark.parametrize("how", ["parquet", "files"])
-def test_from_sounds_to_loadable_weights(tmp_path, capsys, how):
-    if how == "files":
-        pytest.importorskip("torchcodec", reason="datasets reads folders of sounds with it")
-    write_sounds(tmp_path / "my-sounds", how)
+def write_listener(folder) -> None:
+    """A tiny model of sounds, with its feature extractor."""
     set_seed(0)
     config = ASTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=4,
         frequency_stride=4, time_stride=4, max_length=16, num_mel_bins=16,
     )  # fmt: skip
-    ASTForAudioClassification(config).save_pretrained(tmp_path / "my-model")
-    ASTFeatureExtractor(num_mel_bins=16, max_length=16).save_pretrained(tmp_path / "my-model")
+    ASTForAudioClassification(config).save_pretrained(folder)
+    ASTFeatureExtractor(num_mel_bins=16, max_length=16).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("how", ["parquet", "files"])
+def test_from_sounds_to_loadable_weights(tmp_path, capsys, how):
+    write_sounds(tmp_path / "my-sounds", how)
+    write_listener(tmp_path / "my-model")
     main([
         "enrich", "--model", str(tmp_path / "my-model"), "--dataset", str(tmp_path / "my-sounds"), "--output-dir",
         str(tmp_path / "run"), "--choose", "none", "--num_stages", "2", "--max_steps", "2", "--report_to", "none",
@@ -105,6 +108,20 @@ def test_sounds_of_several_lengths_are_filled_up(tmp_path):
     assert len(short[0]["input_values"]) == 400
     with pytest.raises(FileNotFoundError, match="No feature extractor beside"):
         make_preprocessing(model, str(tmp_path), find_columns(data))
+
+
+def test_folders_of_sounds_are_read_alike_with_and_without_a_decoder(tmp_path, monkeypatch):
+    write_sounds(tmp_path / "sounds", "files")
+    monkeypatch.setattr("know_hf.training.sounds.has_decoder", lambda: False)
+    found = load_split(tmp_path / "sounds", "test[:3]").cast_column("audio", Audio(decode=False))
+    assert found.features["label"].names == ["high", "low"] and found["label"][:] == [0, 0, 0]
+    for row, name in zip(found, ("0.wav", "1.wav", "2.wav"), strict=True):
+        assert row["audio"]["path"] == str(tmp_path / "sounds/test/high" / name) and row["audio"]["bytes"] is None
+    assert split_names(str(tmp_path / "sounds")) == ["train", "test"]
+    pytest.importorskip("torchcodec", reason="that reads them on the other way")
+    monkeypatch.undo()
+    whole = load_split(tmp_path / "sounds", "test[:3]").cast_column("audio", Audio(decode=False))
+    assert whole[:] == found[:] and whole.features == found.features
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])

@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 
 import pytest
+from test_audio import write_listener, write_sounds
 
 from know_hf import enrich_pretrained
 from know_hf.cli.main import main
@@ -159,6 +160,8 @@ def test_data(place, text_model_folder):
         {"tokens": row["text"].split(), "tags": ["MOOD" if w in ("good", "bad") else "O" for w in row["text"].split()]}
         for row in reviews()
     ])  # fmt: skip
+    write_sounds(place / "my-sounds", "files")
+    write_listener(place / "my-listener")
     (place / "my-glue").mkdir()
     (place / "my-glue/README.md").write_text(
         "---\nconfigs:\n- config_name: cola\n  data_files: cola.jsonl\n- config_name: other\n  data_files: o.csv\n---\n"
@@ -170,7 +173,7 @@ def test_data(place, text_model_folder):
     tasks = {name: record["model"]["task"] for name, record in records.items()}
     assert tasks == {
         "topics": "multi-label-classification", "pairs": "text-regression", "words": "token-classification",
-        "cola": "text-classification", "boxes": "object-detection",
+        "cola": "text-classification", "sounds": "audio-classification", "boxes": "object-detection",
     }  # fmt: skip
     assert found["result"].metrics["x2"]["eval_loss"] > 0 and found["found"].num_parameters() > 1000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,23 +117,37 @@ def load_extractor(model: PreTrainedModel, source: Source) -> Any:
     )  # fmt: skip
 
 
-def _has_decoder() -> bool:
+@cache
+def has_decoder() -> bool:
+    """Whether torchcodec is installed and finds the libraries that it stands on, which only decoding shows."""
     from datasets import config
 
-    return bool(config.TORCHCODEC_AVAILABLE)
+    if not config.TORCHCODEC_AVAILABLE:
+        return False
+    silence = io.BytesIO()
+    with wave.open(silence, "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(bytes(320))
+    try:
+        from torchcodec.decoders import AudioDecoder
+
+        AudioDecoder(silence.getvalue())
+    except (ImportError, OSError, RuntimeError):  # another torch than it was made for, no FFmpeg
+        return False
+    return True
 
 
 def _as_read(feature: Audio, rate: int) -> Audio:
     from datasets import Audio
 
-    return Audio(sampling_rate=rate, num_channels=1) if _has_decoder() else Audio(decode=False)
+    return Audio(sampling_rate=rate, num_channels=1) if has_decoder() else Audio(decode=False)
 
 
 def _reader(dataset: Dataset, name: str, rate: int) -> Callable[[Any], np.ndarray]:
     """From a row's sound to its samples, ``(n,)`` float32."""
     if not is_audio(dataset.features[name]):
         return lambda sound: np.asarray(sound, dtype=np.float32)
-    if _has_decoder():
+    if has_decoder():
         return lambda sound: sound.get_all_samples().data.mean(0).numpy()
     return lambda sound: wave_samples(sound["bytes"] or Path(sound["path"]).read_bytes(), rate)
 
@@ -150,7 +165,7 @@ def wave_samples(content: bytes, rate: int) -> np.ndarray:
     Raises:
         ImportError: If it is of another kind or rate, for which torchcodec is needed.
     """
-    needed = "torchcodec reads every kind of sound at any rate: pip install torchcodec."
+    needed = "torchcodec, on FFmpeg, reads every kind of sound at any rate: pip install torchcodec."
     try:
         with wave.open(io.BytesIO(content)) as file:
             width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()

@@ -15,6 +15,7 @@ from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_cla
 from know_hf.tasks.labels import is_text
 from know_hf.tasks.shapes import hint
 from know_hf.training.files import NOT_THERE, check_tables, load_file, split_names, unreachable, unreadable
+from know_hf.training.sounds import load_sounds, needs_no_decoder
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ def load_split(
         return load_file(Path(name), split)
     check_tables(Path(name))
     try:
+        if needs_no_decoder(name, config):
+            return load_sounds(name, config, split)
         return load_dataset(name, config, split=split, revision=revision)
     except NOT_THERE as error:
         raise unreachable(name, error) from error
