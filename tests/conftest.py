@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from filelock import FileLock
 from PIL import Image, ImageColor
 from safetensors.torch import save_file
 from transformers import (
@@ -312,5 +313,8 @@ def data(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def collected(data, tmp_path_factory) -> MetaDataSet:
-    """One trial of every network on both data sets."""
-    return collect(tmp_path_factory.mktemp("meta"), data, trials=2 * len(NETWORKS), **FAST_TRIALS)
+    """One trial of every network on both data sets; made once, whichever of several workers comes first."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "collected"
+    with FileLock(folder.with_suffix(".lock")):
+        return collect(folder, data, trials=2 * len(NETWORKS), **FAST_TRIALS)

@@ -113,7 +113,7 @@ class KillOnSave(TrainerCallback):
     "kill",
     [
         pytest.param(KillAt(0, 5), id="5", marks=pytest.mark.slow),
-        pytest.param(KillAt(0, 7), id="7"),
+        pytest.param(KillAt(0, 7), id="7", marks=pytest.mark.slow),
         pytest.param(KillAt(1, 7), id="second", marks=pytest.mark.slow),
         pytest.param(KillOnSave(BEST + 6), id="stopped"),
     ],

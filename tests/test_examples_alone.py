@@ -29,7 +29,7 @@ PRINTED = {
     "weights_worth_taking": "# Weights worth taking",
 }
 #: Those that take seconds; the others are left to the slow run.
-QUICK = ("make_data", "run_recipe")
+QUICK = ("make_data",)
 
 
 def script(name):

@@ -120,6 +120,7 @@ def test_arms_and_controls(result):
     assert len(third.trajectory) == 2 and third.comparison is None and list(third.arms) == ["naive", "known"]
 
 
+@pytest.mark.slow
 def test_controls_spend_what_they_should(result):
     runs = result.settings[0].runs
     forgetting = Trajectory.load(runs["forgetting"]).record
@@ -195,6 +196,7 @@ def test_reports_of_other_folders(image_run, tmp_path, capsys):
     assert "Give the output_dir of an enrich, forget, compare or experiment." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_plane_is_that_of_the_weights(result):
     """Against principal components of the stacked weights, and at the stages the landscape shows their accuracy."""
     setting = result.settings[0]
@@ -322,7 +324,16 @@ def test_recipes_that_come_with_the_package_are_sound(path):
                 assert size == "paper" or setting.seeds >= 3
 
 
-def test_refusals(recipe_file, result, tmp_path, capsys):
+@pytest.mark.slow
+def test_what_is_another_experiment_or_none(recipe_file, result, tmp_path):
+    with pytest.raises(TrajectoryError, match="another experiment \\(different size, processes\\)"):
+        run_experiment(load_recipe(recipe_file, "other"), result.output_dir)
+    with pytest.raises(TrajectoryError, match="no finished experiment"):
+        (tmp_path / "recipe.json").write_text((result.output_dir / "recipe.json").read_text())
+        ExperimentResult.load(tmp_path)
+
+
+def test_refusals(recipe_file, tmp_path, capsys):
     good = yaml.safe_load(recipe_file.read_text())
 
     def refused(match: str, **changes):
@@ -340,11 +351,6 @@ def test_refusals(recipe_file, result, tmp_path, capsys):
     refused("transfer.protocol: unknown 'epoch'", transfer={"dataset": "d", "protocol": {"epoch": 1}})
     with pytest.raises(ValueError, match="has no size 'huge'; it has tiny, other"):
         load_recipe(recipe_file, "huge")
-    with pytest.raises(TrajectoryError, match="another experiment \\(different size, processes\\)"):
-        run_experiment(load_recipe(recipe_file, "other"), result.output_dir)
-    with pytest.raises(TrajectoryError, match="no finished experiment"):
-        (tmp_path / "recipe.json").write_text((result.output_dir / "recipe.json").read_text())
-        ExperimentResult.load(tmp_path)
 
     def early(match: str, part: str | None = None, error: type = ValueError, **changes):
         recipe = load_recipe(recipe_file)

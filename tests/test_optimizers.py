@@ -67,7 +67,7 @@ def none(model):
     ("optimizers", "carry"),
     [
         (decaying, True),
-        (plain, False),
+        pytest.param(plain, False, marks=pytest.mark.slow),
         pytest.param(cycling, False, marks=pytest.mark.slow),
         pytest.param(on_plateau, True, marks=pytest.mark.slow),
         pytest.param(none, True, marks=pytest.mark.slow),

@@ -112,6 +112,7 @@ def test_table_7(data_folder, tmp_path):
     assert "| part" in text and "ResNet18: accuracy in percent" in text
 
 
+@pytest.mark.slow
 def test_figure_3(data_folder, tmp_path):
     recipe, text = report_of("figure3", data_folder, tmp_path)
     assert "1 noisy copies of every stage" in text and "Θ̂⁰ lies" in text

@@ -103,6 +103,7 @@ def test_a_converged_model_stops_after_one_round_and_stays_what_it_was(converged
     assert found.words.endswith("Θ⁰ is the model as it was given.")
 
 
+@pytest.mark.slow
 def test_the_last_round_that_gained_is_kept(converged, images, tmp_path):
     train_converged(make(tmp_path, images, converged, learning_rate=1e-7), 5)
     found = rounds_of(tmp_path)

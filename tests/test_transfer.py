@@ -62,6 +62,15 @@ def starts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Two networks of seven digits, for what does not ask what a start has learned."""
+    folder = tmp_path_factory.mktemp("untrained")
+    for seed, name in enumerate(("naive", "other")):
+        tiny_image_model(seed, classes=7, channels=(8, 16, 16, 16)).save_pretrained(folder / name)
+    return {name: folder / name for name in ("naive", "other")}
+
+
+@pytest.fixture(scope="module")
 def downstream():
     return digits((7, 8, 9)).train_test_split(test_size=0.5, seed=0)
 
@@ -169,11 +178,11 @@ def test_continued_and_parallel_runs_give_the_same(tmp_path, starts, downstream,
         compare(starts, downstream["train"], tmp_path / "one", test_dataset=downstream["test"], seeds=2)
 
 
-def test_everything_but_the_start_is_paired(starts, downstream):
+def test_everything_but_the_start_is_paired(untrained):
     columns = Columns("image-classification", ["image"], "label", ["7", "8", "9"])
-    heads = [load_with_new_head(starts[name], columns, 7).timm_model.fc.weight for name in ("naive", "scrambled")]
+    heads = [load_with_new_head(folder, columns, 7).timm_model.fc.weight for folder in untrained.values()]
     assert torch.equal(*heads)
-    assert not torch.equal(heads[0], load_with_new_head(starts["naive"], columns, 8).timm_model.fc.weight)
+    assert not torch.equal(heads[0], load_with_new_head(untrained["naive"], columns, 8).timm_model.fc.weight)
     pool = Examples({"labels": torch.arange(100)})
     train, validation = split_pool(pool, 3, FEW)
     assert len(train) == 48 and len(validation) == 40 and not set(train.rows.tolist()) & set(validation.rows.tolist())
@@ -182,14 +191,14 @@ def test_everything_but_the_start_is_paired(starts, downstream):
         split_pool(pool, 3, Protocol(examples=20, validation_examples=90))
 
 
-def test_a_head_that_would_fit_is_new_all_the_same(starts):
+def test_a_head_that_would_fit_is_new_all_the_same(untrained):
     columns = Columns("image-classification", ["image"], "label", list("abcdefg"))
-    old = load_with_new_head(starts["naive"], columns, 0).timm_model.fc.weight
+    old = load_with_new_head(untrained["naive"], columns, 0).timm_model.fc.weight
     trained = tiny_image_model(classes=7).timm_model.fc.weight
     assert old.shape == trained.shape and old.abs().max() <= 1 / old.shape[1] ** 0.5
 
 
-def test_only_head_and_norms_move_first(tmp_path, starts, downstream, monkeypatch):
+def test_only_head_and_norms_move_first(tmp_path, untrained, downstream, monkeypatch):
     from know_hf.laboratory import protocol as module
 
     seen = []
@@ -204,20 +213,20 @@ def test_only_head_and_norms_move_first(tmp_path, starts, downstream, monkeypatc
     data = downstream["train"].select(range(100))
     rows = make_preprocessing(tiny_image_model(), None, columns).apply(data)[:]
     pool = Examples({"pixel_values": torch.stack(rows["pixel_values"]), "labels": torch.tensor(rows["labels"])})
-    fine_tune(starts["naive"], pool, pool, columns, 1e-3, 0, Protocol(1, 1, 16, 32, 32, 1), tmp_path)
+    fine_tune(untrained["naive"], pool, pool, columns, 1e-3, 0, Protocol(1, 1, 16, 32, 32, 1), tmp_path)
     model = tiny_image_model()
     kinds = kinds_of(model)
     expected = {n for n, _ in model.named_parameters() if kinds[n].kind == "norm" or n.startswith("timm_model.fc")}
     assert seen[0] == expected and seen[1] == {n for n, _ in model.named_parameters()}
 
 
-def test_refusals(tmp_path, starts, downstream):
+def test_refusals(tmp_path, untrained, downstream):
     with pytest.raises(ValueError, match="two arms and two seeds"):
-        compare({"naive": starts["naive"]}, downstream["train"], tmp_path)
+        compare({"naive": untrained["naive"]}, downstream["train"], tmp_path)
     with pytest.raises(FileNotFoundError, match="Arm 'nobody/nothing'"):
-        compare({"naive": starts["naive"], "other": "nobody/nothing"}, downstream["train"], tmp_path)
+        compare({"naive": untrained["naive"], "other": "nobody/nothing"}, downstream["train"], tmp_path)
     with pytest.raises(ValueError, match="Give a test_dataset"):
-        compare(starts, downstream["train"], tmp_path)
+        compare(untrained, downstream["train"], tmp_path)
 
 
 MODULE = """
@@ -282,10 +291,10 @@ def test_given_validation_data_are_not_trained_on(tmp_path, starts, downstream):
     assert all(run["test"] == run["validation"] for run in result.fine_tunings.values())
 
 
-def test_the_arms_own_head_may_stay(starts):
+def test_the_arms_own_head_may_stay(untrained):
     columns = Columns("image-classification", ["image"], "label", list("abcdefg"))
-    kept = load_with_new_head(starts["naive"], columns, 0, new_head=False).timm_model.fc.weight
-    stored = Checkpoint(starts["naive"]).read("timm_model.fc.weight")
+    kept = load_with_new_head(untrained["naive"], columns, 0, new_head=False).timm_model.fc.weight
+    stored = Checkpoint(untrained["naive"]).read("timm_model.fc.weight")
     assert torch.equal(kept.flatten(), stored)
 
 
@@ -327,7 +336,7 @@ def test_command_line(tmp_path, image_run, image_data_folder, capsys):
 
 
 @pytest.mark.parametrize("head_rate", [5e-4, None])
-def test_head_and_norms_are_trained_at_their_own_constant_rate(tmp_path, starts, head_rate, monkeypatch):
+def test_head_and_norms_are_trained_at_their_own_constant_rate(tmp_path, untrained, head_rate, monkeypatch):
     seen = []
 
     class Watched(LeanTrainer):
@@ -340,7 +349,7 @@ def test_head_and_norms_are_trained_at_their_own_constant_rate(tmp_path, starts,
     pool = Examples({"pixel_values": torch.randn(48, 1, 16, 16), "labels": torch.arange(48) % 3})
     own = {"lr_scheduler_type": "linear"}  # of the epochs with everything
     protocol = Protocol(2, 1, 8, 16, 32, 1, head_learning_rate=head_rate, training_arguments=tuple(own.items()))
-    fine_tune(starts["naive"], pool, pool, columns, 2e-3, 0, protocol, tmp_path)
+    fine_tune(untrained["naive"], pool, pool, columns, 2e-3, 0, protocol, tmp_path)
     decaying = [round(2e-3 * (1 - step / 4), 12) for step in range(4)]
     assert seen[:4] == ([5e-4] * 4 if head_rate else decaying) and seen[4:] == [2e-3, 1e-3]
 
