@@ -253,6 +253,7 @@ RUN = ("enrich", "--model", "nowhere", "--dataset", "nowhere", "--output-dir", "
         (["enrich", "--seed", "--bf16"], "--seed needs a value"),
         (["enrich", "folder", "--bf16"], "'folder' belongs to no flag"),
         (["predict", "run", "--steps", "abc"], "invalid int value: 'abc'"),
+        (["enrich", "--text", "text"], "unknown flag --text."),
         (["--trace"], "unknown flag --trace; did you mean --traceback?"),
         ([*RUN, "--task", "image-clasification"], "Unknown task 'image-clasification'; did you mean image-class"),
         ([*RUN, "--method", "KNOWN"], "Unknown retrodiction method 'KNOWN'; did you mean known? Known methods: known"),

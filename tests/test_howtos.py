@@ -251,12 +251,14 @@ def test_benchmarks(place, writer_folder, monkeypatch):
     ])  # fmt: skip
     (place / "my-tasks").mkdir()
     (place / "my-tasks/moods.yaml").write_text(TASK.replace("DATA", str(place / "moods.jsonl")))
-    shutil.copytree(writer_folder, "runs/mine/stage-0")
+    main([
+        "enrich", "--model", str(writer_folder), "--dataset", "moods.jsonl", "--task", "text-generation",
+        "--output-dir", "runs/mine", "--choose", "none", "--num_stages", "2", "--max_steps", "1", "--steps", "1",
+        "--max_length", "8", "--report_to", "none",
+    ])  # fmt: skip
     other = GPT2LMHeadModel.from_pretrained(writer_folder)
     other.transformer.ln_f.bias.data += other.transformer.wte.weight[12].data * 1e3  # always yes
     other.save_pretrained("runs/mine/enriched/x2")
-    shutil.copy(writer_folder / "tokenizer.json", "runs/mine/enriched/x2")
-    shutil.copy(writer_folder / "tokenizer_config.json", "runs/mine/enriched/x2")
     result = run_page("lm-eval.md")["result"]
     assert result.scores["x2"]["moods/acc"] == 0.5, "half of the 16 are good"
     stage, difference = result.scores["stage-0"]["moods/acc"], result.differences["x2"]["moods/acc"]
@@ -264,6 +266,8 @@ def test_benchmarks(place, writer_folder, monkeypatch):
     assert "| moods/acc | x2 | 0.5000 | " in result.markdown()
     stored = json.loads(Path("runs/benchmarks/benchmarks.json").read_text())
     assert stored["scores"] == result.scores
+    assert json.loads(Path("runs/scores/benchmarks.json").read_text()) == stored, "the command says the same"
+    assert Path("runs/scores/benchmarks.md").read_text() == result.markdown()
     few = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda **given: few(**{**given, "include_defaults": False}))
     with pytest.raises(ValueError, match="There is no task 'moodz'"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from know_hf.choice.options import Choosing
 from know_hf.cli import compare, meta, other, predict, train
 from know_hf.cli.options import (
+    BenchmarkInputs,
     CollectionInputs,
     ComparisonInputs,
     CompletionInputs,
@@ -89,6 +90,7 @@ COMMANDS = {
     "forget": Command(train.run_forget, _TRAINED),
     "predict": Command(predict.run_predict, (PredictInputs, Prediction, Placement, ModelCode)),
     "compare": Command(compare.run_compare, _COMPARED),
+    "benchmark": Command(compare.run_benchmark, (Configured, BenchmarkInputs)),
     "experiment": Command(compare.run_experiment, (ExperimentInputs,)),
     "transfer": Command(compare.run_transfer, (*_COMPARED, ExperimentInputs), lenient=("recipe",)),
     "collect": Command(meta.run_collect, (CollectionInputs, CollectionOptions, DatasetHub)),

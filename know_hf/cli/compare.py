@@ -1,4 +1,4 @@
-"""``know-hf compare``, ``experiment`` and their former name, ``transfer``."""
+"""``know-hf compare``, ``benchmark``, ``experiment`` and their former name, ``transfer``."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +65,22 @@ def run_compare(call: Call) -> None:
     report = write_comparison_report(result)
     print(comparison_markdown(result))
     print(f"Plots and tables: {report}")
+
+
+def run_benchmark(call: Call) -> None:
+    """Score language models as they are on standard benchmarks, paired over documents."""
+    settings = call.merged()
+    arms, trajectory = dict(settings.pop("arms", None) or {}), settings.pop("trajectory", None)
+    tasks, output_dir = settings.pop("tasks"), Path(settings.pop("output_dir"))
+    quiet()
+    from know_hf.laboratory.benchmarks import compare_on_benchmarks, starts_of_run
+    from know_hf.store import check_output
+
+    if trajectory:
+        arms = {**starts_of_run(trajectory), **arms}
+    check_output(output_dir, *arms.values())
+    result = compare_on_benchmarks(arms, [tasks] if isinstance(tasks, str) else tasks, output_dir, **settings)
+    print(result.markdown())
 
 
 def run_experiment(call: Call) -> None:

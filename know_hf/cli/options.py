@@ -81,6 +81,29 @@ class ComparisonInputs(Options):
 
 @documented
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkInputs(Options):
+    """Which language models are scored, on what, and where the scores go."""
+
+    arms: Mapping[str, str] | None = option(
+        None, help="The models to score, the reference first: folders, Hub ids or adapters.", metavar="NAME=FOLDER"
+    )
+    trajectory: str | None = option(
+        None, help="Folder of an enrich run: its stage 0, as the reference, the steps in its folder enriched, and best."
+    )
+    tasks: Sequence[str] = option(help="Tasks of lm-evaluation-harness, or groups of them.")
+    include_path: str | None = option(None, help="Folder with YAML files of tasks of your own.")
+    num_fewshot: int | None = option(
+        None, help="Solved examples before each question; by default as the task says.", limits=(0, 10_000)
+    )
+    limit: int | None = option(None, help="Documents of each task; all by default.", limits=(1, 1_000_000_000))
+    apply_chat_template: bool = option(False, help="Ask by the tokenizer's chat template.")
+    batch_size: int = option(8, help="Documents at a time.", limits=(1, 1_000_000))
+    device: str | None = option(None, help="Such as cuda or cpu; by default what there is.")
+    output_dir: str = option(help="Folder of benchmarks.json and benchmarks.md.")
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
 class ExperimentInputs(Options):
     """Which experiment is run, and where it goes."""
 

@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from know_hf.enrichment.folders import enriched_folder
+from know_hf.enrichment.writer import read_enrichment
 from know_hf.installing import missing
 from know_hf.laboratory.arms import Arm
 from know_hf.laboratory.comparison import folders_of
 from know_hf.laboratory.statistics import Difference, paired_difference
 from know_hf.models.adapters import base_of
-from know_hf.store import write_json
+from know_hf.records import BEST, ENRICHMENT_FILE
+from know_hf.retrodiction import DEFAULT
+from know_hf.store import inside, write_json, write_text
+from know_hf.trajectory import Trajectory
 
 FILE = "benchmarks.json"
 
@@ -45,6 +50,34 @@ class BenchmarkResult:
         return "\n".join(lines) + "\n"
 
 
+def starts_of_run(run: str | Path) -> dict[str, Path]:
+    """What a finished ``enrich`` left to be scored: name → folder, ``stage-0`` first.
+
+    Args:
+        run: The folder of the run.
+
+    Returns:
+        Stage 0, the steps of KNOWN in their order, and ``best`` if something was chosen.
+
+    Raises:
+        FileNotFoundError: If nothing was predicted in it.
+        OSError, TrajectoryError: If the run cannot be read.
+
+    Example:
+        >>> from know_hf.laboratory.benchmarks import starts_of_run
+        >>> starts_of_run("runs/mine").keys()  # doctest: +SKIP
+        dict_keys(['stage-0', 'x2', 'x4', 'x8', 'best'])
+    """
+    enriched = enriched_folder(Path(run), DEFAULT)
+    made = [path.parent for path in sorted(enriched.glob(f"[!.]*/{ENRICHMENT_FILE}"))]
+    steps = {folder: read_enrichment(folder).get("step") for folder in made if folder.name != BEST}
+    stage = Trajectory.load(run).checkpoints[0].folder
+    if not made:
+        raise FileNotFoundError(f"{enriched} holds no checkpoints: predict first (know-hf predict {run}).")
+    best = [enriched / BEST] if enriched / BEST in made else []
+    return {"stage-0": stage, **{path.name: path for path in [*sorted(steps, key=lambda one: steps[one] or 0), *best]}}
+
+
 def compare_on_benchmarks(
     arms: Mapping[str, Arm | str | Path],
     tasks: Sequence[str],
@@ -60,7 +93,8 @@ def compare_on_benchmarks(
     Args:
         arms: Name → start, the reference first: folders, Hub ids or adapters.
         tasks: Names of tasks, or of groups.
-        output_dir: Where the scores are written (``benchmarks.json``); nowhere by default.
+        output_dir: Where the scores are written (``benchmarks.json``, and the table as ``benchmarks.md``); nowhere by
+            default.
         include_path: Folder with YAML files of tasks of your own.
         batch_size: Documents at a time.
         device: Such as ``"cuda"``; by default what there is.
@@ -101,7 +135,8 @@ def compare_on_benchmarks(
     differences = {arm: _differences(measured[arm], measured[reference]) for arm in others}
     result = BenchmarkResult(reference, {arm: found.scores for arm, found in measured.items()}, differences)
     if output_dir is not None:
-        write_json(Path(output_dir) / FILE, {"reference": reference, "tasks": [*tasks], "scores": result.scores})
+        write_text(inside(output_dir, Path(FILE).with_suffix(".md")), result.markdown())
+        write_json(inside(output_dir, FILE), {"reference": reference, "tasks": [*tasks], "scores": result.scores})
     return result
 
 

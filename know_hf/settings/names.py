@@ -1,6 +1,7 @@
 """Names that are none: what was perhaps meant, and which there are."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -9,7 +10,9 @@ def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
     known = list(dict.fromkeys(known))
     near = [other for other in known if other.startswith(name)] if len(name) > 1 else []
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    near = near or ([other for other in known if name in other] if len(name) > 3 else [])
+    # A whole word, or its beginning, of a longer name: chance puts any letters into some name.
+    parts = re.compile(rf"(^|[^a-z]){re.escape(name)}")
+    near = near or ([other for other in known if parts.search(other)] if len(name) > 3 else [])
     if not near and name != name.lower():
         return suggestion(name.lower(), known, prefix)
     return f"; did you mean {prefix}{min(near, key=len)}?" if near else ""
