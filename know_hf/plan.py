@@ -123,8 +123,8 @@ class Plan:
         if self.renewed and self.cost:
             forgetting += (
                 f"\nBatchNorm statistics of {self.renewed} checkpoints take a forward pass over the training data "
-                f"each: about {self.renewed / 3:.1f} epochs, where the whole\nrun takes {1 + self.cost.further:.2f} × "
-                "--num_train_epochs."
+                f"each: about {self.renewed / 3:.1f} epochs, where the whole\nrun takes "
+                f"{1 + 2 * self.cost.further:.2f} × --num_train_epochs."
             )
         kept = not_predicted(self.tensors, self.parameters, self.copied)
         parts = ", ".join(f"{what} {share:.1%}" for what, share in kept.items())

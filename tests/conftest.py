@@ -42,6 +42,7 @@ from transformers import (
 from transformers.utils import logging
 
 from know_hf import ForgettingArguments, Trajectory
+from know_hf.choice import options as choice_options
 from know_hf.forgetting.making import make_trainer
 from know_hf.meta.collection import collect
 from know_hf.meta.data_set import MetaDataSet
@@ -107,6 +108,14 @@ def without_turns():
     """Choosing by turns takes three more runs, which tests of other things have no need of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(set_aside, "FEWEST", 10**9)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_training_on():
+    """The control that is tried by default is one more training, which tests of other things have no need of."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice_options, "BY_DEFAULT", ())
         yield
 
 

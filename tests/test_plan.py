@@ -44,7 +44,7 @@ def test_plan_of_a_model_agrees_with_its_trajectory(trajectory, image_model_fold
 def test_plan_says_what_forgetting_costs(trajectory, image_model_folder):
     text = str(make_plan(trajectory.root))
     assert "in 5 stages (0–4) with r = 0.5 takes 0.5 + 0.25 + 0.12 + 0.062 = 0.94 trainings on all the data" in text
-    extras = "fitting at most 0.094 (0.19 with stage 0); --also equal_compute 0.94"
+    extras = "fitting at most 0.094 (0.19 with stage 0); training on for as long as the forgetting\ntakes 0.94"
     assert f"--self_check 0.031 (a stage of its own, 5); {extras}" in text
     assert "a step back stands for 2 times the data" in text and "every stage takes as many, 4 in all" in text
     other = make_plan(image_model_folder, num_stages=3, sampling_ratio=0.33)

@@ -22,7 +22,7 @@ from know_hf.trajectory import Checkpoint, resolve_kinds
 
 SETTINGS = [
     "--num_train_epochs", 2, "--per_device_train_batch_size", 8, "--learning_rate", 1e-3, "--disable_tqdm", "True",
-    "--save_strategy", "steps", "--save_steps", 1, "--train_stage_zero", "True",
+    "--save_strategy", "steps", "--save_steps", 1, "--train_stage_zero", "True", "--also", "none",
 ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_a_terminated_run_saves_and_continues(tmp_path, image_model_folder, imag
 def test_two_processes(tmp_path, image_model_folder, image_data_folder):
     loopback = {"GLOO_SOCKET_IFNAME": "lo"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    settings = [*SETTINGS[: SETTINGS.index("--save_strategy")], "--train_stage_zero", "True"]
+    settings = [*SETTINGS[: SETTINGS.index("--save_strategy")], "--train_stage_zero", "True", "--also", "none"]
     run_cli(
         "enrich", "--model", image_model_folder, "--dataset", image_data_folder, *settings,
         "--output-dir", tmp_path / "two", launcher=launcher, env=loopback,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
+from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates, control_folder
 from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.places import made_here
@@ -30,6 +30,7 @@ from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.identity import describe_dataset, versions
+from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,9 @@ def choose(
         for place in (root.parent / own for own in known["folders"].values()):  # also what a kill left
             if place.parent == root and made_here(place):
                 remove(place)
+        for place in [] if choosing.also else [control_folder(root.parent, name) for name in choosing.beside]:
+            if (place / FILE_NAME).exists():
+                remove(place)
     trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
 
@@ -191,7 +195,8 @@ def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, 
     content = {
         "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in run.trajectory.checkpoints],
         "prediction": [run.provenance(one, run.prediction.options.steps) for one in run.prediction.methods],
-        "choosing": asdict(replace(choosing, choose_on=None)),  # a name or data, of which the judge tells
+        # What is chosen on is a name or data, of which the judge tells.
+        "choosing": {**asdict(replace(choosing, choose_on=None)), "beside": choosing.beside},
         "fitting": asdict(fitting),
         "train": describe_dataset(trainer.train_dataset),
         "metric": fingerprint(trainer.compute_metrics),

@@ -25,7 +25,7 @@ from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
 from know_hf.store import inside
 from know_hf.training.set_aside import SetAside, halves
-from know_hf.trajectory import Trajectory, TrajectoryRecord
+from know_hf.trajectory import Trajectory, TrajectoryError, TrajectoryRecord
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def expected_candidates(trainer: Any, prediction: ResolvedPrediction, choosing: 
     found = args.num_stages + {"both": 2, None: 0}.get(args.average_stage_zero, 1)
     found += sum(1 if one.method.same_every_step else steps for one in prediction.methods)
     found += ("mean" not in asked) + ("fitted" not in asked) * fits + ("damped" not in asked) * sources
-    for name in choosing.also:
+    for name in choosing.beside:
         found += 1
         if CONTROLS[name].branches:  # each by itself, and the soups of them
             own = copy.copy(args)
@@ -214,8 +214,14 @@ class Candidates:
 
     def _controls(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for name in self.choosing.also:
-            folder = train_control(self.trainer, name)
+        for name in self.choosing.beside:
+            try:
+                folder = train_control(self.trainer, name)
+            except TrajectoryError as error:
+                if self.choosing.also is not None:
+                    raise
+                logger.warning("%s is no candidate: %s", name, error)  # nobody asked for it
+                continue
             if CONTROLS[name].branches:
                 found |= Soups(
                     self.trainer, folder, self.root, self.finisher, self.run.placement, self.fit_data, self.selection,
@@ -244,6 +250,11 @@ def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> Re
     return ResolvedMethod(get_method("fitted"), {"coefficients": found.table})
 
 
+def control_folder(run: str | Path, recipe: str) -> Path:
+    """Where a control lies that is trained beside a run."""
+    return inside(run, Path("also") / recipe)
+
+
 def train_control(trainer: Any, recipe: str) -> Path:
     """Trains a control beside a forgetting run, from its Θ^0; the folder of its run.
 
@@ -252,7 +263,7 @@ def train_control(trainer: Any, recipe: str) -> Path:
         recipe: Name of the control.
     """
     args = copy.copy(trainer.args)
-    root = inside(args.output_dir, Path("also") / recipe)
+    root = control_folder(args.output_dir, recipe)
     args.output_dir, args.recipe, args.self_check, args.average_stage_zero = str(root), recipe, False, None
     load_weights(trainer.model, RunFolder(trainer.args.output_dir).stage(0))
     own = type(trainer)(

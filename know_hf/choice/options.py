@@ -8,6 +8,8 @@ from know_hf.forgetting.controls import BESIDE
 from know_hf.settings import COUNT, HUGE, TINY, Options, documented, meant, option
 
 BEST, NONE = "best", "none"
+#: Controls that are tried where none are named: of all candidates training on was better than Θ^0 most often.
+BY_DEFAULT = ("equal_compute",)
 #: Data that coefficients are fitted to.
 FIT_ON = ("train", "selection", "both")
 
@@ -42,12 +44,14 @@ class Choosing(Options):
     keep_candidates: bool = option(
         False, help="Keep the folders of all candidates, in choice of the run's folder; else only the best is kept."
     )
-    also: Sequence[str] = option(
-        (),
-        help="Controls to train beside the forgetting, as further candidates: equal_compute; once_more; soup, which "
-        "makes several of its branches, averaged uniformly, greedily on the selection data, by Model Stock's ratio and "
-        "with fitted coefficients.",
-        usual=lambda: BESIDE,
+    also: Sequence[str] | None = option(
+        None,
+        help="Controls to train beside the forgetting, as further candidates: equal_compute, which is Θ^0 trained on "
+        "for as long as the forgetting took; once_more; soup, which makes several of its branches, averaged "
+        "uniformly, greedily on the selection data, by Model Stock's ratio and with fitted coefficients; none. By "
+        "default equal_compute, but with until_converged, after which nothing is left to train, none.",
+        usual=lambda: (*BESIDE, NONE),
+        off=NONE,
     )
     until_converged: bool = option(
         False,
@@ -82,7 +86,11 @@ class Choosing(Options):
         if isinstance(self.also, str):
             object.__setattr__(self, "also", (self.also,))
         super().__post_init__()
-        if wrong := [name for name in self.also if name not in BESIDE]:
+        if self.also is not None and NONE in self.also:
+            if len(self.also) > 1:
+                raise ValueError(f"also: {NONE} stands alone; found {', '.join(self.also)}.")
+            object.__setattr__(self, "also", ())
+        if wrong := [name for name in self.also or () if name not in BESIDE]:
             raise ValueError(
                 f"also: {wrong[0]!r} is no control that can be trained from stage 0{meant(wrong[0], BESIDE, 'use')}"
             )
@@ -91,3 +99,10 @@ class Choosing(Options):
                 f"also={', '.join(self.also)} are candidates for a choice, and choose={NONE!r} makes none: leave one "
                 "of them out."
             )
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The controls that are trained as candidates."""
+        if self.also is not None:
+            return tuple(self.also)
+        return () if self.choose == NONE or self.until_converged else BY_DEFAULT

@@ -50,7 +50,8 @@ class ForgettingCost:
             "which is one more where it\nis trained (--until_converged: one for each round); a step back stands for "
             f"{1 / self.ratio:.3g} times the data. On top come\n--self_check {self.self_check:.2g} "
             f"(a stage of its own, {self.stages}); "
-            f"fitting at most {fitted[0]:.2g} ({fitted[1]:.2g} with stage 0); --also equal_compute {self.further:.2f}, "
-            "--also once_more 1. Counted in optimizer steps\nof --num_train_epochs; with --max_steps every stage takes "
+            f"fitting at most {fitted[0]:.2g} ({fitted[1]:.2g} with stage 0); training on for as long "
+            f"as the forgetting\ntakes {self.further:.2f} (--also none leaves it out); --also once_more 1. Counted in "
+            "optimizer steps of --num_train_epochs;\nwith --max_steps every stage takes "
             f"as many, {self.stages - 1} in all. Scoring comes on top."
         )

@@ -64,7 +64,13 @@ def choose_starts(
     finisher = Finisher(trainer, trainer.train_dataset, renews(trainer, True))
     predicted = enrichment.write_steps(enrichment.folders(None), steps, finisher, finisher.notes)
     found = choose(
-        trainer, enrichment, predicted, {}, replace(finisher, score=False), Choosing(keep_candidates=True), Fitting()
+        trainer,
+        enrichment,
+        predicted,
+        {},
+        replace(finisher, score=False),
+        Choosing(also=(), keep_candidates=True),
+        Fitting(),
     )
     fitted, best = CHOSEN
     if found is None or fitted not in found.candidates:
