@@ -56,7 +56,7 @@ def encoder_of(example: ExampleArguments) -> PreTrainedModel:
 def main(arguments: list[str] | None = None):
     parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
     parser.set_defaults(
-        output_dir="runs/captions", sampling_ratio=0.33, num_train_epochs=8, per_device_train_batch_size=16,
+        output_dir="runs/captions", sampling_ratio=0.33, num_train_epochs=6, per_device_train_batch_size=16,
         learning_rate=1e-3, lr_scheduler_type="cosine", save_total_limit=1, self_check=True,
         ddp_find_unused_parameters=False, use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"),
     )  # fmt: skip

@@ -57,7 +57,7 @@ def reader_of_characters(text: str, block: int) -> PreTrainedTokenizerFast:
 def main(arguments: list[str] | None = None):
     parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
     parser.set_defaults(
-        output_dir="runs/language", num_train_epochs=5, per_device_train_batch_size=16, learning_rate=1e-3,
+        output_dir="runs/language", num_train_epochs=3, per_device_train_batch_size=16, learning_rate=1e-3,
         lr_scheduler_type="cosine", save_total_limit=1, self_check=True, ddp_find_unused_parameters=False,
         use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"),
     )  # fmt: skip

@@ -3,7 +3,7 @@
     python examples/enrich_pvtv2.py
     accelerate launch examples/enrich_pvtv2.py --dataset uoft-cs/cifar100 --output_dir runs/pvtv2
 
-Without --dataset it shows the job in about a minute on two cores: a tiny PVTv2 from scratch on scikit-learn's digits.
+Without --dataset it shows the job in a minute or two on two cores: a tiny PVTv2 from scratch on scikit-learn's digits.
 Forgets with the paper's ratio for this network, r = 0.33, and predicts x3 and x9. Runs on one or many processes and
 machines, as `accelerate config` says, and continues where it was stopped. --model takes other networks of timm and
 transformers (microsoft/resnet-18), --shots makes it few-shot, --hub_model_id USER/NAME pushes the steps. Every field of

@@ -84,7 +84,7 @@ def draw(result, data, columns, image_size: int, file: Path, rows: int = 4) -> N
 def main(arguments: list[str] | None = None):
     parser = HfArgumentParser((ExampleArguments, ForgettingArguments))
     parser.set_defaults(
-        output_dir="runs/segmentation", sampling_ratio=0.33, num_stages=4, num_train_epochs=6, learning_rate=3e-3,
+        output_dir="runs/segmentation", sampling_ratio=0.33, num_stages=4, num_train_epochs=5, learning_rate=3e-3,
         per_device_train_batch_size=16, lr_scheduler_type="cosine", save_total_limit=1, self_check=True,
         ddp_find_unused_parameters=False, use_cpu=os.environ.get("ACCELERATE_USE_CPU") in ("1", "true"),
     )  # fmt: skip

@@ -4,7 +4,7 @@
     accelerate launch examples/enrich_text_classifier.py --model sentence-transformers/all-MiniLM-L6-v2 \\
         --dataset stanfordnlp/sst2 --examples 1000 --output_dir runs/sst2 [--lora_rank 8]
 
-Without --dataset it shows the job in under a minute on two cores: a tiny BERT from scratch learns which of this
+Without --dataset it shows the job in about a minute on two cores: a tiny BERT from scratch learns which of this
 project's texts a line is of. With --lora_rank only the adapter and the head are trained, stored, predicted and pushed
 (needs peft). Every field of ForgettingArguments is a flag.
 """
