@@ -38,6 +38,15 @@ def label_settings(class_names: list[str], task: str) -> dict[str, Any]:
     }
 
 
+def agree_on_classes(config: Any) -> None:
+    """Lets a configuration that keeps its classes a second time, as a loaded timm network's, keep the same ones.
+
+    Those are what is read when it is loaded again, whatever classes the model was given in between.
+    """
+    if getattr(config, "label_names", None) is not None:
+        config.label_names = list(config.id2label.values())
+
+
 def build_network(
     architecture: Mapping[str, Any], task: str, class_names: Sequence[str], image_size: int | None = None
 ) -> PreTrainedModel:
@@ -167,6 +176,7 @@ def load_with_new_head(folder: Path, columns: Columns, seed: int, new_head: bool
         base, info = auto_class_of(task.name).from_pretrained(
             base_of(folder), dtype=torch.float32, output_loading_info=True, **labels
         )
+    agree_on_classes(base.config)
     whole = base_of(folder) == folder
     if whole and not new_head and (drawn := [*info["missing_keys"], *info["mismatched_keys"]]):
         raise ValueError(f"{folder} has no head of {classes} outputs to keep: {drawn[0]} would be drawn at random.")

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from know_hf.checkpoints import Checkpoint
 from know_hf.model_config import brief, read_config
 from know_hf.models.adapters import is_adapted, is_live
-from know_hf.models.building import auto_class_of, build_network, label_settings
+from know_hf.models.building import agree_on_classes, auto_class_of, build_network, label_settings
 from know_hf.models.skeleton import skeleton
 from know_hf.remote import NONSENSE, bounded, public
 from know_hf.tasks import get_task
@@ -81,12 +81,12 @@ def load_model(
     if is_live(model):
         return _fit_live(model, task, names)
     if isinstance(model, Mapping):
-        return LoadedModel(build_network(model, task, names, image_size), task, True, names)
+        return _loaded(build_network(model, task, names, image_size), task, True, names)
     model = str(model)
     auto_class = auto_class_of(task)
     if from_scratch and model.startswith("timm/"):
         built = build_network({"timm": model.removeprefix("timm/")}, task, names, image_size)
-        return LoadedModel(built, task, True, names)
+        return _loaded(built, task, True, names)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = read_config(model, **options)
@@ -95,7 +95,7 @@ def load_model(
                 setattr(config, name, value)
             _check_memory(model, trust_remote_code)
             built = _by_library(model, auto_class.from_config, config, trust_remote_code=trust_remote_code)
-            return LoadedModel(built, task, True, names)
+            return _loaded(built, task, True, names)
         trained, labels, other = trained_for(config, task), label_settings(names, task), False
         if trained and names:
             other = _other_loss(config, task)
@@ -122,7 +122,12 @@ def load_model(
     new_head = other or bool(info["missing_keys"] or info["mismatched_keys"])
     if getattr(config, "architectures", None) and not trained:
         new_head = True  # a head of another training may fit by its shape
-    return LoadedModel(loaded, task, new_head, names)
+    return _loaded(loaded, task, new_head, names)
+
+
+def _loaded(model: PreTrainedModel, task: str, new_head: bool, names: list[str]) -> LoadedModel:
+    agree_on_classes(model.config)
+    return LoadedModel(model, task, new_head, names)
 
 
 def _by_library(model: str, call: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -245,7 +250,7 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     elif names and not get_task(task).one_class and labels.problem is not None:
         config.problem_type = labels.problem  # which the model would else guess from the first batch
     if not names or not matched:
-        return LoadedModel(model, task, new_head, names)
+        return _loaded(model, task, new_head, names)
     if not (all_known(names, known) or numbered(names) or numbered(known)):
         raise ValueError(
             f"The model's classes are {few(known)}, the data's {few(names)}: which is which? Name them alike, for "
@@ -260,7 +265,7 @@ def _fit_live(model: PreTrainedModel, task: str, names: list[str]) -> LoadedMode
     elif not numbered(names):  # the checkpoints say what their outputs are
         names, _ = match_classes(known, names)
         config.id2label, config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
-    return LoadedModel(model, task, new_head, names)
+    return _loaded(model, task, new_head, names)
 
 
 def few(names: list[str], most: int = 4) -> str:
