@@ -28,7 +28,10 @@ class RunInputs(Options):
     output_dir: str = option(help="Folder of the run.")
     train_split: str = option("train", help="Split to forget on.")
     eval_split: str | None = option(
-        None, help="Split to score on, none for no scores; by default validation or test, if there is one.", off="none"
+        None,
+        help="Split to score on; or a share or number of the training examples, 0.2 for a fifth of each class, which "
+        "are then not trained on; none for no scores. By default validation or test, if there is one.",
+        off="none",
     )
 
 

@@ -31,6 +31,7 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
     from know_hf.tasks import get_task
     from know_hf.training.checks import check_model, check_splits
     from know_hf.training.data import load_evaluation, load_split
+    from know_hf.training.evaluation_part import check_slices, split_off
     from know_hf.training.files import split_names
 
     cpu_only = not torch.accelerator.is_available()
@@ -61,12 +62,18 @@ def _prepare(call: Call) -> tuple[dict[str, Any], dict[str, Any], Any]:
         if (purpose := settings.get("choose_on")) is not None:
             split_names(purpose)  # which looks for it
         own, evaluation = settings.get("eval_dataset"), _evaluation_split(settings)
-        check_splits(dataset, train, *([evaluation] if evaluation and not own else []), config=config)
+        share = None if own or not evaluation or not _is_number(evaluation) else float(evaluation)
+        check_splits(dataset, train, *([evaluation] if evaluation and not own and not share else []), config=config)
+        job["train_dataset"] = rows = load_split(dataset, train, config=config)
+        about = DataOptions(**taken(settings, DataOptions))
         if own:
             job["eval_dataset"] = load_evaluation(own, evaluation)
+        elif share is not None:
+            job["train_dataset"], job["eval_dataset"] = split_off(rows, share, args.seed, about)
         else:
             job["eval_dataset"] = load_split(dataset, evaluation, config=config) if evaluation else None
-        job["train_dataset"] = load_split(dataset, train, config=config)
+            if evaluation and "[" in evaluation:
+                check_slices(rows, job["eval_dataset"], evaluation, about)
         if (split := settings.get("selection_split")) is not None:
             job["selection_split"] = split if _is_number(split) else load_split(dataset, split, config=config)
     job |= {"model": settings["model"], "args": args, "trainer_class": WatchedTrainer}

@@ -26,6 +26,7 @@ from know_hf.tasks import Columns, get_task
 from know_hf.tasks.labels import check_answers, is_text
 from know_hf.text import without_secrets
 from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
+from know_hf.training.evaluation_part import lacking
 from know_hf.training.options import DataOptions, ModelSource
 from know_hf.training.set_aside import Fold, SetAside, take_aside
 
@@ -155,6 +156,12 @@ def make_trainer(
         if part is not None:
             check_part(part, columns, classes, what)
     labels = label_values(train, columns) if task.one_class else None
+    for what, part in parts.items() if task.one_class else ():
+        if part is not None and (lacks := lacking(train, part, columns.label)) is not None:
+            logger.warning(
+                "The %s hold no example of %r, which are %.0f %% of the training data: are they a sample of the same?",
+                what, lacks[0], 100 * lacks[1],
+            )  # fmt: skip
     preprocessing = make_preprocessing(
         loaded.model, name, columns, image_size=data.image_size, max_length=data.max_length,
         processing_class=processing_class,

@@ -57,6 +57,7 @@ def take_aside(
     seed: int,
     labels: Any = None,
     trains: Callable[[int], bool] | None = None,
+    name: str = "selection_split",
 ) -> Any:
     """Sets examples of a data set aside.
 
@@ -68,6 +69,7 @@ def take_aside(
         seed: Of the choice.
         labels: ``(n,)`` class of every example, whose shares both parts keep then.
         trains: Whether so many examples can be trained on; where we choose the number, it is changed until they can.
+        name: What the split is called, for messages.
 
     Returns:
         What is left to train on, and the [`SetAside`].
@@ -100,10 +102,11 @@ def take_aside(
             size += 1
     else:
         size = round(split * total) if split < 1 else int(split)
+        without = {"selection_split": "choose='none'", "eval_split": "eval_split none"}
         if size < NEEDED or size > total - NEEDED:
             raise ValueError(
-                f"selection_split={split:g} would set {size} of {total} training examples aside; {NEEDED} at least are "
-                f"needed on either side: set another number, give more data, or choose nothing (choose='none')."
+                f"{name}={split:g} would set {size} of {total} training examples aside; {NEEDED} at least are needed "
+                f"on either side: set another number, give more data, or do without ({without[name]})."
             )
     order = _order(total, seed, labels)
     # Evenly spread over an order by class, so that both parts have the same shares.
