@@ -15,11 +15,11 @@ from torch import Tensor
 from know_hf.remote import bounded
 from know_hf.tasks.classification import accuracy
 from know_hf.tasks.labels import CLASSES, encode, is_list, label_lookup
-from know_hf.tasks.shared import last_layer_of, load_beside
+from know_hf.tasks.shared import last_layer_of, load_beside, naming
 from know_hf.tasks.task import Columns, Inputs, Preprocessing, Score, Source, task
 
 if TYPE_CHECKING:
-    from datasets import Audio, Dataset
+    from datasets import Dataset
     from transformers import PreTrainedModel
 
 #: Names that tell lists of samples from other lists of numbers.
@@ -80,9 +80,11 @@ def preprocessing(
     limit: dict[str, Any] = {} if max_length is None else {"max_length": max_length, "truncation": True}
 
     def apply(dataset: Dataset) -> Dataset:
+        from datasets import Audio
+
         lookup, read = label_lookup(dataset, columns), _reader(dataset, name, rate)
         if is_audio(dataset.features[name]):
-            dataset = dataset.cast_column(name, _as_read(dataset.features[name], rate))
+            dataset = dataset.cast_column(name, Audio(decode=False))
 
         def transform(batch: dict[str, list]) -> dict[str, Any]:
             sounds = [read(sound) for sound in batch[name]]
@@ -137,19 +139,27 @@ def has_decoder() -> bool:
     return True
 
 
-def _as_read(feature: Audio, rate: int) -> Audio:
-    from datasets import Audio
-
-    return Audio(sampling_rate=rate, num_channels=1) if has_decoder() else Audio(decode=False)
-
-
 def _reader(dataset: Dataset, name: str, rate: int) -> Callable[[Any], np.ndarray]:
     """From a row's sound to its samples, ``(n,)`` float32."""
     if not is_audio(dataset.features[name]):
         return lambda sound: np.asarray(sound, dtype=np.float32)
     if has_decoder():
-        return lambda sound: sound.get_all_samples().data.mean(0).numpy()
-    return lambda sound: wave_samples(sound["bytes"] or Path(sound["path"]).read_bytes(), rate)
+        from datasets import Audio
+
+        feature = Audio(sampling_rate=rate, num_channels=1)
+
+        def samples(sound: dict[str, Any]) -> np.ndarray:
+            return feature.decode_example(sound).get_all_samples().data.mean(0).numpy()
+    else:
+
+        def samples(sound: dict[str, Any]) -> np.ndarray:
+            return wave_samples(sound["bytes"] or Path(sound["path"]).read_bytes(), rate)
+
+    def named(sound: dict[str, Any]) -> np.ndarray:
+        with naming("sound", sound):
+            return samples(sound)
+
+    return named
 
 
 def wave_samples(content: bytes, rate: int) -> np.ndarray:

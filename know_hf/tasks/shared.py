@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +119,57 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
     """
 
     def apply(dataset: Dataset) -> Dataset:
-        return decoded(dataset.select_columns([*columns.inputs, columns.label])).with_transform(transform)
+        from datasets import Image
+
+        read = dataset.select_columns([*columns.inputs, columns.label])
+        pictures = {name: Image(mode=feature.mode) for name, feature in read.features.items() if _is_picture(feature)}
+        for name, feature in pictures.items():
+            read = read.cast_column(name, Image(mode=feature.mode, decode=False))
+
+        def opened(batch: dict) -> dict:
+            for name in pictures.keys() & batch.keys():
+                batch[name] = [_opened(pictures[name], stored) for stored in batch[name]]
+            return transform(batch)
+
+        return read.with_transform(opened)
 
     return apply
+
+
+def _is_picture(feature: Any) -> bool:
+    from datasets import Image
+
+    return isinstance(feature, Image)
+
+
+def _opened(feature: Any, stored: dict[str, Any] | None) -> Any:
+    if stored is None:
+        return None
+    with naming("picture", stored):
+        return feature.decode_example(stored)
+
+
+@contextmanager
+def naming(what: str, stored: Mapping[str, Any]) -> Iterator[None]:
+    """Says which file it was that could not be read: of thousands, nobody finds it otherwise.
+
+    Args:
+        what: What it holds.
+        stored: Its ``path``, as far as the data tell, and ``bytes``.
+
+    Raises:
+        ImportError: If something is not installed.
+        ValueError: If it cannot be read for any other reason.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        size = "" if stored.get("bytes") is None else f" of {len(stored['bytes']):,} bytes"
+        name = f"{what.capitalize()} {stored['path']}" if stored.get("path") else f"A {what}{size} without a name"
+        kind, why = (ImportError, str(error)) if isinstance(error, ImportError) else (ValueError, brief(error))
+        raise kind(f"{name} cannot be read: {why}") from error
 
 
 def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
