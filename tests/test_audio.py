@@ -1,6 +1,7 @@
 """Sounds and their classes: files beside one another, or lists of samples."""
 
 import io
+import shutil
 import wave
 from types import SimpleNamespace
 
@@ -118,6 +119,10 @@ def test_folders_of_sounds_are_read_alike_with_and_without_a_decoder(tmp_path, m
     for row, name in zip(found, ("0.wav", "1.wav", "2.wav"), strict=True):
         assert row["audio"]["path"] == str(tmp_path / "sounds/test/high" / name) and row["audio"]["bytes"] is None
     assert split_names(str(tmp_path / "sounds")) == ["train", "test"]
+    shutil.copytree(tmp_path / "sounds/train/high", tmp_path / "told")
+    (tmp_path / "told/metadata.csv").write_text("file_name,kind\n0.wav,bell\n1.wav,horn\n")
+    with pytest.raises(ImportError, match=r"metadata.csv lies beside sounds.*torchcodec.*a folder for each class"):
+        load_split(tmp_path / "told")
     pytest.importorskip("torchcodec", reason="that reads them on the other way")
     monkeypatch.undo()
     whole = load_split(tmp_path / "sounds", "test[:3]").cast_column("audio", Audio(decode=False))

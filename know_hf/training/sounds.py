@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets import Audio, ClassLabel, Dataset, Features, Value, load_dataset, load_dataset_builder
 from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 
+from know_hf.installing import missing
 from know_hf.tasks.audio import has_decoder
 
 
@@ -13,13 +14,19 @@ def needs_no_decoder(dataset: str, config: str | None = None) -> bool:
     """Whether data are a local folder with a folder of sounds for each class, and nothing installed decodes sounds.
 
     The reader of `datasets` for such folders asks for a decoder though it stores no more than the files' paths.
+
+    Raises:
+        ImportError: If a table tells of the sounds, which only that reader joins with them.
     """
     if not Path(dataset).is_dir() or has_decoder() or not _holds_sounds(dataset):
         return False
     builder = load_dataset_builder(dataset, config)
-    return isinstance(builder, AudioFolder) and not any(
-        Path(file).name in AudioFolder.METADATA_FILENAMES for file in _files(builder)
-    )
+    if not isinstance(builder, AudioFolder):
+        return False
+    if tables := [file for file in _files(builder) if Path(file).name in AudioFolder.METADATA_FILENAMES]:
+        needed = missing(f"{tables[0]} lies beside sounds, and reading both needs", "torchcodec", "audio")
+        raise ImportError(f"{needed} Or put the sounds in a folder for each class.", name="torchcodec")
+    return True
 
 
 def load_sounds(dataset: str, config: str | None, split: str) -> Dataset:
