@@ -268,6 +268,8 @@ def test_benchmarks(place, writer_folder, monkeypatch):
     assert stored["scores"] == result.scores
     assert json.loads(Path("runs/scores/benchmarks.json").read_text()) == stored, "the command says the same"
     assert Path("runs/scores/benchmarks.md").read_text() == result.markdown()
+    with pytest.raises(FileExistsError, match="holds the scores of stage-0, x2, not of stage-0, x4; choose another"):
+        compare_on_benchmarks({"stage-0": "runs/mine/stage-0", "x4": "runs/mine/stage-0"}, ["moods"], "runs/scores")
     few = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda **given: few(**{**given, "include_defaults": False}))
     with pytest.raises(ValueError, match="There is no task 'moodz'"):

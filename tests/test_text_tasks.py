@@ -314,3 +314,17 @@ def test_marks_in_whole_numbers_are_trained_on(tmp_path, text_model_folder):
         **{**QUICK, "max_steps": 1},
     )
     assert result.trajectory.record.model["task"] == "multi-label-classification"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], None, [{"role": "user", "content": "a film"}, {"role": "assistant", "content": None}]],
+    ids=["no messages", "none", "nothing said"],
+)
+def test_a_conversation_in_which_nothing_is_said_is_a_gap(messages):
+    whole = [{"role": "user", "content": "a film"}, {"role": "assistant", "content": "good"}]
+    data = Dataset.from_list([{"messages": whole}, {"messages": messages}, {"messages": whole}])
+    with pytest.raises(ValueError, match="training data miss 'messages' in 1 of 3 rows, the first is row 1"):
+        open_parts({"training data": data})
+    found, _ = open_parts({"training data": data}, drop_incomplete=True)
+    assert [row["messages"] for row in found["training data"]] == [whole, whole]

@@ -14,12 +14,15 @@ from know_hf.laboratory.arms import Arm
 from know_hf.laboratory.comparison import folders_of
 from know_hf.laboratory.statistics import Difference, paired_difference
 from know_hf.models.adapters import base_of
+from know_hf.reading import read_fields
 from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.retrodiction import DEFAULT
 from know_hf.store import inside, write_json, write_text
 from know_hf.trajectory import Trajectory
 
 FILE = "benchmarks.json"
+# What the architectures of models that write are called at the end.
+_WRITERS = ("LMHeadModel", "ForCausalLM", "ForConditionalGeneration", "ForSeq2SeqLM")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,49 @@ def starts_of_run(run: str | Path) -> dict[str, Path]:
     return {"stage-0": stage, **{path.name: path for path in [*sorted(steps, key=lambda one: steps[one] or 0), *best]}}
 
 
+def check_starts(
+    arms: Mapping[str, str | Path],
+    output_dir: str | Path | None = None,
+    include_path: str | Path | None = None,
+    tasks: Sequence[str] | None = None,
+) -> None:
+    """Looks at everything that can be known before a library is loaded.
+
+    Args:
+        arms: Name → start.
+        output_dir: Where the scores are to go.
+        include_path: Folder of tasks of your own.
+        tasks: The tasks, if they are known.
+
+    Raises:
+        FileExistsError: If the folder holds scores of other starts or tasks.
+        FileNotFoundError: If there is no folder of tasks.
+        ValueError: If a start is no language model.
+    """
+    if include_path is not None and not Path(include_path).is_dir():
+        raise FileNotFoundError(
+            f"include_path {include_path} is no folder: name the one that holds the tasks' YAML files."
+        )
+    if output_dir is not None and (record := Path(output_dir) / FILE).exists():
+        there = read_fields(record, {"scores": dict, "tasks": list[str]})
+        asked = {"scores": list(arms), "tasks": there["tasks"] if tasks is None else list(tasks)}
+        for what, own in asked.items():
+            if list(there[what]) != own:
+                raise FileExistsError(
+                    f"{record} holds the scores of {', '.join(there[what])}, not of {', '.join(own)}; choose another "
+                    "output_dir."
+                )
+    for name, start in arms.items():
+        config = Path(base_of(Path(start)) if Path(start).is_dir() else start) / "config.json"
+        if not config.is_file():  # on the Hub
+            continue
+        kinds = read_fields(config, {}).get("architectures") or []
+        if kinds and not any(kind.endswith(_WRITERS) for kind in kinds):
+            raise ValueError(
+                f"{name} ({start}) is a {kinds[0]}; benchmarks score models that write, such as a CausalLM."
+            )
+
+
 def compare_on_benchmarks(
     arms: Mapping[str, Arm | str | Path],
     tasks: Sequence[str],
@@ -105,7 +151,8 @@ def compare_on_benchmarks(
 
     Raises:
         ImportError: If lm-eval or scipy is not installed.
-        ValueError: If there are fewer than two starts, or a task is unknown.
+        FileExistsError, FileNotFoundError: As [`check_starts`].
+        ValueError: If there are fewer than two starts, a task is unknown, or a start is no language model.
 
     Example:
         >>> from know_hf.laboratory.benchmarks import compare_on_benchmarks
@@ -114,6 +161,7 @@ def compare_on_benchmarks(
     """
     if len(arms) < 2:
         raise ValueError(f"A comparison needs two starts or more; found {', '.join(arms) or 'none'}.")
+    check_starts(folders_of(arms), output_dir, include_path, tasks)
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:

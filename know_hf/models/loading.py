@@ -118,7 +118,7 @@ def load_model(
             **options,
         )
     except (OSError, ValueError, *NONSENSE) as error:
-        raise_unreachable(model, error)
+        raise_unreachable(model, error, task)
     new_head = other or bool(info["missing_keys"] or info["mismatched_keys"])
     if getattr(config, "architectures", None) and not trained:
         new_head = True  # a head of another training may fit by its shape
@@ -154,12 +154,14 @@ def _check_memory(model: str, trust_remote_code: bool) -> None:
         )
 
 
-def raise_unreachable(model: str, error: Exception) -> NoReturn:
+def raise_unreachable(model: str, error: Exception, task: str | None = None) -> NoReturn:
     """Raises what kept a model from being loaded, as ``FileNotFoundError`` where it was not to be had at all."""
+    captions = " Texts beside pictures are captions unless task is image-classification: then they are classes."
+    captions = captions if task == "image-to-text" else ""
     if found := re.search(r"Unrecognized configuration class <class '.*?(\w+?)Config'> .*?: (\w+)\.", str(error)):
         raise ValueError(
             f"Model {without_secrets(model)!r} is a {found[1]}, and transformers has no {found[2]} of such: "
-            "it does not fit what the data are for. Take another model, or say with task what they are for."
+            f"it does not fit what the data are for. Take another model, or say with task what they are for.{captions}"
         ) from error
     if Path(model).is_dir() or "remote code" in str(error) or "trust_remote_code" in str(error):
         raise error

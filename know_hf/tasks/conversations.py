@@ -30,6 +30,14 @@ def is_conversation(feature: Any) -> bool:
     return isinstance(inner, dict) and {"role", "content"} <= inner.keys()
 
 
+def is_spoken(messages: list[dict[str, Any]] | None) -> bool:
+    """Whether there are messages, each of which says something or calls a tool."""
+    return bool(messages) and all(
+        message is not None and (message["content"] is not None or message.get("tool_calls"))
+        for message in messages or ()
+    )
+
+
 def _conversations(candidates: Candidates) -> list[str]:
     found = [name for name, feature in candidates.features.items() if is_conversation(feature)]
     return [name for name in found if name in ("messages", "conversations")] or found

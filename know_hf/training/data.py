@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from know_hf.remote import bounded
 from know_hf.tasks import Columns, Preprocessing, find_roles, get_task, name_classes
+from know_hf.tasks.conversations import is_conversation, is_spoken
 from know_hf.tasks.labels import is_text
 from know_hf.tasks.shapes import hint
 from know_hf.training.files import NOT_THERE, check_tables, load_file, split_names, unreachable, unreadable
@@ -214,11 +215,17 @@ def complete_rows(dataset: Dataset, columns: Columns, what: str, drop: bool = Fa
 
 
 def _missing(dataset: Dataset, name: str, blank: bool) -> np.ndarray:
-    """Whether each row lacks a column or, with ``blank``, has nothing but spaces in it, ``(n,)``."""
+    """Whether each row lacks a column or, with ``blank``, has nothing but spaces in it, ``(n,)``.
+
+    A conversation is missing without messages, or where one of them says nothing.
+    """
     found = []
     # A few rows in memory at a time, since they may be pictures.
     for batch in dataset.select_columns([name]).with_format("arrow").iter(batch_size=1000):
         values = batch[name]
+        if is_conversation(dataset.features[name]):
+            found.append(np.asarray([not is_spoken(messages) for messages in values.to_pylist()], dtype=bool))
+            continue
         if blank:
             values = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), None, values)
         found.append(np.asarray(values.is_null(nan_is_null=True)))
