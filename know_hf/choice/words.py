@@ -100,7 +100,7 @@ def chosen_words(
                 against = f"{alone} of Θ⁰ with BatchNorm statistics re-estimated ({deciding.shown(theta)} with its own)"
             else:
                 against += f" ({alone} with BatchNorm statistics re-estimated)"
-        sure = f"which would come about by chance in {percent(own.chance)} of cases"
+        sure = f"which would come about by chance in {percent(own.chance)} of cases ({100 * LEVEL:g} % are allowed)"
         if own.by_loss:
             sure = f"and a loss that is lower by {own.loss:.3g}, {sure}"
         text = (
