@@ -78,7 +78,7 @@ def unreadable(what: str, error: Exception) -> Exception:
             f"{what}: it has no rows{'' if found[1] == 'train' else f' in {found[1]}'}, only columns perhaps."
         )
     hint = " Save it as UTF-8." if isinstance(cause, UnicodeError) else ""
-    return ValueError(f"{what}: {first}{hint}")
+    return ValueError(f"{what}: {first.rstrip('.')}.{hint}" if hint else f"{what}: {first}")
 
 
 def load_file(path: Path, split: str) -> Dataset:
