@@ -138,6 +138,8 @@ def choose(
         for place in [] if choosing.also else [control_folder(root.parent, name) for name in choosing.beside]:
             if (place / FILE_NAME).exists():
                 remove(place)
+            with suppress(OSError):  # it holds others, or was never there
+                place.parent.rmdir()
     trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
 
