@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from know_hf.cli.main import main
 from know_hf.known.plain import PlainPredictor
 
+#: Defaults that depend on the machine and on the version of torch.
+SINCE = ("--dataloader_pin_memory", "False", "--optim", "adamw_torch_fused")
 METHODS = ("known", "mean", "shrink")
 
 
@@ -42,7 +44,7 @@ def state(folder: Path, *kinds: str) -> dict[str, tuple[int, bytes]]:
 
 def test_a_run_is_continued_by_its_own_recipe(former):
     before = state(former / "run", ".safetensors", "enrichment.json", "trajectory.json")
-    main(["enrich", "--config", "run/run.yaml", "--dataloader_pin_memory", "False"])
+    main(["enrich", "--config", "run/run.yaml", *SINCE])
     assert state(former / "run", ".safetensors", "enrichment.json", "trajectory.json") == before
 
 
@@ -91,6 +93,6 @@ def test_what_another_predictor_made_is_kept(former, monkeypatch, capsys):
     kinds = (".safetensors", ".json", ".yaml", ".md")
     before = state(former, *kinds)
     with pytest.raises(SystemExit):
-        main(["enrich", "--config", "run/run.yaml", "--dataloader_pin_memory", "False"])
+        main(["enrich", "--config", "run/run.yaml", *SINCE])
     assert "made by another version's predictor" in capsys.readouterr().err
     assert state(former, *kinds) == before

@@ -49,7 +49,7 @@ def sixteen_bit() -> Pillow.Image:
 def eight_bit(path, colours: bool = True) -> Pillow.Image:
     """What is on a file, upright, in the 8 bits and (unless the processor sees to it) 3 colours of processors."""
     picture = ImageOps.exif_transpose(Pillow.open(path))
-    if picture.mode.startswith("I;16"):
+    if picture.mode.startswith("I"):  # older Pillow reads 16 bits of a PNG as 32
         picture = Pillow.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
     return picture.convert("RGB") if colours else picture
 
