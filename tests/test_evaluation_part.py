@@ -3,11 +3,11 @@
 from collections import Counter
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
 
 from know_hf.cli.main import main
 from know_hf.forgetting.making import make_trainer
-from know_hf.training.evaluation_part import absent, split_off
+from know_hf.training.evaluation_part import absent, lacking, split_off
 from know_hf.training.options import DataOptions
 from know_hf.trajectory import TrajectoryRecord
 
@@ -51,6 +51,13 @@ def test_data_of_other_classes_are_remarked_on(tmp_path, text_model_folder, capl
     caplog.clear()
     make_trainer(str(text_model_folder), sorted_rows(), tmp_path / "other", num_stages=2, eval_dataset=sorted_rows())
     assert "hold no example" not in caplog.text
+
+
+def test_rows_without_a_label_are_no_class():
+    data = sorted_rows()
+    gaps = Dataset.from_dict({"text": ["x"] * 80, "label": [None] * 40 + [-1] * 40}, features=data.features)
+    assert lacking(concatenate_datasets([data, gaps]), data, "label") is None
+    assert lacking(concatenate_datasets([data, gaps]), sorted_rows((0, 60, 20)), "label") == ("bad", 0.5)
 
 
 def flags(folder, data, model, *more):

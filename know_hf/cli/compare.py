@@ -77,15 +77,13 @@ def run_benchmark(call: Call) -> None:
             "say what is scored: --trajectory RUN, or two or more --arms NAME=FOLDER, the reference first."
         )
     quiet()
-    from know_hf.laboratory.benchmarks import check_starts, compare_on_benchmarks, starts_of_run
+    from know_hf.laboratory.benchmarks import compare_on_benchmarks, starts_of_run
     from know_hf.store import check_output
 
     if trajectory:
         arms = {**starts_of_run(trajectory), **arms}
     check_output(output_dir, *arms.values())
-    tasks = [tasks] if isinstance(tasks, str) else tasks
-    check_starts(arms, output_dir, settings.get("include_path"), tasks)
-    result = compare_on_benchmarks(arms, tasks, output_dir, **settings)
+    result = compare_on_benchmarks(arms, [tasks] if isinstance(tasks, str) else tasks, output_dir, **settings)
     print(result.markdown())
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from know_hf.model_config import brief
+from know_hf.tasks.images import is_image
 from know_hf.tasks.task import Columns, Source
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
         from datasets import Image
 
         read = dataset.select_columns([*columns.inputs, columns.label])
-        pictures = {name: Image(mode=feature.mode) for name, feature in read.features.items() if _is_picture(feature)}
+        pictures = {name: Image(mode=feature.mode) for name, feature in read.features.items() if is_image(feature)}
         for name, feature in pictures.items():
             read = read.cast_column(name, Image(mode=feature.mode, decode=False))
 
@@ -134,12 +135,6 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
         return read.with_transform(opened)
 
     return apply
-
-
-def _is_picture(feature: Any) -> bool:
-    from datasets import Image
-
-    return isinstance(feature, Image)
 
 
 def _opened(feature: Any, stored: dict[str, Any] | None) -> Any:

@@ -54,11 +54,15 @@ def check_slices(train: Dataset, evaluation: Dataset, split: str, about: DataOpt
 
 
 def lacking(train: Dataset, others: Dataset, label: str) -> tuple[str, float] | None:
-    """[`absent`] of two data sets, one class an example, in a column of the same type: the class by its name."""
+    """[`absent`] of two data sets, one class an example, in a column of the same type: the class by its name.
+
+    Rows without a label are another matter, which is looked at elsewhere.
+    """
     feature = train.features[label]
     if others.features.get(label) != feature:
         return None
-    found = absent(*(_told(part, label) for part in (train, others)))
+    told = [own[(own != "None") & (own != "-1")] for own in (_told(part, label) for part in (train, others))]
+    found = absent(*told)
     if found is None or not isinstance(feature, ClassLabel):
         return found
     return feature.int2str(int(found[0])), found[1]
