@@ -26,6 +26,7 @@ from know_hf.forgetting.checks import (
 from know_hf.forgetting.course import SameCourse
 from know_hf.forgetting.evaluation import evaluate_all, quality_scores
 from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
+from know_hf.forgetting.loss_scale import settle_loss_scale
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
@@ -172,6 +173,7 @@ class ForgettingMixin(_Mixin):
             self._check_beforehand(subsets, steps)
             missing = sum(not stage.finished for stage in record.stages) + len(self._averages.names) + branching(args)
             folder.check_room(self.model, missing)
+        settle_loss_scale(self)
         self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
         if self.is_world_process_zero():
             if not begun:
