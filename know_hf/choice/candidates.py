@@ -18,6 +18,7 @@ from know_hf.enrichment.resolved import ResolvedMethod, ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.fit import fit
 from know_hf.fitting.options import Fitting
+from know_hf.forgetting.beside import another_run
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.stages import stage_plan
@@ -262,16 +263,12 @@ def train_control(trainer: Any, recipe: str) -> Path:
         trainer: Whose forgetting is finished; its model ends with the weights of the control.
         recipe: Name of the control.
     """
-    args = copy.copy(trainer.args)
-    root = control_folder(args.output_dir, recipe)
-    args.output_dir, args.recipe, args.self_check, args.average_stage_zero = str(root), recipe, False, None
+    root = control_folder(trainer.args.output_dir, recipe)
     load_weights(trainer.model, RunFolder(trainer.args.output_dir).stage(0))
-    own = type(trainer)(
-        model=trainer.accelerator.unwrap_model(trainer.model), args=args, train_dataset=trainer.train_dataset,
-        eval_dataset=trainer.eval_dataset, data_collator=trainer.data_collator, compute_metrics=trainer.compute_metrics,
-        processing_class=trainer.processing_class,
-        preprocess_logits_for_metrics=trainer.preprocess_logits_for_metrics,
-    )  # fmt: skip
-    own.dataset_id, own.class_names, own.set_aside = trainer.dataset_id, trainer.class_names, trainer.set_aside
-    own.train()
+    hears, state, trainer.on_stage_end = trainer.on_stage_end, trainer.state, None  # which are of the run's own stages
+    try:
+        with another_run(trainer, root, recipe):
+            trainer.train()
+    finally:
+        trainer.on_stage_end, trainer.state = hears, state
     return root

@@ -64,6 +64,7 @@ def make_trainer(
     eval_dataset, processing_class = trainer_options.eval_dataset, trainer_options.processing_class
     if isinstance(model, nn.Module):
         model = plain_model(model)
+    live = isinstance(model, nn.Module)
     check_output_dir(args.output_dir, model, train_dataset, eval_dataset)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
@@ -93,6 +94,8 @@ def make_trainer(
         )
         made.dataset_id, made.class_names, made.set_aside = dataset_id, list(class_names), aside
         made.task = task
+        if not live:  # it is loaded again, or drawn from the seed
+            made.keep_start = "never"
         return made
 
     split = trainer_options.selection_split
