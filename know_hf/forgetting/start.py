@@ -8,6 +8,7 @@ import hashlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate.utils import gather_object
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: In the record's description of the model: hash of the weights that the run began with.
 FIELD = "start"
+# Live model → folder of the run that trained it last in this process.
+_TRAINED: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
 
 
 def hash_weights(model: nn.Module) -> str:
@@ -72,6 +75,7 @@ def begin(trainer: "ForgettingMixin", folder: RunFolder, record: TrajectoryRecor
     Raises:
         TrajectoryError: If the model holds other weights, and those that the run began with are not to be had.
     """
+    _tell_of_earlier(trainer, folder.root.absolute(), begun)
     if branching(trainer.args):  # the mean of branches is one of what they began with, too: it stays
         _save(trainer, folder, record, begun)
         if not folder.start.is_dir():
@@ -89,6 +93,18 @@ def begin(trainer: "ForgettingMixin", folder: RunFolder, record: TrajectoryRecor
             begun = False
             _keep(trainer, folder)
     _save(trainer, folder, record, begun)
+
+
+def _tell_of_earlier(trainer: "ForgettingMixin", root: Path, begun: bool) -> None:
+    """Says that a run begins with what another made of the same live model, which may have seen all of the data."""
+    model = plain_model(trainer.model)
+    earlier = None if begun or trainer.keep_start == "never" else _TRAINED.get(model)
+    if earlier is not None and not (earlier.is_relative_to(root) or root.is_relative_to(earlier)):
+        logger.warning(
+            "The model was trained in this process by the run in %s, on examples that may be set aside now, and this "
+            "run begins with what it came to: load the model anew, if that is not meant.", earlier,
+        )  # fmt: skip
+    _TRAINED[model] = root
 
 
 def _save(trainer: "ForgettingMixin", folder: RunFolder, record: TrajectoryRecord, begun: bool) -> None:
