@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from know_hf.choice.best import choose
 from know_hf.choice.candidates import check_fit, with_fits
+from know_hf.choice.controls import check_controls
 from know_hf.choice.folds import FOLDER as FOLDS_IN
 from know_hf.choice.folds import clear_folds, cross_fitted
 from know_hf.choice.options import NONE, Choosing
@@ -161,6 +162,8 @@ def enrich_pretrained(
     by = None if choosing.choose_on is None else DownstreamChoice(trainer, choosing, data)
     if by is not None:
         by.check(prediction)
+    if by is not None or trainer.set_aside.dataset is not None or trainer.set_aside.how == "folds":
+        check_controls(trainer, choosing)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
@@ -256,6 +259,8 @@ def enrich_trained(
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
+    if choosing.choose_on is not None or trainer.set_aside.dataset is not None:
+        check_controls(trainer, choosing)
     return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
 
 

@@ -173,7 +173,7 @@ class ForgettingMixin(_Mixin):
         self._averages = StageZeroAverages(self)
         folder.check(record.stages, self._averages.names)
         if not all(stage.finished for stage in record.stages):
-            self._check_beforehand(subsets, steps)
+            self._check_beforehand()
             missing = sum(not stage.finished for stage in record.stages) + len(self._averages.names) + branching(args)
             folder.check_room(self.model, room_for_start(self, missing))
         self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
@@ -244,17 +244,26 @@ class ForgettingMixin(_Mixin):
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
         return seed
 
-    def _check_beforehand(self, subsets: Sequence[Any], steps: Sequence[int]) -> None:
-        """Looks at all that can be seen before the first stage."""
-        args, sizes = self.args, [len(subset) for subset in subsets]
-        check_settings(args)
+    def check_stages(self) -> None:
+        """Looks, without training anything, whether the stages that the arguments ask for fit data and optimizer.
+
+        Raises:
+            TypeError: As ``train``.
+            ValueError: As ``train``.
+        """
+        args, (subsets, steps) = self.args, stage_plan(self.train_dataset, self.args)
+        sizes, first = [len(subset) for subset in subsets], first_trained_stage(args)
         # A control takes as many steps as the forgetting would, whose stages have to exist for that.
         check_sizes(stage_sizes(self.train_dataset, args), args, self.model)
         check_branches(self, sizes)
-        check_model(self.model, args.recipe)
         check_averaging(self)
-        first = first_trained_stage(args)
         self._optimization.check_lengths(args, sizes[first:], steps[first:])
+
+    def _check_beforehand(self) -> None:
+        """Looks at all that can be seen before the first stage."""
+        check_settings(self.args)
+        check_model(self.model, self.args.recipe)
+        self.check_stages()
         check_labels(self)
         check_batches(self)
 
