@@ -177,7 +177,9 @@ def enrich_pretrained(
             own = copy.copy(args)
             own.output_dir, own.self_check = str(inside(args.output_dir, Path(FOLDS_IN) / str(fold.number))), False
             own.report_to = []  # trackers are told of the run itself
-            options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=None)
+            # Stages need no scores, unless training itself goes by them (early stopping, the best checkpoint).
+            scored = trainer_options.eval_dataset if own.eval_strategy != "no" or own.eval_on_start else None
+            options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=scored)
             start = copy.deepcopy(before) if live else before
             made = make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
             if live:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import QUICK, slow, tiny_image_model
 from test_trainer import KillAt, Killed, make, same
-from transformers import GPT2Config, GPT2LMHeadModel, default_data_collator, set_seed
+from transformers import EarlyStoppingCallback, GPT2Config, GPT2LMHeadModel, default_data_collator, set_seed
 
 from know_hf import ForgettingArguments, ForgettingTrainer, enrich_pretrained
 from know_hf.forgetting.folder import RunFolder
@@ -174,3 +174,23 @@ def test_a_cell_run_again_leaves_out_what_it_says(tmp_path, images):
         enrich_pretrained(model, few, root, fit_on="train", unscaled=False, **BY_TURNS)
     anew = enrich_pretrained(tiny_image_model(), few, root, **BY_TURNS)
     assert anew.choice.gains == first.choice.gains
+
+
+@pytest.mark.usefixtures("with_turns")
+def test_runs_by_turns_are_scored_where_training_goes_by_scores(tmp_path, image_model_folder, images):
+    scored = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    result = enrich_pretrained(
+        str(image_model_folder), images.select(range(63)), tmp_path / "run", eval_dataset=images.select(range(63, 80)),
+        callbacks=[EarlyStoppingCallback(1)], keep_candidates=True, **{**BY_TURNS, "num_train_epochs": 1, **scored},
+    )  # fmt: skip
+    recipes = [TrajectoryRecord.load(tmp_path / "run" / place).recipe for place in (".", "folds/0")]
+    assert result.choice.how == "folds" and recipes[0] == recipes[1]
+
+
+def test_a_head_that_the_first_call_fitted_is_a_new_one_still(tmp_path, images):
+    model, options = tiny_image_model(problem_type="regression"), {**SETTINGS, "train_stage_zero": None}
+    first = make_trainer(model, images, tmp_path / "run", **options)
+    first.train()
+    again = make_trainer(model, images, tmp_path / "run", **options)
+    assert first.args.train_stage_zero and again.args.train_stage_zero
+    again.train()
