@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from know_hf.choice.best import choose
 from know_hf.choice.candidates import check_fit, with_fits
+from know_hf.choice.controls import check_controls
 from know_hf.choice.folds import FOLDER as FOLDS_IN
 from know_hf.choice.folds import clear_folds, cross_fitted
 from know_hf.choice.options import NONE, Choosing
@@ -29,6 +30,7 @@ from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_arguments, make_trainer
 from know_hf.forgetting.options import TrainerOptions, training_options
 from know_hf.forgetting.stages import stage_subsets
+from know_hf.forgetting.start import begin_as
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.options import Hub
@@ -160,19 +162,29 @@ def enrich_pretrained(
     by = None if choosing.choose_on is None else DownstreamChoice(trainer, choosing, data)
     if by is not None:
         by.check(prediction)
+    if by is not None or trainer.set_aside.dataset is not None or trainer.set_aside.how == "folds":
+        check_controls(trainer, choosing)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
     with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
         by_turns = choosing.choose != NONE and by is None and trainer.set_aside.how == "folds"
-        before: Any = copy.deepcopy(model) if by_turns and is_live(model) else model
+        live = by_turns and is_live(model)
+        before: Any = copy.deepcopy(model) if live else model
+        if live:
+            trainer.keep_start = "always"  # the others begin with it, whenever they are made
 
         def leaving_out(fold: Fold) -> ForgettingTrainer:
             own = copy.copy(args)
             own.output_dir, own.self_check = str(inside(args.output_dir, Path(FOLDS_IN) / str(fold.number))), False
             own.report_to = []  # trackers are told of the run itself
-            options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=None)
-            start = copy.deepcopy(before) if is_live(before) else before
-            return make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
+            # Stages need no scores, unless training itself goes by them (early stopping, the best checkpoint).
+            scored = trainer_options.eval_dataset if own.eval_strategy != "no" or own.eval_on_start else None
+            options = replace(trainer_options, args=own, selection_split=fold, eval_dataset=scored)
+            start = copy.deepcopy(before) if live else before
+            made = make_trainer(start, train_dataset, trainer_options=options, data=data, source=source)
+            if live:
+                begin_as(made, args.output_dir)
+            return made
 
         train_converged(trainer, choosing.converge_rounds) if choosing.until_converged else trainer.train()
         folds = partial(cross_fitted, leaving_out, prediction, finishing, choosing, fitting)
@@ -249,6 +261,8 @@ def enrich_trained(
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
+    if choosing.choose_on is not None or trainer.set_aside.dataset is not None:
+        check_controls(trainer, choosing)
     return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates, control_folder
+from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
+from know_hf.choice.controls import control_folder
 from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.places import made_here

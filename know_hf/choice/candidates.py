@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from know_hf.choice.controls import sparing, train_control
 from know_hf.choice.options import NONE, Choosing
 from know_hf.choice.places import make_room
 from know_hf.choice.soups import Soups
@@ -21,11 +22,10 @@ from know_hf.fitting.options import Fitting
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.stages import stage_plan
-from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction import get_method
 from know_hf.store import inside
 from know_hf.training.set_aside import SetAside, halves
-from know_hf.trajectory import Trajectory, TrajectoryError, TrajectoryRecord
+from know_hf.trajectory import Trajectory, TrajectoryRecord
 
 logger = logging.getLogger(__name__)
 
@@ -215,12 +215,10 @@ class Candidates:
     def _controls(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for name in self.choosing.beside:
-            try:
+            folder = None
+            with sparing(name, self.choosing.also is not None):
                 folder = train_control(self.trainer, name)
-            except TrajectoryError as error:
-                if self.choosing.also is not None:
-                    raise
-                logger.warning("%s is no candidate: %s", name, error)  # nobody asked for it
+            if folder is None:
                 continue
             if CONTROLS[name].branches:
                 found |= Soups(
@@ -233,12 +231,10 @@ class Candidates:
 
 
 def _tried(name: str, make: Callable[[], ResolvedMethod | None]) -> ResolvedMethod | None:
-    """What is fitted for the choice alone: a run does not fail for the lack of one candidate."""
-    try:
+    """What is fitted for the choice alone."""
+    with sparing(name, asked=False):
         return make()
-    except ValueError as error:  # TrajectoryError is one
-        logger.warning("%s is no candidate: %s", name, error)
-        return None
+    return None
 
 
 def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> ResolvedMethod:
@@ -248,30 +244,3 @@ def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> Re
         fitting = replace(fitting, fit_scale=data.scale)
     found = fit(trainer, run.trajectory, run.predicted, data.dataset, place, fitting=fitting, anew=True)
     return ResolvedMethod(get_method("fitted"), {"coefficients": found.table})
-
-
-def control_folder(run: str | Path, recipe: str) -> Path:
-    """Where a control lies that is trained beside a run."""
-    return inside(run, Path("also") / recipe)
-
-
-def train_control(trainer: Any, recipe: str) -> Path:
-    """Trains a control beside a forgetting run, from its Θ^0; the folder of its run.
-
-    Args:
-        trainer: Whose forgetting is finished; its model ends with the weights of the control.
-        recipe: Name of the control.
-    """
-    args = copy.copy(trainer.args)
-    root = control_folder(args.output_dir, recipe)
-    args.output_dir, args.recipe, args.self_check, args.average_stage_zero = str(root), recipe, False, None
-    load_weights(trainer.model, RunFolder(trainer.args.output_dir).stage(0))
-    own = type(trainer)(
-        model=trainer.accelerator.unwrap_model(trainer.model), args=args, train_dataset=trainer.train_dataset,
-        eval_dataset=trainer.eval_dataset, data_collator=trainer.data_collator, compute_metrics=trainer.compute_metrics,
-        processing_class=trainer.processing_class,
-        preprocess_logits_for_metrics=trainer.preprocess_logits_for_metrics,
-    )  # fmt: skip
-    own.dataset_id, own.class_names, own.set_aside = trainer.dataset_id, trainer.class_names, trainer.set_aside
-    own.train()
-    return root

@@ -8,20 +8,20 @@ its own, in ``rounds/round-<i>``, from the weights of the last that gained.
 import json
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from know_hf.choice.rule import judge
 from know_hf.choice.scoring import Answers, answer, judged_by, predict
+from know_hf.forgetting.beside import another_run
 from know_hf.forgetting.checks import check_sizes
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.stages import stage_sizes
-from know_hf.forgetting.weights import load_weights, save_stage
-from know_hf.models.adapters import is_adapted, make_plain
+from know_hf.forgetting.start import FIELD, check_start, describe_start, save_given
+from know_hf.forgetting.weights import load_weights
 from know_hf.reading import read_fields
-from know_hf.store import inside, partial_name, publish, remove, write_json
+from know_hf.store import inside, remove, write_json
 from know_hf.training.set_aside import NEEDED
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.identity import describe_dataset, describe_recipe
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "rounds"
 _RECORD = "rounds.json"
 _FORM = {"of": dict, "scores": list[float | None], "chances": list[float | None], "steps": list[int | None],
-         "kept": int, "ended": str | None}  # fmt: skip
+         "kept": int, "ended": str | None, FIELD: str | None}  # fmt: skip
 _RECIPE = "once_more"
 # Seeds of rounds lie so far apart, so that none repeats the order of another's epochs.
 _APART = 1000
@@ -182,32 +182,28 @@ class _Run:
             # The weights go once the forgetting has them.
             if self.weights(found["kept"]).is_dir() or RunFolder(args.output_dir).stage(0).is_dir():
                 return found
+            check_start(own, args.output_dir, found.get(FIELD))
         return fresh
 
     def _make(self, index: int) -> int | None:
         """Trains a round, or saves the model as it was given; its steps."""
         trainer, folder = self.trainer, self.weights(index)
         if not index and not self.trained:
+            self.state |= describe_start(trainer)
             if not folder.is_dir():
-                partial = partial_name(folder)
-                if trainer.is_world_process_zero():
-                    remove(partial)
-                    folder.parent.mkdir(parents=True, exist_ok=True)
-                trainer.accelerator.wait_for_everyone()
-                save_stage(trainer, partial)
-                if trainer.is_world_process_zero():
-                    if is_adapted(trainer.model):
-                        make_plain(trainer.accelerator.unwrap_model(trainer.model), partial)
-                    (partial / "training_args.bin").unlink(missing_ok=True)
-                    publish(partial, folder)
+                save_given(trainer, folder)
             trainer.accelerator.wait_for_everyone()
             return None
         if index:
             load_weights(trainer.model, self.weights(self.state["kept"]))
         logger.info("%s.", self._name(index))
-        with _as_round(trainer.args, folder.parent, index):
+        seed = (trainer.args.seed + _APART * index) % 2**32
+        with another_run(trainer, folder.parent, _RECIPE, known_start=index > 0, seed=seed):
             trainer.train()
-        return TrajectoryRecord.load(folder.parent).stages[0].steps
+        record = TrajectoryRecord.load(folder.parent)
+        if not index and FIELD in record.model:
+            self.state[FIELD] = record.model[FIELD]
+        return record.stages[0].steps
 
     def _save(self, leftover: int) -> None:
         """Writes down what the rounds came to, then deletes the weights that nothing starts from any more."""
@@ -216,18 +212,3 @@ class _Run:
             if leftover != self.state["kept"]:
                 remove(self.root / f"round-{leftover}")
         self.trainer.accelerator.wait_for_everyone()
-
-
-@contextmanager
-def _as_round(args: Any, root: Path, index: int) -> Iterator[None]:
-    """Lets a trainer train on all its data once, in a folder of its own, within the block."""
-    own = {
-        "output_dir": str(root), "recipe": _RECIPE, "self_check": False,
-        "seed": (args.seed + _APART * index) % 2**32,
-    }  # fmt: skip
-    before = {name: getattr(args, name) for name in own}
-    vars(args).update(own)
-    try:
-        yield
-    finally:
-        vars(args).update(before)

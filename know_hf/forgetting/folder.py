@@ -47,6 +47,11 @@ class RunFolder:
         """Where the weights lie that all branches begin with, if the stages are branches."""
         return self.root / "start"
 
+    @property
+    def kept(self) -> Path:
+        """Where the weights lie that the run began with, as long as they may be needed again."""
+        return self.root / WORK_FOLDER / "start"
+
     def average(self, name: str) -> Path:
         """Where an average of the weights of stage 0 lies."""
         return self.root / f"{stage_name(0)}-{name}"
@@ -67,7 +72,7 @@ class RunFolder:
             ValueError: If a part of it leads elsewhere.
         """
         places = [self.root / FILE_NAME, *(self.stage(s.index) for s in stages if not s.finished)]
-        places += [self.start, *(self.average(name) for name in averages)]
+        places += [self.start, self.kept, *(self.average(name) for name in averages)]
         for stage in stages:
             places += [self.work(stage.index), self.optimizer(stage.index).path]
         for place in places:
@@ -77,12 +82,18 @@ class RunFolder:
             if folder.exists() and not folder.is_dir():
                 raise FileExistsError(f"{folder} is a file, in the way of what training keeps there; move it away.")
 
-    def tidy(self, stages: Sequence[StageRecord]) -> None:
-        """Deletes what finished stages and killed processes left over; what the next stage starts from stays."""
+    def tidy(self, stages: Sequence[StageRecord], keep_start: bool = False) -> None:
+        """Deletes what finished stages and killed processes left over; what the next stage starts from stays.
+
+        Args:
+            stages: All of the run's.
+            keep_start: Whether what the run began with stays when stage 0 is made.
+        """
         work, following = self.root / WORK_FOLDER, next((s.index for s in stages if not s.finished), len(stages))
         needed = self.optimizer(following - 1).path if following < len(stages) else None
         left = [partial_name(self.root / FILE_NAME), *self.root.glob(".stage-*.partial")]
-        left += [partial_name(self.start)]
+        left += [partial_name(self.start), partial_name(self.kept)]
+        left += [self.kept] if stages[0].finished and not keep_start else []
         left += [*work.glob(".tmp*"), *work.glob(".optimizer-*.partial")]
         left += [path for path in work.glob("optimizer-*.safetensors") if path != needed]
         for stage in stages:

@@ -29,6 +29,9 @@ from know_hf.training.data import check_part, label_values, load_evaluation, loa
 from know_hf.training.evaluation_part import lacking
 from know_hf.training.options import DataOptions, ModelSource
 from know_hf.training.set_aside import Fold, SetAside, take_aside
+from know_hf.trajectory import TrajectoryRecord
+from know_hf.trajectory.record import FILE_NAME
+from know_hf.trajectory.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ def make_trainer(
     eval_dataset, processing_class = trainer_options.eval_dataset, trainer_options.processing_class
     if isinstance(model, nn.Module):
         model = plain_model(model)
+    live = isinstance(model, nn.Module)
     check_output_dir(args.output_dir, model, train_dataset, eval_dataset)
     dataset_id = train_dataset if isinstance(train_dataset, str) and not Path(train_dataset).exists() else None
     dataset_id = without_secrets(dataset_id)
@@ -93,6 +97,8 @@ def make_trainer(
         )
         made.dataset_id, made.class_names, made.set_aside = dataset_id, list(class_names), aside
         made.task = task
+        if not live:  # it is loaded again, or drawn from the seed
+            made.keep_start = "never"
         return made
 
     split = trainer_options.selection_split
@@ -144,6 +150,8 @@ def make_trainer(
         revision=source.revision,
         trust_remote_code=source.trust_remote_code,
     )
+    if args.train_stage_zero is None and live:  # whose head was fitted by the first call, too
+        args.train_stage_zero = _recorded(args.output_dir)
     if args.train_stage_zero is None:
         args.train_stage_zero = loaded.new_head
         found = "The head fits the data: stage 0 is the model as it is"
@@ -189,6 +197,15 @@ def make_trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
         aside, columns.class_names if task.labels.matched else (), task.name, **further,
     )  # fmt: skip
+
+
+def _recorded(root: str | Path) -> bool | None:
+    """Whether the run in a folder was to train its stage 0; None if there is none."""
+    if not (Path(root) / FILE_NAME).exists():
+        return None
+    recipe = TrajectoryRecord.load(root).recipe
+    rounds = Rounds.of(recipe)
+    return recipe.get("train_stage_zero") if rounds is None else rounds.trained
 
 
 def _evaluations(given: Any) -> dict[str, Dataset]:

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from accelerate.utils import gather_object
 from transformers import Trainer, enable_full_determinism, set_seed
 from transformers.trainer_utils import TrainOutput
 
 from know_hf.forgetting.averaging import StageZeroAverages, check_averaging
-from know_hf.forgetting.branches import check_branches, keep_start
+from know_hf.forgetting.branches import check_branches
 from know_hf.forgetting.checks import (
     check_batches,
     check_construction,
@@ -31,6 +31,7 @@ from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
 from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_sizes, stage_title
+from know_hf.forgetting.start import begin, describe_start, room_for_start
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
@@ -84,6 +85,9 @@ class ForgettingMixin(_Mixin):
     set_aside: SetAside = SetAside()
     #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
     rounds: Rounds | None = None
+    #: How long the weights that a run begins with are kept, where stage 0 is trained: until it is made, for good, or
+    #: never, as whoever makes the trainer can make the same model again.
+    keep_start: Literal["until made", "always", "never"] = "until made"
     _stage: StageRecord | None = None
     #: Stage whose final weights the live model holds; None in a run that has just begun.
     _in_memory: int | None = None
@@ -170,17 +174,15 @@ class ForgettingMixin(_Mixin):
         self._averages = StageZeroAverages(self)
         folder.check(record.stages, self._averages.names)
         if not all(stage.finished for stage in record.stages):
-            self._check_beforehand(subsets, steps)
+            self._check_beforehand()
             missing = sum(not stage.finished for stage in record.stages) + len(self._averages.names) + branching(args)
-            folder.check_room(self.model, missing)
+            folder.check_room(self.model, room_for_start(self, missing))
         settle_loss_scale(self)
         self.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
         if self.is_world_process_zero():
-            if not begun:
-                record.save(root)
-            folder.tidy(record.stages)
-        with folder.saying("What the branches begin with"):
-            keep_start(self, folder)
+            folder.tidy(record.stages, self.keep_start == "always")
+        with folder.saying("What the run begins with"):
+            begin(self, folder, record, begun)
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
         callbacks = [termination, self._averages, *([] if self._loads_by_itself() else [CheckMoments()])]
@@ -244,17 +246,26 @@ class ForgettingMixin(_Mixin):
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
         return seed
 
-    def _check_beforehand(self, subsets: Sequence[Any], steps: Sequence[int]) -> None:
-        """Looks at all that can be seen before the first stage."""
-        args, sizes = self.args, [len(subset) for subset in subsets]
-        check_settings(args)
+    def check_stages(self) -> None:
+        """Looks, without training anything, whether the stages that the arguments ask for fit data and optimizer.
+
+        Raises:
+            TypeError: As ``train``.
+            ValueError: As ``train``.
+        """
+        args, (subsets, steps) = self.args, stage_plan(self.train_dataset, self.args)
+        sizes, first = [len(subset) for subset in subsets], first_trained_stage(args)
         # A control takes as many steps as the forgetting would, whose stages have to exist for that.
         check_sizes(stage_sizes(self.train_dataset, args), args, self.model)
         check_branches(self, sizes)
-        check_model(self.model, args.recipe)
         check_averaging(self)
-        first = first_trained_stage(args)
         self._optimization.check_lengths(args, sizes[first:], steps[first:])
+
+    def _check_beforehand(self) -> None:
+        """Looks at all that can be seen before the first stage."""
+        check_settings(self.args)
+        check_model(self.model, self.args.recipe)
+        self.check_stages()
         check_labels(self)
         check_batches(self)
 
@@ -285,6 +296,7 @@ class ForgettingMixin(_Mixin):
         if not (root / FILE_NAME).exists():
             if root.is_dir() and any(root.glob("stage-*")):
                 raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
+            fresh.model |= describe_start(self)
             return fresh
         recorded = TrajectoryRecord.load(root)
         self.accelerator.wait_for_everyone()
@@ -375,7 +387,7 @@ class ForgettingMixin(_Mixin):
             remove(final)
             publish(partial, final)
             record.save(folder.root)
-            folder.tidy(record.stages)
+            folder.tidy(record.stages, self.keep_start == "always")
         self.accelerator.wait_for_everyone()
         if self.on_stage_end:
             self.on_stage_end(replace(stage))

@@ -15,8 +15,8 @@ FILE_NAME = "trajectory.json"
 SCHEMA_VERSION = 1
 # What cards, reports and loaders read of a model and its data.
 _TEXT = str | None
-_MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter", "base_model"), _TEXT), "local": bool | None,
-          "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
+_MODEL = {**dict.fromkeys(("id", "class", "auto_class", "task", "adapter", "base_model", "start"), _TEXT),
+          "local": bool | None, "license": str | list[str] | None, "parameters": int | None}  # fmt: skip
 _DATASET = {"id": _TEXT, "fingerprint": _TEXT, "examples": int | None, "columns": list[str] | None,
             "classes": list[str] | None}  # fmt: skip
 _PARAMETER: Any = {"kind": str, "layer": str, "trained": bool}
