@@ -40,6 +40,7 @@ from know_hf.report import write_report
 from know_hf.settings import takes
 from know_hf.store import inside, locked, write_json
 from know_hf.training.options import DataOptions, ModelSource
+from know_hf.training.overlap import check_apart, named_parts
 from know_hf.training.set_aside import FEWEST, Fold
 from know_hf.training.tracking import one_run
 from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
@@ -249,6 +250,9 @@ def enrich_trained(
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
+    if not trainer.remarks:  # of data that no function of ours prepared
+        given = trainer.set_aside.dataset if trainer.set_aside.how == "given" else None
+        trainer.remarks = check_apart(trainer.train_dataset, given, named_parts(trainer.eval_dataset))
     return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
 
 
@@ -317,7 +321,7 @@ def _enriched(
             clear_folds(root)
     elif choosing.choose != NONE:
         unchosen = _unchosen(trainer, fresh)
-    result.verdict = f"{unchosen}{verdict(result, _deciding(trainer, result))}"
+    result.verdict = " ".join([f"{unchosen}{verdict(result, _deciding(trainer, result))}", *trainer.remarks])
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)

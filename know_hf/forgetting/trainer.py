@@ -81,6 +81,8 @@ class ForgettingMixin(_Mixin):
     task: str | None = None
     #: Examples that were set aside before the training data were taken: none of them is trained on.
     set_aside: SetAside = SetAside()
+    #: What is to be said of the data beside every score, a sentence each.
+    remarks: Sequence[str] = ()
     #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
     rounds: Rounds | None = None
     _stage: StageRecord | None = None
