@@ -19,6 +19,7 @@ from know_hf.choice.rounds import train_converged
 from know_hf.choice.scoring import Answers, check_metric
 from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
+from know_hf.enrichment.rescoring import score_again
 from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_early
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
@@ -310,6 +311,7 @@ def _enriched(
         # New statistics alone can change a score a lot: without this row the method would get the credit.
         run.baseline = finisher.baseline(trajectory.checkpoints[0].folder)
     checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
+    score_again(run, checkpoints.values(), finisher)
     result = run.result(root, checkpoints)
     result.self_check = checked
     unchosen, judged = "", by is not None or folds is not None or trainer.set_aside.dataset is not None
@@ -321,7 +323,9 @@ def _enriched(
             clear_folds(root)
     elif choosing.choose != NONE:
         unchosen = _unchosen(trainer, fresh)
-    result.verdict = " ".join([f"{unchosen}{verdict(result, _deciding(trainer, result))}", *trainer.remarks])
+    # What was chosen on the run's own data says it itself.
+    said = trainer.remarks if result.choice is None or result.choice.purpose else []
+    result.verdict = " ".join([f"{unchosen}{verdict(result, _deciding(trainer, result))}", *said, *_former(trainer)])
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -346,6 +350,16 @@ def _unchosen(trainer: Any, fresh: bool) -> str:
         "Nothing was chosen: no examples were set aside when this run began, so that all of them were trained on; give "
         "others to choose on (--selection_split), or begin a run in another folder. "
     )
+
+
+def _former(trainer: Any) -> list[str]:
+    """Of which data the scores are that are shown without evaluation data; nothing where there are none."""
+    record = trainer.trajectory.record
+    if trainer.eval_dataset is not None or not record.stages[0].metrics:
+        return []
+    examples = (record.dataset.get("evaluation") or {}).get("examples")
+    which = f"the {examples:,} evaluation examples" if isinstance(examples, int) else "the evaluation data"
+    return [f"No evaluation data were given this time: what is said of scores is of {which} that were given before."]
 
 
 def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding | None:

@@ -95,8 +95,8 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
         old: dict[str, Any] = getattr(recorded, section)
         new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
         # A licence and a base are not always to be learnt, records did not always name the classes, and more tasks
-        # become known.
-        unsure = {"license", "base_model", "task", "set_aside", *({"classes"} - old.keys())}
+        # become known. Scores of other evaluation data are made again.
+        unsure = {"license", "base_model", "task", "set_aside", "evaluation", *({"classes"} - old.keys())}
         for name in sorted((old.keys() | new.keys()) - unsure - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
