@@ -57,6 +57,9 @@ def test_other_evaluation_data_are_scored_on_and_never_mixed(images, tmp_path):
     assert scores(none) == scores(other)
     run("a", parts[1], self_check=True)
     assert {path: path.stat().st_mtime_ns for path in again} == again
+    run("a", None, self_check=True, unscaled=True)  # another choice, which is made without them
+    found, fresh = (run(folder, parts[0], self_check=True, unscaled=True) for folder in ("a", "c"))
+    assert scores(found) == scores(fresh) and found.verdict == fresh.verdict
 
 
 def test_a_run_without_scores_gets_them_later(images, tmp_path):

@@ -127,7 +127,8 @@ def choose(
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
             "words": found.words or _words(trainer, run, name, found.gains, found.deciding, size, own, turns),
             "purpose": found.purpose and asdict(found.purpose), "how": "folds" if turns else trainer.set_aside.how,
-            **({} if evaluated is None else {"evaluation": evaluated}),
+            # Without evaluation data they are those that the record holds.
+            "evaluation": evaluated or (own and run.trajectory.record.dataset.get("evaluation")) or None,
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
