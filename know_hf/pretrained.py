@@ -20,6 +20,7 @@ from know_hf.choice.rounds import train_converged
 from know_hf.choice.scoring import Answers, check_metric
 from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Finishing, Placement, Prediction
+from know_hf.enrichment.rescoring import score_again
 from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_early
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
@@ -42,6 +43,7 @@ from know_hf.report import write_report
 from know_hf.settings import takes
 from know_hf.store import inside, locked, write_json
 from know_hf.training.options import DataOptions, ModelSource
+from know_hf.training.overlap import check_apart, named_parts
 from know_hf.training.set_aside import FEWEST, Fold
 from know_hf.training.tracking import one_run
 from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
@@ -261,6 +263,9 @@ def enrich_trained(
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """
+    if not trainer.remarks:  # of data that no function of ours prepared
+        given = trainer.set_aside.dataset if trainer.set_aside.how == "given" else None
+        trainer.remarks = check_apart(trainer.train_dataset, given, named_parts(trainer.eval_dataset))
     if choosing.choose_on is not None or trainer.set_aside.dataset is not None:
         check_controls(trainer, choosing)
     return _enrich(trainer, prediction, finishing, choosing, fitting, self_check)
@@ -320,6 +325,7 @@ def _enriched(
         # New statistics alone can change a score a lot: without this row the method would get the credit.
         run.baseline = finisher.baseline(trajectory.checkpoints[0].folder)
     checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
+    score_again(run, checkpoints.values(), finisher)
     result = run.result(root, checkpoints)
     result.self_check = checked
     unchosen, judged = "", by is not None or folds is not None or trainer.set_aside.dataset is not None
@@ -331,7 +337,9 @@ def _enriched(
             clear_folds(root)
     elif choosing.choose != NONE:
         unchosen = _unchosen(trainer, fresh)
-    result.verdict = f"{unchosen}{verdict(result, _deciding(trainer, result))}"
+    # What was chosen on the run's own data says it itself.
+    said = trainer.remarks if result.choice is None or result.choice.purpose else []
+    result.verdict = " ".join([f"{unchosen}{verdict(result, _deciding(trainer, result))}", *said, *_former(trainer)])
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -356,6 +364,16 @@ def _unchosen(trainer: Any, fresh: bool) -> str:
         "Nothing was chosen: no examples were set aside when this run began, so that all of them were trained on; give "
         "others to choose on (--selection_split), or begin a run in another folder. "
     )
+
+
+def _former(trainer: Any) -> list[str]:
+    """Of which data the scores are that are shown without evaluation data; nothing where there are none."""
+    record = trainer.trajectory.record
+    if trainer.eval_dataset is not None or not record.stages[0].metrics:
+        return []
+    examples = (record.dataset.get("evaluation") or {}).get("examples")
+    which = f"the {examples:,} evaluation examples" if isinstance(examples, int) else "the evaluation data"
+    return [f"No evaluation data were given this time: what is said of scores is of {which} that were given before."]
 
 
 def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding | None:

@@ -17,7 +17,6 @@ from know_hf import enrich_pretrained
 from know_hf.choice.candidates import expected_candidates
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import LEVEL, start_of
-from know_hf.choice.scoring import fingerprint
 from know_hf.choice.words import RENEWED
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve
@@ -25,6 +24,7 @@ from know_hf.enrichment.writer import PartialFolder
 from know_hf.forgetting.making import make_trainer
 from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
+from know_hf.training.code import fingerprint
 from know_hf.training.set_aside import FEWEST, FOLDS
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 

@@ -170,6 +170,8 @@ def texts(count: int) -> Dataset:
         ({"choose_on": lambda data: {"train": data["train"].select(range(70)), "test": data["test"]}}, ValueError,
          "too few examples .*of them of a test"),
         ({"choose_on": lambda data: {"test": data["test"]}}, ValueError, "splits test; it needs train"),
+        ({"choose_on": lambda data: {"train": data["train"], "test": data["train"].select(range(50))}}, ValueError,
+         "50 of the 50 test examples of .* are among its training examples"),
         ({"choose_on": lambda data: data["train"].to_iterable_dataset()}, TypeError, "an IterableDataset"),
         ({"choose_on": lambda data: data["train"].remove_columns("label")}, ValueError, "choose_on|column"),
         ({"choose_on": lambda data: texts(200)}, ValueError, "text-classification, for which the head of a Timm"),
@@ -189,6 +191,13 @@ def test_refused_before_anything_is_trained(tmp_path, images, downstream, option
             tiny_image_model(), images, tmp_path / "run", num_stages=2, steps=1, train_stage_zero=True, **asked, **QUICK
         )
     assert not list(tmp_path.glob("run/stage-*"))
+
+
+def test_what_the_run_trains_on_itself_is_said(trainer, caplog):
+    made = judge(trainer, digits((0, 1, 2)))  # of which the run's are a part
+    assert "that are reported on" in caplog.text and len(made.remarks) == 1
+    assert "are training data of the run itself" in made.remarks[0]
+    assert not judge(trainer, digits((7, 8, 9))).remarks
 
 
 def test_the_command_line_looks_for_the_data_first(tmp_path, image_model_folder, image_data_folder, capsys):

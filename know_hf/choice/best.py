@@ -15,20 +15,23 @@ from know_hf.choice.judging import Judge, Judgement, Purpose
 from know_hf.choice.options import Choosing
 from know_hf.choice.places import made_here
 from know_hf.choice.rule import LONGER, RULE, Gain, judge
-from know_hf.choice.scoring import Answers, answer, deciding_of, fingerprint, judged_by, measure_of, pooled, predict
+from know_hf.choice.scoring import Answers, answer, deciding_of, judged_by, measure_of, pooled, predict
 from know_hf.choice.words import RENEWED, chosen_words
 from know_hf.enrichment.companions import companions
 from know_hf.enrichment.finishing import Finisher, evaluation_scores
+from know_hf.enrichment.rescoring import stale
 from know_hf.enrichment.stream import Enrichment
-from know_hf.enrichment.verdict import Deciding
-from know_hf.enrichment.writer import PartialFolder, check_targets, say_full
+from know_hf.enrichment.verdict import Deciding, asked_metric
+from know_hf.enrichment.writer import PartialFolder, check_targets, describe_again, say_full
 from know_hf.fitting.options import Fitting
+from know_hf.forgetting.evaluation import evaluated_on
 from know_hf.forgetting.weights import load_weights
 from know_hf.hub.cards import best_card
 from know_hf.progress import progress_bar
 from know_hf.reading import read_fields
 from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
+from know_hf.training.code import fingerprint
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.identity import describe_dataset, versions
 from know_hf.trajectory.record import FILE_NAME
@@ -106,7 +109,7 @@ def choose(
     final = inside(trainer.args.output_dir, Path("enriched") / BEST)
     candidates = Candidates(trainer, run, enriched, finisher, choosing, fitting)
     about = _about(trainer, run, choosing, fitting, by)
-    known = _known(root / _RECORD, final, about)
+    known, evaluated = _known(root / _RECORD, final, about), evaluated_on(trainer)
     if known is None:
         folders = candidates.make()
         if by is not None:
@@ -118,19 +121,22 @@ def choose(
         name, size = found.candidate, found.examples
         load_weights(trainer.model, folders[name])
         own = dict(scores.get(name) or {}) or evaluation_scores(trainer)
-        origin, turns = run.trajectory.record.stages[0].metrics, folds is not None
+        turns = folds is not None
         known = {
             "of": about, "candidate": name, "metric": found.deciding.metric, "rule": found.rule, "examples": size,
             "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
-            "words": found.words or chosen_words(
-                name, found.gains, found.deciding, size, own, origin, turns, bool(trainer.args.load_best_model_at_end),
-                (rounds := Rounds.of(run.trajectory.record.recipe)) is not None and rounds.converged,
-            ),
+            "words": found.words or _words(trainer, run, name, found.gains, found.deciding, size, own, turns),
             "purpose": found.purpose and asdict(found.purpose), "how": "folds" if turns else trainer.set_aside.how,
+            # Without evaluation data they are those that the record holds.
+            "evaluation": evaluated or (own and run.trajectory.record.dataset.get("evaluation")) or None,
         }  # fmt: skip
         if trainer.is_world_process_zero():
             _write(run, folders[name], final, known)
+            write_json(root / _RECORD, known)
+    elif stale({**known, "metrics": known["scores"]}, evaluated):
+        known = _scored_again(trainer, run, final, known, folds is not None)
+        if trainer.is_world_process_zero():
             write_json(root / _RECORD, known)
     if trainer.is_world_process_zero() and not choosing.keep_candidates:
         for place in (root.parent / own for own in known["folders"].values()):  # also what a kill left
@@ -143,6 +149,45 @@ def choose(
                 place.parent.rmdir()
     trainer.accelerator.wait_for_everyone()
     return _as_choice(known, trainer, final, "folds" if folds else trainer.set_aside.how)
+
+
+def _scored_again(
+    trainer: Any, run: Enrichment, final: Path, known: Mapping[str, Any], by_turns: bool
+) -> dict[str, Any]:
+    """The same choice with scores of the evaluation data at hand."""
+    load_weights(trainer.model, final)
+    own = evaluation_scores(trainer)
+    known = {**known, "scores": own, "evaluation": evaluated_on(trainer)}
+    if not known.get("purpose"):
+        deciding = deciding_of(trainer, {known["metric"]: 0.0}, known["examples"])
+        gains = {name: Gain(**gain) for name, gain in known["gains"].items()}
+        if deciding is not None:
+            known["words"] = _words(trainer, run, known["candidate"], gains, deciding, known["examples"], own, by_turns)
+    if trainer.is_world_process_zero():
+        content = read_fields(final / ENRICHMENT_FILE, {}) | _said(known)
+        describe_again(final, content, best_card(run.trajectory, content))
+    return known
+
+
+def _words(
+    trainer: Any, run: Enrichment, name: str, gains: Mapping[str, Gain], deciding: Deciding, examples: int,
+    scores: Mapping[str, float], by_turns: bool,
+) -> str:  # fmt: skip
+    """What to take, and what is to be said of the data beside it."""
+    record, rounds = run.trajectory.record, Rounds.of(run.trajectory.record.recipe)
+    words = chosen_words(
+        name, gains, deciding, examples, scores, record.stages[0].metrics, by_turns,
+        bool(trainer.args.load_best_model_at_end), rounds is not None and rounds.converged,
+    )  # fmt: skip
+    return " ".join([words, *trainer.remarks])
+
+
+def _said(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a choice adds to what its folder says about itself."""
+    return {
+        "metrics": known["scores"],
+        "chosen": {name: value for name, value in known.items() if name not in ("of", "folders", "evaluation")},
+    }
 
 
 def _by_answers(
@@ -203,6 +248,7 @@ def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, 
         "fitting": asdict(fitting),
         "train": describe_dataset(trainer.train_dataset),
         "metric": fingerprint(trainer.compute_metrics),
+        **({} if (asked := asked_metric(trainer.args)) == (None, None) else {"asked": asked}),
         "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
         **({"rule": RULE} if by is None else {"by": by.about}),
     }
@@ -234,8 +280,7 @@ def _write(run: Enrichment, source: Path, final: Path, known: Mapping[str, Any])
             content = read_fields(source / ENRICHMENT_FILE, {})
         content = {
             "method": content.get("method", BEST), "step": content.get("step", 0), "statistics": {},
-            "predicted": None, "baseline": None, **content, "metrics": known["scores"],
-            "chosen": {name: value for name, value in known.items() if name not in ("of", "folders")},
+            "predicted": None, "baseline": None, **content, **_said(known),
             "sha256": {path.name: hash_file(partial.path / path.relative_to(source)) for path in checkpoint.files},
             "versions": versions(),
         }  # fmt: skip

@@ -24,7 +24,7 @@ from know_hf.forgetting.folder import RunFolder, stage_name
 from know_hf.forgetting.stages import stage_plan
 from know_hf.retrodiction import get_method
 from know_hf.store import inside
-from know_hf.training.set_aside import SetAside, halves
+from know_hf.training.set_aside import NEEDED, SetAside, halves
 from know_hf.trajectory import Trajectory, TrajectoryRecord
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,13 @@ def check_fit(choosing: Choosing, aside: SetAside) -> None:
             f"fit_on={choosing.fit_on!r} needs examples set aside, and of so few training examples none are: give some "
             "(selection_split), or fit on the training examples (fit_on='train')."
         )
+    if choosing.choose != NONE and choosing.fit_on != "train" and choosing.choose_on is None:
+        if len(aside.dataset) < 2 * NEEDED:
+            raise ValueError(
+                f"fit_on={choosing.fit_on!r} fits to half of the {len(aside.dataset)} examples to choose on, and "
+                f"{NEEDED} at least have to be left: give {2 * NEEDED} (selection_split), or fit on the training "
+                "examples (fit_on='train')."
+            )
 
 
 def expected_candidates(trainer: Any, prediction: ResolvedPrediction, choosing: Choosing) -> int:

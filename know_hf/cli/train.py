@@ -1,5 +1,6 @@
 """``know-hf enrich`` and ``forget``."""
 
+import logging
 import shlex
 from typing import Any
 
@@ -10,6 +11,8 @@ from know_hf.enrichment.options import Finishing, Prediction
 from know_hf.fitting.options import Fitting
 from know_hf.hub.options import Hub
 from know_hf.training.options import DataOptions, ModelSource
+
+logger = logging.getLogger(__name__)
 
 #: How often a stage's loss is noted unless --logging_steps says otherwise, as a share of the stage.
 LOGGED = 0.05
@@ -89,12 +92,22 @@ def _is_number(text: str) -> bool:
 
 
 def _evaluation_split(settings: dict[str, Any]) -> str | None:
+    from know_hf.training.checks import splits_in
     from know_hf.training.files import split_names
 
     split = settings.get("eval_split")
     if split is None and "eval_dataset" not in settings:
         names = split_names(settings["dataset"], settings.get("dataset_config")) or []
-        return next((name for name in ("validation", "test") if name in names), None)
+        taken = splits_in(settings.get("selection_split") or "")  # what is chosen on says nothing of the chosen one
+        found = [name for name in ("validation", "test") if name in names]
+        left = next((name for name in found if name not in taken), None)
+        if found and left is None:
+            logger.warning(
+                "There are no evaluation data: the best is chosen on examples of %s, the only split there is for that; "
+                "--eval_split names rows that are not chosen on, such as a slice, or --eval_dataset other data.",
+                found[0],
+            )
+        return left
     return None if split == "none" else split
 
 

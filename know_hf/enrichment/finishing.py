@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from know_hf.forgetting.evaluation import evaluate_all, quality_scores
+from know_hf.forgetting.evaluation import evaluate_all, evaluated_on, quality_scores
 from know_hf.forgetting.trainer import ForgettingMixin
 from know_hf.forgetting.weights import load_weights
 from know_hf.models.adapters import is_adapted
@@ -44,6 +44,11 @@ class Finisher:
             if self.trainer.is_world_process_zero():
                 write_batch_norm(self.trainer.model, folder)
         return evaluation_scores(self.trainer) if self.score else {}
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """What the scores are of; None where there are none."""
+        return evaluated_on(self.trainer) if self.score else None
 
     @cached_property
     def batches(self) -> Batches:

@@ -63,8 +63,14 @@ class EnrichmentResult:
     ) -> "EnrichmentResult":
         """Collects what written folders say about themselves; arguments as of the class."""
         described = {name: read_enrichment(f) for name, f in checkpoints.items()}
-        metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
-        if baseline := next(iter(described.values())).get("baseline"):
+        of = trajectory.record.dataset.get("evaluation")  # scores of other data are not shown beside those
+        metrics = {
+            name: content["metrics"]
+            for name, content in described.items()
+            if content["metrics"] and (of is None or content.get("evaluation", of) == of)
+        }
+        baseline = next(iter(described.values())).get("baseline")
+        if baseline and metrics:
             metrics = {BASELINE: baseline, **metrics}
         if first := trajectory.record.stages[0].metrics:
             metrics = {"stage-0": first, **metrics}

@@ -6,8 +6,10 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
+from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.ranges import BLOCK
+from know_hf.enrichment.rescoring import score_again
 from know_hf.enrichment.resolved import ResolvedPrediction
 from know_hf.enrichment.stream import Enrichment, Finish
 from know_hf.settings import takes
@@ -53,6 +55,8 @@ def check_retrodiction(
     first = run.prediction.names[0]
     predicted = folder / first
     run.write({first: [predicted]}, finish, notes)
+    if isinstance(finish, Finisher):
+        score_again(run, [predicted], finish)
     ratios = [retrodiction_ratios(trajectory, predicted, run.predicted) if run.state.is_main_process else None]
     if run.state.num_processes > 1:
         broadcast_object_list(ratios)

@@ -31,6 +31,12 @@ def read_enrichment(folder: Path) -> dict[str, Any]:
     return read_fields(folder / ENRICHMENT_FILE, _FORM)
 
 
+def describe_again(folder: Path, content: dict[str, Any], card: str) -> None:
+    """Replaces what a finished folder says about itself; a kill in between leaves what asks for it again."""
+    write_text(folder / "README.md", card)
+    write_json(folder / ENRICHMENT_FILE, content)
+
+
 class PartialFolder:
     """A checkpoint folder in the making.
 

@@ -28,7 +28,8 @@ from know_hf.text import without_secrets
 from know_hf.training.data import check_part, label_values, load_evaluation, load_split, make_preprocessing, open_parts
 from know_hf.training.evaluation_part import lacking
 from know_hf.training.options import DataOptions, ModelSource
-from know_hf.training.set_aside import Fold, SetAside, take_aside
+from know_hf.training.overlap import check_apart, named_parts
+from know_hf.training.set_aside import Fold, SetAside, check_enough, take_aside
 from know_hf.trajectory import TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
@@ -80,6 +81,7 @@ def make_trainer(
         metrics: Callable[..., dict[str, float]] | None,
         processor: Any,
         aside: SetAside,
+        remarks: Sequence[str],
         class_names: Sequence[str] = (),
         task: str | None = None,
         **further: Any,
@@ -96,7 +98,7 @@ def make_trainer(
             **further,
         )
         made.dataset_id, made.class_names, made.set_aside = dataset_id, list(class_names), aside
-        made.task = task
+        made.task, made.remarks = task, tuple(remarks)
         if not live:  # it is loaded again, or drawn from the seed
             made.keep_start = "never"
         return made
@@ -104,13 +106,16 @@ def make_trainer(
     split = trainer_options.selection_split
     apart: Any = split if split is None or isinstance(split, (int, float, str, Fold)) else SetAside(split, "given")
     if isinstance(apart, str) and apart != "auto":
-        apart = _as_number(apart)
+        apart = _as_named(apart, train_dataset, data.dataset_config)
 
     if trainer_options.data_collator is not None:
         if not is_live(model):
             raise ValueError("With a data_collator of your own, pass a live model (AutoModelFor….from_pretrained).")
         check_train_dataset(train_dataset)
-        if not isinstance(apart, SetAside):
+        given = apart.dataset if isinstance(apart, SetAside) else None
+        check_enough(given)
+        remarks = check_apart(train_dataset, given, named_parts(eval_dataset))
+        if given is None:
             train_dataset, apart = take_aside(train_dataset, apart, args.seed)
         stage_subsets(train_dataset, args)
         return trainer(
@@ -121,6 +126,7 @@ def make_trainer(
             trainer_options.compute_metrics,
             processing_class,
             apart,
+            remarks,
         )
 
     train = load_split(train_dataset, config=data.dataset_config)
@@ -133,6 +139,9 @@ def make_trainer(
     )  # fmt: skip
     train, selection = parts.pop("training data"), parts.pop("selection data")
     task, name = get_task(columns.task), None if is_live(model) else str(model)
+    if task.rows_are_examples:  # of texts that are joined only their blocks can be counted
+        check_enough(selection)
+    remarks = check_apart(train, selection, parts, columns.inputs, not task.rows_are_examples)
     columns = task.columns_for(columns, name or model.config._name_or_path, processing_class)
     if task.one_class:
         _check_classes(train, columns, args)
@@ -178,6 +187,7 @@ def make_trainer(
         train = preprocessing.apply(train)
         evaluation: Any = [preprocessing.apply(part) for part in parts.values()]
         selection = None if selection is None else preprocessing.apply(selection)
+    check_enough(selection)
     if isinstance(eval_dataset, dict):
         evaluation = dict(zip(eval_dataset, evaluation, strict=True))
     else:
@@ -195,7 +205,7 @@ def make_trainer(
         further = {} if task.keep is None else {"preprocess_logits_for_metrics": task.keep}
     return trainer(
         loaded.model, train, evaluation, preprocessing.collator, compute_metrics, preprocessing.processing_class,
-        aside, columns.class_names if task.labels.matched else (), task.name, **further,
+        aside, remarks, columns.class_names if task.labels.matched else (), task.name, **further,
     )  # fmt: skip
 
 
@@ -209,12 +219,10 @@ def _recorded(root: str | Path) -> bool | None:
 
 
 def _evaluations(given: Any) -> dict[str, Dataset]:
-    """Evaluation data by what a message calls them: none, some, or several sets, as Trainer takes them by name."""
-    if given is None:
-        return {}
-    if isinstance(given, dict) and not isinstance(given, DatasetDict):
-        return {f"evaluation data {name!r}": load_evaluation(own) for name, own in given.items()}
-    return {"evaluation data": load_evaluation(given)}
+    """Evaluation data by what a message calls them, loaded."""
+    if isinstance(given, DatasetDict):
+        return {"evaluation data": load_evaluation(given)}
+    return {what: load_evaluation(own) for what, own in named_parts(given).items()}
 
 
 def _trains(examples: int, args: ForgettingArguments, model: nn.Module) -> bool:
@@ -226,11 +234,13 @@ def _trains(examples: int, args: ForgettingArguments, model: nn.Module) -> bool:
     return not lonely_stages(sizes, args, model)
 
 
-def _as_number(split: str) -> float:
-    """The share or number that a command line gives as text."""
+def _as_named(split: str, dataset: Any, config: str | None) -> "float | SetAside":
+    """The share or number that a command line gives as text, or the split of that name."""
     try:
         return float(split)
     except ValueError as error:
+        if isinstance(dataset, (str, Path)):
+            return SetAside(load_split(dataset, split, config=config), "given")
         raise ValueError(
             f"selection_split is {split!r}; it must be a share such as 0.1, a number of examples, or, where "
             "the data set is named, the name of a split."

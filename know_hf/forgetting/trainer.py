@@ -24,7 +24,7 @@ from know_hf.forgetting.checks import (
     named_arguments,
 )
 from know_hf.forgetting.course import SameCourse
-from know_hf.forgetting.evaluation import evaluate_all, quality_scores
+from know_hf.forgetting.evaluation import evaluate_all, evaluated_on, quality_scores, score_again
 from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
 from know_hf.forgetting.loss_scale import settle_loss_scale
 from know_hf.forgetting.optimization import Optimization, in_steps
@@ -83,6 +83,8 @@ class ForgettingMixin(_Mixin):
     task: str | None = None
     #: Examples that were set aside before the training data were taken: none of them is trained on.
     set_aside: SetAside = SetAside()
+    #: What is to be said of the data beside every score, a sentence each.
+    remarks: Sequence[str] = ()
     #: Trainings that made Θ^0 of the model before this run takes it as its stage 0.
     rounds: Rounds | None = None
     #: How long the weights that a run begins with are kept, where stage 0 is trained: until it is made, for good, or
@@ -183,6 +185,10 @@ class ForgettingMixin(_Mixin):
             folder.tidy(record.stages, self.keep_start == "always")
         with folder.saying("What the run begins with"):
             begin(self, folder, record, begun)
+        with self._tracking.silence():  # scores of before are none of this training
+            if score_again(self, folder, record) and self.is_world_process_zero():
+                record.save(root)
+        self.accelerator.wait_for_everyone()
         history, output = [], TrainOutput(0, 0.0, {})
         termination = SaveWhenTerminated()
         callbacks = [termination, self._averages, *([] if self._loads_by_itself() else [CheckMoments()])]
@@ -222,7 +228,7 @@ class ForgettingMixin(_Mixin):
     def _train_stage(self, stage: StageRecord, termination: SaveWhenTerminated, **kwargs: Any) -> TrainOutput:
         """One ordinary training, from where an earlier process left it."""
         args, scored_first = self.args, self.args.eval_on_start
-        course, resume = SameCourse(self._seed(stage)), self._find_checkpoint()
+        course, resume = SameCourse(self.begin_random(stage)), self._find_checkpoint()
         self._ended = resume is not None and has_ended(resume)
         args.eval_on_start = scored_first and resume is None  # once
         self.add_callback(course)  # after the caller's, and after what listens for signals
@@ -240,7 +246,7 @@ class ForgettingMixin(_Mixin):
         self._take_best()
         return output
 
-    def _seed(self, stage: StageRecord) -> int:
+    def begin_random(self, stage: StageRecord) -> int:
         """Begins the random numbers of a stage: a run that starts in the middle draws the same ones."""
         seed = self.args.seed + stage.index
         enable_full_determinism(seed) if self.args.full_determinism else set_seed(seed)
@@ -287,6 +293,7 @@ class ForgettingMixin(_Mixin):
                 **describe_dataset(self.train_dataset),
                 **({"classes": self.class_names} if self.class_names else {}),
                 **self.set_aside.described,
+                **({} if (evaluated := evaluated_on(self)) is None else {"evaluation": evaluated}),
             },
             versions=versions(),
         )
@@ -372,7 +379,7 @@ class ForgettingMixin(_Mixin):
         save_stage(self, partial)
         self._averages.write(folder)
         if self.eval_dataset is not None:
-            self._seed(stage)  # the score does not depend on where the stage was continued from
+            self.begin_random(stage)  # the score does not depend on where the stage was continued from
             stage.metrics = quality_scores(evaluate_all(self))
         stage.finished, self._in_memory = True, stage.index
         following = [] if branching(self.args) else record.stages[stage.index + 1 : stage.index + 2]

@@ -99,7 +99,14 @@ class DownstreamChoice:
         self.trainer, self.choosing, self.options = trainer, choosing, about
         self.root = inside(trainer.args.output_dir, Path(FOLDER) / "downstream")
         self.data = open_downstream(choosing.choose_on, about, trainer.args.seed)
-        self.size = check_start(trainer, self.data, about)
+        self.size, trained = check_start(trainer, self.data, about)
+        self.remarks = []
+        if trained.worth_saying:
+            self.remarks.append(
+                f"Of the examples of {self.data.name} that are reported on {trained.told} are training data of the run "
+                "itself: scores on these say how well they are remembered."
+            )
+            logger.warning("%s", self.remarks[0])
         self.held_out = min(max(LEAST_CHOOSING, self.size // 8), MOST_CHOOSING)
 
     def check(self, prediction: ResolvedPrediction) -> None:
@@ -208,7 +215,7 @@ class DownstreamChoice:
         candidate = survivor if better else ORIGIN
         trials.clear()
         ordered = {name: {**gains, **last}[name] for name in folders}
-        words = purpose_words(candidate, survivor, ordered, purpose)
+        words = " ".join([purpose_words(candidate, survivor, ordered, purpose), *self.remarks])
         return Judgement(candidate, purpose.deciding, ordered, self.held_out, RULE, words, purpose)
 
 

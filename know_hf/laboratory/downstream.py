@@ -25,6 +25,7 @@ from know_hf.text import without_secrets
 from know_hf.training.data import label_values, load_evaluation, load_split, make_preprocessing
 from know_hf.training.files import split_names
 from know_hf.training.options import DataOptions
+from know_hf.training.overlap import Overlap, overlap
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,12 @@ def open_downstream(source: Any, about: DataOptions, seed: int) -> Downstream:
         order, report = order[:-size], train.select(np.sort(order[-size:]))
     else:
         report = test.select(np.sort(_spread(test, columns, seed)[:MOST_REPORTED]))
+        found = overlap(report, train, columns.inputs, not get_task(columns.task).rows_are_examples)
+        if found.large:
+            raise ValueError(
+                f"choose_on: {found.told} test examples of {name} are among its training examples, so that nothing can "
+                "be reported on them: give others as test, or the training examples alone, a fifth of which is kept."
+            )
     pool = train.select(np.sort(order[:MOST_POOL]))
     return Downstream(name, pool, report, columns, test is not None)
 
@@ -136,7 +143,7 @@ def _spread(dataset: Dataset, columns: Columns, seed: int) -> np.ndarray:
     return np.argsort(places, kind="stable")
 
 
-def check_start(trainer: Any, data: Downstream, about: DataOptions) -> int:
+def check_start(trainer: Any, data: Downstream, about: DataOptions) -> tuple[int, Overlap]:
     """Looks whether the model of a run can be fine-tuned on downstream data, before anything is trained.
 
     Args:
@@ -145,7 +152,7 @@ def check_start(trainer: Any, data: Downstream, about: DataOptions) -> int:
         about: As for [`open_downstream`].
 
     Returns:
-        Number of examples in the pool.
+        Number of examples in the pool, and which of those that are reported on the run itself trains on.
 
     Raises:
         ValueError: If the model cannot be given the head that they need, or cannot read them, or there are too few.
@@ -173,7 +180,8 @@ def check_start(trainer: Any, data: Downstream, about: DataOptions) -> int:
             f"choose_on: {data.name} has too few examples ({total}): {LEAST_POOL} are needed to fine-tune and choose "
             f"on, and {LEAST_REPORTED} others to report on."
         )
-    return len(rows)
+    read = [column for column in reported.column_names if column not in ("label", "labels")]
+    return len(rows), overlap(reported, trainer.train_dataset, read)
 
 
 def _check_head(model: nn.Module, data: Downstream) -> None:

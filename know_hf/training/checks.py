@@ -8,6 +8,17 @@ from know_hf.settings import meant
 from know_hf.training.files import split_names
 
 
+def splits_in(split: str) -> list[str]:
+    """Names of the splits that one is made of.
+
+    Example:
+        >>> from know_hf.training.checks import splits_in
+        >>> splits_in("train[:100]+test")
+        ['train', 'test']
+    """
+    return [part.partition("[")[0].strip() for part in split.split("+")]
+
+
 @bounded()
 def check_model(
     model: str, *, from_scratch: bool = False, revision: str | None = None, trust_remote_code: bool = False
@@ -36,7 +47,6 @@ def check_splits(dataset: str, *splits: str, config: str | None = None) -> None:
         ValueError: If it has no such split; the message names those there are.
     """
     there = split_names(dataset, config)
-    for part in (part for split in splits for part in split.split("+")):
-        name = part.partition("[")[0].strip()
+    for name in (name for split in splits for name in splits_in(split)):
         if there is not None and name not in (*there, "all"):
             raise ValueError(f"Data set {dataset!r} has no split {name!r}{meant(name, there, 'it has')}")

@@ -114,6 +114,23 @@ def take_aside(
     return _without(dataset, chosen), SetAside(_rows(dataset, np.sort(chosen)), "set aside")
 
 
+def check_enough(given: Any, needed: int = NEEDED) -> None:
+    """Looks whether the examples that are given apart are enough to choose on.
+
+    Args:
+        given: The examples; None where there are none, or any data of unknown number.
+        needed: How many there have to be.
+
+    Raises:
+        ValueError: If they are too few.
+    """
+    if given is not None and hasattr(given, "__len__") and len(given) < needed:
+        raise ValueError(
+            f"selection_split gives {len(given)} examples to choose on, on which no difference could be told from "
+            f"chance; {needed} at least are needed: give more, or do without (choose='none')."
+        )
+
+
 def halves(dataset: Any, seed: int, labels: Any = None) -> tuple[Any, Any]:
     """Two equal parts of a data set, with the same shares of its classes."""
     order = _order(len(dataset), seed, labels)

@@ -85,16 +85,19 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
     unknown = set() if _KNOWN_BY in recorded.recipe else {*_LATER_SETTINGS, *_DEPENDENT_SETTINGS}
     different = []
     aside = [record.dataset.get("set_aside") for record in (recorded, fresh)]
-    if aside[0] != aside[1]:  # of which the rest of what is different follows
-        was, now = (_aside_words(one) for one in aside)
+    trained = [record.dataset.get("examples") for record in (recorded, fresh)]
+    # Examples that are not taken from the training data may be given, or others, once all is trained.
+    if aside[0] != aside[1] and (trained[0] != trained[1] or any(_taken_away(one) for one in aside)):
+        was, now = (_aside_words(one) for one in aside)  # of which the rest of what is different follows
         return [f"{was} then, and {now} now (choose, selection_split and choose_on decide that)"]
     for section in ("recipe", "model", "dataset"):
         # As it comes back from the file, in which a tuple is a list.
         old: dict[str, Any] = getattr(recorded, section)
         new: dict[str, Any] = json.loads(json.dumps(getattr(fresh, section)))
         # A licence and a base are not always to be learnt, records did not always name the classes, and more tasks
-        # become known. What the run began with matters as long as something begins with it, and is looked at then.
-        unsure = {"license", "base_model", "task", "start", *({"classes"} - old.keys())}
+        # become known. What the run began with matters as long as something begins with it, and is looked at then;
+        # scores of other evaluation data are made again.
+        unsure = {"license", "base_model", "task", "start", "set_aside", "evaluation", *({"classes"} - old.keys())}
         for name in sorted((old.keys() | new.keys()) - unsure - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
@@ -106,6 +109,11 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
     if changed := _changed_parameter(recorded.parameters, fresh.parameters, _says_trained(folder), sharded):
         different.append(changed)
     return different
+
+
+def _taken_away(described: Mapping[str, Any] | None) -> bool:
+    """Whether what was set aside is missing among the training data."""
+    return (described or {}).get("how") in ("set aside", "fold")
 
 
 def _aside_words(described: Mapping[str, Any] | None) -> str:

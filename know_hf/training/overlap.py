@@ -1,0 +1,226 @@
+"""Whether examples of one data set are in another: what is chosen or scored on them flatters what has learnt them."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch.utils.data import Subset
+
+logger = logging.getLogger(__name__)
+
+#: Of a data set at most so many rows, and about so many bytes, are looked at, evenly spread.
+MOST_ROWS, MOST_BYTES = 50_000, 1 << 30
+#: A larger share of examples in common, beyond how often the data repeat themselves, is no chance.
+LARGE = 0.5
+#: Below this share nobody needs to be told beside every score.
+SMALL = 0.01
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two data sets have in common.
+
+    Args:
+        shared: Examples of the first that are in the second, too; an estimate where not all rows were looked at.
+        of: Examples of the first.
+        large: Whether they are so many that it is no chance.
+    """
+
+    shared: int
+    of: int
+    large: bool
+
+    @property
+    def worth_saying(self) -> bool:
+        """Whether it is to be said beside every score."""
+        return self.shared > SMALL * self.of
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"{self.shared:,} of the {self.of:,}"
+
+
+def overlap(some: Any, others: Any, columns: Sequence[str] | None = None, by_size: bool = False) -> Overlap:
+    """Counts the examples of a data set that are in another, too.
+
+    Data repeat themselves: the same short sentence is there twice by chance. So what counts as large is a share beyond
+    that of the rows that have a twin within the second data set.
+
+    Args:
+        some: The examples in question, usually the fewer ones.
+        others: Where they should not be.
+        columns: What makes an example; by default all that both have.
+        by_size: Whether longer rows count for more, as of a text in lines.
+
+    Returns:
+        What they have in common; nothing of data sets whose rows nobody can compare.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from know_hf.training.overlap import overlap
+        >>> train = Dataset.from_dict({"text": [f"number {i}" for i in range(100)]})
+        >>> found = overlap(train.select(range(90, 100)), train.select(range(95)))
+        >>> found.shared, found.of, found.large
+        (5, 10, False)
+    """
+    if not all(hasattr(data, "__len__") for data in (some, others)):
+        return Overlap(0, 0, False)
+    size = len(some)
+    if some is others:
+        return Overlap(size, size, True)
+    if not (isinstance(some, Dataset) and isinstance(others, Dataset)):
+        shared = _same_places(some, others)
+        return Overlap(shared, size, shared > LARGE * size)
+    names = [name for name in columns or some.column_names if name in some.features and name in others.features]
+    if not names or not size or not len(others):
+        return Overlap(0, size, False)
+    mine, there = _Rows(some, names, by_size), _Rows(others, names, by_size)
+    if not mine.digests or not there.digests:
+        return Overlap(0, size, False)
+    counts = Counter(there.digests)
+    hits = [digest in counts for digest in mine.digests]
+    twice = float(np.average([counts[digest] > 1 for digest in there.digests], weights=there.weights))
+    # What was not looked at holds as many of them.
+    share = min(1.0, float(np.mean(hits)) * there.unseen)
+    heavy = min(1.0, float(np.average(hits, weights=mine.weights)) * there.unseen)
+    return Overlap(round(share * size), size, heavy - twice > LARGE * (1 - twice))
+
+
+def content_hash(dataset: Any) -> str | None:
+    """Tells apart data sets of as many rows; None where nobody can read their rows twice alike."""
+    if not isinstance(dataset, Dataset):
+        return None
+    rows = _Rows(dataset, dataset.column_names, False)
+    return hashlib.sha256(b"".join(rows.digests)).hexdigest()[:16]
+
+
+class _Rows:
+    """What tells rows of a data set from each other: of all, or where they are many, of evenly spread ones."""
+
+    def __init__(self, dataset: Dataset, names: Sequence[str], by_size: bool) -> None:
+        data = dataset.select_columns(list(names))
+        row = max(1, data.data.nbytes // max(data.data.num_rows, 1))
+        most = max(1, min(MOST_ROWS, MOST_BYTES // row))
+        if len(data) > most:
+            data = data.select(np.linspace(0, len(data) - 1, num=most).astype(int))
+        #: Rows for each that was looked at.
+        self.unseen = len(dataset) / max(len(data), 1)
+        self.digests: list[bytes] = []
+        self.weights: list[int] = []
+        for batch in data.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
+            for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+                parts = list(_parts(values))
+                if by_size and not any(str(value).strip() for value in values):
+                    continue  # a blank line is part of a text, and in every other one
+                self.digests.append(hashlib.blake2b(b"\0".join(parts), digest_size=12).digest())
+                self.weights.append(sum(map(len, parts)) if by_size else 1)
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """A value as bytes; of a file its content, or if that is not there, where it lies."""
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, Mapping):
+        if {"bytes", "path"} <= value.keys():
+            value = {"bytes": value["bytes"]} if value["bytes"] is not None else {"path": value["path"]}
+        for key, own in value.items():
+            yield str(key).encode()
+            yield from _parts(own)
+    elif isinstance(value, tuple | list):
+        yield str(len(value)).encode()
+        if any(isinstance(own, bytes | Mapping | list | tuple) for own in value):
+            for own in value:
+                yield from _parts(own)
+        else:
+            yield repr(value).encode()
+    else:
+        yield repr(value).encode()
+
+
+def _same_places(some: Any, others: Any) -> int:
+    """Examples in common of parts of one torch data set."""
+    base, rows = _places(some)
+    same, there = _places(others)
+    return len(set(rows) & set(there)) if base is same else 0
+
+
+def _places(dataset: Any) -> tuple[Any, Iterable[int]]:
+    if isinstance(dataset, Subset):
+        base, rows = _places(dataset.dataset)
+        known = list(rows)
+        return base, [known[i] for i in dataset.indices]
+    return dataset, range(len(dataset))
+
+
+def named_parts(evaluation: Any) -> dict[str, Any]:
+    """Evaluation data by what a message calls them: none, some, or several sets, as Trainer takes them by name."""
+    if evaluation is None:
+        return {}
+    if isinstance(evaluation, dict):
+        return {f"evaluation data {name!r}": own for name, own in evaluation.items()}
+    return {"evaluation data": evaluation}
+
+
+def check_apart(
+    train: Any,
+    selection: Any,
+    evaluations: Mapping[str, Any],
+    columns: Sequence[str] | None = None,
+    by_size: bool = False,
+) -> list[str]:
+    """Looks whether what is chosen on is neither trained on nor scored on, and what is scored on not trained on.
+
+    Args:
+        train: The training data.
+        selection: Examples given apart to choose on; None where there are none.
+        evaluations: Evaluation data, by what a message calls them.
+        columns: As for [`overlap`].
+        by_size: As for [`overlap`].
+
+    Returns:
+        What is to be said beside every score, a sentence each.
+
+    Raises:
+        ValueError: If most of the examples to choose on are training data, or evaluation data.
+    """
+    said = []
+
+    def remark(found: Overlap, sentence: str) -> None:
+        if found.worth_saying:
+            said.append(sentence)
+            logger.warning("%s", sentence)
+        elif found.shared:
+            logger.info("%s", sentence)
+
+    if selection is not None:
+        found = overlap(selection, train, columns, by_size)
+        if found.large:
+            raise ValueError(
+                f"{found.told} examples to choose on (selection_split) are training data: what is chosen on them is "
+                "what remembers them best. Give others, or a share or number, such as selection_split 0.2, which is "
+                "then set aside and not trained on."
+            )
+        remark(found, f"Of the examples to choose on {found.told} are training data, too.")
+    for what, part in evaluations.items():
+        if part is None:
+            continue
+        if selection is not None:
+            found = overlap(selection, part, columns, by_size)
+            if found.large:
+                raise ValueError(
+                    f"{found.told} examples to choose on (selection_split) are {what}, too: scores on these would "
+                    "flatter what was chosen by them. Score on others (eval_dataset, eval_split) or on none "
+                    "(eval_split none; in Python no eval_dataset), or choose on others."
+                )
+            remark(found, f"Of the examples to choose on {found.told} are {what}, too.")
+        found = overlap(part, train, columns, by_size)
+        flatters = ": scores on these say how well they are remembered, not how well others are done"
+        remark(found, f"Of the {what} {found.told} examples are training data, too{flatters * found.large}.")
+    return said
