@@ -24,21 +24,21 @@ from know_hf.forgetting.checks import (
     named_arguments,
 )
 from know_hf.forgetting.course import SameCourse
-from know_hf.forgetting.evaluation import evaluate_all, evaluated_on, quality_scores, score_again
-from know_hf.forgetting.folder import RunFolder, reopen_lost, stage_name
+from know_hf.forgetting.evaluation import evaluate_all, quality_scores, score_again
+from know_hf.forgetting.folder import RunFolder, reopen_lost
 from know_hf.forgetting.loss_scale import settle_loss_scale
+from know_hf.forgetting.opening import open_record
 from know_hf.forgetting.optimization import Optimization, in_steps
 from know_hf.forgetting.preemption import SaveWhenTerminated
 from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_checkpoint, take_config
 from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_sizes, stage_title
-from know_hf.forgetting.start import begin, describe_start, room_for_start
+from know_hf.forgetting.start import begin, room_for_start
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
 from know_hf.training.set_aside import SetAside
 from know_hf.training.tracking import Tracking, one_run
-from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord, kinds_of
-from know_hf.trajectory.identity import describe_dataset, describe_model, describe_recipe, differences, versions
+from know_hf.trajectory import Checkpoint, StageRecord, Trajectory, TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
 
@@ -171,7 +171,7 @@ class ForgettingMixin(_Mixin):
         before = {name: getattr(args, name) for name in ("output_dir", "max_steps")}
         subsets, steps = stage_plan(full_dataset, args)
         folder, begun = RunFolder(root), (root / FILE_NAME).exists()
-        record = self._open_record(root, subsets)
+        record = open_record(self, root, subsets, self._optimization)
         reopen_lost(folder, record, args)
         self._averages = StageZeroAverages(self)
         folder.check(record.stages, self._averages.names)
@@ -274,45 +274,6 @@ class ForgettingMixin(_Mixin):
         self.check_stages()
         check_labels(self)
         check_batches(self)
-
-    def _open_record(self, root: Path, subsets: Sequence[Any]) -> TrajectoryRecord:
-        """Finds the run that the folder holds, or begins one."""
-        total = len(self.train_dataset)
-        fresh = TrajectoryRecord(
-            num_stages=self.args.num_stages,
-            sampling_ratio=self.args.sampling_ratio,
-            stages=[
-                StageRecord(i, stage_name(i), len(subset), len(subset) / total, finished=False)
-                for i, subset in enumerate(subsets)
-            ],
-            parameters=kinds_of(self.accelerator.unwrap_model(self.model)),
-            recipe={**describe_recipe(self.args), **self._optimization.describe(self)},
-            model=describe_model(self.model, self.task),
-            dataset={
-                "id": self.dataset_id,
-                **describe_dataset(self.train_dataset),
-                **({"classes": self.class_names} if self.class_names else {}),
-                **self.set_aside.described,
-                **({} if (evaluated := evaluated_on(self)) is None else {"evaluation": evaluated}),
-            },
-            versions=versions(),
-        )
-        if self.rounds is not None:
-            fresh.recipe |= self.rounds.recorded
-            fresh.stages[0].steps = self.rounds.kept_steps
-        if not (root / FILE_NAME).exists():
-            if root.is_dir() and any(root.glob("stage-*")):
-                raise TrajectoryError(f"{root} holds stage folders but no {FILE_NAME}; choose another output_dir.")
-            fresh.model |= describe_start(self)
-            return fresh
-        recorded = TrajectoryRecord.load(root)
-        self.accelerator.wait_for_everyone()
-        if different := differences(recorded, fresh, root, self._loads_by_itself()):
-            raise TrajectoryError(
-                f"{root} holds another run: {'; '.join(different[:4])}. Choose another output_dir, or repeat the "
-                "settings to continue that run."
-            )
-        return recorded
 
     def _restore_previous_stage(self, folder: RunFolder, stage: StageRecord) -> None:
         """Puts weights and optimizer where the end of the previous stage left them, or a branch's where it begins."""
