@@ -30,7 +30,8 @@ class RunInputs(Options):
     eval_split: str | None = option(
         None,
         help="Split to score on; or a share or number of the training examples, 0.2 for a fifth of each class, which "
-        "are then not trained on; none for no scores. By default validation or test, if there is one.",
+        "are then not trained on; none for no scores. By default validation or test, if there is one that is not "
+        "chosen on.",
         off="none",
     )
 
