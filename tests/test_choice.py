@@ -17,7 +17,6 @@ from know_hf import enrich_pretrained
 from know_hf.choice.candidates import expected_candidates
 from know_hf.choice.options import Choosing
 from know_hf.choice.rule import LEVEL, start_of
-from know_hf.choice.scoring import fingerprint
 from know_hf.choice.words import RENEWED
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve
@@ -27,6 +26,7 @@ from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
 from know_hf.training.set_aside import FEWEST, FOLDS
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
+from know_hf.trajectory.functions import fingerprint
 
 pytestmark = pytest.mark.usefixtures("with_turns")
 SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
