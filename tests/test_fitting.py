@@ -104,6 +104,63 @@ def test_killed_and_continued_gives_the_same_bytes(trainer, predicted, tmp_path,
         fit(trainer, trajectory, predicted, data, part, fitting=Fitting(fit_steps=26))
 
 
+def other_tensors(predicted):
+    return dict(list(predicted.items())[1:])
+
+
+@pytest.mark.parametrize("change", ["tensors", "kinds", "loss", "batches"])
+def test_a_fit_of_something_else_is_another(trainer, predicted, tmp_path, monkeypatch, change):
+    trajectory, data, place = trainer.trajectory, trainer.train_dataset, tmp_path / "fitted.json"
+    asked = Fitting(fit_steps=2, fit_groups="kind" if change == "kinds" else "tensor")
+    made = fit(trainer, trajectory, predicted, data, place, fitting=asked)
+    before = place.read_bytes()
+    assert fit(trainer, trajectory, predicted, data, place, fitting=asked).table == made.table
+    wanted = predicted
+    if change == "tensors":  # as with other kinds, or norms="bias"
+        wanted = other_tensors(predicted)
+    elif change == "kinds":
+        wanted = dict.fromkeys(predicted, "fc")
+    elif change == "loss":
+        monkeypatch.setattr(
+            trainer, "compute_loss_func", lambda outputs, labels, **more: outputs["logits"].square().sum()
+        )
+    else:
+        monkeypatch.setattr(trainer.args, "per_device_train_batch_size", 8)
+    with pytest.raises(
+        TrajectoryError, match=f"another fit .different {'tensors' if change in ('tensors', 'kinds') else 'loss'}"
+    ):
+        fit(trainer, trajectory, wanted, data, place, fitting=asked)
+    assert place.read_bytes() == before
+    again = fit(trainer, trajectory, wanted, data, place, fitting=asked, anew=True)
+    fresh = fit(trainer, trajectory, wanted, data, tmp_path / "fresh.json", fitting=asked)
+    assert again.table == fresh.table != made.table and again.table.keys() == wanted.keys()
+
+
+def test_an_unfinished_fit_of_other_tensors_is_not_continued(trainer, predicted, tmp_path, monkeypatch):
+    trajectory, data, asked = trainer.trajectory, trainer.train_dataset, Fitting(fit_steps=12)
+
+    def dies(trainer, subspace, batches, step):
+        if step == 11:
+            raise KeyboardInterrupt
+        return backward(trainer, subspace, batches, step)
+
+    backward, part, fewer = module._backward, tmp_path / "part.json", other_tensors(predicted)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module, "_backward", dies)
+        fit(trainer, trajectory, predicted, data, part, fitting=asked)
+    state = part.with_suffix(".state.json")
+    left = json.loads(state.read_text())
+    made = fit(trainer, trajectory, fewer, data, part, fitting=asked)
+    fresh = fit(trainer, trajectory, fewer, data, tmp_path / "fresh.json", fitting=asked)
+    assert made.table == fresh.table and made.record["losses"] == fresh.record["losses"]
+    # One whose rows are not as many as it says, or that lacks something, is none.
+    for broken in ({"coefficients": left["coefficients"][1:]}, {"first": None}, {"best": [[0.0], [0.0, 1.0]]}):
+        part.unlink(missing_ok=True)
+        state.write_text(json.dumps({**left, **broken}))
+        fit(trainer, trajectory, predicted, data, part, fitting=asked)
+        assert json.loads(part.read_text())["steps"] == 12
+
+
 def test_stages_from_the_disk_give_the_same_bytes(trainer, predicted, tmp_path):
     made = [
         fit(trainer, trainer.trajectory, predicted, trainer.train_dataset, tmp_path / name, keep=keep,
@@ -146,6 +203,21 @@ def test_a_fit_of_one_step_goes_somewhere(trainer, predicted, tmp_path):
     again = fit(trainer, trainer.trajectory, predicted, trainer.train_dataset, tmp_path / "fitted.json",
                 fitting=Fitting(fit_steps=1), anew=True)  # fmt: skip
     assert again.table == found.table
+
+
+def test_other_tensors_of_equal_number_are_another_prediction(trainer, predicted, tmp_path):
+    kernels = [name for name, kind in predicted.items() if kind == "conv"][:2]
+    assert len(kernels) == 2
+    enrich(trainer.trajectory, tmp_path, method="shrink", steps=1, kinds={kernels[0]: "copy"})
+    enrich(trainer.trajectory, tmp_path, method="shrink", steps=1, kinds={kernels[0]: "copy"})
+    with pytest.raises(FileExistsError, match="different tensors"):
+        enrich(trainer.trajectory, tmp_path, method="shrink", steps=1, kinds={kernels[1]: "copy"})
+    # Folders of before do not tell.
+    file = next(tmp_path.glob("*/enrichment.json"))
+    content = json.loads(file.read_text())
+    del content["tensors"]
+    file.write_text(json.dumps(content))
+    enrich(trainer.trajectory, tmp_path, method="shrink", steps=1, kinds={kernels[0]: "copy"})
 
 
 def test_without_model_and_data(trainer, tmp_path):

@@ -36,6 +36,7 @@ from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import versions
+from know_hf.trajectory.kinds import describe_tensors
 
 # A GPU wants more than a BLOCK at once.
 _BLOCK_ACCELERATOR = 1 << 23
@@ -165,6 +166,7 @@ class Enrichment:
             "sources": [{p.name: self._hashes[str(p)] for p in c.files} for c in self.trajectory.checkpoints],
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
+            "tensors": describe_tensors(self.predicted),
         }
         if (positions := self.trajectory.positions) is not None:
             provenance["positions"] = positions
