@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_cli
 
 from know_hf import enrich
+from know_hf.choice.candidates import FitData, fitted
 from know_hf.enrichment.selection import select
+from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting import fit as module
 from know_hf.fitting.fit import fit, planned_steps
 from know_hf.fitting.options import Fitting
@@ -15,7 +18,7 @@ from know_hf.fitting.subspace import Subspace
 from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.weights import load_weights
 from know_hf.retrodiction.subspace import combined
-from know_hf.trajectory import Checkpoint, TrajectoryError
+from know_hf.trajectory import Checkpoint, Trajectory, TrajectoryError
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,68 @@ def test_a_fit_of_one_step_goes_somewhere(trainer, predicted, tmp_path):
     assert again.table == found.table
 
 
+@pytest.fixture(scope="module")
+def own_fit(trainer):
+    """What a run leaves behind that was fitted for its choice."""
+    made = fitted(trainer, Enrichment(trainer.trajectory), FitData("", trainer.train_dataset), Fitting(fit_steps=3))
+    return Path(trainer.args.output_dir) / "choice" / "fitted.json", made.coefficients
+
+
+def test_the_fit_of_a_run_is_found_there(trainer, own_fit, tmp_path):
+    run, (file, made) = Path(trainer.args.output_dir), own_fit
+    run_cli("predict", run, "--method", "fitted", "--steps", 1, "--output-dir", tmp_path / "found")
+    stages = [checkpoint.folder for checkpoint in trainer.trajectory.checkpoints]
+    run_cli(
+        "predict", *stages, "--method", "fitted", "--steps", 1, "--parameters", f"coefficients={file}",
+        "--output-dir", tmp_path / "given",
+    )  # fmt: skip
+    content = json.loads(file.read_text())
+    for number, given in enumerate((content, content["coefficients"], made, str(file), file)):
+        enrich(run, tmp_path / str(number), method="fitted", steps=1, parameters={"coefficients": given})
+    first, *others = sorted(tmp_path.glob("*/x2/model.safetensors"))
+    assert len(others) == 6 and all(other.read_bytes() == first.read_bytes() for other in others)
+    assert Checkpoint(first.parent).read(next(iter(made.table))) is not None
+    described = json.loads((tmp_path / "found" / "x2" / "enrichment.json").read_text())
+    assert described["parameters"] == {"coefficients": made.table}
+
+
+def test_coefficients_of_another_run_with_the_same_names_are_refused(trainer, own_fit, tmp_path):
+    file, made = own_fit
+    stages = [checkpoint.folder for checkpoint in trainer.trajectory.checkpoints]
+    exchanged = Trajectory.from_checkpoints([stages[0], stages[2], stages[1]])
+    for given in (file, str(file), json.loads(file.read_text()), made):
+        with pytest.raises(TrajectoryError, match="fitted to other stages .stage 1 was another"):
+            enrich(exchanged, tmp_path / "out", method="fitted", steps=1, parameters={"coefficients": given})
+    with pytest.raises(TrajectoryError, match="other stages .3, and here are 2"):
+        enrich(
+            Trajectory.from_checkpoints(stages[:2]), tmp_path / "out", method="fitted", steps=1,
+            parameters={"coefficients": file},
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    # Who passes the table alone insists.
+    enrich(exchanged, tmp_path / "out", method="fitted", steps=1, parameters={"coefficients": made.table})
+    copied = {next(iter(made.table)): "copy"}
+    with pytest.raises(TrajectoryError, match="as it was for the fit"):
+        enrich(trainer.trajectory, tmp_path / "fewer", method="fitted", steps=1, kinds=copied)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "coefficients must be"),
+        ("nothing", "cannot be read"),
+        (None, "is missing"),
+        ('{"coefficients": 3}', "must be"),
+    ],
+)
+def test_a_file_that_holds_no_coefficients(trainer, tmp_path, content, said):
+    file = tmp_path / "file.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(TrajectoryError, match=f"file.json.*{said}.*give a file that a fit made"):
+        enrich(trainer.trajectory, tmp_path / "out", method="fitted", parameters={"coefficients": file})
+
+
 def test_other_tensors_of_equal_number_are_another_prediction(trainer, predicted, tmp_path):
     kernels = [name for name, kind in predicted.items() if kind == "conv"][:2]
     assert len(kernels) == 2
@@ -221,8 +286,9 @@ def test_other_tensors_of_equal_number_are_another_prediction(trainer, predicted
 
 
 def test_without_model_and_data(trainer, tmp_path):
-    with pytest.raises(ValueError, match="fitted with a model and data"):
-        enrich(trainer.trajectory, tmp_path / "out", method="fitted")
+    stages = Trajectory.from_checkpoints([checkpoint.folder for checkpoint in trainer.trajectory.checkpoints])
+    with pytest.raises(ValueError, match="fitted with a model and data.*choice/fitted.json of its run"):
+        enrich(stages, tmp_path / "out", method="fitted")
     with pytest.raises(ValueError, match="line search with a model and data"):
         enrich(trainer.trajectory, tmp_path / "out", method="damped")
     assert not Path(tmp_path / "out").exists()

@@ -65,7 +65,7 @@ class Soups:
                 self.trainer, run.trajectory, run.predicted, data.dataset, self.root / f"{name}.json",
                 fitting=self.fitting, anew=True,
             )  # fmt: skip
-            one = ResolvedMethod(get_method("fitted"), {"coefficients": made.table})
+            one = ResolvedMethod(get_method("fitted"), {"coefficients": made.table}, coefficients=made)
             found |= self._write(self._run(one), {"fitted": name})
         return found
 
