@@ -92,9 +92,10 @@ def _fault(value: Any, form: Any, place: str) -> tuple[str, str] | None:
             (one, inner[0], f"{place}[{i}]") for i, one in enumerate(value)
         )
     if outer is dict:
-        return _wrong_type(value, dict, place) or _first(
-            (one, inner[1], _join(place, name)) for name, one in value.items()
-        )
+        wrong = _wrong_type(value, dict, place)
+        if wrong is None and (odd := [name for name in value if not isinstance(name, str)]):
+            wrong = place, f"must have names that are text, found {shown(odd[0])}"
+        return wrong or _first((one, inner[1], _join(place, name)) for name, one in value.items())
     return _wrong_type(value, NoneType if form is None else form, place)
 
 

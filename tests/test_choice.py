@@ -24,9 +24,9 @@ from know_hf.enrichment.writer import PartialFolder
 from know_hf.forgetting.making import make_trainer
 from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
-from know_hf.training.code import fingerprint
 from know_hf.training.set_aside import FEWEST, FOLDS
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
+from know_hf.trajectory.functions import fingerprint
 
 pytestmark = pytest.mark.usefixtures("with_turns")
 SETTINGS = {"num_stages": 3, "num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 5e-3,

@@ -16,9 +16,10 @@ from know_hf.forgetting.making import make_trainer
 from know_hf.laboratory import fine_tuning, halving
 from know_hf.laboratory.choosing import DownstreamChoice
 from know_hf.laboratory.downstream import open_downstream
-from know_hf.laboratory.halving import count_trainings, make_schedule, paired_gain, rungs_of
+from know_hf.laboratory.halving import LEAST_SEEDS, count_trainings, make_schedule, paired_gain, rungs_of
 from know_hf.laboratory.protocol import NotFiniteError
 from know_hf.quickstart import digits
+from know_hf.report.run import choice_rows
 from know_hf.tasks import find_columns
 from know_hf.training.data import make_preprocessing
 from know_hf.training.options import DataOptions
@@ -244,3 +245,19 @@ def test_the_rule_counts_chance():
     assert better.chance < 0.1 and 0 < better.low < better.gain < better.high
     assert paired_gain([3.0, 3.1], [4.0, 4.2], False, 0.1).gain > 0  # of a perplexity
     assert paired_gain([np.nan, 0.7], [0.6, 0.6], True, 0.1).chance == 1
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_no_interval_reaches_where_the_score_does_not(higher_is_better):
+    one, other = [0.9, 0.2, 0.8, 0.1, 0.9, 0.3], [0.2, 0.8, 0.5, 0.9, 0.1, 0.8]
+    for seeds in range(1, LEAST_SEEDS):
+        few = paired_gain(one[:seeds], other[:seeds], higher_is_better, 0.1, 1.0)
+        assert np.isnan([few.low, few.high]).all() and np.isfinite(few.gain) and 0 < few.chance <= 1
+        assert choice_rows({"x2": vars(few)})[1][3] == "–"
+    for seeds in range(LEAST_SEEDS, 7):
+        many = paired_gain(one[:seeds], other[:seeds], higher_is_better, 0.1, 1.0)
+        mean = np.mean(other[:seeds])
+        assert -1 <= many.low <= many.gain <= many.high <= 1
+        assert many.high <= (1 - mean if higher_is_better else mean) + 1e-9
+        assert many.low >= (-mean if higher_is_better else mean - 1) - 1e-9
+    assert paired_gain([3.0, 9.0, 1.0, 5.0], [4.0, 4.2, 4.1, 4.0], False, 0.1, None).low < -1  # of a perplexity

@@ -1,6 +1,8 @@
 """What is refused in words, and what sound things are not: results of other commands, inputs, configurations, flags."""
 
+import itertools
 import json
+import math
 import os
 import shutil
 
@@ -9,10 +11,12 @@ from conftest import QUICK
 from test_finished import listing, run  # noqa: F401 (a fixture)
 
 from know_hf import enrich
-from know_hf.cli.main import main
+from know_hf.cli.main import in_words, main
+from know_hf.enrichment.options import Prediction
+from know_hf.enrichment.resolved import resolve
 from know_hf.model_config import check_config, read_config
 from know_hf.pretrained import forget_pretrained
-from know_hf.retrodiction import check_method
+from know_hf.retrodiction import METHODS, check_method
 
 
 def edit(path, **changes):
@@ -115,3 +119,20 @@ def test_an_adapter_is_no_model_by_itself(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "me/base", "r": 4}))
     with pytest.raises(ValueError, match=r"is a PEFT adapter of .me/base., no model by itself\. In Python, put it on"):
         read_config(tmp_path)
+
+
+# What a command line, or a program, may pass as a method's parameter.
+ODD = (
+    "text", "", 3, -1, 0, 0.5, math.inf, 10**400, True, None, [1], [], [True], {"a": "b"}, {"a": [1]}, {1: 2}, b"x",
+    (1,), {1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_parameter_of_any_type_is_answered_in_words(name):
+    for parameter, value in itertools.product(METHODS[name].parameters, ODD):
+        try:
+            resolve(Prediction(method=name, steps=1, parameters={parameter: value}), 5, 0.5).check(["fc"])
+        except Exception as error:
+            said = in_words(error)
+            assert said is not None and said.startswith(str(error)[:10]), (parameter, value, error)

@@ -9,10 +9,11 @@ from transformers import EvalPrediction
 
 from know_hf.choice.resampling import interval, swap_error, swapped
 from know_hf.choice.rule import LEVEL, LIKELY, Gain, judge
-from know_hf.choice.scoring import Answers, Measure, fingerprint, in_units, pooled
+from know_hf.choice.scoring import Answers, Measure, in_units, pooled
 from know_hf.choice.words import chosen_words, described
 from know_hf.enrichment.verdict import Deciding
 from know_hf.tasks import Score
+from know_hf.trajectory.functions import fingerprint
 
 ACCURACY = Measure("eval_accuracy", True)
 ACCURATE = Deciding("eval_accuracy", Score("accuracy", percent=True, higher_is_better=True), 200)

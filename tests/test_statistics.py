@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from know_hf.laboratory.statistics import holm, nested_difference, paired_difference
+from know_hf.laboratory.statistics import allowed, holm, nested_difference, paired_difference
 
 
 def test_intervals():
@@ -67,3 +67,18 @@ def test_holm():
     assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == []
     found = holm([0.02, math.nan, 0.01])
     assert found[0] == pytest.approx(0.02) and found[2] == pytest.approx(0.02) and math.isnan(found[1])
+
+
+def test_an_interval_ends_where_the_score_does():
+    wide = paired_difference([0.9, 0.5], [0.5, 0.8])
+    cut = paired_difference([0.9, 0.5], [0.5, 0.8], most=1.0)
+    assert wide.low < -1 and wide.high > 1
+    assert (cut.low, cut.high) == pytest.approx((-0.65, 0.35)) and cut.verdict == wide.verdict and cut.mean == wide.mean
+    found = nested_difference([[90.0, 50.0], [60.0, 61.0]], [[50.0, 80.0], [60.0, 50.0]], most=100.0)
+    assert (found.within.low, found.within.high) == pytest.approx((-42.2, 42.7), abs=10)
+    assert found.between.high <= 40 and found.between.low >= -60
+    # Of an accuracy in percent that calls itself a share, and of a loss, nothing is known.
+    assert allowed((-200.0, 200.0), [90.0, 50.0], [50.0, 80.0], 1.0) == (-200.0, 200.0)
+    assert allowed((-2.0, 2.0), [0.9, 0.5], [0.5, 0.8], None) == (-2.0, 2.0)
+    better = paired_difference([1.0, 0.99, 1.0], [0.0, 0.02, 0.01], most=1.0)
+    assert better.verdict == "better" and better.high <= 0.99

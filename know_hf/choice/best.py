@@ -12,6 +12,7 @@ from typing import Any
 from know_hf.choice.candidates import FOLDER, ORIGIN, Candidates
 from know_hf.choice.controls import control_folder
 from know_hf.choice.judging import Judge, Judgement, Purpose
+from know_hf.choice.losses import LossParts
 from know_hf.choice.options import Choosing
 from know_hf.choice.places import made_here
 from know_hf.choice.rule import LONGER, RULE, Gain, judge
@@ -31,8 +32,8 @@ from know_hf.progress import progress_bar
 from know_hf.reading import read_fields
 from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
-from know_hf.training.code import fingerprint
 from know_hf.trajectory import Checkpoint
+from know_hf.trajectory.functions import describe_loss, fingerprint
 from know_hf.trajectory.identity import describe_dataset, versions
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
@@ -215,12 +216,17 @@ def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tup
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     longer = [name for name in LONGER if name in folders]
     counting = {*longer, ORIGIN, RENEWED} if longer else set()  # whose losses count
+    losses = LossParts(trainer, selection)
     for name, folder in progress_bar(folders.items(), desc="Scoring candidates", leave=False, disable=hidden):
         if name == ORIGIN and measure.compute is not None and not counting:
             answers[name] = Answers(scores, kept=kept)
             continue
         load_weights(trainer.model, folder)
-        answers[name] = answer(trainer, selection, measure, name in counting)
+        by_loss = measure.compute is None or name in counting
+        answers[name] = answer(trainer, selection, measure, losses if by_loss else None)
+    for name in [name for name, own in answers.items() if own.way not in (None, losses.way)]:
+        load_weights(trainer.model, folders[name])  # a later one showed that the loss is to be taken apart otherwise
+        answers[name] = answer(trainer, selection, measure, losses)
     return deciding, answers
 
 
@@ -249,6 +255,8 @@ def _about(trainer: Any, run: Enrichment, choosing: Choosing, fitting: Fitting, 
         "train": describe_dataset(trainer.train_dataset),
         "metric": fingerprint(trainer.compute_metrics),
         **({} if (asked := asked_metric(trainer.args)) == (None, None) else {"asked": asked}),
+        # Which examples are in one batch may matter to a loss.
+        "loss": {**describe_loss(trainer), "batch_size": trainer.args.per_device_eval_batch_size},
         "selection": aside.how if aside.dataset is None else describe_dataset(aside.dataset),
         **({"rule": RULE} if by is None else {"by": by.about}),
     }

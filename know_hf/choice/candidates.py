@@ -250,4 +250,4 @@ def fitted(trainer: Any, run: Enrichment, data: FitData, fitting: Fitting) -> Re
     if data.scale is not None:
         fitting = replace(fitting, fit_scale=data.scale)
     found = fit(trainer, run.trajectory, run.predicted, data.dataset, place, fitting=fitting, anew=True)
-    return ResolvedMethod(get_method("fitted"), {"coefficients": found.table})
+    return ResolvedMethod(get_method("fitted"), {"coefficients": found.table}, coefficients=found)

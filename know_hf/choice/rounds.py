@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from know_hf.choice.losses import LossParts
 from know_hf.choice.rule import judge
 from know_hf.choice.scoring import Answers, answer, judged_by, predict
 from know_hf.forgetting.beside import another_run
@@ -125,14 +126,20 @@ class _Run:
             )
         deciding, measure = measured
         known: tuple[int, Answers] | None = None
+        losses = LossParts(trainer, self.selection)
+
+        def answers_of(index: int) -> Answers:
+            load_weights(trainer.model, self.weights(index))
+            return answer(trainer, self.selection, measure, losses)
+
         while state["ended"] is None:
             index, kept = len(state["scores"]), state["kept"]
-            if index and (known is None or known[0] != kept):
-                load_weights(trainer.model, self.weights(kept))
-                known = kept, answer(trainer, self.selection, measure, True)
             steps = self._make(index)
-            load_weights(trainer.model, self.weights(index))
-            own, chance, better = answer(trainer, self.selection, measure, True), None, True
+            own, chance, better = answers_of(index), None, True
+            if index and (known is None or known[0] != kept or known[1].way != own.way):
+                known = kept, answers_of(kept)
+                if own.way != losses.way:  # which that one showed to be wrong
+                    own = answers_of(index)
             if known is not None:
                 name, gains = judge("before", {"before": known[1], "after": own}, measure, longer=("after",))
                 chance, better = gains["after"].chance, name == "after"

@@ -20,7 +20,8 @@ LONGER = ("equal_compute", "once_more")
 _ROUNDING, _TIE = 1e-9, 1e-6
 RULE = (
     "A candidate is taken only if so large a gain over Θ⁰ on the selection data, of the largest among all candidates, "
-    f"would come about by chance in at most {100 * LEVEL:g} % of cases (paired randomisation test over examples, "
+    f"would come about by chance in at most {100 * LEVEL:g} % of cases (paired randomisation test over examples, of "
+    "scores that are no mean over examples over what parts of the data add to them, of losses as Trainer reports them; "
     f"largest gain of all candidates; {' and '.join(LIKELY)}, the likeliest, apart from the others), or, of "
     f"{LONGER[0]}, if its score is no lower and so much lower a loss would come about by chance as seldom; the "
     f"{100 * LEVEL:g} % are shared evenly among those tests. Of several the one with the best score; else Θ⁰. Where "

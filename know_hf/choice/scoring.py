@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,12 @@ import numpy as np
 from torch.utils.data import Subset
 from transformers import EvalPrediction, Trainer
 
+from know_hf.choice.losses import LOSS, PARTS, LossParts, loss_alone, quiet, same_chance, whole_loss
 from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score
 from know_hf.forgetting.evaluation import without_dropping
 from know_hf.settings import suggestion
 from know_hf.trajectory.identity import task_of
 
-#: Parts of the data that are one unit each, where a score is no mean over examples.
-PARTS = 50
-_LOSS = "eval_loss"
 # Examples that show which scores there are; what is measured beside them.
 _FEW = 8
 _NO_SCORES = ("_runtime", "_per_second", "_time")
@@ -32,16 +30,18 @@ class Answers:
 
     Args:
         scores: Its scores, named as Trainer names them.
-        units: ``(n,)`` what each example, or each of equal parts of the data, adds to the score that decides, which is
-            their mean; None as long as that is not looked at.
+        units: ``(n,)`` what each example, or part of the data, adds to the score that decides, which is their mean;
+            None as long as that is not looked at.
         kept: Predictions and labels, from which scores of other sets of examples are computed.
-        losses: ``(parts,)`` losses on equal parts of the data, where they count beside the score.
+        losses: ``(parts,)`` what each part of the data adds to the loss, where it counts beside the score.
+        way: How the loss was taken apart, if it was.
     """
 
     scores: dict[str, float]
     units: np.ndarray | None = None
     kept: tuple[Any, Any] | None = None
     losses: np.ndarray | None = None
+    way: str | None = None
 
     @property
     def size(self) -> int:
@@ -79,9 +79,9 @@ def deciding_of(trainer: Any, scores: Mapping[str, float], examples: int) -> Dec
 
 def measure_of(trainer: Any, deciding: Deciding) -> Measure:
     """How that score is computed."""
-    by_loss = deciding.metric == "eval_loss" or trainer.compute_metrics is None
+    by_loss = deciding.metric == LOSS or trainer.compute_metrics is None
     return Measure(
-        "eval_loss" if by_loss else deciding.metric, deciding.score.higher_is_better and not by_loss,
+        LOSS if by_loss else deciding.metric, deciding.score.higher_is_better and not by_loss,
         None if by_loss else trainer.compute_metrics,
     )  # fmt: skip
 
@@ -93,8 +93,12 @@ def judged_by(trainer: Any, scores: Mapping[str, float], examples: int) -> tuple
 
 
 def predict(trainer: Trainer, dataset: Any) -> tuple[dict[str, float], tuple[Any, Any]]:
-    """Scores, and predictions with labels, of the trainer's model on a data set, all examples of it."""
-    with without_dropping(trainer), _quiet(trainer):
+    """Scores, and predictions with labels, of the trainer's model on a data set, all examples of it.
+
+    Where no score is computed of them, there are none of these.
+    """
+    alone = nullcontext() if trainer.compute_metrics is not None else loss_alone(trainer)
+    with same_chance(), without_dropping(trainer), quiet(trainer), alone:
         found = trainer.predict(dataset, metric_key_prefix="eval")
     return dict(found.metrics or {}), (found.predictions, found.label_ids)
 
@@ -126,24 +130,31 @@ def check_metric(trainer: Any) -> None:
         )
 
 
-def part_losses(trainer: Trainer, dataset: Any) -> np.ndarray:
-    """``(parts,)`` mean losses of the trainer's model on equal parts of a data set."""
-    count = min(len(dataset), PARTS)
-    losses = []
-    with without_dropping(trainer), _quiet(trainer), _loss_alone(trainer):
-        for rows in np.array_split(np.arange(len(dataset)), count):
-            part = dataset.select(rows) if isinstance(dataset, datasets.Dataset) else Subset(dataset, rows.tolist())
-            losses.append((trainer.predict(part, metric_key_prefix="eval").metrics or {}).get(_LOSS, math.nan))
-    return np.asarray(losses)
+def answer(trainer: Trainer, dataset: Any, measure: Measure, losses: LossParts | None = None) -> Answers:
+    """Lets the trainer's model answer the selection data.
 
-
-def answer(trainer: Trainer, dataset: Any, measure: Measure, with_losses: bool = False) -> Answers:
-    """Lets the trainer's model answer the selection data; with its losses beside the score, where these count."""
+    Args:
+        trainer: Its model is asked, as it is now.
+        dataset: The selection data.
+        measure: The score that decides.
+        losses: Takes the loss apart, where that counts beside the score, or several models' losses are compared.
+    """
     if measure.compute is None:
-        units = part_losses(trainer, dataset)
-        return Answers({measure.metric: float(units.mean())}, units)
+        own = (losses or LossParts(trainer, dataset))()
+        return Answers({measure.metric: own.value}, own.units, way=own.way)
     scores, kept = predict(trainer, dataset)
-    return Answers(scores, kept=kept, losses=part_losses(trainer, dataset) if with_losses else None)
+    if losses is None:
+        return Answers(scores, kept=kept)
+    own = losses()
+    return Answers(scores, kept=kept, losses=own.units, way=own.way)
+
+
+def score_of(trainer: Trainer, dataset: Any, measure: Measure) -> float:
+    """The score that decides, of the trainer's model."""
+    if measure.compute is None:
+        with same_chance():
+            return whole_loss(trainer, dataset)
+    return predict(trainer, dataset)[0][measure.metric]
 
 
 def pooled(parts: Sequence[Answers], measure: Measure) -> Answers:
@@ -249,25 +260,3 @@ def _joined(trees: list[Any]) -> Any:
         for tree in trees
     ]
     return np.concatenate(filled)
-
-
-@contextmanager
-def _quiet(trainer: Trainer):  # type: ignore[no-untyped-def]
-    """Lets a trainer predict many times without a bar for each."""
-    hidden, trainer.args.disable_tqdm = trainer.args.disable_tqdm, True
-    callbacks = list(trainer.callback_handler.callbacks)
-    trainer.callback_handler.callbacks = []
-    try:
-        yield
-    finally:
-        trainer.args.disable_tqdm, trainer.callback_handler.callbacks = hidden, callbacks
-
-
-@contextmanager
-def _loss_alone(trainer: Trainer):  # type: ignore[no-untyped-def]
-    compute, trainer.compute_metrics = trainer.compute_metrics, None
-    before, trainer.args.prediction_loss_only = trainer.args.prediction_loss_only, True
-    try:
-        yield
-    finally:
-        trainer.compute_metrics, trainer.args.prediction_loss_only = compute, before

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from know_hf.choice.places import make_room
-from know_hf.choice.scoring import answer, judged_by, predict
+from know_hf.choice.scoring import judged_by, predict, score_of
 from know_hf.enrichment.branches import branches_of, whole_model
 from know_hf.enrichment.finishing import Finisher
 from know_hf.enrichment.options import Placement, Prediction
@@ -65,7 +65,7 @@ class Soups:
                 self.trainer, run.trajectory, run.predicted, data.dataset, self.root / f"{name}.json",
                 fitting=self.fitting, anew=True,
             )  # fmt: skip
-            one = ResolvedMethod(get_method("fitted"), {"coefficients": made.table})
+            one = ResolvedMethod(get_method("fitted"), {"coefficients": made.table}, coefficients=made)
             found |= self._write(self._run(one), {"fitted": name})
         return found
 
@@ -102,7 +102,7 @@ class Soups:
             trial = _TRIAL + "-".join(map(str, sorted(members)))
             folder = made[f"{BRANCH}{members[0]}"] if len(members) == 1 else self._mean(members, trial)[trial]
             load_weights(trainer.model, folder)
-            reached = measure.sign * answer(trainer, self.selection, measure).scores[measure.metric]
+            reached = measure.sign * score_of(trainer, self.selection, measure)
             if len(members) > 1 and trainer.is_world_process_zero():
                 remove(folder)
             trainer.accelerator.wait_for_everyone()

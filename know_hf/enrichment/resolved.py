@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from know_hf.enrichment.folders import step_names
 from know_hf.enrichment.options import Prediction
-from know_hf.retrodiction import ALL, Method, check_method, get_method, retrodict
+from know_hf.fitting.coefficients import OWN_FILE, Coefficients
+from know_hf.retrodiction import ALL, Method, check_method, check_parameters, get_method, retrodict
 from know_hf.retrodiction.predictors import predictor_parameters
+from know_hf.retrodiction.registry import COEFFICIENTS
 from know_hf.trajectory import Parameter, resolve_kinds
 from know_hf.trajectory.identity import portable_name
 from know_hf.trajectory.kinds import check_choices
@@ -27,11 +30,13 @@ class ResolvedMethod:
         method: The method.
         parameters: Its parameters, a loaded predictor among them.
         source: Name of that predictor for records; None where none is read.
+        coefficients: Those of a fit, with what they were fitted to, where the method takes such.
     """
 
     method: Method
     parameters: Mapping[str, Any]
     source: str | None = None
+    coefficients: Coefficients | None = None
 
     @property
     def name(self) -> str:
@@ -123,7 +128,11 @@ class ResolvedPrediction:
 
 
 def resolve(
-    prediction: Prediction, stages: int, sampling_ratio: float | None, forgotten: bool = True
+    prediction: Prediction,
+    stages: int,
+    sampling_ratio: float | None,
+    forgotten: bool = True,
+    folder: Path | None = None,
 ) -> ResolvedPrediction:
     """Settles methods and parameters, and loads predictors.
 
@@ -133,15 +142,21 @@ def resolve(
         sampling_ratio: Ratio r of their data; None where it is not recorded.
         forgotten: Whether forgetting made them, instead of being checkpoints that were there: of such, ``all`` leaves
             out what cannot read so few, with a word.
+        folder: Of the run, where its own coefficients are found if none are given.
 
     Raises:
-        OSError: If a predictor cannot be loaded.
+        OSError: If a predictor, or a file of coefficients, cannot be loaded.
+        TrajectoryError: If such a file is missing or of something else.
         ValueError: If a name is unknown, a parameter names no method of these, or a predictor is missing or does not
             fit.
     """
     names = method_names(prediction.method)
     methods = []
     for name, own in _sorted_out(names, prediction.parameters or {}).items():
+        coefficients = _coefficients(get_method(name), own, folder)
+        if coefficients is not None:
+            own[COEFFICIENTS] = coefficients.table
+        check_parameters(name, own)
         source, family = None, get_method(name).reads(own)
         if family is not None:
             passed = own.get("predictor", prediction.predictor if family.bundled or len(names) == 1 else None)
@@ -152,10 +167,19 @@ def resolve(
         counted = get_method(name).counts
         if counted is not None and not forgotten:
             own.setdefault(counted, stages)
-        methods.append(ResolvedMethod(get_method(name), own, source))
+        methods.append(ResolvedMethod(get_method(name), own, source, coefficients))
     if not forgotten and prediction.method in ("all", ["all"], ("all",)):
         methods = [one for one in methods if _is_able(one, prediction, stages)] or methods
     return ResolvedPrediction(prediction, tuple(methods), stages)
+
+
+def _coefficients(method: Method, given: Mapping[str, Any], folder: Path | None) -> Coefficients | None:
+    """The coefficients of a fit that a method is to take: those given, else the run's own, if there are some."""
+    if not method.fits:
+        return None
+    if (found := given.get(COEFFICIENTS)) is None and folder is not None and (folder / OWN_FILE).is_file():
+        found = folder / OWN_FILE
+    return None if found is None else Coefficients.given(found)
 
 
 def _is_able(one: ResolvedMethod, prediction: Prediction, stages: int) -> bool:

@@ -27,7 +27,6 @@ from know_hf.enrichment.selection import check_copied, select, unmoved
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.unpredicted import not_predicted
 from know_hf.enrichment.writer import PartialFolder, check_targets, say_full
-from know_hf.fitting.coefficients import check_table
 from know_hf.hub.cards import enriched_card
 from know_hf.known.predicting import Predicting
 from know_hf.known.threads import one_thread
@@ -36,6 +35,7 @@ from know_hf.settings import STEPS, check_range, takes
 from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import versions
+from know_hf.trajectory.kinds import describe_tensors
 
 # A GPU wants more than a BLOCK at once.
 _BLOCK_ACCELERATOR = 1 << 23
@@ -125,8 +125,9 @@ class Enrichment:
         self.device = self.state.device if placement.device is None else usable(placement.device)
         if isinstance(prediction, Prediction):
             prediction = resolve(
-                prediction, len(trajectory), trajectory.record.sampling_ratio, forgotten=trajectory.forgotten
-            )
+                prediction, len(trajectory), trajectory.record.sampling_ratio, forgotten=trajectory.forgotten,
+                folder=trajectory.root if trajectory.forgotten else None,
+            )  # fmt: skip
         #: The methods with their parameters and learned weights.
         self.prediction = prediction
         learned = next((one.name for one in prediction.methods if one.source is not None), None)
@@ -138,8 +139,10 @@ class Enrichment:
                 "examples (know-hf predict, Trajectory.from_checkpoints)."
             )
         for one in prediction.methods:
-            if (table := one.parameters.get("coefficients")) is not None and one.method.named:
-                check_table(table, list(self.predicted), len(trajectory))
+            if one.coefficients is not None:
+                told = one.coefficients.tells_stages  # else nothing has to be read for it
+                files = [stage.files if told else () for stage in trajectory.checkpoints]
+                one.coefficients.check(self.predicted, [[self._hashes[str(path)] for path in own] for own in files])
         prediction.to(self.device)
 
     def check(self, steps: int) -> None:
@@ -165,6 +168,7 @@ class Enrichment:
             "sources": [{p.name: self._hashes[str(p)] for p in c.files} for c in self.trajectory.checkpoints],
             "predicted": {kind: sum(k == kind for k in kinds) for kind in sorted(set(kinds))},
             "copied": len(self.copied),
+            "tensors": describe_tensors(self.predicted),
         }
         if (positions := self.trajectory.positions) is not None:
             provenance["positions"] = positions

@@ -20,7 +20,9 @@ from know_hf.reading import read_fields
 from know_hf.records import TrajectoryError
 from know_hf.store import hash_file, remove, write_json
 from know_hf.trajectory import Trajectory
+from know_hf.trajectory.functions import describe_loss
 from know_hf.trajectory.identity import describe_dataset
+from know_hf.trajectory.kinds import describe_tensors
 
 #: Most steps of a fit, where nobody says how many.
 MOST_STEPS = 150
@@ -81,10 +83,13 @@ def fit(
     steps = planned_steps(trajectory, fitting)
     if fitting.fit_learning_rate is None:
         fitting = replace(fitting, fit_learning_rate=min(_HIGHEST, max(_RATE, _RATE * MOST_STEPS / max(steps, 1))))
+    batches = Batches(trainer, dataset, fitting.fit_seed)
     described: dict[str, Any] = {
         "settings": {**asdict(fitting), "fit_steps": steps},
         "dataset": describe_dataset(dataset),
         "stages": [[hash_file(path) for path in checkpoint.files] for checkpoint in trajectory.checkpoints],
+        "tensors": describe_tensors(groups := _groups(predicted, fitting)),
+        "loss": {**describe_loss(trainer), "batches": [batches.size, batches.count]},
     }
     if output.exists() and (done := _done(output, anew)) is not None:
         different = [name for name, value in described.items() if done.record.get(name) != value]
@@ -95,8 +100,7 @@ def fit(
                 f"{output} holds another fit (different {', '.join(different)}); delete it or choose another folder."
             )
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
-    subspace = Subspace(trainer.model, trajectory, _groups(predicted, fitting), keep)
-    batches = Batches(trainer, dataset, fitting.fit_seed)
+    subspace = Subspace(trainer.model, trajectory, groups, keep)
     state = _State(subspace, output.with_suffix(".state.json"), described)
     hidden = trainer.args.disable_tqdm or not trainer.is_world_process_zero()
     bar = progress_bar(total=steps, initial=state.step, desc="Fitting", leave=False, disable=hidden)
@@ -247,16 +251,17 @@ class _State:
 
     def _continue(self) -> None:
         try:
-            found = read_fields(self.path, {"of": dict, "step": int, "losses": list[float]})
+            found = read_fields(self.path, _FORM)
+            tensors = {name: torch.tensor(found[name], dtype=torch.float64) for name in _TENSORS}
         except (OSError, ValueError):  # a state that cannot be read is none
             return
-        if found["of"] != self.described:
+        if found["of"] != self.described or any(own.shape != self.coefficients.shape for own in tensors.values()):
             return
-        for name in _NUMBERS:
-            setattr(self, name, found[name])
-        for name in _TENSORS:
-            setattr(self, name, torch.tensor(found[name], dtype=torch.float64))
+        for name, value in {**{name: found[name] for name in _NUMBERS}, **tensors}.items():
+            setattr(self, name, value)
 
 
 _TENSORS = ("coefficients", "first", "second", "best")
 _NUMBERS = ("step", "losses", "smooth", "lowest", "since")
+_FORM = {"of": dict, "step": int, "losses": list[float], "smooth": float, "lowest": float, "since": int,
+         **dict.fromkeys(_TENSORS, list[list[float]])}  # fmt: skip

@@ -4,6 +4,7 @@ What records say is text in them: every value is escaped where it is rendered, a
 an identifier of Python or of the Hub.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -332,6 +333,7 @@ def _template(name: str) -> Template:
     environment = Environment(finalize=lambda value: value if isinstance(value, Markup) else as_markdown(value))
     environment.filters |= {
         "count": _count, "figure": _figure, "code": lambda value: Markup(as_code(value)),
+        "is_finite": lambda value: is_number(value) and math.isfinite(value),
         "whole": lambda value: Markup(as_markdown(value, _PARAGRAPH)),
     }  # fmt: skip
     source = resources.files("know_hf.hub").joinpath(f"templates/{name}.md").read_text(encoding="utf-8")

@@ -117,7 +117,7 @@ class CellTable:
     def against(self, place: Place, other: Place | None = None) -> Nested:
         """Paired difference of two cells' test scores, of shares in points; by default to the reference."""
         ours, theirs = self.scores(place), self.scores(other or self.reference)
-        return nested_difference(ours.tolist(), theirs.tolist(), self.score.higher_is_better)
+        return nested_difference(ours.tolist(), theirs.tolist(), self.score.higher_is_better, self.score.most)
 
     def rates(self, arm: str) -> list[float]:
         """Learning rates of an arm's cells."""
@@ -157,4 +157,4 @@ def between(table: CellTable, place: Place, more: CellTable, other: Place) -> Ne
         min(sizes) for sizes in zip(table.scores(place).shape, more.scores(other).shape, strict=True)
     )
     ours, theirs = (one.scores(cell)[:pretrainings, :seeds].tolist() for one, cell in ((table, place), (more, other)))
-    return nested_difference(ours, theirs, table.score.higher_is_better)
+    return nested_difference(ours, theirs, table.score.higher_is_better, table.score.most)

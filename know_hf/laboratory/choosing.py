@@ -203,7 +203,7 @@ class DownstreamChoice:
         }
         last = {name: trials.gain(found["validation"], scores[ORIGIN]["validation"]) for name, found in scores.items()}
         better = last[survivor].gain > 0 and last[survivor].chance <= LEVEL
-        reported = paired_gain(scores[survivor]["test"], scores[ORIGIN]["test"], trials.score.higher_is_better, 0.0)
+        reported = trials.gain(scores[survivor]["test"], scores[ORIGIN]["test"], overlap=0.0)
         purpose = Purpose(
             data=self.data.name, metric=trials.score.name, percent=trials.score.percent,
             higher_is_better=trials.score.higher_is_better, examples=plan.examples, epochs=plan.epochs,
@@ -259,9 +259,10 @@ class _Trials:
             workers.run(jobs[state.process_index :: count], what)
         state.wait_for_everyone()
 
-    def gain(self, scores: Sequence[float], origin: Sequence[float]) -> Gain:
-        """Compares scores on the examples that choose with those of Θ⁰."""
-        return paired_gain(scores, origin, self.score.higher_is_better, self.overlap)
+    def gain(self, scores: Sequence[float], origin: Sequence[float], overlap: float | None = None) -> Gain:
+        """Compares scores with those of Θ⁰, by default on the examples that choose."""
+        overlap = self.overlap if overlap is None else overlap
+        return paired_gain(scores, origin, self.score.higher_is_better, overlap, 1.0 if self.score.percent else None)
 
     def halve(self, plan: Schedule) -> tuple[str, dict[str, float], dict[str, Gain]]:
         """The best beside Θ⁰, every start's own learning rate, and its gain when it was last looked at."""
@@ -326,6 +327,8 @@ def purpose_words(candidate: str, survivor: str, gains: Mapping[str, Gain], purp
     where = f"on {purpose.reported:,} other examples, on which nothing was chosen"
     small = (100 if purpose.percent else 1) * np.array([purpose.low, purpose.high])
     sure = f"a gain of {small[0]:+.3g} to {small[1]:+.3g}{' points' * purpose.percent} over {purpose.seeds} seeds"
+    if not np.isfinite(small).all():
+        sure = f"of {purpose.seeds} seeds some diverged"
     how = (
         f" Each start was fine-tuned at its own learning rate on {purpose.examples:,} examples for {purpose.epochs} "
         f"epochs; {purpose.trainings} fine-tunings trained on {purpose.spent:,} examples of a budget of "

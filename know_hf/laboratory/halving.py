@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from know_hf.choice.rule import LEVEL, Gain
-from know_hf.laboratory.statistics import require_scipy
+from know_hf.laboratory.statistics import allowed, require_scipy
 
 #: Seeds of the last comparison, none of which was seen before.
 SEEDS = 8
+#: Fewest seeds of which an interval is given: of two Student's is thirteen standard errors wide to either side.
+LEAST_SEEDS = 4
 #: Epochs of a fine-tuning where the budget leaves the choice, and the fewest and most there are.
 EPOCHS, LEAST_EPOCHS, MOST_EPOCHS = 10, 5, 50
 #: Fewest examples that a fine-tuning is given.
@@ -116,7 +118,13 @@ def make_schedule(candidates: int, rates: int, budget: int, available: int) -> S
     return Schedule(rungs, range(first, first + SEEDS), trainings, examples, epochs)
 
 
-def paired_gain(scores: Sequence[float], origin: Sequence[float], higher_is_better: bool, overlap: float) -> Gain:
+def paired_gain(
+    scores: Sequence[float],
+    origin: Sequence[float],
+    higher_is_better: bool,
+    overlap: float,
+    most: float | None = None,
+) -> Gain:
     """Compares a start with Θ⁰ over the same seeds.
 
     Args:
@@ -125,9 +133,11 @@ def paired_gain(scores: Sequence[float], origin: Sequence[float], higher_is_bett
         higher_is_better: Direction of the score.
         overlap: Number of the examples that score, over that of the others that they are drawn from beside: two draws
             share examples, so that their differences vary less than those of others would.
+        most: Of a share, that of all, 1; the interval ends there.
 
     Returns:
-        Its mean score and gain, the 95 % interval, and the probability of so large a gain by chance.
+        Its mean score and gain, the 95 % interval, NaN of fewer than [`LEAST_SEEDS`], and the probability of so large a
+        gain by chance.
 
     Source: Nadeau and Bengio, "Inference for the generalization error" (2003); that a chance is never below that of all
         seeds having one sign is ours, for scores of few examples, which may differ by the same in all.
@@ -138,11 +148,18 @@ def paired_gain(scores: Sequence[float], origin: Sequence[float], higher_is_bett
     if not np.isfinite(differences).all():
         return Gain(score, math.nan, math.nan, math.nan, 1.0)
     if count < 2:
-        return Gain(score, gain, -math.inf, math.inf, 1.0)
+        return Gain(score, gain, math.nan, math.nan, 1.0)
     error = math.sqrt(float(differences.var(ddof=1)) * (1 / count + overlap))
+    shown = count >= LEAST_SEEDS
     if error == 0:
-        return Gain(score, gain, gain, gain, 0.5**count if gain > 0 else 1.0)
+        same = gain if shown else math.nan
+        return Gain(score, gain, same, same, 0.5**count if gain > 0 else 1.0)
     student = require_scipy().t
     reach = float(student.ppf(0.975, count - 1)) * error
     chance = max(float(student.sf(gain / error, count - 1)), 0.5**count)
-    return Gain(score, gain, gain - reach, gain + reach, chance)
+    if not shown:
+        return Gain(score, gain, math.nan, math.nan, chance)
+    sign = 1 if higher_is_better else -1
+    low, high = sorted(sign * end for end in (gain - reach, gain + reach))
+    low, high = sorted(sign * end for end in allowed((low, high), scores, origin, most))
+    return Gain(score, gain, low, high, chance)

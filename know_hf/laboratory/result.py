@@ -145,7 +145,9 @@ class ComparisonResult:
 
     def against(self, arm: str, other: str) -> Difference:
         """Paired difference of two arms, of shares in points, each at its own learning rate."""
-        return paired_difference(self.best(arm), self.best(other), higher_is_better=self.score.higher_is_better)
+        return paired_difference(
+            self.best(arm), self.best(other), higher_is_better=self.score.higher_is_better, most=self.score.most
+        )
 
     def area(self, arm: str) -> float:
         """Mean of the learning curves, of shares in percent, at the arm's own learning rate."""

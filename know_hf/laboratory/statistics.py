@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,12 +44,49 @@ class Difference:
             return "better" if (self.low > 0) == self.higher_is_better else "worse"
         return "no difference shown"
 
+    def within(self, scores: Sequence[float], reference: Sequence[float], most: float | None) -> "Difference":
+        """The same, its interval cut to what the score allows; see [`allowed`]."""
+        low, high = allowed((self.low, self.high), scores, reference, most)
+        return replace(self, low=low, high=high)
+
     def __str__(self) -> str:
         return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
+def allowed(
+    interval: tuple[float, float], scores: Sequence[float], reference: Sequence[float], most: float | None
+) -> tuple[float, float]:
+    """Cuts an interval of a mean difference: from the reference to none of the score, and to the most of it.
+
+    Student's interval over few seeds knows nothing of that, and reaches beyond.
+
+    Args:
+        interval: Its ends.
+        scores: What was compared.
+        reference: With this.
+        most: The score of what does all right, for shares, which are at least 0; None for others.
+
+    Returns:
+        The ends; uncut if the scores are no such shares.
+
+    Example:
+        >>> from know_hf.laboratory.statistics import allowed
+        >>> allowed((-2.1, 1.9), [0.7, 0.5], [0.5, 0.75], 1.0)
+        (-0.625, 0.375)
+    """
+    seen = [*scores, *reference]
+    if most is None or not all(0 <= value <= most for value in seen):
+        return interval
+    mean = float(np.mean(reference))
+    return max(interval[0], -mean), min(interval[1], most - mean)
+
+
 def paired_difference(
-    scores: Sequence[float], reference: Sequence[float], confidence: float = 0.95, higher_is_better: bool = True
+    scores: Sequence[float],
+    reference: Sequence[float],
+    confidence: float = 0.95,
+    higher_is_better: bool = True,
+    most: float | None = None,
 ) -> Difference:
     """Compares two arms that were run with the same seeds.
 
@@ -58,6 +95,7 @@ def paired_difference(
         reference: The other arm's, in the same order.
         confidence: Of the interval.
         higher_is_better: Whether a positive difference is a gain.
+        most: Of shares, that of all (1, or 100); the interval ends there.
 
     Returns:
         Mean difference with Student's t interval; zero wide where all seeds agree.
@@ -83,7 +121,7 @@ def paired_difference(
         chance = 2 * float(stats.t.sf(abs(mean) / error, degrees))
     else:  # all the same
         chance = 0.0 if mean else 1.0
-    return Difference(mean, low, high, len(differences), higher_is_better, chance)
+    return Difference(mean, low, high, len(differences), higher_is_better, chance).within(scores, reference, most)
 
 
 @dataclass(frozen=True)
@@ -109,7 +147,10 @@ class Nested:
 
 
 def nested_difference(
-    scores: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], higher_is_better: bool = True
+    scores: Sequence[Sequence[float]],
+    reference: Sequence[Sequence[float]],
+    higher_is_better: bool = True,
+    most: float | None = None,
 ) -> Nested:
     """Compares two arms over pre-trainings that were each fine-tuned with several seeds.
 
@@ -117,6 +158,7 @@ def nested_difference(
         scores: Of each pre-training the score of each seed; NaN where there is none.
         reference: The other arm's, in the same order.
         higher_is_better: Whether a positive difference is a gain.
+        most: Of shares, that of all (1, or 100); the intervals end there.
 
     Returns:
         Means and both intervals, over the pairs that are there.
@@ -132,19 +174,22 @@ def nested_difference(
         (2.25, 4, 2)
     """
     groups = [
-        [difference for difference in np.subtract(ours, theirs, dtype=float) if not math.isnan(difference)]
+        [pair for pair in zip(ours, theirs, strict=True) if not math.isnan(pair[0] - pair[1])]
         for ours, theirs in zip(scores, reference, strict=True)
     ]
     groups = [group for group in groups if group]
-    pairs = [difference for group in groups for difference in group]
+    pairs = [pair for group in groups for pair in group]
     if not pairs:
         raise ValueError("A paired comparison needs a pair; there is none.")
-    means = [float(np.mean(group)) for group in groups]
-    within, between = (
-        paired_difference(one, [0.0] * len(one), higher_is_better=higher_is_better) if len(one) > 1 else None
-        for one in (pairs, means)
-    )
-    return Nested(float(np.mean(pairs)), within, between)
+    means = [(float(ours), float(theirs)) for ours, theirs in (np.mean(group, axis=0) for group in groups)]
+
+    def compared(one: Sequence[tuple[float, float]]) -> Difference | None:
+        ours, theirs = [pair[0] for pair in one], [pair[1] for pair in one]
+        if len(one) < 2:
+            return None
+        return paired_difference(ours, theirs, higher_is_better=higher_is_better, most=most)
+
+    return Nested(float(np.mean([ours - theirs for ours, theirs in pairs])), compared(pairs), compared(means))
 
 
 def holm(chances: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ here by its name. ``RETRODICTION.md`` beside this file describes them all.
 from importlib import import_module
 from typing import Any
 
-from know_hf.retrodiction.predict import check_method, retrodict
+from know_hf.retrodiction.predict import check_method, check_parameters, retrodict
 from know_hf.retrodiction.registry import METHODS, Method, PredictorFamily, get_method, method
 
 # In the order in which methods are listed; a module registers its own in the order of its lines.
@@ -30,6 +30,7 @@ __all__ = [
     "Method",
     "PredictorFamily",
     "check_method",
+    "check_parameters",
     "get_method",
     "method",
     "retrodict",

@@ -1,14 +1,16 @@
 """Any method by its name: checked beforehand, then applied to one tensor."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import reduce
 from inspect import Parameter
+from operator import or_
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import torch
 from torch import Tensor
 
-from know_hf.reading import check_form
+from know_hf.reading import check_form, shown
 from know_hf.retrodiction.registry import Method, get_method
 from know_hf.settings import STEPS, check_range, meant
 
@@ -30,14 +32,10 @@ def check_method(
         ValueError: If it lacks a parameter, one has another type, it cannot do that many steps from that many stages,
             or it returns something else than a prediction.
     """
+    check_parameters(name, parameters)
     taken = get_method(name).accepts(parameters)
-    if unknown := [parameter for parameter in parameters if parameter not in taken]:
-        known = meant(unknown[0], taken or ["none"], "its parameters:")
-        raise ValueError(f"{name} has no parameter {unknown[0]!r}{known}")
     if missing := [p.name for p in taken.values() if p.default is p.empty and p.name not in parameters]:
         raise ValueError(f"{name} needs the parameter {missing[0]!r}, which has no default.")
-    for parameter, value in parameters.items():
-        _check_type(name, taken[parameter], value)
     for kind in kinds:
         made = retrodict(torch.zeros(stages, 2, 2), kind, steps, name, iterate=iterate, **parameters)
         if not isinstance(made, Tensor) or made.shape != (steps, 2, 2) or not made.is_floating_point():
@@ -46,17 +44,53 @@ def check_method(
                              f"{(steps, 2, 2)}.")  # fmt: skip
 
 
+def check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    """Looks whether a method takes these parameters, before any of them is used.
+
+    Raises:
+        ValueError: If there is no such parameter, or one is of another type than the method's signature says.
+    """
+    method = get_method(name)
+    for parameter in parameters.keys() & method.parameters.keys():  # of which one may name the method that has the rest
+        _check_type(name, method.parameters[parameter], parameters[parameter])
+    taken = method.accepts(parameters)
+    if unknown := [parameter for parameter in parameters if parameter not in taken]:
+        known = meant(unknown[0], taken or ["none"], "its parameters:")
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}{known}")
+    for parameter, value in parameters.items():
+        _check_type(name, taken[parameter], value)
+    family = method.reads(parameters)
+    if family is not None and isinstance(
+        found := parameters.get("predictor"), (int, float, bytes, Mapping, Set, list, tuple)
+    ):
+        raise ValueError(f"{name}: predictor must be a folder, a Hub id or a live network, found {shown(found)}.")
+
+
 def _check_type(name: str, parameter: Parameter, value: Any) -> None:
     """Raises ``ValueError`` if a plain parameter is of another type than the method's signature says."""
-    kind = parameter.annotation
-    plain = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    if mapping := next((one for one in plain if get_origin(one) is Mapping), None):
-        rows = get_origin(get_args(mapping)[1]) is Sequence
-        kind = dict[str, list[float]] | None if rows else dict[str, float] | None
-    elif not set(plain) <= {int, float, str, bool, NoneType}:
-        return
-    plain_value = dict(value) if isinstance(value, Mapping) else value
-    check_form({parameter.name: plain_value}, {parameter.name: kind}, name)
+    form = _form(parameter.annotation)
+    if form is not None:
+        check_form({parameter.name: _plain(value)}, {parameter.name: form}, name)
+
+
+def _form(kind: Any) -> Any:
+    """The form of a plain type, as for [`check_form`]; None of any other."""
+    if isinstance(kind, UnionType):
+        forms = [_form(one) for one in get_args(kind)]
+        return None if None in forms else reduce(or_, forms)
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Mapping, Sequence) and (own := _form(inner[-1])) is not None:
+        return dict[str, own] if origin is Mapping else list[own]  # type: ignore[valid-type]
+    return kind if kind in (int, float, str, bool, NoneType) else None
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences of any type as the plain ones, in which names are text."""
+    if isinstance(value, Mapping):
+        return {name: _plain(own) for name, own in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(own) for own in value]
+    return value
 
 
 def _guarded(method: Method) -> Callable[..., Tensor]:

@@ -14,6 +14,8 @@ from know_hf.settings import meant
 
 #: Entry points of installed packages that bring methods: name of the method → the module, or function, of theirs.
 ENTRY_POINTS = "know_hf.methods"
+#: Name of a method's parameter that a fit through a model's own loss finds, tensor by tensor.
+COEFFICIENTS = "coefficients"
 _FIRST = ["stages", "kind", "steps"]
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -78,6 +80,11 @@ class Method:
     def name(self) -> str:
         """Name of the function."""
         return self.function.__name__
+
+    @property
+    def fits(self) -> bool:
+        """Whether it takes the coefficients of a fit."""
+        return self.needs_data == COEFFICIENTS and self.named
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:

@@ -50,7 +50,9 @@ def fitted(
         stages: ``(S, *shape)`` floating point in stage order.
         kind: Not looked at.
         steps: Number of steps.
-        coefficients: Name of a tensor → its S coefficients; a tensor without any stays that of Θ^0.
+        coefficients: Name of a tensor → its S coefficients; a tensor without any stays that of Θ^0. For a prediction
+            also the file that a fit made, a run's ``choice/fitted.json``, or its content: then it is looked at whether
+            these are the stages that it was made for.
         tensor: Name of the tensor.
 
     Returns:
@@ -72,8 +74,9 @@ def fitted(
     """
     if coefficients is None:
         raise ValueError(
-            "fitted needs coefficients, which are fitted with a model and data: know-hf enrich --method fitted does "
-            "(enrich_pretrained(…, method='fitted')), and keeps them in fitted.json of its run."
+            "fitted needs coefficients, which are fitted with a model and data: know-hf enrich does, and keeps them in "
+            "choice/fitted.json of its run, where know-hf predict RUN --method fitted finds them; another such file is "
+            "given as --parameters coefficients=FILE (parameters={'coefficients': 'FILE'})."
         )
     stages = stages.to(torch.promote_types(stages.dtype, torch.float32))
     own = None if tensor is None else coefficients.get(tensor)
@@ -128,8 +131,9 @@ def damped(
     """
     if alphas is None:
         raise ValueError(
-            "damped needs alphas, which a line search with a model and data finds: know-hf enrich --method damped "
-            "does (enrich_pretrained(…, method='damped')), and keeps them in damped.json of its run."
+            "damped needs alphas, which a line search with a model and data finds: know-hf enrich makes it a candidate "
+            "of its choice, and with --keep-candidates they stay in choice/damped/enrichment.json; give them as "
+            "--parameters alphas='{conv: 0.3, fc: 0.5}' (parameters={'alphas': {'conv': 0.3, 'fc': 0.5}})."
         )
     if step < 1 or not all(map(math.isfinite, alphas.values())):
         raise ValueError(f"damped: step is {step}, alphas {dict(alphas)}; at least 1, and finite.")

@@ -79,6 +79,11 @@ class Score:
         return 100 * value if self.percent else value
 
     @property
+    def most(self) -> float | None:
+        """What tables show of the best there can be; None where there is no such."""
+        return self.shown(1.0) if self.percent else None
+
+    @property
     def unit(self) -> str:
         """For headings: ``" in percent"`` or nothing."""
         return " in percent" if self.percent else ""

@@ -1,5 +1,7 @@
 """Which predictor a parameter belongs to: read from the live module, once, and stored with the trajectory."""
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -238,6 +240,21 @@ def resolve_kinds(
             "there is nothing to predict them from."
         )
     return predicted, copied
+
+
+def describe_tensors(chosen: Mapping[str, str]) -> str:
+    """Which tensors these are, and as what each counts, in one short text: other tensors have another.
+
+    Args:
+        chosen: Name → kind, or group.
+
+    Example:
+        >>> from know_hf.trajectory.kinds import describe_tensors
+        >>> describe_tensors({"fc.weight": "fc"}) == describe_tensors({"fc.weight": "bias"})
+        False
+    """
+    digest = hashlib.sha256(json.dumps(sorted(chosen.items())).encode())
+    return f"{len(chosen)}, {digest.hexdigest()[:16]}"
 
 
 def check_choices(norms: str, embeddings: str) -> None:

@@ -1,13 +1,15 @@
-"""Whether a function is the one that it was."""
+"""Functions that people pass: whether one is what it was, as far as its own code tells."""
 
 import hashlib
 from functools import partial
 from types import CellType, CodeType
 from typing import Any
 
+from transformers import Trainer
+
 
 def fingerprint(compute: Any) -> str | None:
-    """Tells whether a function that computes scores was changed, where its own code says so."""
+    """Tells whether a function was changed, where its own code says so."""
     if compute is None:
         return None
     return hashlib.sha256(repr(_content(compute)).encode()).hexdigest()[:16]
@@ -33,3 +35,15 @@ def _content(found: Any, depth: int = 4) -> Any:
         _content(code, depth),
         *(_content(one, depth - 1) for one in (*cells, getattr(found, "__defaults__", None) or ())),
     ]
+
+
+def describe_loss(trainer: Trainer) -> dict[str, Any]:
+    """What determines the loss of a trainer beside the model and the data, as plain data."""
+    args, own = trainer.args, type(trainer).compute_loss
+    return {
+        "function": fingerprint(trainer.compute_loss_func),
+        # Trainer's own is another in other versions of it, and the same loss.
+        "method": None if own is Trainer.compute_loss else fingerprint(own),
+        "label_smoothing_factor": args.label_smoothing_factor,
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else None,
+    }
