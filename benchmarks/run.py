@@ -36,6 +36,7 @@ PARTS = {
         ["--layers", "4", "--methods", "mean", "linear_fit"],
         ["--layers", "16", "--width", "2048"],
     ),
+    "fitting": ("The memory of a fit", ["--layers", "2"], []),
     "trainer": (
         "ForgettingTrainer beside Trainer",
         ["--steps", "100", "--pairs", "3"],
