@@ -12,6 +12,7 @@ from test_trainer import Pixels
 from transformers import TrainerCallback, default_data_collator
 
 from know_hf import ForgettingArguments, ForgettingTrainer
+from know_hf.forgetting import start as start_module
 from know_hf.forgetting import trainer as trainer_module
 
 
@@ -35,7 +36,8 @@ class DieAt(TrainerCallback):
 
 
 def main(folder: str, settings: str, stage: str = "", where: str = "") -> None:
-    model = tiny_image_model()
+    # Every process its own, where a test says so: what counts is the first one's.
+    model = tiny_image_model(int(os.environ.get("DRAWN", 0)) * (1 + int(os.environ.get("RANK", 0))))
     model.timm_model.drop_rate = 0.2
     trainer = ForgettingTrainer(
         model=model,
@@ -52,11 +54,12 @@ def main(folder: str, settings: str, stage: str = "", where: str = "") -> None:
     publish = trainer_module.publish
 
     def dying(partial: Path, final: Path) -> None:
-        if (final.name, where) == (f"stage-{stage}", "publish"):  # only the main process is here; the launcher follows
+        place = "start" if stage == "start" else f"stage-{stage}"
+        if (final.name, where) == (place, "publish"):  # only the main process is here; the launcher follows
             os.kill(os.getpid(), signal.SIGKILL)
         publish(partial, final)
 
-    trainer_module.publish = dying
+    trainer_module.publish = start_module.publish = dying
     trainer.train()
 
 

@@ -118,7 +118,7 @@ def test_a_stage_0_that_is_lost_is_not_made_of_another_model(tmp_path):
     before = stages(root)
     trainer_of(model, root).train()  # finished: whatever the model holds by now
     shutil.rmtree(root / "stage-0")
-    with pytest.raises(TrajectoryError, match="Stage 0 of the run in .* load the model as it was"):
+    with pytest.raises(TrajectoryError, match="needs the weights again that it began with.* load the model as it was"):
         trainer_of(model, root).train()
     trainer_of(tiny_image_model(), root).train()
     assert all(same(a, b) for a, b in zip(before, stages(root), strict=True))
@@ -129,8 +129,18 @@ def test_a_model_taken_as_it_is_is_not_taken_as_another(tmp_path):
     trainer_of(model, root, train_stage_zero=False).train()
     assert not (root / "training").exists()  # stage 0 is what it began with
     shutil.rmtree(root / "stage-0")
-    with pytest.raises(TrajectoryError, match="has to be made again, and the model given is not the one"):
+    with pytest.raises(TrajectoryError, match="the model given holds others"):
         trainer_of(model, root, train_stage_zero=False).train()
+
+
+def test_branches_do_not_begin_with_others(tmp_path):
+    model, root = tiny_image_model(), tmp_path / "run"
+    trainer_of(model, root, recipe="soup").train()
+    shutil.rmtree(root / "start")
+    shutil.rmtree(root / "stage-1")
+    with pytest.raises(TrajectoryError, match="the model given holds others"):
+        trainer_of(model, root, recipe="soup").train()
+    trainer_of(tiny_image_model(), root, recipe="soup").train()
 
 
 def test_weights_in_the_place_of_those_kept_are_refused(tmp_path):

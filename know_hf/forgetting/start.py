@@ -79,6 +79,8 @@ def begin(trainer: "ForgettingMixin", folder: RunFolder, record: TrajectoryRecor
     if branching(trainer.args):  # the mean of branches is one of what they began with, too: it stays
         _save(trainer, folder, record, begun)
         if not folder.start.is_dir():
+            if begun:
+                check_start(trainer, folder.root, record.model.get(FIELD))
             save_given(trainer, folder.start)
         return
     if not (record.stages[0].finished or trainer.keep_start == "never" or _in_pieces(trainer)):
@@ -90,6 +92,7 @@ def begin(trainer: "ForgettingMixin", folder: RunFolder, record: TrajectoryRecor
             trainer.accelerator.wait_for_everyone()  # everyone has looked before anyone writes
             if trainer.is_world_process_zero():
                 remove(folder.kept)
+            trainer.accelerator.wait_for_everyone()
             begun = False
             _keep(trainer, folder)
     _save(trainer, folder, record, begun)
@@ -139,7 +142,7 @@ def _continue(trainer: "ForgettingMixin", folder: RunFolder, known: str) -> None
 
 
 def check_start(trainer: "ForgettingMixin", run: str | Path, known: str | None) -> None:
-    """Looks whether a model is what a run began with, where that is to be trained again; all processes call it.
+    """Looks whether a model is what a run began with, where that is needed again; all processes call it.
 
     Args:
         trainer: Holds the model.
@@ -151,9 +154,9 @@ def check_start(trainer: "ForgettingMixin", run: str | Path, known: str | None) 
     """
     if known is not None and trainer.keep_start != "never" and known != _hash(trainer):
         raise TrajectoryError(
-            f"Stage 0 of the run in {run} has to be made again, and the model given is not the one that it began with "
-            "(it was trained since, or drawn anew), of which no copy is left: load the model as it was then, or "
-            "choose another output_dir."
+            f"The run in {run} needs the weights again that it began with, and the model given holds others (it was "
+            "trained since, or drawn anew), while no copy is left: load the model as it was then, or choose another "
+            "output_dir."
         )
 
 
