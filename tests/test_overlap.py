@@ -102,7 +102,8 @@ def test_what_would_flatter_is_refused_before_training(images, tmp_path, selecti
 def test_scores_on_training_data_are_said_to_be(images, tmp_path):
     train = images.select(range(120))
     result = enrich_pretrained(tiny_image_model(), train, tmp_path, eval_dataset=train, choose="none", **SETTINGS)
-    assert "Of the evaluation data 120 of the 120 examples are training data, too: scores on these" in result.verdict
+    said = "Of the evaluation data 120 of the 120 examples are training data, too: scores on these"
+    assert said in result.verdict and said in (result.checkpoints["x2"] / "README.md").read_text()
 
 
 def test_the_split_that_is_chosen_on_is_not_scored_on(image_model_folder, image_data_folder, tmp_path):

@@ -50,6 +50,13 @@ class Finisher:
         """What the scores are of; None where there are none."""
         return evaluated_on(self.trainer) if self.score else None
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the scores are of, and what is to be said of that, for the folder; nothing where there are none."""
+        if self.evaluation is None:
+            return {}
+        return {"evaluation": self.evaluation, **({"remarks": said} if (said := list(self.trainer.remarks)) else {})}
+
     @cached_property
     def batches(self) -> Batches:
         """The data to estimate statistics on, read once for all folders where they fit."""

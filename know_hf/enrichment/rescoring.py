@@ -39,7 +39,8 @@ def score_again(run: Enrichment, folders: Iterable[Path], finisher: Finisher) ->
         if not stale(content, now):
             continue
         load_weights(trainer.model, folder)
-        content |= {"metrics": evaluation_scores(trainer), "evaluation": now, "baseline": run.baseline}
+        content.pop("remarks", None)
+        content |= {"metrics": evaluation_scores(trainer), "baseline": run.baseline, **finisher.described}
         if trainer.is_world_process_zero():
             describe_again(folder, content, enriched_card(run.trajectory, content, folder.name, run.self_check))
         trainer.accelerator.wait_for_everyone()

@@ -284,7 +284,7 @@ class Enrichment:
                         ),
                         "statistics": statistics[key].summary(),
                         "metrics": scores,
-                        **({"evaluation": of} if (of := getattr(finish, "evaluation", None)) is not None else {}),
+                        **getattr(finish, "described", {}),
                         "baseline": self.baseline,
                         "sha256": hash_written(source, partial.path),
                         "versions": versions(),

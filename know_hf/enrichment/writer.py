@@ -18,7 +18,7 @@ from know_hf.trajectory import Checkpoint
 # What reports and pushes read of it.
 _FORM = {"method": str, "step": int, "metrics": dict[str, float], "baseline": dict[str, float] | None,
          "statistics": dict[str, dict[str, float]], "predicted": dict[str, int] | None,
-         "sha256": dict[str, str] | None, "reset": list[str] | None}  # fmt: skip
+         "sha256": dict[str, str] | None, "reset": list[str] | None, "remarks": list[str] | None}  # fmt: skip
 
 
 def read_enrichment(folder: Path) -> dict[str, Any]:
