@@ -64,7 +64,7 @@ class EnrichmentResult:
         """Collects what written folders say about themselves; arguments as of the class."""
         described = {name: read_enrichment(f) for name, f in checkpoints.items()}
         metrics = {name: content["metrics"] for name, content in described.items() if content["metrics"]}
-        if baseline := next(iter(described.values())).get("baseline"):
+        if baseline := next(iter(described.values()), {}).get("baseline"):
             metrics = {BASELINE: baseline, **metrics}
         if first := trajectory.record.stages[0].metrics:
             metrics = {"stage-0": first, **metrics}
