@@ -106,7 +106,7 @@ def main() -> None:
     for name in args.only:
         heading, small, full = PARTS[name]
         command = [sys.executable, str(HERE / f"{name}.py"), *(full if args.full else small)]
-        if name in ("startup", "prediction", "retrodiction", "streaming", "trainer", "collection"):
+        if name in ("startup", "prediction", "retrodiction", "streaming", "fitting", "trainer", "collection"):
             command += ["--work-dir", str(args.work_dir / name)]
         if name == "meta_training":
             command.insert(2, str(args.work_dir / "collection" / "meta"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from know_hf.checkpoints.patch import NotFiniteError
 from know_hf.choice.best import choose
 from know_hf.choice.candidates import check_fit, with_fits
 from know_hf.choice.controls import check_controls
@@ -316,7 +317,12 @@ def _enriched(
     checked = None
     if trainer.args.self_check if self_check is None else self_check:
         finisher = Finisher(trainer, stage_subsets(trainer.train_dataset, trainer.args)[1], renew, fresh)
-        checked = check_retrodiction(trajectory, finisher, finisher.notes, prediction=prediction, placement=placement)
+        try:
+            checked = check_retrodiction(
+                trajectory, finisher, finisher.notes, prediction=prediction, placement=placement
+            )
+        except NotFiniteError as error:  # of which nothing can be said but this
+            logger.warning("The self-check is left out: %s.", str(error).partition(";")[0])
     finisher = Finisher(trainer, trainer.train_dataset, renew, fresh)
     prediction = with_fits(trainer, prediction, placement, fitting)
     run = Enrichment(trajectory, prediction, placement)
@@ -324,12 +330,21 @@ def _enriched(
     if renew and trainer.eval_dataset is not None:
         # New statistics alone can change a score a lot: without this row the method would get the credit.
         run.baseline = finisher.baseline(trajectory.checkpoints[0].folder)
-    checkpoints = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
+    unchosen, judged = "", by is not None or folds is not None or trainer.set_aside.dataset is not None
+    chooses = choosing.choose != NONE and judged and not fresh
+    try:  # where something else may be taken, what is not finite is only no candidate
+        checkpoints = run.write_steps(
+            run.folders(None), prediction.options.steps, finisher, finisher.notes, lenient=chooses
+        )
+    except NotFiniteError as error:
+        raise NotFiniteError(
+            f"{error} The stages lie too far apart to predict so far from them: train with a lower learning rate, in "
+            "another folder, or predict fewer steps or by another method (--steps 1, --method mean)."
+        ) from error
     score_again(run, checkpoints.values(), finisher)
     result = run.result(root, checkpoints)
     result.self_check = checked
-    unchosen, judged = "", by is not None or folds is not None or trainer.set_aside.dataset is not None
-    if choosing.choose != NONE and judged and not fresh:
+    if chooses:
         unscored = replace(finisher, score=False)
         result.choice = choose(trainer, run, checkpoints, result.metrics, unscored, choosing, fitting, folds, by)
         result.best = None if result.choice is None else result.choice.folder
@@ -337,6 +352,11 @@ def _enriched(
             clear_folds(root)
     elif choosing.choose != NONE:
         unchosen = _unchosen(trainer, fresh)
+    if run.left_out:
+        unchosen += (
+            f"{', '.join(run.left_out)} {'are' if len(run.left_out) > 1 else 'is'} not finite and left out: a lower "
+            "learning rate keeps the stages nearer to each other, and fewer steps go less far. "
+        )
     # What was chosen on the run's own data says it itself.
     said = trainer.remarks if result.choice is None or result.choice.purpose else []
     result.verdict = " ".join([f"{unchosen}{verdict(result, _deciding(trainer, result))}", *said, *_former(trainer)])

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 import sys
 
@@ -24,6 +25,7 @@ from know_hf.enrichment.writer import PartialFolder
 from know_hf.forgetting.making import make_trainer
 from know_hf.hub.files import find_uploads
 from know_hf.hub.push import push
+from know_hf.retrodiction import METHODS, method
 from know_hf.training.set_aside import FEWEST, FOLDS
 from know_hf.trajectory import Checkpoint, TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.functions import fingerprint
@@ -366,3 +368,39 @@ def test_a_full_disk_is_said_and_loses_nothing(pictures, tmp_path, monkeypatch):
             enrich_pretrained(tiny_image_model(), pictures.select(range(120)), tmp_path, **own)
     assert not (tmp_path / "enriched" / "best").exists()
     assert enrich_pretrained(tiny_image_model(), pictures.select(range(120)), tmp_path, **own).best.is_dir()
+
+
+@pytest.fixture
+def exploding():
+    """A method whose first step is Θ⁰, and whose further ones are beyond every number."""
+
+    @method
+    def explodes(stages, kind, steps, *, first: float = 1.0):
+        return torch.stack([stages[0].float() * (first if step == 1 else math.inf) for step in range(1, steps + 1)])
+
+    yield "explodes"
+    del METHODS["explodes"]
+
+
+@pytest.mark.parametrize("first", [1.0, math.inf])
+def test_a_step_that_is_not_finite_is_no_candidate(tmp_path, pictures, exploding, caplog, first):
+    settings = {**SETTINGS, "num_train_epochs": 1, "also": "none", "method": exploding, "steps": 2, "self_check": True}
+    data = {"eval_dataset": pictures.select(range(80, 120)), "parameters": {"first": first}}
+    found = enrich_pretrained(
+        tiny_image_model(), pictures.select(range(80)), tmp_path / "run", selection_split=30, **data, **settings
+    )
+    lost = ["x4"] if math.isfinite(first) else ["x2", "x4"]
+    assert found.best is not None and Checkpoint(found.best).tensors
+    assert list(found.checkpoints) == [name for name in ("x2", "x4") if name not in lost]
+    assert not set(lost) & set(found.choice.gains) and "stage-1" in found.choice.gains
+    assert sorted(path.name for path in (tmp_path / "run" / "enriched-explodes").glob("[!.]*")) == list(
+        found.checkpoints
+    )
+    assert found.verdict.startswith(f"{', '.join(lost)} {'are' if len(lost) > 1 else 'is'} not finite and left out")
+    assert "x4 of explodes is left out: The prediction of tensor" in caplog.text
+    with pytest.raises(ValueError, match="not finite.*train with a lower learning rate"):
+        enrich_pretrained(
+            tiny_image_model(), pictures.select(range(80)), tmp_path / "none", choose="none", **data,
+            **{**settings, "also": None},
+        )  # fmt: skip
+    assert not list((tmp_path / "none").glob("enriched*/x*"))

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from transformers import default_data_collator
 from know_hf import ForgettingArguments, ForgettingTrainer, enrich_pretrained
 from know_hf.choice import rounds as module
 from know_hf.choice.rounds import train_converged
+from know_hf.choice.rule import Gain
 from know_hf.enrichment.verdict import verdict
 from know_hf.forgetting.making import make_trainer
 from know_hf.reading import read_fields
+from know_hf.report.run import round_rows
 from know_hf.training.set_aside import SetAside
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.rounds import Rounds
@@ -278,3 +281,32 @@ def test_two_processes_come_to_the_same_rounds(tmp_path, image_model_folder, ima
     assert found[0].steps == found[1].steps and found[0].examples == found[1].examples == SPLIT
     assert found[0].count == found[1].count == 2
     assert "Stage 0 was trained for 2 rounds" in two.stdout
+
+
+def test_words_say_where_the_loss_decided():
+    """Else a score that stays the same looks like no reason."""
+    about = Rounds(
+        "eval_accuracy", "accuracy", True, 60, [0.65, 0.65, 0.65], [None, 0.06, 0.49], [8, 8, 8], 1, True, True
+    )
+    told = replace(about, losses=[None, 0.0213, None])
+    assert "round 2 was taken for its loss, 0.0213 lower beyond chance" in told.words and "loss" not in about.words
+    assert "got no better, nor the loss lower, beyond chance (65.0 % → 65.0 % → 65.0 %; round 2" in told.words
+    assert round_rows(told)[2][3] == "0.060 (loss)" and round_rows(told)[3][3] == "0.490"
+    assert Rounds.of(json.loads(json.dumps(told.recorded))) == told
+    # A record of a run in which it never did is what it always was.
+    assert "losses" not in replace(about, losses=[None] * 3).recorded["rounds"] and Rounds.of(about.recorded) == about
+    with pytest.raises(ValueError, match="scores and losses must be as many"):
+        Rounds.of(replace(about, losses=[0.1]).recorded)
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_rounds_remember_that_the_loss_decided(tmp_path, images, monkeypatch, decides):
+    def gained(origin, answers, measure, longer=()):
+        loss = {"loss": 0.25, "loss_chance": 0.01} if decides else {}
+        return "after", {"after": Gain(0.5, 0.0 if decides else 0.1, 0.0, 0.0, 0.01, **loss)}
+
+    monkeypatch.setattr(module, "judge", gained)
+    train_converged(make(tmp_path / "run", images), 2)
+    found = rounds_of(tmp_path / "run")
+    assert found.by_loss == [False, decides]
+    assert ("round 2 was taken for its loss, 0.25 lower" in found.words) == decides

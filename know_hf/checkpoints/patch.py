@@ -8,6 +8,10 @@ from torch import Tensor
 from know_hf.checkpoints.checkpoint import DTYPES, Checkpoint, all_finite, bytes_of
 
 
+class NotFiniteError(ValueError):
+    """Raised where values are to be stored that are NaN, infinite, or too large for the storage type."""
+
+
 class CheckpointPatch:
     """Overwrites byte ranges of a checkpoint's tensors in place; header and every other byte stay.
 
@@ -33,12 +37,14 @@ class CheckpointPatch:
             The values as stored, ``(n,)``.
 
         Raises:
-            ValueError: If a value is not finite; nothing is written.
+            NotFiniteError: If a value is not finite; nothing is written.
         """
         spec = self._checkpoint.tensors[name]
         stored = values.to(DTYPES[spec.dtype]).contiguous()
         if stored.is_floating_point() and not all_finite(stored):
-            raise ValueError(f"The prediction of tensor {name!r} is not finite in {spec.dtype}; nothing was written.")
+            raise NotFiniteError(
+                f"The prediction of tensor {name!r} is not finite in {spec.dtype}; nothing was written."
+            )
         file = self._files.get(spec.file)
         if file is None:
             file = self._files[spec.file] = open(spec.file, "r+b", buffering=0)

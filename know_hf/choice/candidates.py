@@ -190,8 +190,8 @@ class Candidates:
             run = Enrichment(self.run.trajectory, resolved, self.run.placement)
             places = {targets[one.name][0]: run.provenance(one, 1) for one in methods}
             make_room(self.trainer, run, places, self.finisher.notes)
-            run.write(targets, self.finisher, self.finisher.notes)
-            found.update({paths[0].name: paths[0] for paths in targets.values()})
+            lost = run.write(targets, self.finisher, self.finisher.notes, lenient=True)
+            found.update({paths[0].name: paths[0] for paths in targets.values() if paths[0] not in lost})
         return found
 
     @property

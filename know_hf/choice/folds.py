@@ -64,7 +64,9 @@ def cross_fitted(
             finisher = Finisher(trainer, trainer.train_dataset, renew, score=False)
             placement = Placement(device=trainer.args.device)
             run = Enrichment(trainer.trajectory, with_fits(trainer, prediction, placement, fitting), placement)
-            enriched = run.write_steps(run.folders(None), prediction.options.steps, finisher, finisher.notes)
+            enriched = run.write_steps(
+                run.folders(None), prediction.options.steps, finisher, finisher.notes, lenient=True
+            )
             candidates = Candidates(trainer, run, enriched, finisher, choosing, fitting)
             answered = answers_of(trainer, candidates.make(), candidates.selection)
         if answered is None:

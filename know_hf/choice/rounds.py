@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "rounds"
 _RECORD = "rounds.json"
 _FORM = {"of": dict, "scores": list[float | None], "chances": list[float | None], "steps": list[int | None],
-         "kept": int, "ended": str | None, FIELD: str | None}  # fmt: skip
+         "kept": int, "ended": str | None, "losses": list[float | None] | None, FIELD: str | None}  # fmt: skip
 _RECIPE = "once_more"
 # Seeds of rounds lie so far apart, so that none repeats the order of another's epochs.
 _APART = 1000
@@ -135,7 +135,7 @@ class _Run:
         while state["ended"] is None:
             index, kept = len(state["scores"]), state["kept"]
             steps = self._make(index)
-            own, chance, better = answers_of(index), None, True
+            own, chance, better, lower = answers_of(index), None, True, None
             if index and (known is None or known[0] != kept or known[1].way != own.way):
                 known = kept, answers_of(kept)
                 if own.way != losses.way:  # which that one showed to be wrong
@@ -143,23 +143,27 @@ class _Run:
             if known is not None:
                 name, gains = judge("before", {"before": known[1], "after": own}, measure, longer=("after",))
                 chance, better = gains["after"].chance, name == "after"
+                lower = gains["after"].loss if better and gains["after"].by_loss else None
             value = own.scores[measure.metric]
             state["scores"].append(value if math.isfinite(value) else None)
             state["chances"].append(chance)
             state["steps"].append(steps)
+            state["losses"].append(lower)
             known = (index, own) if better else known
             state["kept"] = index if better else kept
             if not better:
                 state["ended"] = "converged"
             elif index + self.trained >= self.most:
                 state["ended"] = "budget"
-            logger.info("%s: %s %s.", self._name(index), deciding.name, deciding.shown(value))
+            by_loss = "" if lower is None else f", and the loss is {lower:.3g} lower"
+            logger.info("%s: %s %s%s.", self._name(index), deciding.name, deciding.shown(value), by_loss)
             self._save(leftover=kept if better else index)
         if self.weights(state["kept"]).is_dir():
             load_weights(trainer.model, self.weights(state["kept"]))
         return Rounds(
             measure.metric, deciding.name, deciding.score.percent, len(self.selection), state["scores"],
             state["chances"], state["steps"], state["kept"], self.trained, state["ended"] == "converged",
+            state["losses"],
         )  # fmt: skip
 
     def weights(self, index: int) -> Path:
@@ -177,7 +181,7 @@ class _Run:
             "selection": describe_dataset(self.selection),
         }  # fmt: skip
         about = json.loads(json.dumps(content, default=str))
-        fresh = {"of": about, "scores": [], "chances": [], "steps": [], "kept": 0, "ended": None}
+        fresh = {"of": about, "scores": [], "chances": [], "steps": [], "losses": [], "kept": 0, "ended": None}
         with suppress(FileNotFoundError):
             found = read_fields(self.root / _RECORD, _FORM)
             if found["of"] != about:
@@ -186,6 +190,8 @@ class _Run:
                     f"{self.root} holds rounds of another run (different {', '.join(different)}): choose another "
                     "output_dir, or repeat the settings to continue that run."
                 )
+            # What was not always written down.
+            found["losses"] = found.get("losses") or [None] * len(found["scores"])
             # The weights go once the forgetting has them.
             if self.weights(found["kept"]).is_dir() or RunFolder(args.output_dir).stage(0).is_dir():
                 return found

@@ -69,7 +69,7 @@ class EnrichmentResult:
             for name, content in described.items()
             if content["metrics"] and (of is None or content.get("evaluation", of) == of)
         }
-        baseline = next(iter(described.values())).get("baseline")
+        baseline = next(iter(described.values()), {}).get("baseline")
         if baseline and metrics:
             metrics = {BASELINE: baseline, **metrics}
         if first := trajectory.record.stages[0].metrics:

@@ -1,5 +1,6 @@
 """The streaming path from a trajectory to enriched folders: read a block, predict all steps, write, next block."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from know_hf.checkpoints.patch import CheckpointPatch
+from know_hf.checkpoints.patch import CheckpointPatch, NotFiniteError
 from know_hf.enrichment.companions import companions, report_left
 from know_hf.enrichment.devices import usable
 from know_hf.enrichment.folders import enriched_folder, step_names
@@ -36,6 +37,8 @@ from know_hf.store import check_space, locked
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.identity import versions
 from know_hf.trajectory.kinds import describe_tensors
+
+logger = logging.getLogger(__name__)
 
 # A GPU wants more than a BLOCK at once.
 _BLOCK_ACCELERATOR = 1 << 23
@@ -118,6 +121,8 @@ class Enrichment:
         self.self_check: dict[str, Any] | None = None
         #: Scores of stage 0 treated like the predictions (BatchNorm statistics re-estimated), for comparison.
         self.baseline: dict[str, float] | None = None
+        #: Steps that were asked for and left out, as they are not finite.
+        self.left_out: list[str] = []
         trajectory.validate()
         self.companions = companions(trajectory.checkpoints[0])
         asked = prediction if isinstance(prediction, Prediction) else prediction.options
@@ -210,37 +215,62 @@ class Enrichment:
         steps: int,
         finish: Finish | None = None,
         notes: Mapping[str, Any] | None = None,
+        lenient: bool = False,
     ) -> dict[str, Path]:
-        """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder."""
+        """Writes ``x2`` … into each method's folder; returns name of the checkpoint → folder.
+
+        With ``lenient`` those that are not finite are left out, with a word, as of [`write`].
+        """
         check_range("steps", steps, STEPS)
         names = step_names(self.trajectory.record.sampling_ratio, steps)
         targets = {method: [folder / name for name in names] for method, folder in folders.items()}
-        self.write(targets, finish, notes)
+        lost = self.write(targets, finish, notes, lenient)
         label = "{1}" if len(folders) == 1 else "{0}/{1}"
-        return {
+        found = {
             label.format(method, name): folder
             for method, paths in targets.items()
             for name, folder in zip(names, paths, strict=True)
         }
+        self.left_out = [name for name, folder in found.items() if folder in lost]
+        return {name: folder for name, folder in found.items() if folder not in lost}
 
     def write(
         self,
         targets: Mapping[str, list[Path]],
         finish: Finish | None = None,
         notes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Writes one folder a method and step; folders that already hold the same result are left as they are."""
+        lenient: bool = False,
+    ) -> set[Path]:
+        """Writes one folder a method and step; folders that already hold the same result are left as they are.
+
+        Args:
+            targets: Method → folders of its steps.
+            finish: Completes each.
+            notes: Noted in each.
+            lenient: Whether to leave out, with a word, what is not finite, instead of raising.
+
+        Returns:
+            The folders that were left out.
+
+        Raises:
+            NotFiniteError: If a prediction is not finite; nothing is written then.
+        """
         steps = max(len(paths) for paths in targets.values())
         self.check(steps)
         check_targets(self.trajectory.checkpoints, [path for paths in targets.values() for path in paths])
         with ExitStack() as locks:
             for parent in sorted({path.parent for paths in targets.values() for path in paths}):
                 locks.enter_context(locked(parent, self.state.is_main_process))
-            self._write(targets, steps, finish, notes)
+            return self._write(targets, steps, finish, notes, lenient)
 
     def _write(
-        self, targets: Mapping[str, list[Path]], steps: int, finish: Finish | None, notes: Mapping[str, Any] | None
-    ) -> None:
+        self,
+        targets: Mapping[str, list[Path]],
+        steps: int,
+        finish: Finish | None,
+        notes: Mapping[str, Any] | None,
+        lenient: bool,
+    ) -> set[Path]:
         todo: dict[tuple[str, int], PartialFolder] = {}
         main, source = self.state.is_main_process, self.trajectory.checkpoints[0]
         methods = {one.name: one for one in self.prediction.methods}
@@ -256,8 +286,9 @@ class Enrichment:
                 if not (there and holds(path, provenance(name, step), source, files, self.placement.verify)):
                     todo[name, step] = PartialFolder(path)
         self.state.wait_for_everyone()
+        lost: dict[tuple[str, int], NotFiniteError] = {}
         if not todo:
-            return
+            return set()
         check_copied(self.trajectory, self.copied, self.state)
         if main:
             check_space(next(iter(todo.values())).final.parent, len(todo), self.companions.nbytes)
@@ -270,8 +301,14 @@ class Enrichment:
             self.state.wait_for_everyone()
             # Processes hash shares of the files; one process alone hashes them as it reads them.
             with FollowingHashes(self._inputs if self.state.num_processes == 1 else ()) as hashes:
-                statistics = self._predict(steps, todo, hashes)
+                statistics, lost = self._predict(steps, todo, hashes, lenient)
             self.state.wait_for_everyone()
+            left_out = {todo[key].final for key in lost}
+            for (name, step), error in lost.items():
+                partial = todo.pop((name, step))
+                if main:
+                    partial.discard()
+                    logger.warning("%s of %s is left out: %s.", partial.final.name, name, str(error).partition(";")[0])
             for key, partial in todo.items():
                 scores = dict(finish(partial.path)) if finish else {}
                 if main:
@@ -296,6 +333,7 @@ class Enrichment:
                 for partial in todo.values():
                     partial.commit()
             self.state.wait_for_everyone()
+            return left_out
         except BaseException as error:
             if main:
                 for partial in todo.values():
@@ -304,23 +342,29 @@ class Enrichment:
             raise
 
     def _predict(
-        self, steps: int, todo: Mapping[tuple[str, int], PartialFolder], hashes: FollowingHashes
-    ) -> dict[tuple[str, int], Statistics]:
+        self, steps: int, todo: Mapping[tuple[str, int], PartialFolder], hashes: FollowingHashes, lenient: bool
+    ) -> tuple[dict[tuple[str, int], Statistics], dict[tuple[str, int], NotFiniteError]]:
         """Predicts and writes this process's share of the values; sums the statistics over all processes.
 
         If a process fails, all raise its error, so that none waits for it.
+
+        Returns:
+            The statistics; and of what is not finite, if that is to be left out, why.
         """
         statistics, failure = {key: Statistics() for key in todo}, None
+        lost: dict[tuple[str, int], NotFiniteError] | None = {} if lenient else None
         try:
-            self._predict_share(steps, todo, statistics, hashes)
+            self._predict_share(steps, todo, statistics, hashes, lost)
         except Exception as error:
             failure = error
         alone = self.state.num_processes == 1
-        shares = [(statistics, failure)] if alone else gather_object([(statistics, failure)])
-        for raised in (failure, *(error for _, error in shares)):
+        shares = [(statistics, lost, failure)] if alone else gather_object([(statistics, lost, failure)])
+        for raised in (failure, *(error for *_, error in shares)):
             if raised is not None:
                 raise raised
-        return {key: sum((share[key] for share, _ in shares), Statistics()) for key in todo}
+        found = {key: error for _, own, _ in shares for key, error in (own or {}).items()}
+        summed = {key: sum((share[key] for share, *_ in shares), Statistics()) for key in todo}
+        return summed, {key: found[key] for key in todo if key in found}
 
     def _predict_share(
         self,
@@ -328,6 +372,7 @@ class Enrichment:
         todo: Mapping[tuple[str, int], PartialFolder],
         statistics: Mapping[tuple[str, int], Statistics],
         hashes: FollowingHashes,
+        lost: dict[tuple[str, int], NotFiniteError] | None,
     ) -> None:
         wanted = {name for name, _ in todo}
         # The reference goes first: the others' directions are compared with its.
@@ -374,8 +419,16 @@ class Enrichment:
             for one in methods:
                 values = predicted.pop(one.name).cpu()
                 for step in range(1, steps + 1):
-                    if patch := patches.get((one.name, step)):
-                        stored = patch.write(part.tensor, part.start, values[step - 1])
+                    if patch := patches.get(key := (one.name, step)):
+                        if lost and key in lost:
+                            continue
+                        try:
+                            stored = patch.write(part.tensor, part.start, values[step - 1])
+                        except NotFiniteError as error:
+                            if lost is None:
+                                raise
+                            lost[key] = error
+                            continue
                         beside = None if reference is None else reference[step - 1]
                         statistics[one.name, step].add(stored_kind, origin, stored, beside)
                 if one.method.reference:

@@ -110,10 +110,10 @@ def choice_rows(gains: Mapping[str, Mapping[str, float]], scored: bool = True) -
 
 def round_rows(rounds: Rounds) -> list[list[str]]:
     """The rounds that stage 0 was trained in."""
-    rows = zip(rounds.names, rounds.steps, rounds.scores, rounds.chances, strict=True)
+    rows = zip(rounds.names, rounds.steps, rounds.scores, rounds.chances, rounds.by_loss, strict=True)
     return [["", "steps", rounds.metric, "gain by chance"]] + [
-        [name, str(steps or 0), rounded(score), "" if chance is None else f"{chance:.3f}"]
-        for name, steps, score, chance in rows
+        [name, str(steps or 0), rounded(score), "" if chance is None else f"{chance:.3f}{' (loss)' * by_loss}"]
+        for name, steps, score, chance, by_loss in rows
     ]
 
 

@@ -10,7 +10,8 @@ from know_hf.tasks import Score
 
 _NUMBERS = list[float | None]
 _FORM = {"metric": str, "score": str, "percent": bool, "examples": int, "scores": _NUMBERS, "chances": _NUMBERS,
-         "steps": list[int | None], "kept": int, "trained": bool, "converged": bool}  # fmt: skip
+         "steps": list[int | None], "kept": int, "trained": bool, "converged": bool,
+         "losses": _NUMBERS | None}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Rounds:
         kept: Index of the one that became Θ⁰.
         trained: Whether the first of the scores is that of a round.
         converged: Whether the last round gained nothing beyond chance; else the budget was used up.
+        losses: By how much the loss of each is lower than that of the one before, where it decided; else None. Empty
+            where it never did.
     """
 
     metric: str
@@ -41,6 +44,7 @@ class Rounds:
     kept: int
     trained: bool
     converged: bool
+    losses: Sequence[float | None] = ()
 
     @classmethod
     def of(cls, recipe: Mapping[str, Any]) -> "Rounds | None":
@@ -53,9 +57,11 @@ class Rounds:
         if content is None:
             return None
         check_form(content, _FORM, "rounds of the recipe")
-        made = cls(**{name: content[name] for name in _FORM})
+        made = cls(**{name: content[name] for name in _FORM if content.get(name) is not None})
         if not (made.scores and len(made.scores) == len(made.chances) == len(made.steps)):
             raise ValueError("rounds of the recipe: scores, chances and steps must be as many.")
+        if made.losses and len(made.losses) != len(made.scores):
+            raise ValueError("rounds of the recipe: scores and losses must be as many.")
         if not 0 <= made.kept < len(made.scores):
             raise ValueError(f"rounds of the recipe: kept is {shown(made.kept)}, of {len(made.scores)}.")
         return made
@@ -63,7 +69,13 @@ class Rounds:
     @property
     def recorded(self) -> dict[str, Any]:
         """What they add to the recipe of a record."""
-        return {"rounds": asdict(self), "train_stage_zero": self.trained}
+        told = {name: value for name, value in asdict(self).items() if name != "losses" or any(self.by_loss)}
+        return {"rounds": told, "train_stage_zero": self.trained}
+
+    @property
+    def by_loss(self) -> list[bool]:
+        """Whether it was the loss that showed a round to be better."""
+        return [loss is not None for loss in self.losses or [None] * len(self.scores)]
 
     @property
     def count(self) -> int:
@@ -86,12 +98,17 @@ class Rounds:
         times = f"{self.count} round{'s' if self.count > 1 else ''}"
         where = f"{self.score} on the {self.examples:,} examples set aside"
         values = " → ".join(self._shown(score) for score in self.scores)
+        decided = [
+            f"{name} was taken for its loss, {loss:.3g} lower beyond chance"
+            for name, loss in zip(self.names, self.losses, strict=False)
+            if loss is not None
+        ]
+        values, nor = "; ".join([values, *decided]), ", nor the loss lower," if decided else ""
         number = self.kept + self.trained
         start = f"the end of round {number}" if number else "the model as it was given"
         if self.converged:
-            return (
-                f"Stage 0 was trained for {times} until {where} got no better beyond chance ({values}); Θ⁰ is {start}."
-            )
+            ended = f"until {where} got no better{nor} beyond chance ({values})"
+            return f"Stage 0 was trained for {times} {ended}; Θ⁰ is {start}."
         return (
             f"Stage 0 was trained for {times}, all that --converge_rounds allows, and {where} was still getting better "
             f"({values}): Θ⁰, {start}, may not be trained to its end."
