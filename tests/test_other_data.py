@@ -57,9 +57,20 @@ def test_other_evaluation_data_are_scored_on_and_never_mixed(images, tmp_path):
     assert scores(none) == scores(other)
     run("a", parts[1], self_check=True)
     assert {path: path.stat().st_mtime_ns for path in again} == again
-    run("a", None, self_check=True, unscaled=True)  # another choice, which is made without them
-    found, fresh = (run(folder, parts[0], self_check=True, unscaled=True) for folder in ("a", "c"))
-    assert scores(found) == scores(fresh) and found.verdict == fresh.verdict
+
+
+def test_a_choice_made_without_evaluation_data_has_no_others_scores(images, tmp_path):
+    own = {**SETTINGS, "learning_rate": 1e-7, "selection_split": images.select(range(80, 110))}  # Θ⁰ is chosen
+
+    def run(part, **options):
+        return enrich_pretrained(
+            tiny_image_model(), images.select(range(80)), tmp_path, eval_dataset=part, **own, **options
+        )
+
+    run(images.select(range(110, 140)))
+    assert run(None, unscaled=True).choice.scores
+    found = run(images.select(range(130, 160)), unscaled=True)
+    assert found.choice.candidate == "stage-0" and found.choice.scores == found.metrics["stage-0"]
 
 
 def test_a_run_without_scores_gets_them_later(images, tmp_path):
