@@ -179,6 +179,7 @@ def enrich_pretrained(
         def leaving_out(fold: Fold) -> ForgettingTrainer:
             own = copy.copy(args)
             own.output_dir, own.self_check = str(inside(args.output_dir, Path(FOLDS_IN) / str(fold.number))), False
+            own.train_stage_zero = trainer.args.train_stage_zero
             own.report_to = []  # trackers are told of the run itself
             # Stages need no scores, unless training itself goes by them (early stopping, the best checkpoint).
             scored = trainer_options.eval_dataset if own.eval_strategy != "no" or own.eval_on_start else None

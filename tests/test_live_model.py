@@ -204,3 +204,11 @@ def test_a_head_that_the_first_call_fitted_is_a_new_one_still(tmp_path, images):
     again = make_trainer(model, images, tmp_path / "run", **options)
     assert first.args.train_stage_zero and again.args.train_stage_zero
     again.train()
+
+
+def test_arguments_that_are_used_again_are_as_they_were_given(tmp_path, text_model_folder, sentences):
+    args = ForgettingArguments(str(tmp_path / "run"), stratify_by="label", num_stages=2, **QUICK)
+    for _ in range(2):
+        made = make_trainer(str(text_model_folder), sentences, args=args)
+        assert made.args.stratify_by == "labels" and made.args.train_stage_zero is not None
+        assert args.stratify_by == "label" and args.train_stage_zero is None and args.remove_unused_columns

@@ -1,5 +1,6 @@
 """From names to a trainer: model, data, preprocessing and head, checked and ready to forget."""
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -64,7 +65,8 @@ def make_trainer(
         TypeError: As [`enrich_pretrained`].
         ValueError: As [`enrich_pretrained`].
     """
-    args = make_arguments(output_dir, trainer_options.args, **training_arguments)
+    # A copy: what is found out about model and data is not to stand in arguments that are used again.
+    args = copy.copy(make_arguments(output_dir, trainer_options.args, **training_arguments))
     eval_dataset, processing_class = trainer_options.eval_dataset, trainer_options.processing_class
     if isinstance(model, nn.Module):
         model = plain_model(model)

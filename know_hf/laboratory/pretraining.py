@@ -142,6 +142,7 @@ class ForgettingRun:
             preprocess_logits_for_metrics=task.keep, processing_class=processor,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        trainer.keep_start = "never"  # it is drawn from the seed, or lies in a folder
         return trainer
 
     def run(self) -> None:

@@ -282,6 +282,7 @@ class TrialRun:
             compute_metrics=make_scoring("accuracy"), callbacks=[Advance()],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        trainer.keep_start = "never"  # it is drawn from the seed
         content: dict[str, Any] = {"settings": asdict(trial), "versions": versions()}
         try:
             with one_thread():  # sums must come out alike, whatever process a trial runs in
