@@ -85,7 +85,13 @@ def test_a_few_by_chance_are_a_remark():
     ("selection", "evaluation", "match"),
     [
         (range(60, 120), None, r"^60 of the 60 examples to choose on .* are training data: .* selection_split 0\.2"),
-        (range(120, 160), range(120, 160), r"^40 of the 40 examples to choose on .* are evaluation data, too: scores"),
+        (
+            range(120, 160),
+            range(120, 160),
+            r"^40 of the 40 examples to choose on .* are evaluation data \(40\): scores",
+        ),
+        (range(120, 160), range(120, 141), r"^21 of the 40 examples .* are evaluation data \(21\): scores"),
+        (range(120, 160), range(150, 160), r"^10 of the 40 examples .* are evaluation data \(10\): scores"),
         (range(120, 123), None, f"^selection_split gives 3 examples to choose on, .*{NEEDED} at least are needed"),
     ],
 )

@@ -47,7 +47,13 @@ class Overlap:
         return f"{self.shared:,} of the {self.of:,}"
 
 
-def overlap(some: Any, others: Any, columns: Sequence[str] | None = None, by_size: bool = False) -> Overlap:
+def overlap(
+    some: Any,
+    others: Any,
+    columns: Sequence[str] | None = None,
+    by_size: bool = False,
+    known: "dict[Any, _Rows] | None" = None,
+) -> Overlap:
     """Counts the examples of a data set that are in another, too.
 
     Data repeat themselves: the same short sentence is there twice by chance. So what counts as large is a share beyond
@@ -58,6 +64,7 @@ def overlap(some: Any, others: Any, columns: Sequence[str] | None = None, by_siz
         others: Where they should not be.
         columns: What makes an example; by default all that both have.
         by_size: Whether longer rows count for more, as of a text in lines.
+        known: What was looked at in earlier calls with the same data sets, so that none is read twice.
 
     Returns:
         What they have in common; nothing of data sets whose rows nobody can compare.
@@ -81,7 +88,11 @@ def overlap(some: Any, others: Any, columns: Sequence[str] | None = None, by_siz
     names = [name for name in columns or some.column_names if name in some.features and name in others.features]
     if not names or not size or not len(others):
         return Overlap(0, size, False)
-    mine, there = _Rows(some, names, by_size), _Rows(others, names, by_size)
+    known = {} if known is None else known
+    for data in (some, others):
+        if (id(data), *names) not in known:
+            known[id(data), *names] = _Rows(data, names, by_size)
+    mine, there = (known[id(data), *names] for data in (some, others))
     if not mine.digests or not there.digests:
         return Overlap(0, size, False)
     counts = Counter(there.digests)
@@ -190,7 +201,8 @@ def check_apart(
     Raises:
         ValueError: If most of the examples to choose on are training data, or evaluation data.
     """
-    said = []
+    said: list[str] = []
+    known: dict[Any, _Rows] = {}
 
     def remark(found: Overlap, sentence: str) -> None:
         if found.worth_saying:
@@ -200,7 +212,7 @@ def check_apart(
             logger.info("%s", sentence)
 
     if selection is not None:
-        found = overlap(selection, train, columns, by_size)
+        found = overlap(selection, train, columns, by_size, known)
         if found.large:
             raise ValueError(
                 f"{found.told} examples to choose on (selection_split) are training data: what is chosen on them is "
@@ -212,15 +224,15 @@ def check_apart(
         if part is None:
             continue
         if selection is not None:
-            found = overlap(selection, part, columns, by_size)
-            if found.large:
+            found = overlap(selection, part, columns, by_size, known)
+            if found.large or overlap(part, selection, columns, by_size, known).large:
                 raise ValueError(
-                    f"{found.told} examples to choose on (selection_split) are {what}, too: scores on these would "
-                    "flatter what was chosen by them. Score on others (eval_dataset, eval_split) or on none "
+                    f"{found.told} examples to choose on (selection_split) are {what} ({len(part):,}): scores on these "
+                    "would flatter what was chosen by them. Score on others (eval_dataset, eval_split) or on none "
                     "(eval_split none; in Python no eval_dataset), or choose on others."
                 )
             remark(found, f"Of the examples to choose on {found.told} are {what}, too.")
-        found = overlap(part, train, columns, by_size)
+        found = overlap(part, train, columns, by_size, known)
         flatters = ": scores on these say how well they are remembered, not how well others are done"
         remark(found, f"Of the {what} {found.told} examples are training data, too{flatters * found.large}.")
     return said
