@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from test_callback import trainer_of
 from test_given import CONFIG, drifting
 from transformers import BertForSequenceClassification, VideoMAEConfig, VideoMAEForVideoClassification
 
+from know_hf.checkpoints import Checkpoint
 from know_hf.cli.main import main
+from know_hf.fitting.coefficients import Coefficients
 from know_hf.forgetting.controls import CONTROLS
 from know_hf.retrodiction import METHODS, retrodict
+from know_hf.store import hash_file
 from know_hf.tasks import TASKS, find_columns, get_task
 
 DOCS = Path(__file__).parents[1] / "docs" / "how-to"
@@ -62,13 +66,18 @@ def test_checkpoints_as_they_are_written(tmp_path, monkeypatch, capsys):
     folders = drifting(tmp_path, BertForSequenceClassification(CONFIG), stages=5)
     for folder, name in zip(folders, ("full", "half", "quarter", "eighth", "sixteenth"), strict=True):
         folder.rename(name)
+    stages = [shutil.copytree(name, Path("run") / f"stage-{i}") for i, name in enumerate(("full", "half", "quarter"))]
+    fitted = {"classifier.weight": [0.1, 0.2, 0.0]}
+    Coefficients(fitted, {"stages": [[hash_file(f) for f in Checkpoint(own).files] for own in stages]}).save(
+        Path("run/choice/fitted.json")
+    )
     (recipe,) = blocks("checkpoints.md", "yaml")
     Path(recipe.splitlines()[0].removeprefix("# ")).write_text(recipe)
     for block in blocks("checkpoints.md", "bash"):
         program, *arguments = shlex.split(block)
         assert program == "know-hf"
         main(arguments)
-    for made in ("predicted/x8", "fitted-line", "merged/mean/x2", "merged/extra_merge/x2"):
+    for made in ("predicted/x8", "fitted-line", "merged/mean/x2", "merged/extra_merge/x2", "again/x2"):
         assert Path(made).is_dir(), made
     given, recorded = blocks("checkpoints.md", "python")
     exec(given, {})
