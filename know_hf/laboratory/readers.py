@@ -73,7 +73,7 @@ def prepare_for(
         ValueError: If an arm cannot read the data, or answers are not the same for all, as of texts that another
             tokenizer cuts into other tokens.
     """
-    task, size = get_task(known.task), {"image_size": image_size, "max_length": max_length}
+    task = get_task(known.task)
     made: dict[str | None, dict[str, Path]] = {}
     found: dict[str, dict[str, Path]] = {}
     reference, first = next(iter(folders.items()))
@@ -91,7 +91,7 @@ def prepare_for(
                     config.num_labels = len(known.class_names)
                 own = {
                     part: prepare(rows, place, SimpleNamespace(config=config), folder, known,
-                                  name=f"{part} data", **size)
+                                  name=f"{part} data", image_size=image_size, max_length=max_length)
                     for part, rows in data.items()
                 }  # fmt: skip
             except (ValueError, FileNotFoundError) as error:
