@@ -36,6 +36,7 @@ from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe
 from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.sources import Source, sources_of
+from know_hf.laboratory.unseen import check_unseen
 from know_hf.models.building import load_with_new_head
 from know_hf.records import file_name, read_record
 from know_hf.store import inside, write_json
@@ -119,7 +120,9 @@ class Bench:
             raise ValueError(
                 f"{setting.name}: models of {self.columns.task} write no captions: give transfer a decoder."
             )
-        validated = self.transfer_data["validation"] is not None
+        parts = self.transfer_data
+        check_unseen(parts["train"], parts["test"], parts["validation"], columns, setting.name)
+        validated = parts["validation"] is not None
         check_sizes(columns, len(self.transfer_data["train"]), validated, protocol, setting.name)
 
     def _check_reset(self) -> None:

@@ -245,7 +245,7 @@ class _Trials:
 
     def one(self, name: str, rate: float, seed: int, last: bool = False) -> Trial:
         """One fine-tuning; the last ones score the examples that are reported on."""
-        parts = self.comparison.prepared
+        parts = self.comparison.prepared[name]
         data = {"train": parts["train"], "test": parts["report" if last else "test"]}
         return Trial(self.comparison.output_dir, name, str(self.comparison.folders[name]), rate, seed, self.protocol,
                      self.comparison.columns, data)  # fmt: skip

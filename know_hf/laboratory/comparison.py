@@ -4,27 +4,26 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoConfig
 
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
 from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
+from know_hf.laboratory.looking import look_at_arms
 from know_hf.laboratory.options import ComparisonOptions, Protocol
+from know_hf.laboratory.readers import prepare_for, reader_of
 from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_settings, twins
 from know_hf.laboratory.statistics import require_scipy
-from know_hf.models.adapters import base_of
+from know_hf.laboratory.unseen import check_unseen
 from know_hf.records import check_file_names
 from know_hf.settings import meant, takes
 from know_hf.store import check_output, hash_file, inside, locked, remove, write_json
 from know_hf.tasks import Columns, get_task
 from know_hf.training.data import check_part, load_evaluation, load_split, open_parts
 from know_hf.training.options import DataOptions
-from know_hf.training.prepared import prepare
 from know_hf.training.scoring import make_scoring, score_of
 from know_hf.training.tracking import report_scores
 from know_hf.training.workers import Workers
@@ -93,6 +92,7 @@ def compare(
         raise ValueError("Give a test_dataset: a live Dataset has no test split of its own.")
     validation = None if validation_dataset is None else load_evaluation(validation_dataset, usual="validation")
     train, test, validation, columns = check_data(train, test, validation, protocol=protocol, about=about)
+    check_unseen(train, test, validation, columns, "The comparison")
     if not (Path(output_dir) / SETTINGS_FILE).exists():  # else another protocol is what has to be said
         check_sizes(columns, len(train), validation is not None, protocol, "The comparison")
     inside(output_dir, "cache")
@@ -249,7 +249,8 @@ class Comparison:
     seeds: int
     fast: bool | None = None
     columns: Columns = field(init=False)
-    prepared: dict[str, Path] = field(init=False)
+    #: Arm → part → its prepared data.
+    prepared: dict[str, dict[str, Path]] = field(init=False)
     image_mean: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -272,7 +273,8 @@ class Comparison:
         Raises:
             FileNotFoundError: If the metric module cannot be found.
             TrajectoryError: If the folder holds another comparison.
-            ValueError: If classes of the parts, or of a head that is kept, do not fit each other.
+            ValueError: If classes of the parts, or of a head that is kept, do not fit each other, or an arm cannot be
+                fine-tuned on the data.
         """
         path = self.output_dir / SETTINGS_FILE
         recorded = read_settings(path) if path.exists() else None
@@ -282,7 +284,7 @@ class Comparison:
             recorded["protocol"]["head_learning_rate"] = None
         folder, task = next(iter(self.folders.values())), get_task(columns.task)
         goes_fast(self.fast, task.name)  # raises if it is asked for in vain
-        columns = task.columns_for(columns, folder)
+        given, columns = columns, task.columns_for(columns, folder)
         if not self.protocol.new_head:
             columns = classes_of_kept_heads(self.folders, columns)
         self.columns = columns
@@ -293,6 +295,7 @@ class Comparison:
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             "starts": {name: arm.record for name, arm in self.arms.items()},
+            "readers": {name: reader_of(arm) for name, arm in self.folders.items()},
             **{part: describe_dataset(data) for part, data in self.data.items()},
             "columns": asdict(columns),
             "protocol": asdict(self.protocol),
@@ -301,18 +304,12 @@ class Comparison:
             "image_mean": image_mean,
         }
         self.image_mean = image_mean
-        _note_comparison(path, recorded, settings)
-        config = AutoConfig.from_pretrained(base_of(folder))
-        if columns.class_names:
-            config.num_labels = len(columns.class_names)
-        model = SimpleNamespace(config=config)
-        self.prepared = {
-            part: prepare(
-                data, cache_dir, model, folder, columns, image_size=image_size, max_length=max_length,
-                name=f"{part} data",
-            )
-            for part, data in self.data.items()
-        }  # fmt: skip
+        settings = _joined(path, recorded, settings)
+        self.prepared = prepare_for(
+            self.folders, self.data, cache_dir, given, columns, image_size=image_size, max_length=max_length
+        )
+        look_at_arms(self.folders, self.prepared, columns, self.protocol.new_head)
+        write_json(path, settings)  # no arm that cannot be used is recorded as one
 
     def grid(self) -> list[FineTuning]:
         """The runs over the grid of learning rates."""
@@ -337,7 +334,8 @@ class Comparison:
 
     def run(self, jobs: Sequence[FineTuning], workers: Workers, description: str) -> None:
         """Runs jobs; of arms with the same weights the first alone is fine-tuned, and the others' results are its."""
-        same = twins({name: _files_of(folder) for name, folder in self.folders.items()})
+        read = {name: [str(path) for path in parts.values()] for name, parts in self.prepared.items()}
+        same = twins({name: [*_files_of(folder), *read[name]] for name, folder in self.folders.items()})
         asked = {(job.arm, job.rate, job.seed): job for job in jobs}
         firsts = [asked.get((same.get(job.arm, job.arm), job.rate, job.seed), job) for job in jobs]
         workers.run([job for job, first in zip(jobs, firsts, strict=True) if job is first], description)
@@ -361,7 +359,7 @@ class Comparison:
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [
             FineTuning(self.output_dir, name, str(self.folders[name]), rate, seed, self.protocol, self.columns,
-                       self.prepared, self.image_mean, self.fast)
+                       self.prepared[name], self.image_mean, self.fast)
             for seed in range(self.seeds)
             for name, own in rates.items()
             for rate in own
@@ -374,18 +372,22 @@ def _files_of(folder: str | Path) -> list[str]:
     return [hash_file(path) for path in (*Checkpoint(folder).files, *described) if path.is_file()]
 
 
-def _note_comparison(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-    """Records the settings, or checks that they are those recorded; more arms, rates and seeds may join."""
+def _joined(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings to record, once they are known to be those recorded; more arms, rates and seeds may join."""
     settings = json.loads(json.dumps(settings))
     if recorded is None:
-        write_json(path, settings)
-        return
+        return settings
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
-    joining = ("arms", "starts")
+    joining, readers = ("arms", "starts", "readers"), recorded.get("readers") or {}
     different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]
     different += [f"arm {a}" for a, hashes in settings["arms"].items() if recorded["arms"].get(a, hashes) != hashes]
+    different += [
+        f"tokenizer or image processor of arm {a}"
+        for a, own in settings["readers"].items()
+        if readers.get(a, own) != own
+    ]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
         )
-    write_json(path, {**settings, **{part: {**(recorded.get(part) or {}), **settings[part]} for part in joining}})
+    return {**settings, **{part: {**(recorded.get(part) or {}), **settings[part]} for part in joining}}
