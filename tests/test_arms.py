@@ -40,7 +40,7 @@ def test_names_say_nothing(image_model_folder, images, tmp_path):
     )  # fmt: skip
     assert again.controls == ["known x2", "mine"]
     starts = json.loads((tmp_path / "transfer.json").read_text())["starts"]
-    assert list(starts) == [*names, "mine"] and starts["mine"]["role"] == "control"
+    assert list(starts) == [names[0], "mine", *names[1:]] and starts["mine"]["role"] == "control"
     assert ComparisonResult.load(tmp_path).controls == ["known x2", "mine"]
 
 

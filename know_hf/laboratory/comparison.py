@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoConfig
 
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
+from know_hf.laboratory.asked import ASKED, Asked
 from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
@@ -253,6 +254,8 @@ class Comparison:
     image_mean: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        # A rate that is named twice is one; in one order, in which the first of equals is chosen, whoever reads them.
+        self.learning_rates = sorted(set(map(float, self.learning_rates)))
         self.folders = {name: arm.checkpoint for name, arm in self.arms.items()}
         check_arms(self.folders, self.seeds, self.learning_rates)
         for part in COMPARISON_FOLDERS:
@@ -299,6 +302,9 @@ class Comparison:
             "image_size": image_size,
             "max_length": max_length,
             "image_mean": image_mean,
+            ASKED: Asked(
+                list(self.arms), self.learning_rates, [a for a in self.arms if a in self.one_rate], self.seeds
+            ).record,
         }
         self.image_mean = image_mean
         _note_comparison(path, recorded, settings)
@@ -375,17 +381,28 @@ def _files_of(folder: str | Path) -> list[str]:
 
 
 def _note_comparison(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> None:
-    """Records the settings, or checks that they are those recorded; more arms, rates and seeds may join."""
+    """Records the settings, or checks that they are those recorded; more arms, rates and seeds may join.
+
+    What the latest call asked for is what a report shows: its arms come first, and are what it calls them.
+    """
     settings = json.loads(json.dumps(settings))
     if recorded is None:
         write_json(path, settings)
         return
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
     joining = ("arms", "starts")
-    different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]
+    different = [name for name in settings if name not in (*joining, ASKED) and recorded.get(name) != settings[name]]
     different += [f"arm {a}" for a, hashes in settings["arms"].items() if recorded["arms"].get(a, hashes) != hashes]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
         )
-    write_json(path, {**settings, **{part: {**(recorded.get(part) or {}), **settings[part]} for part in joining}})
+    write_json(
+        path,
+        {**settings, **{part: {**settings[part], **_others(recorded.get(part), settings[part])} for part in joining}},
+    )
+
+
+def _others(recorded: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record holds of arms that are not among those of now."""
+    return {name: value for name, value in (recorded or {}).items() if name not in now}

@@ -80,6 +80,8 @@ def comparison_markdown(result: ComparisonResult) -> str:
         Markdown; shares in percent, their differences in points.
     """
     page = Page("Transfer")
+    if result.unfinished:
+        page.text(result.unfinished)
     page.text(f"Test {result.metric}{result.score.unit}, mean ± standard deviation over {result.seeds} seeds.").table(
         rate_rows(result)
     ).text(explanation(result)).table(verdict_rows(result)).text(time_in_steps(result))
@@ -89,12 +91,13 @@ def comparison_markdown(result: ComparisonResult) -> str:
 def verdict(result: ComparisonResult) -> str:
     """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
     best = best_known(result)
+    left = f"{result.unfinished} So far: " if result.unfinished else ""  # first: whoever reads one line reads that
     if best is None:
-        return f"the best control is {result.best_control}."
+        return f"{left}the best control is {result.best_control}."
     unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
     over, control = result.against(best, reference), result.against(best, result.best_control)
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
-    text = f"{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
+    text = f"{left}{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
     if result.best_control != reference:
         text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
     return text + "."
@@ -147,6 +150,8 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
 
 def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: str = "") -> None:
     """Adds a comparison's plots and tables to a page; the plots are PNGs in ``folder`` too."""
+    if result.unfinished:
+        page.text(result.unfinished)
     page.text(explanation(result)).methods(list(dict.fromkeys(methods_of(result).values())))
     page.image(
         plot_differences(folder / f"{prefix}differences.png", result),
