@@ -12,6 +12,7 @@ from transformers import AutoConfig
 
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
 from know_hf.laboratory.asked import ASKED, Asked
+from know_hf.laboratory.depending import depends_on
 from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
@@ -30,7 +31,7 @@ from know_hf.training.scoring import make_scoring, score_of
 from know_hf.training.tracking import report_scores
 from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError
-from know_hf.trajectory.identity import describe_dataset
+from know_hf.trajectory.identity import as_told, describe_dataset
 from know_hf.trajectory.record import FILE_NAME
 
 #: The folders in it that are written to, and deleted.
@@ -296,6 +297,7 @@ class Comparison:
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             "starts": {name: arm.record for name, arm in self.arms.items()},
+            **asdict(depends_on(self.folders, self.protocol.metric)),
             **{part: describe_dataset(data) for part, data in self.data.items()},
             "columns": asdict(columns),
             "protocol": asdict(self.protocol),
@@ -390,9 +392,15 @@ def _note_comparison(path: Path, recorded: dict[str, Any] | None, settings: dict
         write_json(path, settings)
         return
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
-    joining = ("arms", "starts")
-    different = [name for name in settings if name not in (*joining, ASKED) and recorded.get(name) != settings[name]]
-    different += [f"arm {a}" for a, hashes in settings["arms"].items() if recorded["arms"].get(a, hashes) != hashes]
+    joining = ("arms", "starts", "beside")
+    # What records did not always tell is not compared: of the data, of the files beside weights, of the metric.
+    told = {name: as_told(recorded.get(name), value) for name, value in settings.items()}
+    later = {"metric_files"} - recorded.keys()
+    skipped = {*joining, "beside", ASKED, *later}
+    different = [name for name in settings if name not in skipped and recorded.get(name) != told[name]]
+    for part, words in (("arms", "arm"), ("beside", "configuration or preprocessing of arm")):
+        then = recorded.get(part) or {}
+        different += [f"{words} {name}" for name, own in settings[part].items() if then.get(name, own) != own]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
