@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult
 from know_hf.report.across import best_known
 from know_hf.report.comparison_charts import curves_chart, differences_chart, methods_of, rates_chart, table_methods
+from know_hf.report.figures import decimals, spread
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.store import inside, write_text
@@ -119,7 +118,13 @@ def rate_rows(result: ComparisonResult) -> list[list[str]]:
     for arm in result.arms:
         run_at = result.rates(arm)
         rows.append(
-            [arm, *(spread(result.scores(arm, rate)) if rate in run_at else "" for rate in result.learning_rates)]
+            [
+                arm,
+                *(
+                    spread(result.scores(arm, rate), result.score) if rate in run_at else ""
+                    for rate in result.learning_rates
+                ),
+            ]
         )
     return rows
 
@@ -130,17 +135,27 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
     target = result.curve(reference)[-1][1]
     others = list(dict.fromkeys((reference, control)))
     differences = [f"− {other}" for other in others]
-    rows = [["start", "lr", "score", *differences, "area", f"epochs to {target:.1f}", "verdict"]]
+    rows = [
+        [
+            "start",
+            "lr",
+            "score",
+            *differences,
+            "area",
+            f"epochs to {target:.{decimals([target], result.score)}f}",
+            "verdict",
+        ]
+    ]
     for arm in result.arms:
         reached = result.epochs_to(arm, target)
-        same = arm == control
+        same, area = arm == control, result.area(arm)
         rows.append(
             [
                 arm,
                 f"{result.chosen_rates[arm]:g}",
-                spread(result.best(arm)),
+                spread(result.best(arm), result.score),
                 *("" if arm == other else str(result.against(arm, other)) for other in others),
-                f"{result.area(arm):.1f}",
+                f"{area:.{decimals([area], result.score)}f}",
                 "never" if reached is None else f"{reached:g}",
                 "best control" if same else result.against(arm, control).verdict,
             ]
@@ -204,8 +219,3 @@ def write_comparison_report(result: ComparisonResult) -> Path:
 def write_page(folder: Path) -> Path:
     """Writes the report of a comparison's folder; returns its page."""
     return write_comparison_report(ComparisonResult.load(folder)) / "index.html"
-
-
-def spread(scores: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
