@@ -5,6 +5,7 @@ import json
 import pytest
 
 from know_hf import enrich
+from know_hf.cli.main import main
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
 from know_hf.laboratory.comparison import compare, with_controls
 from know_hf.laboratory.protocol import Protocol
@@ -40,7 +41,7 @@ def test_names_say_nothing(image_model_folder, images, tmp_path):
     )  # fmt: skip
     assert again.controls == ["known x2", "mine"]
     starts = json.loads((tmp_path / "transfer.json").read_text())["starts"]
-    assert list(starts) == [*names, "mine"] and starts["mine"]["role"] == "control"
+    assert list(starts) == [names[0], "mine", *names[1:]] and starts["mine"]["role"] == "control"
     assert ComparisonResult.load(tmp_path).controls == ["known x2", "mine"]
 
 
@@ -122,3 +123,14 @@ def test_arms_that_are_called_controls_are_such(tmp_path):
 def test_a_name_too_long_for_a_file_is_refused():
     with pytest.raises(ValueError, match="is too long a name; use at most 150 bytes"):
         check_file_names(["naive", "x" * 300], "The arms")
+
+
+@pytest.mark.parametrize("name", ["naive", "mean/x2"])
+def test_an_arm_called_as_a_predicted_one_is_refused(image_run, image_model_folder, tmp_path, capsys, name):
+    with pytest.raises(SystemExit):
+        main(["compare", "--trajectory", str(image_run.trajectory.root), "--method", "mean", "--steps", "1",
+              "--arms", f"{name}={image_model_folder}", "--dataset", "nowhere",
+              "--output-dir", str(tmp_path / "out")])  # fmt: skip
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--arms {name}={image_model_folder} and the " in said and "rename that of --arms" in said
+    assert not (tmp_path / "out").exists()

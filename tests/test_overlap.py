@@ -7,9 +7,10 @@ from datasets import Dataset
 from torch.utils.data import Subset, TensorDataset
 
 from know_hf import enrich_pretrained
-from know_hf.training import overlap as module
-from know_hf.training.overlap import check_apart, content_hash, overlap
+from know_hf.training.overlap import check_apart, overlap
 from know_hf.training.set_aside import NEEDED
+from know_hf.trajectory import rows
+from know_hf.trajectory.rows import content_hash
 
 SETTINGS = {"num_stages": 2, "num_train_epochs": 1, "per_device_train_batch_size": 16, "learning_rate": 5e-3,
             "train_stage_zero": True, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "steps": 1,
@@ -49,7 +50,7 @@ def test_a_text_in_lines_counts_by_what_is_in_them():
 
 
 def test_large_data_are_looked_at_in_part(monkeypatch):
-    monkeypatch.setattr(module, "MOST_ROWS", 100)
+    monkeypatch.setattr(rows, "MOST_ROWS", 100)
     found = overlap(texts(range(500, 550)), texts(range(1000)))
     assert found.large and 20 <= found.shared <= 50
     assert not overlap(texts(range(1000, 1050)), texts(range(1000))).large

@@ -34,7 +34,7 @@ from know_hf.records import BEST, ENRICHMENT_FILE
 from know_hf.store import hash_file, inside, remove, write_json
 from know_hf.trajectory import Checkpoint
 from know_hf.trajectory.functions import describe_loss, fingerprint
-from know_hf.trajectory.identity import describe_dataset, versions
+from know_hf.trajectory.identity import as_told, describe_dataset, versions
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
 
@@ -269,7 +269,7 @@ def _known(record: Path, final: Path, about: Mapping[str, Any]) -> dict[str, Any
         found = read_fields(record, _FORM)
         described = read_fields(final / ENRICHMENT_FILE, {"sha256": dict[str, str]})
         whole = all((final / name).is_file() for name in described["sha256"])
-        if found["of"] == about and whole:
+        if found["of"] == as_told(found["of"], about) and whole:
             return found
     return None
 

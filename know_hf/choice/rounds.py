@@ -25,7 +25,7 @@ from know_hf.reading import read_fields
 from know_hf.store import inside, remove, write_json
 from know_hf.training.set_aside import NEEDED
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
-from know_hf.trajectory.identity import describe_dataset, describe_recipe
+from know_hf.trajectory.identity import as_told, describe_dataset, describe_recipe
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
 
@@ -184,8 +184,9 @@ class _Run:
         fresh = {"of": about, "scores": [], "chances": [], "steps": [], "losses": [], "kept": 0, "ended": None}
         with suppress(FileNotFoundError):
             found = read_fields(self.root / _RECORD, _FORM)
-            if found["of"] != about:
-                different = [name for name in about if found["of"].get(name) != about[name]]
+            told = as_told(found["of"], about)
+            if found["of"] != told:
+                different = [name for name in told if found["of"].get(name) != told[name]]
                 raise TrajectoryError(
                     f"{self.root} holds rounds of another run (different {', '.join(different)}): choose another "
                     "output_dir, or repeat the settings to continue that run."

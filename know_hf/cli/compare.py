@@ -47,6 +47,11 @@ def run_compare(call: Call) -> None:
     trajectory = settings.get("trajectory")
     predicted = PredictedArms(trajectory, methods, steps, reset) if trajectory else None
     starts = {"naive": trajectory, "predicted": trajectory} if trajectory else {}
+    if predicted is not None and (twice := [name for name in arms if name in predicted.planned]):
+        raise ValueError(
+            f"--arms {twice[0]}={arms[twice[0]]} and {predicted.planned[twice[0]]} of --trajectory {trajectory} would "
+            f"have the same name, {twice[0]}; rename that of --arms."
+        )
     check_arms({**starts, **arms}, how.seeds, how.learning_rates)
     check_output(output_dir, dataset, *arms.values())
     about = DataOptions(**taken(settings, DataOptions))
@@ -81,7 +86,13 @@ def run_benchmark(call: Call) -> None:
     from know_hf.store import check_output
 
     if trajectory:
-        arms = {**starts_of_run(trajectory), **arms}
+        own = starts_of_run(trajectory)
+        if twice := [name for name in arms if name in own]:
+            raise ValueError(
+                f"--arms {twice[0]}={arms[twice[0]]} and {own[twice[0]]} of --trajectory would have the same name, "
+                f"{twice[0]}; rename that of --arms."
+            )
+        arms = {**own, **arms}
     check_output(output_dir, *arms.values())
     result = compare_on_benchmarks(arms, [tasks] if isinstance(tasks, str) else tasks, output_dir, **settings)
     print(result.markdown())

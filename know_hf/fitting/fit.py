@@ -21,7 +21,7 @@ from know_hf.records import TrajectoryError
 from know_hf.store import hash_file, remove, write_json
 from know_hf.trajectory import Trajectory
 from know_hf.trajectory.functions import describe_loss
-from know_hf.trajectory.identity import describe_dataset
+from know_hf.trajectory.identity import as_told, describe_dataset
 from know_hf.trajectory.kinds import describe_tensors
 
 #: Most steps of a fit, where nobody says how many.
@@ -92,7 +92,8 @@ def fit(
         "loss": {**describe_loss(trainer), "batches": [batches.size, batches.count]},
     }
     if output.exists() and (done := _done(output, anew)) is not None:
-        different = [name for name, value in described.items() if done.record.get(name) != value]
+        told = as_told(done.record, described)
+        different = [name for name, value in told.items() if done.record.get(name) != value]
         if not different:
             return done
         if not anew:

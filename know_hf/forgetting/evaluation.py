@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from know_hf.forgetting.weights import load_weights
-from know_hf.training.overlap import content_hash
 from know_hf.trajectory import TrajectoryError, TrajectoryRecord
 from know_hf.trajectory.functions import fingerprint
+from know_hf.trajectory.rows import content_hash
 
 if TYPE_CHECKING:
     from know_hf.forgetting.folder import RunFolder

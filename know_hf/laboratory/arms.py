@@ -245,6 +245,23 @@ class PredictedArms:
             run.check(steps)
         self.names = step_names(loaded.record.sampling_ratio, steps)
 
+    def _folders(self) -> list[tuple[str, str, str]]:
+        """What predicts, the method, the folder of every start."""
+        return [
+            (ending, method, step)
+            for ending, run in self.runs.items()
+            for method in run.prediction.names
+            for step in (self.names[:1] if METHODS[method].same_every_step else self.names)
+        ]
+
+    @property
+    def planned(self) -> dict[str, str]:
+        """Name of every start that [`write`] makes → what it is."""
+        return {
+            _called(method, ending, step): f"the {'start' if method == 'naive' else f'{step} of {method}'}{ending}"
+            for ending, method, step in self._folders()
+        }
+
     def write(self, folder: str | Path) -> dict[str, Arm]:
         """Predicts into a folder, all methods in one pass over the trajectory; returns name → arm, ``naive`` first.
 
@@ -253,13 +270,18 @@ class PredictedArms:
         """
         arms = {}
         for ending, run in self.runs.items():
-            targets = {}
-            for method in run.prediction.names:
-                names = self.names[:1] if METHODS[method].same_every_step else self.names
-                targets[method] = [inside(folder, Path(f"{method}{ending}") / name) for name in names]
+            targets: dict[str, list[Path]] = {}
+            for of, method, step in self._folders():
+                if of == ending:
+                    targets.setdefault(method, []).append(inside(folder, Path(f"{method}{ending}") / step))
             run.write(targets)
             for method, paths in targets.items():
                 for path in paths:
-                    name = f"{method}{ending}" if method == "naive" else f"{method}{ending}/{path.name}"
+                    name = _called(method, ending, path.name)
                     arms[name] = make_arm(name, path, prediction=f"{method}{ending}")
         return arms
+
+
+def _called(method: str, ending: str, step: str) -> str:
+    """Name of the arm of a step of a method."""
+    return f"{method}{ending}" if method == "naive" else f"{method}{ending}/{step}"

@@ -9,12 +9,14 @@ from typing import Any
 from datasets import Dataset
 
 from know_hf.laboratory.arms import Arm, make_arm, make_arms, read_arms
+from know_hf.laboratory.asked import ASKED, Asked
+from know_hf.laboratory.depending import depends_on
 from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
 from know_hf.laboratory.looking import look_at_arms
 from know_hf.laboratory.options import ComparisonOptions, Protocol
-from know_hf.laboratory.readers import prepare_for, reader_of
+from know_hf.laboratory.readers import prepare_for
 from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult, read_settings, twins
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.laboratory.unseen import check_unseen
@@ -28,7 +30,7 @@ from know_hf.training.scoring import make_scoring, score_of
 from know_hf.training.tracking import report_scores
 from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError
-from know_hf.trajectory.identity import describe_dataset
+from know_hf.trajectory.identity import as_told, describe_dataset
 from know_hf.trajectory.record import FILE_NAME
 
 #: The folders in it that are written to, and deleted.
@@ -254,6 +256,8 @@ class Comparison:
     image_mean: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        # A rate that is named twice is one; in one order, in which the first of equals is chosen, whoever reads them.
+        self.learning_rates = sorted(set(map(float, self.learning_rates)))
         self.folders = {name: arm.checkpoint for name, arm in self.arms.items()}
         check_arms(self.folders, self.seeds, self.learning_rates)
         for part in COMPARISON_FOLDERS:
@@ -295,13 +299,16 @@ class Comparison:
         settings = {
             "arms": {name: [hash_file(path) for path in Checkpoint(f).files] for name, f in self.folders.items()},
             "starts": {name: arm.record for name, arm in self.arms.items()},
-            "readers": {name: reader_of(arm) for name, arm in self.folders.items()},
+            **asdict(depends_on(self.folders, self.protocol.metric)),
             **{part: describe_dataset(data) for part, data in self.data.items()},
             "columns": asdict(columns),
             "protocol": asdict(self.protocol),
             "image_size": image_size,
             "max_length": max_length,
             "image_mean": image_mean,
+            ASKED: Asked(
+                list(self.arms), self.learning_rates, [a for a in self.arms if a in self.one_rate], self.seeds
+            ).record,
         }
         self.image_mean = image_mean
         settings = _joined(path, recorded, settings)
@@ -373,21 +380,32 @@ def _files_of(folder: str | Path) -> list[str]:
 
 
 def _joined(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings to record, once they are known to be those recorded; more arms, rates and seeds may join."""
+    """The settings to record, once they are known to be those recorded; more arms, rates and seeds may join.
+
+    What the latest call asked for is what a report shows: its arms come first, and are what it calls them.
+    """
     settings = json.loads(json.dumps(settings))
     if recorded is None:
         return settings
     check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
-    joining, readers = ("arms", "starts", "readers"), recorded.get("readers") or {}
-    different = [name for name in settings if name not in joining and recorded.get(name) != settings[name]]
-    different += [f"arm {a}" for a, hashes in settings["arms"].items() if recorded["arms"].get(a, hashes) != hashes]
-    different += [
-        f"tokenizer or image processor of arm {a}"
-        for a, own in settings["readers"].items()
-        if readers.get(a, own) != own
-    ]
+    joining = ("arms", "starts", "beside")
+    # What records did not always tell is not compared: of the data, of the files beside weights, of the metric.
+    told = {name: as_told(recorded.get(name), value) for name, value in settings.items()}
+    later = {"metric_files"} - recorded.keys()
+    skipped = {*joining, "beside", ASKED, *later}
+    different = [name for name in settings if name not in skipped and recorded.get(name) != told[name]]
+    for part, words in (("arms", "arm"), ("beside", "configuration or preprocessing of arm")):
+        then = recorded.get(part) or {}
+        different += [f"{words} {name}" for name, own in settings[part].items() if then.get(name, own) != own]
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
         )
-    return {**settings, **{part: {**(recorded.get(part) or {}), **settings[part]} for part in joining}}
+    return {
+        **settings, **{part: {**settings[part], **_others(recorded.get(part), settings[part])} for part in joining}
+    }  # fmt: skip
+
+
+def _others(recorded: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record holds of arms that are not among those of now."""
+    return {name: value for name, value in (recorded or {}).items() if name not in now}

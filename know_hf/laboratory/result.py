@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from know_hf.laboratory.arms import Arm, read_arms
+from know_hf.laboratory.asked import read_asked, unfinished
 from know_hf.laboratory.statistics import Difference, paired_difference
 from know_hf.records import check_fields, found_at, read_record
 from know_hf.tasks import TASKS, Score
@@ -33,6 +34,7 @@ class ComparisonResult:
             rate or none.
         score: What the scores are.
         chosen: Arm → the one of its candidates that validation chose ([`with_choices`]).
+        unfinished: What is missing of what was asked for, in words; nothing where all of it is there.
 
     Example:
         >>> from know_hf.laboratory.comparison import compare
@@ -49,13 +51,14 @@ class ComparisonResult:
     fine_tunings: dict[tuple[str, float, int], dict[str, Any]]
     score: Score = Score("accuracy")
     chosen: dict[str, str] = field(default_factory=dict)
+    unfinished: str = ""
 
     @classmethod
     def load(cls, output_dir: str | Path) -> "ComparisonResult":
-        """Reads a comparison's folder; what not all seeds were run of is left out.
+        """Reads what the latest call asked of a comparison's folder, as much as can be compared of it.
 
         Raises:
-            TrajectoryError: If it is not one, or holds no complete run.
+            TrajectoryError: If it is not one, or is damaged, or fewer than two seeds are done.
         """
         output_dir = Path(output_dir)
         path = output_dir / SETTINGS_FILE
@@ -66,19 +69,31 @@ class ComparisonResult:
         settings = read_settings(path)
         read = [read_fine_tuning(path) for path in sorted((output_dir / "runs").glob("*.json"))]
         done = {(result["arm"], result["rate"], result["seed"]): result for result in read}
-        seeds = 1 + max((result["seed"] for result in read), default=-1)
-        whole = {key[:2] for key in done if all((*key[:2], seed) in done for seed in range(seeds))}
-        if not whole:
-            raise TrajectoryError(f"{output_dir} holds no arm that was run with all seeds; run the command again.")
-        done = {key: result for key, result in done.items() if key[:2] in whole}
-        arms = {
-            name: arm for name, arm in read_arms(path, settings, _REMEDY).items() if any(name == k[0] for k in done)
-        }
-        if not arms or len({len(result["curve"]) for result in done.values()}) > 1:
-            raise TrajectoryError(f"{output_dir} is damaged: its runs are not of this comparison; run it elsewhere.")
+        asked = read_asked(path, settings, done, _REMEDY)
+        arms = {name: arm for name, arm in read_arms(path, settings, _REMEDY).items() if name in asked.arms}
+        seeds = asked.whole_seeds(done)
+        missing = asked.planned - asked.count(done)
+        if len(seeds) < 2 or not asked.grid:
+            raise TrajectoryError(f"{output_dir}: {unfinished(asked, missing, len(seeds), [])}")
+        # Seeds are only paired with each other: that one is missing in between is no matter.
+        kept = {(*place, i): done[*place, seed] for place in asked.grid for i, seed in enumerate(seeds)}
         score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
-        rates = sorted({rate for _, rate in whole})
-        return cls(output_dir, arms, rates, seeds, done, score).with_choices()
+        names = [name for name in asked.arms if name not in asked.one_rate]
+        found = cls(output_dir, {name: arms[name] for name in names}, asked.learning_rates, len(seeds), kept, score)
+        waiting = [name for name in asked.arms if name in asked.one_rate]
+        if waiting and len(seeds) == asked.seeds:  # of fewer seeds the reference may choose another rate
+            rate = found.chosen_rates[found.reference]
+            for name in list(waiting):
+                own = {(name, rate, seed): done[name, rate, seed] for seed in seeds if (name, rate, seed) in done}
+                missing -= len(own)
+                if len(own) == len(seeds):
+                    kept.update(own)
+                    waiting.remove(name)
+        if len({len(result["curve"]) for result in kept.values()}) > 1:
+            raise TrajectoryError(f"{output_dir} is damaged: its runs are not of this comparison; run it elsewhere.")
+        there = {name: arms[name] for name in asked.arms if name not in waiting}
+        words = unfinished(asked, missing, len(seeds), waiting)
+        return replace(found, arms=there, fine_tunings=kept, unfinished=words).with_choices()
 
     @property
     def reference(self) -> str:

@@ -50,7 +50,10 @@ class Difference:
         return replace(self, low=low, high=high)
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        # Points have two decimals; small numbers, such as those of a rmse of 0.03, would read as none with these.
+        largest = max(abs(self.mean), abs(self.low), abs(self.high))
+        places = 2 if not 0 < largest < 0.1 else min(1 - math.floor(math.log10(largest)), 12)
+        return f"{self.mean:+.{places}f} [{self.low:+.{places}f}, {self.high:+.{places}f}]"
 
 
 def allowed(

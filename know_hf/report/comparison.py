@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult
 from know_hf.report.across import best_known
 from know_hf.report.comparison_charts import curves_chart, differences_chart, methods_of, rates_chart, table_methods
+from know_hf.report.figures import decimals, spread
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_bars, plot_curves, plot_differences
 from know_hf.store import inside, write_text
@@ -80,6 +79,8 @@ def comparison_markdown(result: ComparisonResult) -> str:
         Markdown; shares in percent, their differences in points.
     """
     page = Page("Transfer")
+    if result.unfinished:
+        page.text(result.unfinished)
     page.text(f"Test {result.metric}{result.score.unit}, mean ± standard deviation over {result.seeds} seeds.").table(
         rate_rows(result)
     ).text(explanation(result)).table(verdict_rows(result)).text(time_in_steps(result))
@@ -89,12 +90,13 @@ def comparison_markdown(result: ComparisonResult) -> str:
 def verdict(result: ComparisonResult) -> str:
     """What a comparison allows to say about KNOWN, in words that follow from the intervals."""
     best = best_known(result)
+    left = f"{result.unfinished} So far: " if result.unfinished else ""  # first: whoever reads one line reads that
     if best is None:
-        return f"the best control is {result.best_control}."
+        return f"{left}the best control is {result.best_control}."
     unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
     over, control = result.against(best, reference), result.against(best, result.best_control)
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
-    text = f"{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
+    text = f"{left}{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
     if result.best_control != reference:
         text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
     return text + "."
@@ -116,7 +118,13 @@ def rate_rows(result: ComparisonResult) -> list[list[str]]:
     for arm in result.arms:
         run_at = result.rates(arm)
         rows.append(
-            [arm, *(spread(result.scores(arm, rate)) if rate in run_at else "" for rate in result.learning_rates)]
+            [
+                arm,
+                *(
+                    spread(result.scores(arm, rate), result.score) if rate in run_at else ""
+                    for rate in result.learning_rates
+                ),
+            ]
         )
     return rows
 
@@ -127,17 +135,27 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
     target = result.curve(reference)[-1][1]
     others = list(dict.fromkeys((reference, control)))
     differences = [f"− {other}" for other in others]
-    rows = [["start", "lr", "score", *differences, "area", f"epochs to {target:.1f}", "verdict"]]
+    rows = [
+        [
+            "start",
+            "lr",
+            "score",
+            *differences,
+            "area",
+            f"epochs to {target:.{decimals([target], result.score)}f}",
+            "verdict",
+        ]
+    ]
     for arm in result.arms:
         reached = result.epochs_to(arm, target)
-        same = arm == control
+        same, area = arm == control, result.area(arm)
         rows.append(
             [
                 arm,
                 f"{result.chosen_rates[arm]:g}",
-                spread(result.best(arm)),
+                spread(result.best(arm), result.score),
                 *("" if arm == other else str(result.against(arm, other)) for other in others),
-                f"{result.area(arm):.1f}",
+                f"{area:.{decimals([area], result.score)}f}",
                 "never" if reached is None else f"{reached:g}",
                 "best control" if same else result.against(arm, control).verdict,
             ]
@@ -147,6 +165,8 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
 
 def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: str = "") -> None:
     """Adds a comparison's plots and tables to a page; the plots are PNGs in ``folder`` too."""
+    if result.unfinished:
+        page.text(result.unfinished)
     page.text(explanation(result)).methods(list(dict.fromkeys(methods_of(result).values())))
     page.image(
         plot_differences(folder / f"{prefix}differences.png", result),
@@ -199,8 +219,3 @@ def write_comparison_report(result: ComparisonResult) -> Path:
 def write_page(folder: Path) -> Path:
     """Writes the report of a comparison's folder; returns its page."""
     return write_comparison_report(ComparisonResult.load(folder)) / "index.html"
-
-
-def spread(scores: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
-    return f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"

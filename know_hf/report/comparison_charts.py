@@ -6,6 +6,7 @@ import numpy as np
 
 from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.charts import curves_of
+from know_hf.report.figures import spread
 from know_hf.report.plots import difference_limits, score_limits, with_unit
 from know_hf.report.svg import CHARACTER, Axis, Chart, Drawing, Key, lines, number, shaped, shortened
 
@@ -139,7 +140,7 @@ def rates_chart(result: ComparisonResult) -> Chart | None:
                 inner += shaped("dot", axis(mean), at, 4.5 if own else 3)
                 tip = lines(
                     arm, f"learning rate {rate:g}{', its own: chosen on validation examples' * own}",
-                    f"{mean:.1f} ± {sd:.1f} over {result.seeds} seeds",
+                    f"{spread(scores, result.score)} over {result.seeds} seeds",
                 )  # fmt: skip
                 drawing.mark(inner, tip, key.colour + " hollow" * (not own), s=key.name)
             rows.end()

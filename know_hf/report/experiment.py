@@ -13,9 +13,10 @@ from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.across import ACROSS_SHOWN, across_rows
 from know_hf.report.cells import add_cells
 from know_hf.report.charts import convergence_chart, forgetting_chart, layers_chart, plane_chart
-from know_hf.report.comparison import add_comparison, spread, verdict
+from know_hf.report.comparison import add_comparison, verdict
 from know_hf.report.comparison_charts import methods_of, table_methods
 from know_hf.report.costs import SCORES_SHOWN, cost_rows
+from know_hf.report.figures import spread
 from know_hf.report.hypothesis import RETURNS_SHOWN, return_rows
 from know_hf.report.page import Page
 from know_hf.report.plots import plot_convergence, plot_forgetting_curve, plot_layers, plot_plane
@@ -155,7 +156,7 @@ def score_rows(compared: list[tuple[str, ComparisonResult]]) -> list[list[str]]:
             if arm not in result.arms:
                 cells.append("")
                 continue
-            text = spread(result.best(arm))
+            text = spread(result.best(arm), result.score)
             cells.append(text if arm == result.reference else f"{text} ({result.against(arm, result.reference)})")
         marked = any(arm in result.controls for _, result in compared)
         rows.append([arm + ("*" if marked else ""), *cells])

@@ -1,9 +1,8 @@
 """Whether examples of one data set are in another: what is chosen or scored on them flatters what has learnt them."""
 
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +10,14 @@ import numpy as np
 from datasets import Dataset
 from torch.utils.data import Subset
 
+from know_hf.trajectory.rows import Rows
+
 logger = logging.getLogger(__name__)
 
-#: Of a data set at most so many rows, and about so many bytes, are looked at, evenly spread.
-MOST_ROWS, MOST_BYTES = 50_000, 1 << 30
 #: A larger share of examples in common, beyond how often the data repeat themselves, is no chance.
 LARGE = 0.5
 #: Below this share nobody needs to be told beside every score.
 SMALL = 0.01
-_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def overlap(
     others: Any,
     columns: Sequence[str] | None = None,
     by_size: bool = False,
-    known: "dict[Any, _Rows] | None" = None,
+    known: "dict[Any, Rows] | None" = None,
 ) -> Overlap:
     """Counts the examples of a data set that are in another, too.
 
@@ -91,7 +89,7 @@ def overlap(
     known = {} if known is None else known
     for data in (some, others):
         if (id(data), *names) not in known:
-            known[id(data), *names] = _Rows(data, names, by_size)
+            known[id(data), *names] = Rows(data, names, by_size)
     mine, there = (known[id(data), *names] for data in (some, others))
     if not mine.digests or not there.digests:
         return Overlap(0, size, False)
@@ -102,57 +100,6 @@ def overlap(
     share = min(1.0, float(np.mean(hits)) * there.unseen)
     heavy = min(1.0, float(np.average(hits, weights=mine.weights)) * there.unseen)
     return Overlap(round(share * size), size, heavy - twice > LARGE * (1 - twice))
-
-
-def content_hash(dataset: Any) -> str | None:
-    """Tells apart data sets of as many rows; None where nobody can read their rows twice alike."""
-    if not isinstance(dataset, Dataset):
-        return None
-    rows = _Rows(dataset, dataset.column_names, False)
-    return hashlib.sha256(b"".join(rows.digests)).hexdigest()[:16]
-
-
-class _Rows:
-    """What tells rows of a data set from each other: of all, or where they are many, of evenly spread ones."""
-
-    def __init__(self, dataset: Dataset, names: Sequence[str], by_size: bool) -> None:
-        data = dataset.select_columns(list(names))
-        row = max(1, data.data.nbytes // max(data.data.num_rows, 1))
-        most = max(1, min(MOST_ROWS, MOST_BYTES // row))
-        if len(data) > most:
-            data = data.select(np.linspace(0, len(data) - 1, num=most).astype(int))
-        #: Rows for each that was looked at.
-        self.unseen = len(dataset) / max(len(data), 1)
-        self.digests: list[bytes] = []
-        self.weights: list[int] = []
-        for batch in data.with_format("arrow").iter(batch_size=_ROWS_AT_ONCE):
-            for values in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                parts = list(_parts(values))
-                if by_size and not any(str(value).strip() for value in values):
-                    continue  # a blank line is part of a text, and in every other one
-                self.digests.append(hashlib.blake2b(b"\0".join(parts), digest_size=12).digest())
-                self.weights.append(sum(map(len, parts)) if by_size else 1)
-
-
-def _parts(value: Any) -> Iterator[bytes]:
-    """A value as bytes; of a file its content, or if that is not there, where it lies."""
-    if isinstance(value, bytes):
-        yield value
-    elif isinstance(value, Mapping):
-        if {"bytes", "path"} <= value.keys():
-            value = {"bytes": value["bytes"]} if value["bytes"] is not None else {"path": value["path"]}
-        for key, own in value.items():
-            yield str(key).encode()
-            yield from _parts(own)
-    elif isinstance(value, tuple | list):
-        yield str(len(value)).encode()
-        if any(isinstance(own, bytes | Mapping | list | tuple) for own in value):
-            for own in value:
-                yield from _parts(own)
-        else:
-            yield repr(value).encode()
-    else:
-        yield repr(value).encode()
 
 
 def _same_places(some: Any, others: Any) -> int:
@@ -202,7 +149,7 @@ def check_apart(
         ValueError: If most of the examples to choose on are training data, or evaluation data.
     """
     said: list[str] = []
-    known: dict[Any, _Rows] = {}
+    known: dict[Any, Rows] = {}
 
     def remark(found: Overlap, sentence: str) -> None:
         if found.worth_saying:

@@ -21,7 +21,7 @@ from know_hf.tasks.labels import label_lookup
 from know_hf.training.data import make_preprocessing
 from know_hf.training.examples import Examples
 from know_hf.trajectory import TrajectoryError
-from know_hf.trajectory.identity import describe_dataset
+from know_hf.trajectory.identity import CONTENT, describe_dataset
 
 
 def prepare(
@@ -65,19 +65,33 @@ def prepare(
         return {name: torch.cat([batch[name] for batch in made]).contiguous() for name in made[0]}
 
     # The first rows, prepared, stand for whatever the preprocessing depends on.
-    digest = hashlib.sha256(json.dumps([describe_dataset(dataset), asdict(columns)]).encode())
+    described = describe_dataset(dataset)
+    content = described.pop(CONTENT, None) or ""
+    digest = hashlib.sha256(json.dumps([described, asdict(columns)]).encode())
     if get_task(columns.task).labels.matched and (lookup := label_lookup(dataset, columns)):
         digest.update(repr(lookup).encode())  # what the labels mean is not in the rows
     first = tensors([slice(0, 8)])
     for key, values in sorted(first.items()):
         digest.update(repr((key, values.shape, values.dtype)).encode() + values.numpy().tobytes())
     path = cache_dir / f"{digest.hexdigest()[:20]}.safetensors"
+    # Runs are known by that name, which few rows decide; where other rows have it already, these get one of their own.
+    if _content_of(path) not in (None, content):
+        path = path.with_stem(f"{path.stem}-{content}")
     if not _is_whole(path, first):
         starts = progress_bar(range(0, len(rows), 512), desc=f"Preparing {name}", leave=False)
         made = tensors(slice(start, start + 512) for start in starts)
         sweep(cache_dir)
-        write_tensors(path, made, shared=shared)
+        write_tensors(path, made, {CONTENT: content}, shared=shared)
     return path
+
+
+def _content_of(path: Path) -> str | None:
+    """What rows a file was made of; None where it does not tell, as those of former versions, or is not there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(CONTENT)
+    except (OSError, SafetensorError):
+        return None
 
 
 def _is_whole(path: Path, first: dict[str, torch.Tensor]) -> bool:

@@ -44,6 +44,8 @@ _DEPENDENT_SETTINGS = (
 ).split()
 # The one of them that every record has which tells of any.
 _KNOWN_BY = "dataloader_drop_last"
+#: What descriptions of data sets did not always hold.
+CONTENT = "content"
 _STATE = {True: "trained", False: "frozen"}
 _PACKAGES = ("know-hf", "torch", "transformers", "accelerate", "datasets", "timm", "safetensors")
 
@@ -97,7 +99,15 @@ def differences(recorded: TrajectoryRecord, fresh: TrajectoryRecord, folder: Pat
         # A licence and a base are not always to be learnt, records did not always name the classes, and more tasks
         # become known. What the run began with matters as long as something begins with it, and is looked at then;
         # scores of other evaluation data are made again.
-        unsure = {"license", "base_model", "task", "start", "set_aside", "evaluation", *({"classes"} - old.keys())}
+        unsure = {
+            "license",
+            "base_model",
+            "task",
+            "start",
+            "set_aside",
+            "evaluation",
+            *({"classes", CONTENT} - old.keys()),
+        }
         for name in sorted((old.keys() | new.keys()) - unsure - unknown):
             if old.get(name) != new.get(name):
                 different.append(f"{section}.{name} was {old.get(name)!r}, now {new.get(name)!r}")
@@ -199,8 +209,10 @@ def portable_name(name: str) -> str:
 
 
 def describe_dataset(dataset: "Sized | datasets.Dataset") -> dict[str, Any]:
-    """Size and, for a ``datasets.Dataset``, columns and a fingerprint of evenly spread raw rows."""
+    """Size and, for a ``datasets.Dataset``, columns, and what tells it from others: of few rows and of most."""
     import datasets
+
+    from know_hf.trajectory.rows import content_hash
 
     described: dict[str, Any] = {"examples": len(dataset)}
     if isinstance(dataset, datasets.Dataset):
@@ -211,7 +223,26 @@ def describe_dataset(dataset: "Sized | datasets.Dataset") -> dict[str, Any]:
         for column in table.columns:
             digest.update(repr(column.to_pylist()).encode())
         described["fingerprint"] = digest.hexdigest()[:16]
+        described[CONTENT] = content_hash(dataset)
     return described
+
+
+def as_told(recorded: Any, now: Any) -> Any:
+    """What is to be compared with a record: without what descriptions of data sets in it did not tell yet.
+
+    Args:
+        recorded: Plain data, as a record holds them.
+        now: The same as they are now.
+
+    Example:
+        >>> from know_hf.trajectory.identity import as_told
+        >>> as_told({"fingerprint": "a"}, {"fingerprint": "a", "content": "b"})
+        {'fingerprint': 'a'}
+    """
+    if isinstance(recorded, Mapping) and isinstance(now, Mapping):
+        new = {CONTENT} - recorded.keys() if "fingerprint" in now else set()
+        return {name: as_told(recorded.get(name), value) for name, value in now.items() if name not in new}
+    return now
 
 
 def versions() -> dict[str, str]:
