@@ -327,7 +327,8 @@ def test_segmentation_in_the_laboratory(tmp_path, masks):
         model.save_pretrained(tmp_path / name)
     result = compare(
         {"naive": tmp_path / "naive", "other": tmp_path / "other"}, masks.select(range(14)), tmp_path / "out",
-        test_dataset=masks.select(range(14, 20)), protocol=replace(SHORT, head_epochs=0), learning_rates=(1e-3,), seeds=2, image_size=32,
+        test_dataset=masks.select(range(14, 20)), protocol=replace(SHORT, head_epochs=0), learning_rates=(1e-3,),
+        seeds=2, image_size=32,
     )  # fmt: skip
     assert result.metric == "mean_iou" and result.best("naive") == result.best("other")
     assert all(0 < score < 100 for score in result.best("naive"))
