@@ -26,7 +26,7 @@ from know_hf.enrichment.resolved import ResolvedPrediction, resolve, resolve_ear
 from know_hf.enrichment.result import EnrichmentResult
 from know_hf.enrichment.self_check import check_retrodiction
 from know_hf.enrichment.stream import Enrichment
-from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score, verdict
+from know_hf.enrichment.verdict import verdict
 from know_hf.fitting.options import Fitting
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_arguments, make_trainer
@@ -40,12 +40,13 @@ from know_hf.hub.push import ensure_repository
 from know_hf.laboratory.choosing import DownstreamChoice
 from know_hf.models.adapters import is_live
 from know_hf.notices import said_once
+from know_hf.outcome import deciding, former_data, left_out, not_chosen
 from know_hf.report import write_report
 from know_hf.settings import takes
 from know_hf.store import inside, locked, write_json
 from know_hf.training.options import DataOptions, ModelSource
 from know_hf.training.overlap import check_apart, named_parts
-from know_hf.training.set_aside import FEWEST, Fold
+from know_hf.training.set_aside import Fold
 from know_hf.training.tracking import one_run
 from know_hf.trajectory import TrajectoryRecord, kinds_of, resolve_kinds
 from know_hf.trajectory.record import FILE_NAME
@@ -352,15 +353,11 @@ def _enriched(
         if not choosing.keep_candidates and trainer.is_world_process_zero():
             clear_folds(root)
     elif choosing.choose != NONE:
-        unchosen = _unchosen(trainer, fresh)
-    if run.left_out:
-        unchosen += (
-            f"{', '.join(run.left_out)} {'are' if len(run.left_out) > 1 else 'is'} not finite and left out: a lower "
-            "learning rate keeps the stages nearer to each other, and fewer steps go less far. "
-        )
+        unchosen = not_chosen(trainer, fresh)
+    unchosen += left_out(run.left_out)
     # What was chosen on the run's own data says it itself.
     said = trainer.remarks if result.choice is None or result.choice.purpose else []
-    result.verdict = " ".join([f"{unchosen}{verdict(result, _deciding(trainer, result))}", *said, *_former(trainer)])
+    result.verdict = " ".join([f"{unchosen}{verdict(result, deciding(trainer, result))}", *said, *former_data(trainer)])
     load_weights(trainer.model, trajectory.checkpoints[0].folder)
     if trainer.is_world_process_zero():
         result.report = write_report(result)
@@ -368,41 +365,3 @@ def _enriched(
             write_json(result.report / "self_check.json", checked)
     trainer.accelerator.wait_for_everyone()
     return result
-
-
-def _unchosen(trainer: Any, fresh: bool) -> str:
-    """Why nothing was chosen, though it should have been."""
-    if fresh:
-        return (
-            "Nothing was chosen: with new normalisation layers (norms='reset') no checkpoint has a score of its own. "
-        )
-    if trainer.set_aside.how == "too few":
-        return (
-            f"Nothing was chosen: {len(trainer.train_dataset)} training examples are too few to choose on a part of "
-            f"them ({FEWEST} at least); give examples to choose on (--selection_split), or more data. "
-        )
-    return (
-        "Nothing was chosen: no examples were set aside when this run began, so that all of them were trained on; give "
-        "others to choose on (--selection_split), or begin a run in another folder. "
-    )
-
-
-def _former(trainer: Any) -> list[str]:
-    """Of which data the scores are that are shown without evaluation data; nothing where there are none."""
-    record = trainer.trajectory.record
-    if trainer.eval_dataset is not None or not record.stages[0].metrics:
-        return []
-    examples = (record.dataset.get("evaluation") or {}).get("examples")
-    which = f"the {examples:,} evaluation examples" if isinstance(examples, int) else "the evaluation data"
-    return [f"No evaluation data were given this time: what is said of scores is of {which} that were given before."]
-
-
-def _deciding(trainer: ForgettingTrainer, result: EnrichmentResult) -> Deciding | None:
-    args, data = trainer.args, trainer.eval_dataset
-    examples: int | dict[str, int] | None
-    if isinstance(data, dict):
-        examples = {name: len(part) for name, part in data.items() if hasattr(part, "__len__")}
-    else:
-        examples = len(data) if hasattr(data, "__len__") else None
-    record = result.trajectory.record
-    return deciding_score(record.model.get("task"), record.stages[0].metrics, examples, *asked_metric(args))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification, BertConfig, BertModel
 
 from know_hf import KnownConfig, KnownPredictor, Trajectory, enrich, retrodict
-from know_hf.enrichment import stream, writer
+from know_hf.enrichment import shares, writer
 from know_hf.enrichment.folders import step_names
 from know_hf.trajectory import Checkpoint, TrajectoryError, resolve_kinds
 
@@ -76,7 +76,7 @@ def test_result_loads_plainly_and_inputs_stay(trajectory, tmp_path):
 def test_block_size_and_sharding_change_nothing(tmp_path, monkeypatch):
     whole = perturbed(tmp_path / "whole", bert())
     first = enrich(whole, tmp_path / "a", steps=2).checkpoints["x4"]
-    monkeypatch.setattr(stream, "BLOCK", 37)
+    monkeypatch.setattr(shares, "BLOCK", 37)
     sharded = perturbed(tmp_path / "sharded", bert(), max_shard_size="10KB")
     for a, b in zip(whole.checkpoints, sharded.checkpoints, strict=True):
         for path in b.files:
@@ -252,7 +252,7 @@ def test_prediction_that_overflows_storage_is_named(tmp_path):
 
 
 def test_full_disk_while_writing(trajectory, tmp_path, monkeypatch):
-    write, calls = stream.CheckpointPatch.write, []
+    write, calls = shares.CheckpointPatch.write, []
 
     def full(self, *args):
         calls.append(args)
@@ -260,7 +260,7 @@ def test_full_disk_while_writing(trajectory, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, *args)
 
-    monkeypatch.setattr(stream.CheckpointPatch, "write", full)
+    monkeypatch.setattr(shares.CheckpointPatch, "write", full)
     with pytest.raises(OSError, match="disk is full; nothing was left half-written"):
         enrich(trajectory, tmp_path)
     assert not leftovers(tmp_path)

@@ -41,6 +41,7 @@ LAYERS = (
     "laboratory",
     "meta",
     "report",
+    "outcome",
     "pretrained",
     "plan",
     "quickstart",

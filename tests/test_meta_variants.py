@@ -194,7 +194,7 @@ def test_enrich_gives_whole_tensors_and_the_ratio(trajectory, tmp_path, monkeypa
     """Block sizes change nothing, and the trajectory's own ratio reaches the predictor."""
     predictor = different_predictor()
     predictor.save_pretrained(tmp_path / "predictor")
-    monkeypatch.setattr("know_hf.enrichment.stream.BLOCK", 100)
+    monkeypatch.setattr("know_hf.enrichment.shares.BLOCK", 100)
     made = enrich(trajectory, tmp_path / "out", predictor=tmp_path / "predictor", steps=1)
     (folder,) = made.checkpoints.values()
     written = Checkpoint(folder)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from know_hf import enrich
-from know_hf.enrichment import stream
+from know_hf.enrichment import shares
 from know_hf.enrichment.pipeline import overlapped
 from know_hf.enrichment.ranges import share_of
 from know_hf.trajectory import Checkpoint, resolve_kinds
@@ -42,7 +42,7 @@ def test_every_byte_is_read_once(trajectory, tmp_path, monkeypatch):
         return values
 
     monkeypatch.setattr(Checkpoint, "read", note)
-    monkeypatch.setattr(stream, "BLOCK", 1000)
+    monkeypatch.setattr(shares, "BLOCK", 1000)
     enrich(trajectory, tmp_path, steps=3)
     predicted = resolve_kinds(trajectory.parameters)[0]
     values = sum(trajectory.tensors[name].numel for name in predicted)

@@ -1,10 +1,8 @@
 """Runs every arm at every learning rate with every seed, resumably."""
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
@@ -14,6 +12,7 @@ from know_hf.laboratory.depending import depends_on
 from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.heads import classes_of_kept_heads
+from know_hf.laboratory.joining import joined
 from know_hf.laboratory.looking import look_at_arms
 from know_hf.laboratory.options import ComparisonOptions, Protocol
 from know_hf.laboratory.readers import prepare_for
@@ -30,7 +29,7 @@ from know_hf.training.scoring import make_scoring, score_of
 from know_hf.training.tracking import report_scores
 from know_hf.training.workers import Workers
 from know_hf.trajectory import Checkpoint, TrajectoryError
-from know_hf.trajectory.identity import as_told, describe_dataset
+from know_hf.trajectory.identity import describe_dataset
 from know_hf.trajectory.record import FILE_NAME
 
 #: The folders in it that are written to, and deleted.
@@ -311,7 +310,7 @@ class Comparison:
             ).record,
         }
         self.image_mean = image_mean
-        settings = _joined(path, recorded, settings)
+        settings = joined(path, recorded, settings)
         self.prepared = prepare_for(
             self.folders, self.data, cache_dir, given, columns, image_size=image_size, max_length=max_length
         )
@@ -377,35 +376,3 @@ def _files_of(folder: str | Path) -> list[str]:
     """Hashes of all that a fine-tuning from a folder depends on."""
     described = (Path(folder) / name for name in ("config.json", "adapter_config.json"))
     return [hash_file(path) for path in (*Checkpoint(folder).files, *described) if path.is_file()]
-
-
-def _joined(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings to record, once they are known to be those recorded; more arms, rates and seeds may join.
-
-    What the latest call asked for is what a report shows: its arms come first, and are what it calls them.
-    """
-    settings = json.loads(json.dumps(settings))
-    if recorded is None:
-        return settings
-    check_file_names([*recorded["arms"], *settings["arms"]], f"{path.parent}: the arms")
-    joining = ("arms", "starts", "beside")
-    # What records did not always tell is not compared: of the data, of the files beside weights, of the metric.
-    told = {name: as_told(recorded.get(name), value) for name, value in settings.items()}
-    later = {"metric_files"} - recorded.keys()
-    skipped = {*joining, "beside", ASKED, *later}
-    different = [name for name in settings if name not in skipped and recorded.get(name) != told[name]]
-    for part, words in (("arms", "arm"), ("beside", "configuration or preprocessing of arm")):
-        then = recorded.get(part) or {}
-        different += [f"{words} {name}" for name, own in settings[part].items() if then.get(name, own) != own]
-    if different:
-        raise TrajectoryError(
-            f"{path.parent} holds another comparison (different {', '.join(different)}); choose another output_dir."
-        )
-    return {
-        **settings, **{part: {**settings[part], **_others(recorded.get(part), settings[part])} for part in joining}
-    }  # fmt: skip
-
-
-def _others(recorded: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record holds of arms that are not among those of now."""
-    return {name: value for name, value in (recorded or {}).items() if name not in now}
