@@ -94,6 +94,15 @@ def main(arguments: list[str] | None = None):
 
     rows = [["start", *results, "average"]]
     for arm in arms:
+        if any(arm in result.lost for result in results.values()):
+            rows.append(
+                [
+                    arm,
+                    *("diverged" if arm in result.lost else shown(result.best(arm)) for result in results.values()),
+                    "",
+                ]
+            )
+            continue
         found = [result.best(arm) for result in results.values()]
         rows.append([arm, *map(shown, found), shown([statistics.mean(seed) for seed in zip(*found, strict=True)])])
     text = table(rows)

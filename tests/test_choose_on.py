@@ -17,7 +17,7 @@ from know_hf.laboratory import fine_tuning, halving
 from know_hf.laboratory.choosing import DownstreamChoice
 from know_hf.laboratory.downstream import open_downstream
 from know_hf.laboratory.halving import LEAST_SEEDS, count_trainings, make_schedule, paired_gain, rungs_of
-from know_hf.laboratory.protocol import NotFiniteError
+from know_hf.laboratory.protocol import DivergedError
 from know_hf.quickstart import digits
 from know_hf.report.run import choice_rows
 from know_hf.tasks import find_columns
@@ -117,13 +117,13 @@ def test_what_diverges_is_not_taken(trainer, downstream, starts, monkeypatch):
 
     def diverges(folder, *arguments, **keywords):
         if folder.name == "better":
-            raise NotFiniteError("It went astray.")
+            raise DivergedError("It went astray.")
         return fine_tune(folder, *arguments, **keywords)
 
     monkeypatch.setattr(fine_tuning, "fine_tune", diverges)
     found = judge(trainer, downstream, choose_budget=1_000)({name: starts[name] for name in ("stage-0", "better")})
     assert found.candidate == "stage-0" and np.isnan(found.gains["better"].gain)
-    assert "the best, better, has accuracy nan" in found.words
+    assert "the best, better, has no accuracy, as fine-tunings of it diverged, against" in found.words
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_validation_chooses_and_the_record_says_what(result):
     tuned = {key: {**run, "test": float(key[0] != winner)} for key, run in compared.fine_tunings.items()}
     arms = {name: Arm(name, role="control", candidate_of="row" if name in candidates else None)
             for name in ("naive", *candidates)}  # fmt: skip
-    again = replace(compared, arms=arms, fine_tunings=tuned, chosen={}).with_choices()
+    again = replace(compared, arms=arms, fine_tunings=tuned, chosen={}).settled()
     assert list(again.arms) == ["naive", "row"] and again.chosen == {"row": winner}
 
 

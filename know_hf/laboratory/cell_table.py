@@ -10,7 +10,7 @@ import numpy as np
 
 from know_hf.laboratory.arms import Arm
 from know_hf.laboratory.cells import Place, places
-from know_hf.laboratory.result import SETTINGS_FILE, read_fine_tuning, read_settings, twins
+from know_hf.laboratory.result import DIVERGED, SETTINGS_FILE, read_fine_tuning, read_settings, twins
 from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.statistics import Nested, holm, nested_difference
 from know_hf.tasks import Score
@@ -90,9 +90,18 @@ class CellTable:
 
     @cached_property
     def cells(self) -> list[Place]:
-        """Those of them that can be compared with the reference by now."""
+        """Those of them that can be compared with the reference by now: where a seed diverged, nothing is compared."""
+        if self.diverged(self.reference):
+            return []
         theirs = self.scores(self.reference)
-        return [place for place in self.planned if np.isfinite(self.scores(place) - theirs).any()]
+        sound = [place for place in self.planned if not self.diverged(place)]
+        return [place for place in sound if np.isfinite(self.scores(place) - theirs).any()]
+
+    @cached_property
+    def lost(self) -> dict[Place, int]:
+        """Cells that diverged → with how many of the fine-tunings."""
+        counts = {place: self.diverged(place) for place in self.planned}
+        return {place: count for place, count in counts.items() if count}
 
     @property
     def left_out(self) -> list[str]:
@@ -107,12 +116,23 @@ class CellTable:
     @property
     def missing(self) -> int:
         """Number of fine-tunings that are not there yet; those that stand for two arms count for both."""
-        return sum(int(np.isnan(self.scores(place)).sum()) for place in self.planned)
+        return sum(found is None for place in self.planned for row in self.fine_tunings(place) for found in row)
+
+    def diverged(self, place: Place) -> int:
+        """Number of the fine-tunings of a cell that have no score, as they diverged."""
+        return sum(found is not None and DIVERGED in found for row in self.fine_tunings(place) for found in row)
+
+    def fine_tunings(self, place: Place) -> list[list[dict[str, Any] | None]]:
+        """A cell's fine-tunings, by pre-training and seed; None where there is none yet."""
+        return [[run.of(place, seed) for seed in range(self.setting.seeds)] for run in self.runs]
 
     def scores(self, place: Place, part: str = "test") -> np.ndarray:
-        """``(pre-trainings, seeds)`` scores of a cell, shares in percent; NaN where there is none yet."""
-        found = [[run.of(place, seed) for seed in range(self.setting.seeds)] for run in self.runs]
-        return np.array([[np.nan if one is None else self.score.shown(one[part]) for one in row] for row in found])
+        """``(pre-trainings, seeds)`` scores of a cell, shares in percent; NaN where there is none."""
+        found = [
+            [np.nan if one is None or DIVERGED in one else self.score.shown(one[part]) for one in row]
+            for row in self.fine_tunings(place)
+        ]
+        return np.array(found)
 
     def against(self, place: Place, other: Place | None = None) -> Nested:
         """Paired difference of two cells' test scores, of shares in points; by default to the reference."""

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,9 @@ from know_hf.laboratory.downstream import LEAST_CHOOSING, MOST_CHOOSING, check_s
 from know_hf.laboratory.fine_tuning import FineTuning, steps_of
 from know_hf.laboratory.halving import LEAST_EXAMPLES, RULE, Schedule, make_schedule, paired_gain
 from know_hf.laboratory.options import Protocol, Repetition
-from know_hf.laboratory.protocol import NotFiniteError
 from know_hf.laboratory.statistics import require_scipy
 from know_hf.models.building import unremarked
-from know_hf.store import hash_file, inside, remove, write_json
+from know_hf.store import hash_file, inside, remove
 from know_hf.tasks import get_task
 from know_hf.training.options import DataOptions
 from know_hf.training.workers import Workers
@@ -41,31 +40,6 @@ logger = logging.getLogger(__name__)
 #: Of the run's own learning rate; the steps are those of a comparison's grid.
 _RATES = (0.4, 1.0, 2.5)
 _LARGEST_BATCH = 128
-
-
-@dataclass(frozen=True)
-class Trial(FineTuning):
-    """One fine-tuning, which may diverge: that is a result, too."""
-
-    @property
-    def _diverged(self) -> Path:
-        return self.path.with_suffix(".diverged")
-
-    @property
-    def done(self) -> bool:
-        """Whether its result is there."""
-        return self._diverged.exists() or super().done
-
-    def run(self) -> None:
-        """Fine-tunes and writes the result, whole or not at all."""
-        try:
-            super().run()
-        except NotFiniteError as error:
-            write_json(self._diverged, {"why": str(error)})
-
-    def score(self, part: str) -> float:
-        """Its ``validation`` or ``test`` score; NaN if it diverged."""
-        return math.nan if self._diverged.exists() else self.read()[part]
 
 
 class DownstreamChoice:
@@ -243,14 +217,16 @@ class _Trials:
             )
         self.trainer.accelerator.wait_for_everyone()
 
-    def one(self, name: str, rate: float, seed: int, last: bool = False) -> Trial:
+    def one(self, name: str, rate: float, seed: int, last: bool = False) -> FineTuning:
         """One fine-tuning; the last ones score the examples that are reported on."""
         parts = self.comparison.prepared[name]
         data = {"train": parts["train"], "test": parts["report" if last else "test"]}
-        return Trial(self.comparison.output_dir, name, str(self.comparison.folders[name]), rate, seed, self.protocol,
-                     self.comparison.columns, data)  # fmt: skip
+        return FineTuning(
+            self.comparison.output_dir, name, str(self.comparison.folders[name]), rate, seed, self.protocol,
+            self.comparison.columns, data,
+        )  # fmt: skip
 
-    def run(self, jobs: Sequence[Trial], what: str) -> None:
+    def run(self, jobs: Sequence[FineTuning], what: str) -> None:
         """Runs what is not done yet; of several processes each its share."""
         state = self.trainer.accelerator
         count = state.num_processes
@@ -324,6 +300,8 @@ def purpose_words(candidate: str, survivor: str, gains: Mapping[str, Gain], purp
     """
     deciding, scores = purpose.deciding, purpose.scores
     against = f"{deciding.name} {deciding.shown(scores[survivor])} against {deciding.shown(scores[ORIGIN])} of Θ⁰"
+    if not np.isfinite(scores[survivor]):
+        against = f"no {deciding.name}, as fine-tunings of it diverged, against {deciding.shown(scores[ORIGIN])} of Θ⁰"
     where = f"on {purpose.reported:,} other examples, on which nothing was chosen"
     small = (100 if purpose.percent else 1) * np.array([purpose.low, purpose.high])
     sure = f"a gain of {small[0]:+.3g} to {small[1]:+.3g}{' points' * purpose.percent} over {purpose.seeds} seeds"

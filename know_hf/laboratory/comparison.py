@@ -327,7 +327,7 @@ class Comparison:
         if not spared:
             return []
         result = self.result()
-        return self._jobs(dict.fromkeys(spared, [result.chosen_rates[result.reference]]))
+        return self._jobs(dict.fromkeys(spared, [result.own_rate(result.reference)]))
 
     def at(self, places: Sequence[tuple[str, float]]) -> list[FineTuning]:
         """The runs of arms at learning rates of their own; of arms with the same weights those of the first."""
@@ -360,7 +360,7 @@ class Comparison:
         arms = {name: arm for name, arm in self.arms.items() if any(key[0] == name for key in done)}
         score = score_of(self.protocol.metric, self.columns.task)
         found = ComparisonResult(self.output_dir, arms, self.learning_rates, self.seeds, done, score)
-        return found.with_choices()
+        return found.settled()
 
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [

@@ -2,13 +2,14 @@
 
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from know_hf.laboratory.protocol import Protocol, fine_tune
-from know_hf.laboratory.result import read_fine_tuning
+from know_hf.laboratory.protocol import DivergedError, Protocol, fine_tune
+from know_hf.laboratory.result import DIVERGED, read_fine_tuning
 from know_hf.records import file_name
 from know_hf.store import write_json
 from know_hf.tasks import Columns
@@ -55,7 +56,7 @@ class FineTuning:
             return False
 
     def read(self) -> dict[str, Any]:
-        """The result.
+        """The result; see [`read_fine_tuning`].
 
         Raises:
             TrajectoryError: If it is missing, damaged or another run's.
@@ -64,6 +65,11 @@ class FineTuning:
         if (found["arm"], found["rate"], found["seed"]) != (self.arm, self.rate, self.seed):
             raise TrajectoryError(f"{self.path} is the result of another run.")
         return found
+
+    def score(self, part: str) -> float:
+        """Its ``validation`` or ``test`` score; NaN if it diverged."""
+        found = self.read()
+        return math.nan if DIVERGED in found else float(found[part])
 
     #: Its arm is there before any fine-tuning begins.
     ready = True
@@ -75,14 +81,18 @@ class FineTuning:
         return examples * (self.protocol.head_epochs + self.protocol.epochs)
 
     def run(self) -> None:
-        """Fine-tunes and writes the result; whole or not at all."""
+        """Fine-tunes and writes the result, whole or not at all; that it diverged is one, too."""
+        begun = time.perf_counter()
         centre = None if self.image_mean is None else self.data["train"]
         data = {part: open_examples(path, centre) for part, path in self.data.items()}
         scratch = self.output_dir / "scratch" / str(os.getpid())
-        result = fine_tune(
-            Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol, scratch,
-            data.get("validation"), self.fast,
-        )  # fmt: skip
+        try:
+            result = fine_tune(
+                Path(self.folder), data["train"], data["test"], self.columns, self.rate, self.seed, self.protocol,
+                scratch, data.get("validation"), self.fast,
+            )  # fmt: skip
+        except DivergedError as error:
+            result = {DIVERGED: str(error), "seconds": time.perf_counter() - begun, "training": 0.0}
         self.write(result)
 
     def write(self, result: Mapping[str, Any]) -> None:

@@ -36,8 +36,8 @@ from know_hf.training.workers import advance
 from know_hf.trajectory import kinds_of
 
 
-class NotFiniteError(ValueError):
-    """A fine-tuning ended with scores that are not finite."""
+class DivergedError(ValueError):
+    """A fine-tuning whose weights or scores are no numbers any more."""
 
 
 def fine_tune(
@@ -73,7 +73,7 @@ def fine_tune(
         seconds within training steps.
 
     Raises:
-        NotFiniteError: If a score is not finite.
+        DivergedError: If weights or a score are not finite.
         ValueError: If the pool is too small, or the fast path is asked for where there is none.
 
     Source: paper section 5.2.
@@ -94,7 +94,7 @@ def fine_tune(
         )  # fmt: skip
         update_bn(loader, FromBatch(model))
     train = train.augmented(protocol.augmentation)
-    watch = Stopwatch()
+    watch, finite = Stopwatch(), StayFinite(f"Fine-tuning {folder} at learning rate {rate:g}, seed {seed},")
     if protocol.head_epochs:
         everything = [parameter for parameter in model.parameters() if parameter.requires_grad]
         first = {id(parameter) for parameter in _head_and_norms(model, columns)}
@@ -109,22 +109,21 @@ def fine_tune(
             seed,
             protocol,
             scratch,
-            [watch],
+            [watch, finite],
             fast,
             _of_head(protocol),
         ).train()
         for parameter in everything:
             parameter.requires_grad = True
-    curve = _Curve(validation, protocol)
-    trainer = _train(model, train, columns, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, curve], fast)
+    curve = _Curve(validation, protocol, finite)
+    trainer = _train(
+        model, train, columns, protocol.epochs, rate, seed + 1, protocol, scratch, [watch, finite, curve], fast
+    )
     curve.trainer = trainer
     trainer.train()
-    score = curve.scores[-1][1]
-    tested = _score(trainer, test)
-    if not np.isfinite(score) or not np.isfinite(tested):
-        raise NotFiniteError(
-            f"Fine-tuning {folder} at learning rate {rate:g}, seed {seed}, did not end with finite scores."
-        )
+    tested, score = _score(trainer, test), curve.scores[-1][1]
+    if not np.isfinite([tested, *(value for _, value in curve.scores)]).all():
+        raise DivergedError(f"{finite.what} ended with scores that are not finite.")
     return {
         "test": tested,
         "validation": score,
@@ -271,18 +270,55 @@ class Stopwatch(TrainerCallback):
         self.seconds += time.perf_counter() - self._begun
 
 
+class StayFinite(TrainerCallback):
+    """Ends a training whose weights are no numbers any more, of which a classifier's scores would not tell.
+
+    Args:
+        what: The training, for the message.
+
+    Raises:
+        DivergedError: After an epoch that left such weights.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._infinite: set[str] = set()
+
+    def on_train_begin(self, *_: Any, model: nn.Module, **__: Any) -> None:
+        self._infinite = _infinite(model)  # masks of attention, for one, which have to be
+
+    def on_epoch_end(self, *_: Any, model: nn.Module, **__: Any) -> None:
+        self.check(model)
+
+    def check(self, model: nn.Module) -> None:
+        """Raises if weights, or statistics of normalisation, are not finite."""
+        if found := sorted(_infinite(model) - self._infinite):
+            raise DivergedError(f"{self.what} diverged: values of {found[0]} are not finite.")
+
+
+def _infinite(model: nn.Module) -> set[str]:
+    """Names of the parameters and buffers with values that are not finite."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    named = {name: tensor for name, tensor in named.items() if tensor.is_floating_point()}
+    if not named:
+        return set()
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in named.values()]).tolist()  # waits once
+    return {name for name, sound in zip(named, finite, strict=True) if not sound}
+
+
 class _Curve(TrainerCallback):
     """Scores the validation examples at evenly spread steps, the last one included."""
 
     trainer: Trainer
 
-    def __init__(self, validation: Examples, protocol: Protocol):
-        self.validation, self.points = validation, protocol.evaluations
+    def __init__(self, validation: Examples, protocol: Protocol, finite: StayFinite):
+        self.validation, self.points, self.finite = validation, protocol.evaluations, finite
         self.scores: list[tuple[float, float]] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         due = [round(state.max_steps * (i + 1) / self.points) for i in range(self.points)]
         if state.global_step in due:
+            self.finite.check(self.trainer.model)  # metrics raise for answers that are no numbers
             generator = copy.deepcopy(torch.get_rng_state())
             self.scores.append((round(state.epoch, 4), _score(self.trainer, self.validation)))
             torch.set_rng_state(generator)

@@ -33,7 +33,8 @@ class ComparisonResult:
         fine_tunings: (name of the arm, learning rate, seed) → what [`fine_tune`] returned; an arm has all seeds of a
             rate or none.
         score: What the scores are.
-        chosen: Arm → the one of its candidates that validation chose ([`with_choices`]).
+        chosen: Arm → the one of its candidates that validation chose ([`settled`]).
+        lost: Arms that diverged at all of their learning rates, and are compared with nothing.
         unfinished: What is missing of what was asked for, in words; nothing where all of it is there.
 
     Example:
@@ -51,6 +52,7 @@ class ComparisonResult:
     fine_tunings: dict[tuple[str, float, int], dict[str, Any]]
     score: Score = Score("accuracy")
     chosen: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, Arm] = field(default_factory=dict)
     unfinished: str = ""
 
     @classmethod
@@ -82,18 +84,18 @@ class ComparisonResult:
         found = cls(output_dir, {name: arms[name] for name in names}, asked.learning_rates, len(seeds), kept, score)
         waiting = [name for name in asked.arms if name in asked.one_rate]
         if waiting and len(seeds) == asked.seeds:  # of fewer seeds the reference may choose another rate
-            rate = found.chosen_rates[found.reference]
+            rate = found.own_rate(found.reference)
             for name in list(waiting):
                 own = {(name, rate, seed): done[name, rate, seed] for seed in seeds if (name, rate, seed) in done}
                 missing -= len(own)
                 if len(own) == len(seeds):
                     kept.update(own)
                     waiting.remove(name)
-        if len({len(result["curve"]) for result in kept.values()}) > 1:
+        if len({len(result["curve"]) for result in kept.values() if DIVERGED not in result}) > 1:
             raise TrajectoryError(f"{output_dir} is damaged: its runs are not of this comparison; run it elsewhere.")
         there = {name: arms[name] for name in asked.arms if name not in waiting}
         words = unfinished(asked, missing, len(seeds), waiting)
-        return replace(found, arms=there, fine_tunings=kept, unfinished=words).with_choices()
+        return replace(found, arms=there, fine_tunings=kept, unfinished=words).settled()
 
     @property
     def reference(self) -> str:
@@ -101,9 +103,31 @@ class ComparisonResult:
         return next(iter(self.arms))
 
     def rates(self, arm: str) -> list[float]:
+        """Learning rates at which the arm can be compared: those it was run at, without any where a seed diverged."""
+        return [rate for rate in self.run_at(arm) if not self.diverged(arm, rate)]
+
+    def run_at(self, arm: str) -> list[float]:
         """Learning rates that the arm was run at."""
         arm = self.chosen.get(arm, arm)
         return [rate for rate in self.learning_rates if (arm, rate, 0) in self.fine_tunings]
+
+    def diverged(self, arm: str, rate: float) -> int:
+        """Number of the seeds with which the arm diverged at a rate that it was run at."""
+        return sum(DIVERGED in run for run in self.runs(arm, rate))
+
+    def own_rate(self, arm: str) -> float:
+        """The learning rate with the best mean validation score.
+
+        Raises:
+            ValueError: If the arm diverged at every one.
+        """
+        if rates := self.rates(arm):
+            return self.score.best(rates, key=lambda rate: float(np.mean(self.scores(arm, rate, "validation"))))
+        tried = ", ".join(f"{rate:g}" for rate in self.run_at(arm))
+        raise ValueError(
+            f"{self.output_dir}: {arm}, which all others are compared with, diverged at every learning rate ({tried}): "
+            "give lower ones; what was fine-tuned is kept."
+        )
 
     def runs(self, arm: str, rate: float) -> list[dict[str, Any]]:
         """The fine-tunings of each seed."""
@@ -113,31 +137,39 @@ class ComparisonResult:
         """Scores of each seed, shares in percent; ``part`` is ``"test"`` or ``"validation"``."""
         return [self.score.shown(run[part]) for run in self.runs(arm, rate)]
 
-    def with_choices(self) -> "ComparisonResult":
-        """The result with one arm in place of its candidates: the best on validation, each at its own learning rate.
+    def settled(self) -> "ComparisonResult":
+        """The result without arms that diverged at all their rates, and with one arm in place of its candidates.
 
-        The test scores have no part in the choice.
+        That is the best on validation, each at its own learning rate; the test scores have no part in the choice.
+
+        Raises:
+            ValueError: If the reference diverged at every learning rate.
         """
+        self.own_rate(self.reference)
+        lost = {name: arm for name, arm in self.arms.items() if not self.rates(name)}
         chosen, arms = {}, {}
         for name, arm in self.arms.items():
+            if name in lost:
+                continue
             if arm.candidate_of is None:
                 arms[name] = arm
             elif arm.candidate_of not in arms:
-                rivals = [other for other, one in self.arms.items() if one.candidate_of == arm.candidate_of]
+                rivals = [
+                    other
+                    for other, one in self.arms.items()
+                    if one.candidate_of == arm.candidate_of and other not in lost
+                ]
                 best = self.score.best(
-                    rivals, key=lambda one: float(np.mean(self.scores(one, self.chosen_rates[one], "validation")))
+                    rivals, key=lambda one: float(np.mean(self.scores(one, self.own_rate(one), "validation")))
                 )
                 chosen[arm.candidate_of] = best
                 arms[arm.candidate_of] = replace(self.arms[best], name=arm.candidate_of, candidate_of=None)
-        return replace(self, arms=arms, chosen=chosen) if chosen else self
+        return replace(self, arms=arms, chosen=chosen, lost=lost) if chosen or lost else self
 
     @cached_property
     def chosen_rates(self) -> dict[str, float]:
         """Each arm's own learning rate, by its mean validation score."""
-        return {
-            arm: self.score.best(self.rates(arm), key=lambda rate: np.mean(self.scores(arm, rate, "validation")))
-            for arm in self.arms
-        }
+        return {arm: self.own_rate(arm) for arm in self.arms}
 
     def best(self, arm: str) -> list[float]:
         """Test scores of each seed at the arm's own learning rate."""
@@ -183,8 +215,8 @@ class ComparisonResult:
 
     @property
     def share_in_steps(self) -> float:
-        """Share of the runs' time that was spent inside training steps."""
-        results = self.fine_tunings.values()
+        """Share of the runs' time that was spent inside training steps, of those that did not diverge."""
+        results = [result for result in self.fine_tunings.values() if DIVERGED not in result]
         return sum(result["training"] for result in results) / sum(result["seconds"] for result in results)
 
 
@@ -222,24 +254,29 @@ def twins(hashes: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {name: first[tuple(digests)] for name, digests in hashes.items() if first[tuple(digests)] != name}
 
 
-#: What the result of one fine-tuning holds.
-_FINE_TUNING = {
-    "arm": str, "rate": float, "seed": int, "test": float, "validation": float, "curve": list[tuple[float, float]],
-    "seconds": float, "training": float,
-}  # fmt: skip
+#: In place of the scores of a fine-tuning that has none: why.
+DIVERGED = "diverged"
+#: What the result of one fine-tuning holds, and beside that its scores.
+_FINE_TUNING = {"arm": str, "rate": float, "seed": int, "seconds": float, "training": float}
+_SCORES = {"test": float, "validation": float, "curve": list[tuple[float, float]]}
 
 
 def read_fine_tuning(path: Path) -> dict[str, Any]:
-    """Reads the result of one fine-tuning.
+    """Reads the result of one fine-tuning: its scores, or in their place [`DIVERGED`] and why.
 
     Raises:
         TrajectoryError: If it is damaged.
     """
     remedy = "delete it and run the comparison again, which makes it anew"
     result = read_record(path, _FINE_TUNING, remedy)
-    numbers = [result[name] for name in ("rate", "test", "validation", "training")]
-    numbers += [value for point in result["curve"] for value in point]
-    sound = all(map(math.isfinite, numbers)) and result["rate"] > 0 and result["seed"] >= 0 and result["curve"]
+    numbers = [result["rate"], result["training"]]
+    if DIVERGED in result:
+        check_fields(path, result, {DIVERGED: str}, remedy)
+    else:
+        check_fields(path, result, _SCORES, remedy)
+        numbers += [result["test"], result["validation"], *(value for point in result["curve"] for value in point)]
+    sound = all(map(math.isfinite, numbers)) and result["rate"] > 0 and result["seed"] >= 0
+    sound = sound and (DIVERGED in result or bool(result["curve"]))
     if not sound or not 0 < result["seconds"] < math.inf:
         raise TrajectoryError(f"{path} is damaged: no fine-tuning gives such numbers; {remedy}.")
     return result

@@ -49,11 +49,20 @@ class Difference:
         low, high = allowed((self.low, self.high), scores, reference, most)
         return replace(self, low=low, high=high)
 
+    @property
+    def interval(self) -> str:
+        """The interval as it is written."""
+        places = _places(self.mean, self.low, self.high)
+        return f"[{self.low:+.{places}f}, {self.high:+.{places}f}]"
+
     def __str__(self) -> str:
-        # Points have two decimals; small numbers, such as those of a rmse of 0.03, would read as none with these.
-        largest = max(abs(self.mean), abs(self.low), abs(self.high))
-        places = 2 if not 0 < largest < 0.1 else min(1 - math.floor(math.log10(largest)), 12)
-        return f"{self.mean:+.{places}f} [{self.low:+.{places}f}, {self.high:+.{places}f}]"
+        return f"{self.mean:+.{_places(self.mean, self.low, self.high)}f} {self.interval}"
+
+
+def _places(*numbers: float) -> int:
+    """Decimals: two for points; small numbers, such as those of a rmse of 0.03, would read as none with these."""
+    largest = max(map(abs, numbers))
+    return 2 if not 0 < largest < 0.1 else min(1 - math.floor(math.log10(largest)), 12)
 
 
 def allowed(
@@ -147,6 +156,14 @@ class Nested:
         """``"better"`` or ``"worse"`` where every interval excludes zero, else ``"no difference shown"``."""
         words = {one.verdict for one in (self.within, self.between) if one is not None}
         return words.pop() if len(words) == 1 else "no difference shown"
+
+    @property
+    def over_pairs(self) -> str:
+        """The mean and, if there is one, the interval over all pairs, as they are written."""
+        return f"{self.mean:+.{_places(self.mean)}f}" if self.within is None else str(self.within)
+
+    def __str__(self) -> str:
+        return self.over_pairs + ("" if self.between is None else f" {self.between.interval}")
 
 
 def nested_difference(

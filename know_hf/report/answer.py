@@ -140,7 +140,7 @@ def _listed(table: CellTable, first: Place, cells: list[Place]) -> str:
     by_verdict: dict[str, list[str]] = {}
     for place in cells:
         found = table.against(place, first)
-        by_verdict.setdefault(found.verdict, []).append(f"{called(place)} ({_numbers(found)})")
+        by_verdict.setdefault(found.verdict, []).append(f"{called(place)} ({found})")
     words = {"better": "better are", "worse": "worse are", "no difference shown": "no difference is shown of"}
     parts = [f"{words[verdict]} {', '.join(by_verdict[verdict])}" for verdict in words if verdict in by_verdict]
     return "; ".join(parts) + "."
@@ -152,11 +152,4 @@ def _compare(table: CellTable, place: Place, other: Place) -> str:
 
 def _verb(table: CellTable, place: Place, other: Place) -> str:
     found = table.against(place, other)
-    return f"{_WORDS[found.verdict]} {called(other)} ({_numbers(found)})"
-
-
-def _numbers(found: Nested) -> str:
-    text = f"{found.mean:+.2f}" if found.within is None else str(found.within)
-    if found.between is not None:
-        text += f" [{found.between.low:+.2f}, {found.between.high:+.2f}]"
-    return text
+    return f"{_WORDS[found.verdict]} {called(other)} ({found})"

@@ -12,9 +12,10 @@ from know_hf.laboratory.cell_table import CellRuns, CellTable, between
 from know_hf.laboratory.cells import Place, seed_of
 from know_hf.laboratory.outcome import ExperimentResult
 from know_hf.laboratory.setting import Setting
-from know_hf.laboratory.statistics import Difference, Nested
+from know_hf.laboratory.statistics import Nested
 from know_hf.report.across import less_data
 from know_hf.report.answer import answer, called, furthest, rate_name
+from know_hf.report.figures import decimals
 from know_hf.report.page import Page
 from know_hf.store import write_text
 
@@ -37,7 +38,7 @@ def add_cells(page: Page, result: ExperimentResult, folder: Path) -> None:
     for table in result.tables:
         page.section(f"Cells: {table.setting.name}")
         if len(table.cells) < 2:
-            page.text("Nothing can be compared yet: run the recipe again, which continues.")
+            page.text(_nothing(table))
             continue
         page.text(answer(table)).text(_head(table))
         page.table(cell_rows(table, table.cells))
@@ -52,6 +53,21 @@ def add_cells(page: Page, result: ExperimentResult, folder: Path) -> None:
             page.text(line)
     write_text(folder / "cells.csv", _csv(summary_rows(result.tables)))
     write_text(folder / "fine-tunings.csv", _csv(run_rows(result.tables)))
+
+
+def _nothing(table: CellTable) -> str:
+    """Why a table has nothing to compare, in words."""
+    if table.diverged(table.reference):
+        return f"{_lost(table)} All others are compared with the first of these: give it a lower rate, in a new folder."
+    return f"Nothing can be compared yet: run the recipe again, which continues. {_lost(table)}".rstrip()
+
+
+def _lost(table: CellTable) -> str:
+    """Which cells diverged, in words; nothing where none did."""
+    if not table.lost:
+        return ""
+    told = ", ".join(f"{called(place)} ({count})" for place, count in table.lost.items())
+    return f"Compared with nothing, as fine-tunings of it diverged (in brackets how many): {told}."
 
 
 def _head(table: CellTable) -> str:
@@ -72,6 +88,7 @@ def _head(table: CellTable) -> str:
             f" Of {total} scores {table.missing} are not there yet; what there is, is in pairs. The same command "
             "continues."
         )
+    text += f" {_lost(table)}" if table.lost else ""
     return text + "".join(
         f" {arm} is {same} itself, weight for weight, in {len(runs)} of {count} pre-trainings: computed once."
         for (arm, same), runs in _twins(table).items()
@@ -103,19 +120,15 @@ def cell_rows(table: CellTable, cells: Sequence[Place]) -> list[list[str]]:
     for place, found, chances in table.compared(cells):
         rows.append(
             [
-                place[0], rate_name(place[1]), _spread(table, place), _within(found), _interval(found.between),
+                place[0], rate_name(place[1]), _spread(table, place), found.over_pairs, _interval(found),
                 *map(_chance, chances), found.verdict,
             ]
         )  # fmt: skip
     return rows
 
 
-def _within(found: Nested) -> str:
-    return f"{found.mean:+.2f}" if found.within is None else str(found.within)
-
-
-def _interval(found: Difference | None) -> str:
-    return "–" if found is None else f"[{found.low:+.2f}, {found.high:+.2f}]"
+def _interval(found: Nested) -> str:
+    return "–" if found.between is None else found.between.interval
 
 
 def _chance(value: float) -> str:
@@ -125,7 +138,8 @@ def _chance(value: float) -> str:
 def _spread(table: CellTable, place: Place) -> str:
     scores = table.scores(place)
     scores = scores[np.isfinite(scores)]
-    return f"{scores.mean():.2f}" + (f" ± {scores.std(ddof=1):.2f}" if len(scores) > 1 else "")
+    places = decimals(scores.tolist(), table.score) + 1
+    return f"{scores.mean():.{places}f}" + (f" ± {scores.std(ddof=1):.{places}f}" if len(scores) > 1 else "")
 
 
 def across_lines(tables: Sequence[CellTable]) -> list[str]:
@@ -142,10 +156,10 @@ def across_lines(tables: Sequence[CellTable]) -> list[str]:
                 pairs.append((less.best(arm), more.best(more.reference[0])))
                 for place, other in dict.fromkeys(pairs):
                     found = between(less, place, more, other)
-                    over = f"; over pre-trainings {_interval(found.between)}" if found.between else ""
+                    over = f"; over pre-trainings {_interval(found)}" if found.between else ""
                     lines.append(
                         f"{called(place)} of {less.setting.name} − {called(other)} of {more.setting.name}: "
-                        f"{_within(found)}{over}: {found.verdict}."
+                        f"{found.over_pairs}{over}: {found.verdict}."
                     )
     return lines
 
@@ -176,7 +190,7 @@ def summary_rows(tables: Sequence[CellTable]) -> list[list[str]]:
 
 
 def run_rows(tables: Sequence[CellTable]) -> list[list[str]]:
-    """One row a fine-tuning: its cell, seeds and scores, shares in percent."""
+    """One row a fine-tuning: its cell, seeds and scores, shares in percent; ``nan`` where it diverged."""
     rows = [["setting", "pretraining_seed", "start", "learning_rate", "seed", "validation", "test"]]
     for table in tables:
         seeds = _seeds(table.setting)
@@ -185,7 +199,9 @@ def run_rows(tables: Sequence[CellTable]) -> list[list[str]]:
             rows += [
                 [table.setting.name, str(seeds[row]), place[0], repr(place[1]), str(seed)]
                 + [repr(float(part[row, seed])) for part in parts]
-                for row, seed in zip(*np.nonzero(np.isfinite(parts[1])), strict=True)
+                for row, found in enumerate(table.fine_tunings(place))
+                for seed, one in enumerate(found)
+                if one is not None
             ]
     return rows
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult
+from know_hf.laboratory.result import DIVERGED, SETTINGS_FILE, ComparisonResult
 from know_hf.report.across import best_known
 from know_hf.report.comparison_charts import curves_chart, differences_chart, methods_of, rates_chart, table_methods
 from know_hf.report.figures import decimals, spread
@@ -23,7 +23,8 @@ def explanation(result: ComparisonResult) -> str:
     lower = "" if score.higher_is_better else f" Less {score.name} is better."
     chosen = "".join(f" {arm} is {one}, the candidate that validation chose." for arm, one in result.chosen.items())
     return (
-        f"{rates_searched(result)} Differences{points} are paired over the {result.seeds} seeds, with 95 % intervals; "
+        f"{rates_searched(result)} {diverged_words(result)}"
+        f"Differences{points} are paired over the {result.seeds} seeds, with 95 % intervals; "
         f"the verdict is against the best control, {result.best_control}. "
         f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone.{lower}{chosen}"
     )
@@ -35,7 +36,7 @@ def rates_searched(result: ComparisonResult) -> str:
     if len(grid) == 1:
         return f"Every arm at the one learning rate {grid[0]:g}: none was searched."
     listed = ", ".join(f"{rate:g}" for rate in grid)
-    searched = [arm for arm in result.arms if len(result.rates(arm)) == len(grid)]
+    searched = [arm for arm in result.arms if len(result.run_at(arm)) == len(grid)]
     if len(searched) == len(result.arms):
         text = f"Each arm at its own learning rate, chosen on validation examples among {listed}."
     else:
@@ -47,10 +48,34 @@ def rates_searched(result: ComparisonResult) -> str:
     return f"{text} {rates_at_the_edge(result)}".rstrip()
 
 
+def diverged_words(result: ComparisonResult) -> str:
+    """Where starts diverged, with a blank at the end; nothing where none did."""
+    told = []
+    for rate in result.learning_rates:
+        run = [arm for arm in (*result.arms, *result.lost) if rate in result.run_at(arm)]
+        counts = {arm: count for arm in run if (count := result.diverged(arm, rate))}
+        if not counts:
+            continue
+        alike = "every start" if len(counts) == len(run) else _together(result, list(counts))
+        seeds = sorted(set(counts.values()))
+        of = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        told.append(f"at {rate:g} {alike} (with {of} of {result.seeds} seeds)")
+    if not told:
+        return ""
+    return f"Diverged, so that a start has no score at that rate: {'; '.join(told)}. "
+
+
+def lost_words(result: ComparisonResult) -> str:
+    """Which starts cannot be compared at all, with a blank before it; nothing where there are none."""
+    if not result.lost:
+        return ""
+    return f" Diverged at every learning rate, and compared with nothing: {_together(result, list(result.lost))}."
+
+
 def rates_at_the_edge(result: ComparisonResult) -> str:
     """Whose learning rate is the first or last of those that were tried, so that a better one may lie beyond."""
     grid = sorted(result.learning_rates)
-    searched = [arm for arm in result.arms if len(result.rates(arm)) == len(grid) > 1]
+    searched = [arm for arm in result.arms if len(result.run_at(arm)) == len(grid) > 1]
     return " ".join(
         f"For {_together(result, arms)} the {which} rate of the grid was chosen: their best one may lie {beyond} it."
         for which, beyond, edge in (("smallest", "below", grid[0]), ("largest", "above", grid[-1]))
@@ -61,9 +86,10 @@ def rates_at_the_edge(result: ComparisonResult) -> str:
 def _together(result: ComparisonResult, names: Sequence[str]) -> str:
     """Names of arms, all steps of one prediction together."""
     shown: list[str] = []
+    arms = {**result.arms, **result.lost}
     for name in names:
-        of = result.arms[name].prediction
-        steps = [other for other, arm in result.arms.items() if of is not None and arm.prediction == of]
+        of = arms[name].prediction
+        steps = [other for other, arm in arms.items() if of is not None and arm.prediction == of]
         whole = len(steps) > 1 and set(steps) <= set(names)
         shown.append(f"{of} ({', '.join(step.removeprefix(f'{of} ') for step in steps)})" if of and whole else name)
     return ", ".join(dict.fromkeys(shown))
@@ -92,14 +118,14 @@ def verdict(result: ComparisonResult) -> str:
     best = best_known(result)
     left = f"{result.unfinished} So far: " if result.unfinished else ""  # first: whoever reads one line reads that
     if best is None:
-        return f"{left}the best control is {result.best_control}."
+        return f"{left}the best control is {result.best_control}.{lost_words(result)}"
     unit, reference = " points" if result.score.percent else f" {result.metric}", result.reference
     over, control = result.against(best, reference), result.against(best, result.best_control)
     words = {"better": "is better than", "worse": "is worse than", "no difference shown": "shows no difference to"}
     text = f"{left}{best} (the step that validation chose) {words[over.verdict]} {reference} ({over}{unit})"
     if result.best_control != reference:
         text += f" and {words[control.verdict]} the best control, {result.best_control} ({control}{unit})"
-    return text + "."
+    return f"{text}.{lost_words(result)}"
 
 
 def capital(words: str) -> str:
@@ -115,18 +141,17 @@ def time_in_steps(result: ComparisonResult) -> str:
 def rate_rows(result: ComparisonResult) -> list[list[str]]:
     """Scores at every learning rate that an arm was run at."""
     rows = [["start", *(f"lr {rate:g}" for rate in result.learning_rates)]]
-    for arm in result.arms:
-        run_at = result.rates(arm)
-        rows.append(
-            [
-                arm,
-                *(
-                    spread(result.scores(arm, rate), result.score) if rate in run_at else ""
-                    for rate in result.learning_rates
-                ),
-            ]
-        )
+    for arm in (*result.arms, *result.lost):
+        rows.append([arm, *(_at_rate(result, arm, rate) for rate in result.learning_rates)])
     return rows
+
+
+def _at_rate(result: ComparisonResult, arm: str, rate: float) -> str:
+    if rate not in result.run_at(arm):
+        return ""
+    if count := result.diverged(arm, rate):
+        return f"{DIVERGED} ({count} of {result.seeds})"
+    return spread(result.scores(arm, rate), result.score)
 
 
 def verdict_rows(result: ComparisonResult) -> list[list[str]]:
@@ -160,7 +185,7 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
                 "best control" if same else result.against(arm, control).verdict,
             ]
         )
-    return rows
+    return rows + [[arm, *[""] * (len(rows[0]) - 2), DIVERGED] for arm in result.lost]
 
 
 def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: str = "") -> None:

@@ -118,10 +118,10 @@ def rates_chart(result: ComparisonResult) -> Chart | None:
     """Scores of every arm at every learning rate that it was run at, with the seeds' standard deviations."""
     rates, methods = result.learning_rates, methods_of(result)
     keys = [Key(f"learning rate {rate:g}", f"c{i % 10}") for i, rate in enumerate(rates)]
-    arms = [arm for arm in result.arms if len(result.rates(arm)) == len(rates)]
+    arms = [arm for arm in result.arms if len(result.run_at(arm)) == len(rates)]
     if not arms:
         return None
-    every = [score for arm in arms for rate in rates for score in result.scores(arm, rate)]
+    every = [score for arm in arms for rate in result.rates(arm) for score in result.scores(arm, rate)]
 
     def draw(width: int) -> str:
         title = f"test {with_unit(result.score)}, mean ± standard deviation"
@@ -131,6 +131,8 @@ def rates_chart(result: ComparisonResult) -> Chart | None:
         for place, arm in enumerate(arms):
             y = rows.begin(place, arm, m=methods[arm])
             for i, (rate, key) in enumerate(zip(rates, keys, strict=True)):
+                if rate not in result.rates(arm):  # it diverged there
+                    continue
                 scores = result.scores(arm, rate)
                 mean, sd = float(np.mean(scores)), float(np.std(scores, ddof=1))
                 at = y + 4.5 * (i - (len(rates) - 1) / 2)

@@ -9,7 +9,7 @@ from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.laboratory.average import average_of
 from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
-from know_hf.laboratory.result import ComparisonResult
+from know_hf.laboratory.result import DIVERGED, ComparisonResult
 from know_hf.report.across import ACROSS_SHOWN, across_rows
 from know_hf.report.cells import add_cells
 from know_hf.report.charts import convergence_chart, forgetting_chart, layers_chart, plane_chart
@@ -120,7 +120,7 @@ def _seeds(compared: list[tuple[str, ComparisonResult]]) -> str:
 def searched_in(result: ExperimentResult) -> str:
     """Which learning rates stand behind the columns, in words: whose are searched, and where that of naive lies."""
     compared = [(s.setting.name, s.comparison) for s in result.settings if s.comparison is not None]
-    partly = [name for name, c in compared if any(len(c.rates(arm)) < len(c.learning_rates) for arm in c.arms)]
+    partly = [name for name, c in compared if any(len(c.run_at(arm)) < len(c.learning_rates) for arm in c.arms)]
     if partly:
         where = "its column" if len(partly) == len(compared) else f"its column ({'; '.join(partly)})"
         text = (
@@ -148,13 +148,13 @@ def write_page(folder: Path) -> Path:
 
 def score_rows(compared: list[tuple[str, ComparisonResult]]) -> list[list[str]]:
     """Arms by settings, each with its name: score and difference to naive."""
-    arms = list(dict.fromkeys(arm for _, result in compared for arm in result.arms))
+    arms = list(dict.fromkeys(arm for _, result in compared for arm in (*result.arms, *result.lost)))
     rows = [["start", *(name for name, _ in compared)]]
     for arm in arms:
         cells = []
         for _, result in compared:
             if arm not in result.arms:
-                cells.append("")
+                cells.append(DIVERGED if arm in result.lost else "")
                 continue
             text = spread(result.best(arm), result.score)
             cells.append(text if arm == result.reference else f"{text} ({result.against(arm, result.reference)})")

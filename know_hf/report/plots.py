@@ -118,21 +118,23 @@ def colour(name: str, result: "ComparisonResult") -> str:
 @plot
 def plot_bars(new_figure: NewFigure, result: "ComparisonResult") -> "Figure | None":
     """Scores of every arm at every learning rate, with the seeds' standard deviations."""
-    arms = [arm for arm in result.arms if len(result.rates(arm)) == len(result.learning_rates)]
+    arms = [arm for arm in result.arms if len(result.run_at(arm)) == len(result.learning_rates)]
     if not arms:
         return None
     figure = new_figure(figsize=(max(6.0, 0.95 * len(arms)), 4.2))
     axes = figure.subplots()
     width, shades = 0.8 / len(result.learning_rates), np.linspace(0.35, 0.95, len(result.learning_rates))
     for i, rate in enumerate(result.learning_rates):
-        scores = [result.scores(arm, rate) for arm in arms]
+        sound = [(place, arm) for place, arm in enumerate(arms) if rate in result.rates(arm)]  # others diverged
+        scores = [result.scores(arm, rate) for _, arm in sound]
         axes.bar(
-            np.arange(len(arms)) + width * (i - (len(shades) - 1) / 2), [np.mean(s) for s in scores], 0.95 * width,
+            np.array([place for place, _ in sound]) + width * (i - (len(shades) - 1) / 2),
+            [np.mean(s) for s in scores], 0.95 * width,
             yerr=[np.std(s, ddof=1) for s in scores], color=(0.18, 0.43, 0.7, shades[i]), ecolor="#555", capsize=2,
             label=f"learning rate {rate:g}",
         )  # fmt: skip
     axes.set_xticks(range(len(arms)), [arm.replace(" to ", "\nto ").replace("_", "\n") for arm in arms], fontsize=8)
-    every = [score for arm in arms for rate in result.learning_rates for score in result.scores(arm, rate)]
+    every = [score for arm in arms for rate in result.rates(arm) for score in result.scores(arm, rate)]
     axes.set_ylim(*score_limits(every, result.score))
     axes.set_ylabel(f"test {with_unit(result.score)}")
     _tidy(axes)
