@@ -4,12 +4,15 @@ import json
 import shutil
 
 import pytest
+import yaml
 from conftest import tiny_image_model
 from datasets import Dataset
 
 from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.depending import depends_on
+from know_hf.laboratory.experiment import run_experiment
 from know_hf.laboratory.protocol import Protocol
+from know_hf.laboratory.recipe import load_recipe
 from know_hf.tasks import find_columns
 from know_hf.training.prepared import prepare
 from know_hf.trajectory import TrajectoryError
@@ -78,3 +81,25 @@ def test_what_changed_is_not_scored_as_before(tmp_path, image_model_folder, imag
     assert depends_on({}, str(module)).metric_files != before.metric_files and not then.metric_files
     (arm / "tokenizer.json").write_text("{}")
     assert depends_on({"a": arm}) != depends_on({"a": image_model_folder})
+
+
+def test_other_data_are_noticed_before_a_second_pre_training(tmp_path, image_model_folder, images):
+    def recipe(data):
+        for part in ("train", "test"):
+            (tmp_path / "digits" / "data").mkdir(parents=True, exist_ok=True)
+            data.to_parquet(tmp_path / "digits" / "data" / f"{part}-00000-of-00001.parquet")
+        training = {"num_stages": 2, "num_train_epochs": 1, "per_device_train_batch_size": 32, "seed": 0}
+        pretraining = {"dataset": "digits", "model": str(image_model_folder), "training": training}
+        setting = {"pretraining": pretraining, "methods": ["linear_fit"], "steps": 1}
+        content = {"title": "t", "data_folder": str(tmp_path), "sizes": {"toy": {"settings": {"one": setting}}}}
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_recipe(path)
+
+    out, rows = tmp_path / "out", images.select(range(64))
+    run_experiment(recipe(rows), out)
+    [trained] = (out / "pretraining").iterdir()
+    run_experiment(recipe(rows), out)
+    with pytest.raises(TrajectoryError, match=f"holds {trained.name}, pre-trained on data.* choose another output_dir"):
+        run_experiment(recipe(relabelled(rows, 1)), out)
+    assert [*(out / "pretraining").iterdir()] == [trained]
