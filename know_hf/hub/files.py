@@ -8,28 +8,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from know_hf.models.reader_files import PROCESSORS, TEMPLATES, TOKENIZERS
 from know_hf.records import BEST, ENRICHMENT_FILE, found_at
 from know_hf.store import read_json
 from know_hf.trajectory.record import FILE_NAME
 
-# What tokenizers are stored in, by the names that transformers and models' own code give it. Of what a type of file may
-# be called anything, the content has to be of that type (know_hf.hub.contents).
-_TOKENIZERS = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tokenizer.model.v3", "special_tokens_map.json",
-    "added_tokens.json", "tekken.json", "vocab.json", "vocab.txt", "vocab.bpe", "vocab-*.json", "*_vocab.json",
-    "merges.txt", "prophetnet.tokenizer", "*.model", "*.spm", "*.codes", "*.tiktoken", "dict.txt", "dict.*.txt",
-    "emoji.json", "normalizer.json", "word_shape.json", "word_pronunciation.json", "byte_maps.json",
-)  # fmt: skip
 _LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
-#: What a model's folder may hold for others to load it.
+#: What a model's folder may hold for others to load it. Of what a type of file may be called anything, the content has
+#: to be of that type (know_hf.hub.contents).
 MODEL_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
-    "*processor_config.json", "audio_tokenizer_config.json", *_TOKENIZERS, "chat_template.jinja", "chat_template.json",
-    "modules.json", "sentence_*_config.json", "config_sentence_transformers.json", "router_config.json",
-    "labels.txt", ENRICHMENT_FILE, "meta_training.json", "README.md", *_LICENSES,
+    *TOKENIZERS, *PROCESSORS, *TEMPLATES, "modules.json", "sentence_*_config.json", "config_sentence_transformers.json",
+    "router_config.json", "labels.txt", ENRICHMENT_FILE, "meta_training.json", "README.md", *_LICENSES,
 )  # fmt: skip
 #: What any sub-folder may hold: a processor's tokenizers and templates. Modules' may hold the same as a model's.
-NESTED_FILES = (*_TOKENIZERS, "*_config.json", "config.json", "*.jinja")
+NESTED_FILES = (*TOKENIZERS, "*_config.json", "config.json", "*.jinja")
 #: The same of a meta-data set.
 DATA_FILES = ("data/*.parquet", "trials/*.json", "branches/*.parquet", "branches/*.json", "README.md", *_LICENSES)
 # Longer files of settings are none, in bytes; they are read whole.

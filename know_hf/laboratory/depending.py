@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from know_hf.models.reader_files import TEMPLATES, TOKENIZERS, files_like
 from know_hf.store import hash_file
 
 #: What is beside an arm's weights and decides what becomes of them and of inputs.
-_BESIDE = ("*config.json", "tokenizer.json", "*.model", "vocab.*", "merges.txt", "*_tokens*.json", "chat_template*")
+_BESIDE = ("*config.json", *TOKENIZERS, *TEMPLATES)
 # Which library wrote a configuration, and from where its model came, decides nothing.
 _IDLE = ("transformers_version", "_name_or_path", "generation_config.json")
 
@@ -48,8 +49,7 @@ def _modules(path: Path) -> dict[str, str]:
 
 
 def _beside(folder: Path) -> str:
-    paths = {path.name: path for pattern in _BESIDE for path in folder.glob(pattern) if path.is_file()}
-    return _together({name: _hash_of(path) for name, path in sorted(paths.items()) if name not in _IDLE})
+    return _together({path.name: _hash_of(path) for path in files_like(folder, _BESIDE) if path.name not in _IDLE})
 
 
 def _hash_of(path: Path) -> str:

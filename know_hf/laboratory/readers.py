@@ -13,15 +13,11 @@ from transformers import AutoConfig
 
 from know_hf.model_config import brief
 from know_hf.models.adapters import base_of
+from know_hf.models.reader_files import reader_files
 from know_hf.store import hash_file
 from know_hf.tasks import Columns, get_task
-from know_hf.tasks.audio import EXTRACTOR_FILES
-from know_hf.tasks.classification import TOKENIZER_FILES
 from know_hf.training.prepared import open_examples, prepare
 
-#: What tokenizers, image processors and feature extractors are saved as; the first of them tell that there is one.
-_READERS = (*TOKENIZER_FILES, *EXTRACTOR_FILES, "tokenizer.model", "sentencepiece.bpe.model")
-_BESIDE = ("merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "normalizer.json")
 #: What no answer is, as transformers has it.
 _NONE = -100
 
@@ -34,13 +30,12 @@ def reader_of(folder: Path) -> str | None:
         >>> reader_of("a/folder/without/one") is None
         True
     """
-    files = [Path(folder) / name for name in (*_READERS, *_BESIDE)]
-    found = [(path.name, hash_file(path)) for path in files if path.is_file()]
+    found = [(path.name, hash_file(path)) for path in reader_files(Path(folder))]
     config = Path(folder) / "config.json"
     if config.is_file():  # timm's networks say there how they want their pictures
         described = json.loads(config.read_text(encoding="utf-8")).get("pretrained_cfg")
         found += [("pretrained_cfg", json.dumps(described, sort_keys=True))] if described else []
-    if not any(name in (*_READERS, "pretrained_cfg") for name, _ in found):
+    if not found:
         return None
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:20]
 
