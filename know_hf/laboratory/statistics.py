@@ -163,7 +163,7 @@ class Nested:
         return f"{self.mean:+.{_places(self.mean)}f}" if self.within is None else str(self.within)
 
     def __str__(self) -> str:
-        return self.over_pairs + ("" if self.between is None else f" {self.between.interval}")
+        return self.over_pairs + ("" if self.between is None else f" / {self.between.interval}")
 
 
 def nested_difference(
