@@ -1,4 +1,4 @@
-"""What a table of cells answers, in one paragraph that follows from its numbers."""
+"""What a table of cells answers, question by question, as follows from its numbers."""
 
 from know_hf.laboratory.cell_table import CellTable
 from know_hf.laboratory.cells import Place
@@ -41,20 +41,25 @@ def furthest(table: CellTable) -> list[str]:
 
 
 def answer(table: CellTable) -> str:
-    """The paragraph: gain at the usual rate, naive at the higher one, reset, norms, best rates, and the chosen starts.
+    """What [`answers`] says, in one paragraph."""
+    return " ".join(answers(table))
+
+
+def answers(table: CellTable) -> list[str]:
+    """Gain at the usual rate, naive at the higher one, norms, reset, best rates, and the chosen starts.
 
     Args:
         table: With two cells at least.
 
     Returns:
-        Sentences that each follow from intervals: where one includes zero, no difference is shown.
+        Sentences, one a question, that each follow from intervals: where one includes zero, no difference is shown.
     """
     sentences = [_settled(table)]
     for arm in furthest(table)[:1]:
         sentences += _at_the_usual_rate(table, arm)
     sentences += _resets(table)
     sentences += _at_best_rates(table)
-    return " ".join(sentence for sentence in sentences if sentence)
+    return sentences
 
 
 def _settled(table: CellTable) -> str:

@@ -14,7 +14,7 @@ from know_hf.laboratory.outcome import ExperimentResult
 from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.statistics import Nested
 from know_hf.report.across import less_data
-from know_hf.report.answer import answer, called, furthest, rate_name
+from know_hf.report.answer import answers, called, furthest, rate_name
 from know_hf.report.figures import decimals
 from know_hf.report.page import Page
 from know_hf.store import write_text
@@ -40,7 +40,9 @@ def add_cells(page: Page, result: ExperimentResult, folder: Path) -> None:
         if len(table.cells) < 2:
             page.text(_nothing(table))
             continue
-        page.text(answer(table)).text(_head(table))
+        for sentence in answers(table):
+            page.text(sentence)
+        page.text(_head(table))
         page.table(cell_rows(table, table.cells))
         page.heading("Each start at its best rate").text(_best_head(table))
         page.table(cell_rows(table, table.best_cells))
