@@ -75,6 +75,12 @@ def forget_pretrained(
         ValueError: As [`enrich_pretrained`].
 
     Source: paper section 3.
+
+    Example:
+        >>> from know_hf.pretrained import forget_pretrained
+        >>> record = forget_pretrained("microsoft/resnet-18", "user/my-images", "runs/mine")  # doctest: +SKIP
+        >>> [stage.examples for stage in record.stages]  # doctest: +SKIP
+        [848, 424, 212, 106, 53]
     """
     trainer = make_trainer(model, train_dataset, output_dir, **options)
     trainer.train()
