@@ -113,7 +113,7 @@ def test_weights_that_are_no_numbers_are_seen_at_once():
     model.register_buffer("mask", torch.tensor([0.0, float("-inf")]))  # as attention has them
     watch = StayFinite("Fine-tuning it")
     watch.on_train_begin(model=model)
-    watch.on_epoch_end(model=model)
+    watch.on_train_end(model=model)
     for damaged in ("running_var", "weight"):
         broken = torch.nn.BatchNorm1d(2)
         watch = StayFinite("Fine-tuning it")
@@ -121,7 +121,7 @@ def test_weights_that_are_no_numbers_are_seen_at_once():
         with torch.no_grad():
             getattr(broken, damaged)[1] = float("nan")
         with pytest.raises(DivergedError, match=f"Fine-tuning it diverged: values of {damaged} are not finite"):
-            watch.on_epoch_end(model=broken)
+            watch.on_train_end(model=broken)
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-from torch.utils.data import Subset
 from transformers import Trainer
 
 from know_hf.forgetting.evaluation import without_dropping
+from know_hf.training.taking import take
 
 #: Parts of the data that are one unit each, where a score is no mean over examples.
 PARTS = 50
@@ -128,7 +127,7 @@ class LossParts:
         found = []
         for rows in parts:
             with same_chance(int(rows[0])):
-                found.append(whole_loss(self.trainer, _taken(self.dataset, rows)))
+                found.append(whole_loss(self.trainer, take(self.dataset, rows)))
         return np.asarray(found)
 
 
@@ -146,10 +145,6 @@ def _mean(values: np.ndarray) -> float:
     """Of those that are numbers: a slice may be all that a loss is of."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else math.nan
-
-
-def _taken(dataset: Any, rows: np.ndarray) -> Any:
-    return dataset.select(rows) if isinstance(dataset, datasets.Dataset) else Subset(dataset, rows.tolist())
 
 
 @contextmanager

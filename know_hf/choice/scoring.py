@@ -7,15 +7,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import datasets
 import numpy as np
-from torch.utils.data import Subset
 from transformers import EvalPrediction, Trainer
 
 from know_hf.choice.losses import LOSS, PARTS, LossParts, loss_alone, quiet, same_chance, whole_loss
 from know_hf.enrichment.verdict import Deciding, asked_metric, deciding_score
 from know_hf.forgetting.evaluation import without_dropping
 from know_hf.settings import suggestion
+from know_hf.training.taking import take
 from know_hf.trajectory.identity import task_of
 
 # Examples that show which scores there are; what is measured beside them.
@@ -116,7 +115,7 @@ def check_metric(trainer: Any) -> None:
         return
     few = range(min(len(first), _FEW * trainer.args.world_size))
     try:
-        scores = predict(trainer, first.select(few) if isinstance(first, datasets.Dataset) else Subset(first, few))[0]
+        scores = predict(trainer, take(first, few))[0]
     except Exception as error:  # of any library; few examples need not have a score
         logger.debug("The scores are not known before the evaluation: %s", error)
         return

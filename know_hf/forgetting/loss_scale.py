@@ -4,7 +4,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import Subset
+
+from know_hf.training.taking import take
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -46,7 +47,7 @@ def _losses(trainer: "Trainer") -> list[float] | None:
     model.eval()  # the same twice
     try:
         first = range(min(2, len(data)))
-        few = data.select(first) if hasattr(data, "select") else Subset(data, first)
+        few = take(data, first)
         inputs = trainer._prepare_inputs(next(iter(trainer.get_eval_dataloader(few))))
         return [float(model(**inputs, num_items_in_batch=torch.tensor(items))["loss"]) for items in (2, 4)]
     except Exception:  # a model or data of which this cannot be asked so; the training itself says what is wrong

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, IterableDataset
 
 from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.forgetting.subsets import nested_subsets
 from know_hf.training.data import TO_DISK
 from know_hf.training.set_aside import halves
+from know_hf.training.taking import take
 
 if TYPE_CHECKING:
     from know_hf.forgetting.arguments import ForgettingArguments
@@ -137,9 +138,7 @@ def stage_subsets(dataset: Dataset | datasets.Dataset, args: "ForgettingArgument
     Source: paper section 3.
     """
     rows, indices = dataset, _indices(dataset, args)
-    if isinstance(rows, datasets.Dataset):
-        return [rows] + [rows.select(chosen) for chosen in indices[1:]]
-    return [rows] + [Subset(rows, chosen.tolist()) for chosen in indices[1:]]
+    return [rows] + [take(rows, chosen) for chosen in indices[1:]]
 
 
 def stage_sizes(dataset: Dataset | datasets.Dataset, args: "ForgettingArguments") -> list[int]:

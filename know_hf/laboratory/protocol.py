@@ -277,7 +277,7 @@ class StayFinite(TrainerCallback):
         what: The training, for the message.
 
     Raises:
-        DivergedError: After an epoch that left such weights.
+        DivergedError: At the end, and before every score on the way.
     """
 
     def __init__(self, what: str) -> None:
@@ -287,7 +287,7 @@ class StayFinite(TrainerCallback):
     def on_train_begin(self, *_: Any, model: nn.Module, **__: Any) -> None:
         self._infinite = _infinite(model)  # masks of attention, for one, which have to be
 
-    def on_epoch_end(self, *_: Any, model: nn.Module, **__: Any) -> None:
+    def on_train_end(self, *_: Any, model: nn.Module, **__: Any) -> None:
         self.check(model)
 
     def check(self, model: nn.Module) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import datasets
 import numpy as np
-from torch.utils.data import Subset
+
+from know_hf.training.taking import take
 
 #: By default one example of so many is set aside, but no fewer than LEAST, which may be a third of all at most.
 ONE_OF, LEAST = 10, 100
@@ -93,7 +93,7 @@ def take_aside(
         rest = np.setdiff1d(np.arange(total), chosen)
         while trains is not None and len(rest) > total // 2 and not trains(len(rest)):
             rest = rest[:-1]
-        return _rows(dataset, rest), SetAside(_rows(dataset, np.sort(chosen)), "fold")
+        return take(dataset, rest), SetAside(take(dataset, np.sort(chosen)), "fold")
     if split == "auto":
         size = max(LEAST, round(total / ONE_OF))
         if size * 3 > total:
@@ -111,7 +111,7 @@ def take_aside(
     order = _order(total, seed, labels)
     # Evenly spread over an order by class, so that both parts have the same shares.
     chosen = order[np.floor(np.arange(size) * (total / size)).astype(int)]
-    return _without(dataset, chosen), SetAside(_rows(dataset, np.sort(chosen)), "set aside")
+    return _without(dataset, chosen), SetAside(take(dataset, np.sort(chosen)), "set aside")
 
 
 def check_enough(given: Any, needed: int = NEEDED) -> None:
@@ -134,7 +134,7 @@ def check_enough(given: Any, needed: int = NEEDED) -> None:
 def halves(dataset: Any, seed: int, labels: Any = None) -> tuple[Any, Any]:
     """Two equal parts of a data set, with the same shares of its classes."""
     order = _order(len(dataset), seed, labels)
-    return _rows(dataset, np.sort(order[::2])), _rows(dataset, np.sort(order[1::2]))
+    return take(dataset, np.sort(order[::2])), take(dataset, np.sort(order[1::2]))
 
 
 def _order(total: int, seed: int, labels: Any) -> np.ndarray:
@@ -144,8 +144,4 @@ def _order(total: int, seed: int, labels: Any) -> np.ndarray:
 
 
 def _without(dataset: Any, chosen: np.ndarray) -> Any:
-    return _rows(dataset, np.setdiff1d(np.arange(len(dataset)), chosen))
-
-
-def _rows(dataset: Any, rows: np.ndarray) -> Any:
-    return dataset.select(rows) if isinstance(dataset, datasets.Dataset) else Subset(dataset, rows.tolist())
+    return take(dataset, np.setdiff1d(np.arange(len(dataset)), chosen))
