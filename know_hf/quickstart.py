@@ -9,11 +9,13 @@ from datasets import ClassLabel, Dataset, Features, Image
 from transformers import set_seed
 
 from know_hf.choice.words import RENEWED
+from know_hf.enrichment.result import EnrichmentResult
 from know_hf.forgetting.arguments import ForgettingArguments
 from know_hf.forgetting.making import make_trainer
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.installing import missing
 from know_hf.known.threads import one_thread
+from know_hf.laboratory import fine_tuning
 from know_hf.laboratory.comparison import compare
 from know_hf.laboratory.protocol import Protocol
 from know_hf.laboratory.result import ComparisonResult
@@ -22,9 +24,10 @@ from know_hf.pretrained import enrich_trained
 from know_hf.report.comparison import comparison_markdown
 from know_hf.report.story import verdicts, write_story
 from know_hf.store import check_output, inside
+from know_hf.training.workers import Workers
 
 PRETRAINING_CLASSES, NEW_CLASSES = tuple(range(7)), (7, 8, 9)
-EPOCHS = 12  # of pre-training and of each stage
+EPOCHS = 8  # of pre-training and of each stage
 LEARNING_RATES = (1e-3, 3e-3, 1e-2)
 PROTOCOL = Protocol(
     head_epochs=10, epochs=30, batch_size=15, examples=15, validation_examples=60, evaluations=3,
@@ -67,8 +70,29 @@ def quickstart(
     output_dir = Path(output_dir)
     check_output(output_dir)
     compared_in = inside(output_dir, "transfer")
-    known_digits = digits(PRETRAINING_CLASSES).train_test_split(test_size=0.25, seed=0)
     new_digits = digits(NEW_CLASSES).train_test_split(test_size=0.5, seed=0)
+    with Workers(min(2, os.cpu_count() or 1)) as workers:
+        workers.start(fine_tuning.__name__)  # what they import takes them as long as this one trains
+        result, arms = _forget_and_predict(output_dir, trainer_class)
+        logger.info("3 of 3: fine-tuning every start on %d examples of the digits 7-9.", PROTOCOL.examples)
+        compared = compare(
+            arms, new_digits["train"], compared_in, test_dataset=new_digits["test"], protocol=PROTOCOL,
+            learning_rates=LEARNING_RATES, seeds=seeds, workers=workers,
+        )  # fmt: skip
+    print((output_dir / "report" / "report.md").read_text())
+    print(f"Fine-tuning on {PROTOCOL.examples} examples of the digits 7, 8 and 9:\n\n{comparison_markdown(compared)}")
+    purpose = f"the digits 7, 8 and 9, with {PROTOCOL.examples} examples"
+    page = write_story(output_dir, "The quickstart: digits forgotten and retrodicted", result, compared, purpose)
+    print(f"Checkpoints: {', '.join(str(folder) for folder in result.checkpoints.values())}\n")
+    for words in verdicts(result, compared, purpose):
+        print(f"{words}\n")
+    print(f"All of it in three pictures: {page.resolve().as_uri()}")
+    return compared
+
+
+def _forget_and_predict(output_dir: Path, trainer_class: type) -> tuple[EnrichmentResult, dict[str, Path]]:
+    """What was predicted and chosen, and the starts to compare, naive first."""
+    known_digits = digits(PRETRAINING_CLASSES).train_test_split(test_size=0.25, seed=0)
     set_seed(0)
     model = timm_from_scratch(
         "resnet10t",
@@ -109,26 +133,7 @@ def quickstart(
     arms |= {f"KNOWN {name}": folder for name, folder in result.checkpoints.items()}
     if result.choice is not None and result.choice.candidate not in ("stage-0", RENEWED, *result.checkpoints):
         arms["best"] = result.choice.folder
-    logger.info("3 of 3: fine-tuning every start on %d examples of the digits 7-9.", PROTOCOL.examples)
-    compared = compare(
-        arms,
-        new_digits["train"],
-        compared_in,
-        test_dataset=new_digits["test"],
-        protocol=PROTOCOL,
-        learning_rates=LEARNING_RATES,
-        seeds=seeds,
-        processes=min(2, os.cpu_count() or 1),
-    )
-    print((output_dir / "report" / "report.md").read_text())
-    print(f"Fine-tuning on {PROTOCOL.examples} examples of the digits 7, 8 and 9:\n\n{comparison_markdown(compared)}")
-    purpose = f"the digits 7, 8 and 9, with {PROTOCOL.examples} examples"
-    page = write_story(output_dir, "The quickstart: digits forgotten and retrodicted", result, compared, purpose)
-    print(f"Checkpoints: {', '.join(str(folder) for folder in result.checkpoints.values())}\n")
-    for words in verdicts(result, compared, purpose):
-        print(f"{words}\n")
-    print(f"All of it in three pictures: {page.resolve().as_uri()}")
-    return compared
+    return result, arms
 
 
 def digits(classes: tuple[int, ...]) -> Dataset:

@@ -60,3 +60,29 @@ def test_jobs_wait_for_what_they_build_on(tmp_path, processes):
         assert [float(path.read_text()) for path in paths] == times
         with pytest.raises(ValueError, match="1 jobs wait for results that no other job makes"):
             workers.run([Step(tmp_path / "x", tmp_path / "never")], "Steps")
+
+
+@dataclass(frozen=True)
+class Process(Step):
+    """Writes down what process it runs in."""
+
+    def run(self):
+        self.path.write_text(str(os.getpid()))
+
+
+@pytest.mark.slow
+def test_processes_that_were_started_ahead_run_the_jobs(tmp_path):
+    with Workers(2) as workers:
+        workers.start(__name__)
+        started = {process.pid for process in workers._started.made}
+        workers.start(__name__)
+        workers.run([Process(tmp_path / name) for name in "abc"], "Steps")
+        assert len(started) == 2 == len(workers._started.made)
+        assert {int(path.read_text()) for path in tmp_path.iterdir()} <= started
+    with Workers(2) as workers:
+        workers.start(__name__)  # and may have nothing to do
+        [one, other] = workers._started.made
+    assert not one.is_alive() and not other.is_alive()
+    with Workers() as workers:
+        workers.start(__name__)
+        assert not workers._started.made

@@ -1,6 +1,7 @@
 """Runs every arm at every learning rate with every seed, resumably."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def compare(
     validation_dataset: Dataset | str | Path | None = None,
     protocol: Protocol | None = None,
     one_rate: Collection[str] = (),
+    workers: Workers | None = None,
 ) -> ComparisonResult:
     """Fine-tunes every arm on downstream data under one protocol, paired over seeds.
 
@@ -64,6 +66,7 @@ def compare(
         validation_dataset: Data to choose learning rates on; by default drawn from the training data.
         protocol: How to fine-tune; the paper's by default.
         one_rate: Arms that are only run at the learning rate that the reference chose.
+        workers: Processes that are there already; by default as many as ``processes`` are started, and ended.
 
     Returns:
         A [`ComparisonResult`].
@@ -103,10 +106,10 @@ def compare(
     comparison = Comparison(
         arms, root, data, protocol, list(options.learning_rates), one_rate, options.seeds, options.fast
     )
-    with locked(output_dir), Workers(options.processes) as workers:
+    with locked(output_dir), Workers(options.processes) if workers is None else nullcontext(workers) as running:
         comparison.prepare(root / "cache", columns, image_size=about.image_size, max_length=about.max_length)
-        comparison.run(comparison.grid(), workers, "Fine-tuning")
-        comparison.run(comparison.rest(), workers, "Fine-tuning the rest")
+        comparison.run(comparison.grid(), running, "Fine-tuning")
+        comparison.run(comparison.rest(), running, "Fine-tuning the rest")
         comparison.clear()
     result = comparison.result()
     if options.report_to:

@@ -97,6 +97,17 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
+    def start(self, *homes: str) -> None:
+        """Starts the processes ahead of the first jobs, while this one does something else.
+
+        Args:
+            homes: Names of the modules that the jobs are of, which the processes import meanwhile.
+        """
+        if self._pool is None and (self.processes > 1 or self.launched is not None):
+            pool = self._open(homes)
+            for _ in range(self.processes):
+                pool.submit(os.getpid)
+
     def run(self, jobs: Sequence[Job], description: str, in_order: bool = False) -> None:
         """Runs what is not done yet; an exception in a job ends the run with it.
 
@@ -128,16 +139,7 @@ class Workers:
 
     def _run_elsewhere(self, todo: list[Job]) -> Iterator[float]:
         """Runs jobs, each as soon as it is ready, and yields now and then by how much of their costs they went on."""
-        pool = self._pool
-        if pool is None:
-            homes = sorted({type(job).__module__ for job in todo})
-            place, shares = self.launched or (None, self.processes)
-            threads = max(1, (os.cpu_count() or 1) // shares)
-            # One number a running job, how far it has come; plain memory, which no dying process can leave locked.
-            self._places = self._started.RawArray("d", self.processes)
-            pool = self._pool = ProcessPoolExecutor(
-                self.processes, self._started, _set_up, (threads, place, self._places, homes)
-            )
+        pool = self._pool or self._open(sorted({type(job).__module__ for job in todo}))
         running: dict[Future, _Running] = {}
         try:
             while todo or running:
@@ -162,6 +164,14 @@ class Workers:
                 "a worker process died, perhaps for want of memory; run the same command again to continue, with "
                 "fewer processes if need be"
             ) from error
+
+    def _open(self, homes: Sequence[str]) -> ProcessPoolExecutor:
+        place, shares = self.launched or (None, self.processes)
+        threads = max(1, (os.cpu_count() or 1) // shares)
+        # One number a running job, how far it has come; plain memory, which no dying process can leave locked.
+        self._places = self._started.RawArray("d", self.processes)
+        self._pool = ProcessPoolExecutor(self.processes, self._started, _set_up, (threads, place, self._places, homes))
+        return self._pool
 
 
 class _Process(SpawnProcess):
