@@ -83,23 +83,47 @@ def test_what_changed_is_not_scored_as_before(tmp_path, image_model_folder, imag
     assert depends_on({"a": arm}) != depends_on({"a": image_model_folder})
 
 
-def test_other_data_are_noticed_before_a_second_pre_training(tmp_path, image_model_folder, images):
-    def recipe(data):
-        for part in ("train", "test"):
-            (tmp_path / "digits" / "data").mkdir(parents=True, exist_ok=True)
-            data.to_parquet(tmp_path / "digits" / "data" / f"{part}-00000-of-00001.parquet")
-        training = {"num_stages": 2, "num_train_epochs": 1, "per_device_train_batch_size": 32, "seed": 0}
-        pretraining = {"dataset": "digits", "model": str(image_model_folder), "training": training}
-        setting = {"pretraining": pretraining, "methods": ["linear_fit"], "steps": 1}
-        content = {"title": "t", "data_folder": str(tmp_path), "sizes": {"toy": {"settings": {"one": setting}}}}
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return load_recipe(path)
+def experiment_of(folder, data, model, selection=None, **more):
+    """A recipe over data and a network that lie in a folder, where they may be written anew."""
+    for part, rows in {"train": data, "test": data, **({} if selection is None else {"selection": selection})}.items():
+        (folder / "digits" / "data").mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(folder / "digits" / "data" / f"{part}-00000-of-00001.parquet")
+    training = {"num_stages": 2, "num_train_epochs": 1, "per_device_train_batch_size": 32, "seed": 0}
+    pretraining = {"dataset": "digits", "model": str(model), "training": training}
+    if selection is not None:
+        pretraining["selection_split"] = "selection"
+    setting = {"pretraining": pretraining, "methods": ["linear_fit"], "steps": 1, **more}
+    content = {"title": "t", "data_folder": str(folder), "sizes": {"toy": {"settings": {"one": setting}}}}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load_recipe(path)
 
-    out, rows = tmp_path / "out", images.select(range(64))
-    run_experiment(recipe(rows), out)
+
+def test_other_data_or_weights_are_noticed_before_anything_is_trained(tmp_path, image_model_folder, images):
+    out, rows, model = tmp_path / "out", images.select(range(64)), tmp_path / "model"
+    shutil.copytree(image_model_folder, model)
+    run_experiment(experiment_of(tmp_path, rows, model), out)
     [trained] = (out / "pretraining").iterdir()
-    run_experiment(recipe(rows), out)
-    with pytest.raises(TrajectoryError, match=f"holds {trained.name}, pre-trained on data.* choose another output_dir"):
-        run_experiment(recipe(relabelled(rows, 1)), out)
-    assert [*(out / "pretraining").iterdir()] == [trained]
+    for again in range(3):
+        if again:  # data are told apart without what was prepared of them, too
+            shutil.rmtree(out / "cache")
+        run_experiment(experiment_of(tmp_path, rows, model), out)
+        with pytest.raises(TrajectoryError, match="begun with another train data and eval data than .* output_dir"):
+            run_experiment(experiment_of(tmp_path, relabelled(rows, 1), model), out)
+    tiny_image_model(seed=5).save_pretrained(model)
+    with pytest.raises(TrajectoryError, match="begun with another model than there is now"):
+        run_experiment(experiment_of(tmp_path, rows, model), out)
+    shutil.rmtree(model)
+    shutil.copytree(image_model_folder, model)
+    (out / "settings" / "one" / "inputs.json").unlink()  # of a former version
+    run_experiment(experiment_of(tmp_path, rows, model), out)
+    assert [*(out / "pretraining").iterdir()] == [trained] and (out / "settings" / "one" / "inputs.json").exists()
+
+
+def test_other_selection_data_are_noticed(tmp_path, image_model_folder, images):
+    out, rows, chosen_on = tmp_path / "out", images.select(range(64)), images.select(range(64, 160))
+    run_experiment(experiment_of(tmp_path, rows, image_model_folder, chosen_on, chosen=["best"]), out)
+    with pytest.raises(TrajectoryError, match="begun with another selection data"):
+        run_experiment(
+            experiment_of(tmp_path, rows, image_model_folder, relabelled(chosen_on, 70), chosen=["best"]), out
+        )

@@ -36,7 +36,7 @@ def average_of(results: Sequence[ComparisonResult]) -> ComparisonResult:
     averaged = {}
     for name in arms:
         for seed in range(first.seeds):
-            runs = [result.fine_tunings[name, result.chosen_rates[name], seed] for result in results]
+            runs = [result.runs(name, result.chosen_rates[name])[seed] for result in results]
             means = {part: float(np.mean([run[part] for run in runs])) for part in ("test", "validation")}
             spent = {part: sum(run[part] for run in runs) for part in ("seconds", "training")}
             averaged[name, _OWN, seed] = {**means, **spent, "curve": []}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -23,6 +24,7 @@ from know_hf.laboratory.comparison import Comparison, check_sizes
 from know_hf.laboratory.fast import goes_fast
 from know_hf.laboratory.fine_tuning import FineTuning
 from know_hf.laboratory.hypothesis import measure, refits, save_returns
+from know_hf.laboratory.inputs import begun_with
 from know_hf.laboratory.landscape import score_landscape
 from know_hf.laboratory.outcome import (
     OWN_SCORES_FILE,
@@ -34,6 +36,7 @@ from know_hf.laboratory.outcome import (
 )
 from know_hf.laboratory.pretraining import ForgettingRun, build_model
 from know_hf.laboratory.recipe import Recipe
+from know_hf.laboratory.result import ReferenceLostError
 from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.sources import Source, sources_of
 from know_hf.laboratory.unseen import check_unseen
@@ -47,6 +50,8 @@ from know_hf.training.held_out import hold_out
 from know_hf.training.prepared import prepare
 from know_hf.training.scoring import ROWS, make_scoring, network_score
 from know_hf.trajectory import TrajectoryRecord
+
+logger = logging.getLogger(__name__)
 
 
 class Bench:
@@ -137,6 +142,8 @@ class Bench:
         source = self.setting.pretraining
         self.columns = get_task(self.columns.task).columns_for(self.columns, source.model)
         loaded = build_model(source, self.columns, source.training.get("seed", 42))
+        noted = inside(self.root, self.folder.relative_to(self.root) / "inputs.json")
+        begun_with(noted, source.model, self.pretraining_data)
         self.columns = replace(self.columns, class_names=loaded.class_names)
         if self.writer is not None:
             self.writer.check(loaded.model)
@@ -249,7 +256,13 @@ class Bench:
             return []
         if part == "cells":
             return self.comparison.at(self.cells)
-        return self.comparison.grid() if part == "grid" else self.comparison.rest()
+        if part == "grid":
+            return self.comparison.grid()
+        try:
+            return self.comparison.rest()
+        except ReferenceLostError as error:  # of this setting alone; the report says it, too
+            logger.warning("%s", error)
+            return []
 
     def refits(self) -> dict[str, ForgettingRun]:
         """What is trained for the hypothesis, once there are arms; nothing where no one asked."""

@@ -329,8 +329,7 @@ class Comparison:
         spared = [arm for arm in self.arms if arm in self.one_rate]
         if not spared:
             return []
-        result = self.result()
-        return self._jobs(dict.fromkeys(spared, [result.own_rate(result.reference)]))
+        return self._jobs(dict.fromkeys(spared, [self._of_grid().own_rate(next(iter(self.arms)))]))
 
     def at(self, places: Sequence[tuple[str, float]]) -> list[FineTuning]:
         """The runs of arms at learning rates of their own; of arms with the same weights those of the first."""
@@ -357,13 +356,22 @@ class Comparison:
         remove(self.output_dir / "scratch")
 
     def result(self) -> ComparisonResult:
-        """Reads what is done of these arms, rates and seeds: arms without any run are left out."""
-        jobs = self._jobs(dict.fromkeys(self.arms, self.learning_rates))
-        done = {(job.arm, job.rate, job.seed): job.read() for job in jobs if job.done}
-        arms = {name: arm for name, arm in self.arms.items() if any(key[0] == name for key in done)}
+        """Reads what is done of these arms, rates and seeds: arms without all seeds of any rate are left out.
+
+        Raises:
+            ReferenceLostError: If the reference diverged at every learning rate.
+        """
+        found, rest = self._of_grid(), self.rest()
+        done = {**found.fine_tunings, **{(job.arm, job.rate, job.seed): job.read() for job in rest if job.done}}
+        whole = replace(found, arms=self.arms, fine_tunings=done)
+        return replace(whole, arms={name: arm for name, arm in self.arms.items() if whole.run_at(name)}).settled()
+
+    def _of_grid(self) -> ComparisonResult:
+        """What is done of the arms that have a learning rate of their own."""
+        done = {(job.arm, job.rate, job.seed): job.read() for job in self.grid() if job.done}
+        arms = {name: arm for name, arm in self.arms.items() if name not in self.one_rate}
         score = score_of(self.protocol.metric, self.columns.task)
-        found = ComparisonResult(self.output_dir, arms, self.learning_rates, self.seeds, done, score)
-        return found.settled()
+        return ComparisonResult(self.output_dir, arms, self.learning_rates, self.seeds, done, score)
 
     def _jobs(self, rates: Mapping[str, Sequence[float]]) -> list[FineTuning]:
         return [

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -74,7 +74,6 @@ def run_experiment(
         for bench in benches:
             bench.prepare()
         pretrained = {run.folder: run for bench in benches for run in bench.runs.values()}
-        _check_same_data(output_dir / "pretraining", {folder.parent.name for folder in pretrained})
         workers.run(list(pretrained.values()), "Pre-training and forgetting")
         for bench in benches:
             bench.make_arms()
@@ -125,19 +124,6 @@ def _same_recipe(path: Path, recipe: Recipe) -> None:
     if different:
         raise TrajectoryError(
             f"{path.parent} holds another experiment (different {', '.join(different)}); choose another output_dir."
-        )
-
-
-def _check_same_data(folder: Path, ours: Collection[str]) -> None:
-    """Raises if there are pre-trainings on other data: what the recipe says is the same, so the data must have changed.
-
-    Their name follows from the data as they are prepared; with others all would be trained anew before anyone noticed.
-    """
-    others = sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name not in ours)
-    if others:
-        raise TrajectoryError(
-            f"{folder} holds {', '.join(others)}, pre-trained on data, or on a preparation of them, that the recipe no "
-            "longer gives: choose another output_dir, or delete what is there to begin anew."
         )
 
 

@@ -11,7 +11,7 @@ from know_hf.laboratory.hypothesis import Return, load_returns
 from know_hf.laboratory.landscape import Landscape
 from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.recipe import Recipe
-from know_hf.laboratory.result import ComparisonResult
+from know_hf.laboratory.result import ComparisonResult, ReferenceLostError
 from know_hf.laboratory.setting import Setting
 from know_hf.records import file_name, read_record
 from know_hf.retrodiction import ALL
@@ -40,6 +40,7 @@ class SettingResult:
         own_scores: Arm → its score on the pre-training's own held-out data, of shares as a share, if asked for.
         cells: The fine-tunings of cells, in place of a comparison.
         candidate: What was chosen as ``best``, if anything was to be.
+        without: Why its fine-tunings are no comparison, in words; nothing where they are one.
     """
 
     setting: Setting
@@ -56,6 +57,7 @@ class SettingResult:
     own_scores: dict[str, float] = field(default_factory=dict)
     cells: CellRuns | None = None
     candidate: str | None = None
+    without: str = ""
 
     @classmethod
     def load(cls, setting: Setting, root: Path) -> "SettingResult":
@@ -80,6 +82,12 @@ class SettingResult:
             raise TrajectoryError(f"{path} is damaged: it names no forgetting; {_REMEDY}.")
         tuned = setting.transfer is not None
         drawn = folder / "landscape.json"
+        compared, without = None, ""
+        if tuned and not setting.cells:
+            try:
+                compared = ComparisonResult.load(folder)
+            except ReferenceLostError as error:
+                without = str(error)
         return cls(
             setting=setting,
             folder=folder,
@@ -88,7 +96,8 @@ class SettingResult:
             arms=arms,
             retrodicted=paths["retrodicted"],
             seconds=record["seconds"],
-            comparison=ComparisonResult.load(folder) if tuned and not setting.cells else None,
+            comparison=compared,
+            without=without,
             landscape=Landscape.load(drawn) if drawn.exists() else None,
             refits=paths["refits"],
             returns=load_returns(folder / RETURNS_FILE) if (folder / RETURNS_FILE).exists() else [],

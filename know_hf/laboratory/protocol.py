@@ -1,15 +1,16 @@
 """One fine-tuning: new head, head and norms first, then everything; the same for every arm."""
 
 import copy
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -94,7 +95,7 @@ def fine_tune(
         )  # fmt: skip
         update_bn(loader, FromBatch(model))
     train = train.augmented(protocol.augmentation)
-    watch, finite = Stopwatch(), StayFinite(f"Fine-tuning {folder} at learning rate {rate:g}, seed {seed},")
+    watch, finite = Stopwatch(), StayFinite(f"Fine-tuning at learning rate {rate:g}, seed {seed},")
     if protocol.head_epochs:
         everything = [parameter for parameter in model.parameters() if parameter.requires_grad]
         first = {id(parameter) for parameter in _head_and_norms(model, columns)}
@@ -122,8 +123,12 @@ def fine_tune(
     curve.trainer = trainer
     trainer.train()
     tested, score = _score(trainer, test), curve.scores[-1][1]
-    if not np.isfinite([tested, *(value for _, value in curve.scores)]).all():
-        raise DivergedError(f"{finite.what} ended with scores that are not finite.")
+    answers: Any = trainer.preprocess_logits_for_metrics
+    if not answers.sound or not np.isfinite([tested, *(value for _, value in curve.scores)]).all():
+        raise DivergedError(
+            f"{finite.what} ended with scores that are not finite, though its weights are: "
+            + ("the metric has no value for its answers." if answers.sound else "its answers are not.")
+        )
     return {
         "test": tested,
         "validation": score,
@@ -208,7 +213,7 @@ def _train(
         train_dataset=train,
         data_collator=as_it_is,
         compute_metrics=make_scoring(protocol.metric, task.name, len(columns.class_names)),
-        preprocess_logits_for_metrics=task.keep,
+        preprocess_logits_for_metrics=Answers(task.keep),
         callbacks=[*callbacks, Advance(), Vary(train, lambda: args.seed)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -223,6 +228,38 @@ def _device(protocol: Protocol) -> torch.device:
 
 def _score(trainer: Trainer, examples: Examples) -> float:
     return float(evaluate_all(trainer, examples)["eval_score"])
+
+
+class Answers:
+    """Notes whether what a model answers are numbers: of answers that are none a classifier's score would not tell.
+
+    Args:
+        keep: What is kept of them for the score; None for all of it.
+    """
+
+    def __init__(self, keep: Callable[[Any, Tensor], Tensor] | None) -> None:
+        self.keep = keep
+        self._sound: Tensor | None = None
+
+    def __call__(self, logits: Any, labels: Any) -> Any:
+        for values in tensors_of(logits):
+            sound = (values < math.inf).all()  # minus infinity is what excluded answers have
+            self._sound = sound if self._sound is None else self._sound & sound
+        return logits if self.keep is None else self.keep(logits, labels)
+
+    @property
+    def sound(self) -> bool:
+        """Whether all that were looked at are; waits for the device."""
+        return self._sound is None or bool(self._sound)
+
+
+def tensors_of(values: Any) -> Iterator[Tensor]:
+    """The tensors of nested tuples."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list)):
+        for value in values:
+            yield from tensors_of(value)
 
 
 class Advance(TrainerCallback):

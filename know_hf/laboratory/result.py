@@ -21,6 +21,10 @@ from know_hf.trajectory import TrajectoryError
 SETTINGS_FILE = "transfer.json"
 
 
+class ReferenceLostError(ValueError):
+    """Nothing can be compared: what all others are compared with has no score."""
+
+
 @dataclass(frozen=True)
 class ComparisonResult:
     """Every fine-tuning of a comparison, and what follows from them.
@@ -107,9 +111,10 @@ class ComparisonResult:
         return [rate for rate in self.run_at(arm) if not self.diverged(arm, rate)]
 
     def run_at(self, arm: str) -> list[float]:
-        """Learning rates that the arm was run at."""
+        """Learning rates that the arm was run at with all seeds."""
         arm = self.chosen.get(arm, arm)
-        return [rate for rate in self.learning_rates if (arm, rate, 0) in self.fine_tunings]
+        places = ((rate, [(arm, rate, seed) for seed in range(self.seeds)]) for rate in self.learning_rates)
+        return [rate for rate, seeds in places if all(place in self.fine_tunings for place in seeds)]
 
     def diverged(self, arm: str, rate: float) -> int:
         """Number of the seeds with which the arm diverged at a rate that it was run at."""
@@ -119,14 +124,16 @@ class ComparisonResult:
         """The learning rate with the best mean validation score.
 
         Raises:
-            ValueError: If the arm diverged at every one.
+            ReferenceLostError: If the arm diverged at every one.
         """
         if rates := self.rates(arm):
             return self.score.best(rates, key=lambda rate: float(np.mean(self.scores(arm, rate, "validation"))))
-        tried = ", ".join(f"{rate:g}" for rate in self.run_at(arm))
-        raise ValueError(
-            f"{self.output_dir}: {arm}, which all others are compared with, diverged at every learning rate ({tried}): "
-            "give lower ones; what was fine-tuned is kept."
+        tried = self.run_at(arm)
+        reason = next((run[DIVERGED] for rate in tried for run in self.runs(arm, rate) if DIVERGED in run), "")
+        raise ReferenceLostError(
+            f"{arm}, which all others are compared with, has no score at any of its learning rates "
+            f"({', '.join(f'{rate:g}' for rate in tried)}). {reason} What was fine-tuned is kept: give lower "
+            "rates, of an experiment in another output_dir."
         )
 
     def runs(self, arm: str, rate: float) -> list[dict[str, Any]]:
@@ -143,27 +150,27 @@ class ComparisonResult:
         That is the best on validation, each at its own learning rate; the test scores have no part in the choice.
 
         Raises:
-            ValueError: If the reference diverged at every learning rate.
+            ReferenceLostError: If the reference diverged at every learning rate.
         """
         self.own_rate(self.reference)
-        lost = {name: arm for name, arm in self.arms.items() if not self.rates(name)}
-        chosen, arms = {}, {}
+        chosen: dict[str, str] = {}
+        arms: dict[str, Arm] = {}
+        lost: dict[str, Arm] = {}
         for name, arm in self.arms.items():
-            if name in lost:
+            of = arm.candidate_of or name
+            if of in arms or of in lost:
                 continue
-            if arm.candidate_of is None:
-                arms[name] = arm
-            elif arm.candidate_of not in arms:
-                rivals = [
-                    other
-                    for other, one in self.arms.items()
-                    if one.candidate_of == arm.candidate_of and other not in lost
-                ]
-                best = self.score.best(
-                    rivals, key=lambda one: float(np.mean(self.scores(one, self.own_rate(one), "validation")))
-                )
-                chosen[arm.candidate_of] = best
-                arms[arm.candidate_of] = replace(self.arms[best], name=arm.candidate_of, candidate_of=None)
+            rivals = [other for other, one in self.arms.items() if (one.candidate_of or other) == of]
+            sound = [other for other in rivals if self.rates(other)]
+            if not sound:
+                lost[of] = replace(arm, name=of, candidate_of=None)
+                continue
+            best = self.score.best(
+                sound, key=lambda one: float(np.mean(self.scores(one, self.own_rate(one), "validation")))
+            )
+            if arm.candidate_of is not None:
+                chosen[of] = best
+            arms[of] = replace(self.arms[best], name=of, candidate_of=None)
         return replace(self, arms=arms, chosen=chosen, lost=lost) if chosen or lost else self
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from know_hf.laboratory.cell_table import CellTable
 from know_hf.laboratory.cells import Place
+from know_hf.laboratory.result import DIVERGED
 from know_hf.laboratory.setting import CHOSEN
 from know_hf.laboratory.statistics import Nested
 
@@ -63,7 +64,7 @@ def answers(table: CellTable) -> list[str]:
 
 
 def _settled(table: CellTable) -> str:
-    count = sum(len(run.fine_tunings) for run in table.runs)
+    count = sum(DIVERGED not in found for run in table.runs for found in run.fine_tunings.values())
     several = len(table.runs) > 1
     over = "over fine-tunings, then over pre-trainings" if several else "over the fine-tunings of this one alone"
     points = "points" if table.score.percent else table.score.name

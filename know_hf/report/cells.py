@@ -69,7 +69,7 @@ def _lost(table: CellTable) -> str:
     if not table.lost:
         return ""
     told = ", ".join(f"{called(place)} ({count})" for place, count in table.lost.items())
-    return f"Compared with nothing, as fine-tunings of it diverged (in brackets how many): {told}."
+    return f"Compared with nothing, as fine-tunings of it have no score (in brackets how many): {told}."
 
 
 def _head(table: CellTable) -> str:
@@ -107,7 +107,8 @@ def _twins(table: CellTable) -> dict[tuple[str, str], list[CellRuns]]:
 
 
 def _best_head(table: CellTable) -> str:
-    one = [arm for arm, _ in table.best_cells if len(table.rates(arm)) == 1]
+    planned = [arm for arm, _ in table.planned]
+    one = [arm for arm, _ in table.best_cells if planned.count(arm) == 1]
     text = "The rate of each is chosen by its mean validation score and scored on the test examples."
     return text + (f" Only one rate was run of {', '.join(one)}: their best may be another." if one else "")
 

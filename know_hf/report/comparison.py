@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from know_hf.laboratory.result import DIVERGED, SETTINGS_FILE, ComparisonResult
+from know_hf.laboratory.result import SETTINGS_FILE, ComparisonResult
 from know_hf.report.across import best_known
 from know_hf.report.comparison_charts import curves_chart, differences_chart, methods_of, rates_chart, table_methods
 from know_hf.report.figures import decimals, spread
@@ -14,11 +14,13 @@ from know_hf.store import inside, write_text
 RECORD = SETTINGS_FILE
 #: Learning curves of more arms than this could not be told apart.
 MOST_CURVES = 9
+#: What tables have in place of a score.
+NO_SCORE = "no score"
 
 
 def explanation(result: ComparisonResult) -> str:
     """How to read the table of verdicts."""
-    score = result.score
+    score, count = result.score, len(result.arms) - 1
     points = " in points" if score.percent else ""
     lower = "" if score.higher_is_better else f" Less {score.name} is better."
     chosen = "".join(f" {arm} is {one}, the candidate that validation chose." for arm, one in result.chosen.items())
@@ -26,7 +28,8 @@ def explanation(result: ComparisonResult) -> str:
         f"{rates_searched(result)} {diverged_words(result)}"
         f"Differences{points} are paired over the {result.seeds} seeds, with 95 % intervals; "
         f"the verdict is against the best control, {result.best_control}. "
-        f"Of {len(result.arms) - 1} intervals one in twenty excludes zero by chance alone.{lower}{chosen}"
+        + (f"Of {count} intervals one in twenty excludes zero by chance alone." if count > 1 else "")
+        + f"{lower}{chosen}"
     )
 
 
@@ -62,14 +65,14 @@ def diverged_words(result: ComparisonResult) -> str:
         told.append(f"at {rate:g} {alike} (with {of} of {result.seeds} seeds)")
     if not told:
         return ""
-    return f"Diverged, so that a start has no score at that rate: {'; '.join(told)}. "
+    return f"Without a score, as fine-tunings diverged or their metric has no value: {'; '.join(told)}. "
 
 
 def lost_words(result: ComparisonResult) -> str:
     """Which starts cannot be compared at all, with a blank before it; nothing where there are none."""
     if not result.lost:
         return ""
-    return f" Diverged at every learning rate, and compared with nothing: {_together(result, list(result.lost))}."
+    return f" Without a score at any learning rate, and compared with nothing: {_together(result, list(result.lost))}."
 
 
 def rates_at_the_edge(result: ComparisonResult) -> str:
@@ -150,7 +153,7 @@ def _at_rate(result: ComparisonResult, arm: str, rate: float) -> str:
     if rate not in result.run_at(arm):
         return ""
     if count := result.diverged(arm, rate):
-        return f"{DIVERGED} ({count} of {result.seeds})"
+        return f"{NO_SCORE} ({count} of {result.seeds})"
     return spread(result.scores(arm, rate), result.score)
 
 
@@ -185,7 +188,7 @@ def verdict_rows(result: ComparisonResult) -> list[list[str]]:
                 "best control" if same else result.against(arm, control).verdict,
             ]
         )
-    return rows + [[arm, *[""] * (len(rows[0]) - 2), DIVERGED] for arm in result.lost]
+    return rows + [[arm, *[""] * (len(rows[0]) - 2), NO_SCORE] for arm in result.lost]
 
 
 def add_comparison(page: Page, result: ComparisonResult, folder: Path, prefix: str = "") -> None:

@@ -9,11 +9,11 @@ from know_hf.forgetting.controls import CONTROLS, FORGETTING
 from know_hf.laboratory.average import average_of
 from know_hf.laboratory.logs import read_logs
 from know_hf.laboratory.outcome import ExperimentResult, SettingResult
-from know_hf.laboratory.result import DIVERGED, ComparisonResult
+from know_hf.laboratory.result import ComparisonResult
 from know_hf.report.across import ACROSS_SHOWN, across_rows
 from know_hf.report.cells import add_cells
 from know_hf.report.charts import convergence_chart, forgetting_chart, layers_chart, plane_chart
-from know_hf.report.comparison import add_comparison, verdict
+from know_hf.report.comparison import NO_SCORE, add_comparison, verdict
 from know_hf.report.comparison_charts import methods_of, table_methods
 from know_hf.report.costs import SCORES_SHOWN, cost_rows
 from know_hf.report.figures import spread
@@ -44,6 +44,9 @@ def write_experiment_report(result: ExperimentResult) -> Path:
     compared = comparisons(result)
     for name, comparison in compared:
         page.verdict(f"{name}: {verdict(comparison)}")
+    for setting in result.settings:
+        if setting.without:
+            page.verdict(f"{setting.setting.name}: {setting.without}")
     if result.recipe.description:
         page.text(result.recipe.description)
     if compared:
@@ -102,7 +105,7 @@ def write_experiment_report(result: ExperimentResult) -> Path:
 def comparisons(result: ExperimentResult) -> list[tuple[str, ComparisonResult]]:
     """What the tables compare: name of the setting → its fine-tunings, with their average at the end if asked for."""
     compared = [(one.setting.name, one.comparison) for one in result.settings if one.comparison is not None]
-    if result.recipe.average:
+    if result.recipe.average and compared:
         compared.append(("average", average_of([comparison for _, comparison in compared])))
     return compared
 
@@ -154,7 +157,7 @@ def score_rows(compared: list[tuple[str, ComparisonResult]]) -> list[list[str]]:
         cells = []
         for _, result in compared:
             if arm not in result.arms:
-                cells.append(DIVERGED if arm in result.lost else "")
+                cells.append(NO_SCORE if arm in result.lost else "")
                 continue
             text = spread(result.best(arm), result.score)
             cells.append(text if arm == result.reference else f"{text} ({result.against(arm, result.reference)})")
