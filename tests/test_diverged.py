@@ -206,7 +206,7 @@ def test_a_setting_without_a_reference_leaves_the_others_as_they_are(tmp_path, i
     content = {"title": "t", "data_folder": str(tmp_path), "average": True,
                "sizes": {"toy": {"settings": {"wild": wild, "calm": calm}}}}  # fmt: skip
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     found = run_experiment(load_recipe(path), tmp_path / "out")
     assert found.settings[0].comparison is None and "has no score at any of its learning rates (1e+30)" in (
         found.settings[0].without
