@@ -78,6 +78,8 @@ def test_one_arm_alone_diverges(tmp_path):
     assert list(result.arms) == ["naive", "two"] and list(result.lost) == ["one"] and not result.unfinished
     assert result.rates("two") == [0.001] and result.rates("naive") == [0.001, 0.01]  # 0.01 is best where it can be
     assert result.chosen_rates == {"naive": 0.01, "two": 0.001}
+    with pytest.raises(ValueError, match="one has no score at any of its learning rates"):
+        result.against("one", "naive")
     assert "at 0.01 two, one (with 1 of 4 seeds)" in comparison_markdown(result)
     assert verdict(result).endswith("Without a score at any learning rate, and compared with nothing: one.")
     folder = write_comparison_report(result)

@@ -76,7 +76,8 @@ def compare(
         FileNotFoundError: If an arm, the data or a metric module cannot be found.
         ImportError: If scipy is not installed, which computes the intervals.
         TrajectoryError: If the folder holds another comparison, or an arm is damaged.
-        ValueError: If there are too few arms, seeds or examples, or a folder of the comparison is a link.
+        ValueError: If there are too few arms, seeds or examples, or a folder of the comparison is a link; or at the end
+            if the first arm has a score at no learning rate.
 
     Source: paper section 5; pairing, grid and controls are ours.
 

@@ -179,7 +179,15 @@ class ComparisonResult:
         return {arm: self.own_rate(arm) for arm in self.arms}
 
     def best(self, arm: str) -> list[float]:
-        """Test scores of each seed at the arm's own learning rate."""
+        """Test scores of each seed at the arm's own learning rate.
+
+        Raises:
+            ValueError: If it has none, as it diverged at every one.
+        """
+        if arm in self.lost:
+            raise ValueError(
+                f"{arm} has no score at any of its learning rates; arms and lost say which have and have not."
+            )
         return self.scores(arm, self.chosen_rates[arm])
 
     @property
