@@ -9,8 +9,8 @@ from transformers import EvalPrediction
 
 from know_hf.choice.resampling import interval, swap_error, swapped
 from know_hf.choice.rule import LEVEL, LIKELY, Gain, judge
-from know_hf.choice.scoring import Answers, Measure, in_units, pooled
-from know_hf.choice.words import chosen_words, described
+from know_hf.choice.scoring import Answers, Measure, guessing, in_units, pooled
+from know_hf.choice.words import chosen_words, described, origin_words
 from know_hf.enrichment.verdict import Deciding
 from know_hf.tasks import Score
 from know_hf.trajectory.functions import fingerprint
@@ -260,3 +260,16 @@ def test_words_say_that_epochs_were_chosen_on_the_evaluation_data():
     gains = {"stage-0": Gain(0.5, 0, 0, 0, 1), "mean": Gain(0.9, 0.4, 0.3, 0.5, 0.01)}
     seen = chosen_words("mean", gains, ACCURATE, 200, {"eval_accuracy": 0.8}, {"eval_accuracy": 0.5}, False, True)
     assert "80.0 % against 50.0 % (on which load_best_model_at_end chose" in seen
+
+
+def test_an_origin_that_only_guesses_is_said_first():
+    deciding = replace(ACCURATE, examples=100)
+    given = origin_words(0.34, 0.34, deciding, False)
+    assert given.startswith("Θ⁰ only guesses: accuracy 34.0 %, and always giving the most frequent class has 34.0 %;")
+    assert "the model as it was given, so train it first (--train_stage_zero True" in given
+    assert "train it longer" in origin_words(0.36, 0.34, deciding, True)
+    assert not origin_words(0.5, 0.34, deciding, False) and not origin_words(0.5, None, deciding, False)
+    labels = np.array([0, 1, 1, 2])
+    answers = Answers({}, kept=(np.zeros((4, 3)), labels))
+    assert guessing(deciding, answers) == 0.5 and guessing(replace(deciding, examples=None), answers) is None
+    assert guessing(deciding, Answers({}, kept=(labels, np.array([[0, 1]])))) is None

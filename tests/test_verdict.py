@@ -47,6 +47,14 @@ def test_noise_is_no_difference():
     assert "no prediction has a better" in said([1.0, 0.5], {"stage-0": 0.0, "x2": 0.01}, examples=20)  # not exact
 
 
+def test_few_examples_do_not_show_forgetting():
+    text = said([0.472, 0.361], {"stage-0": 0.472, "x2": 0.4}, examples=36)
+    assert (
+        "Whether the stages forgot is not sure: accuracy went from 47.2 % at stage 0 to 36.1 % at 1, less than" in text
+    )
+    assert "The stages forgot" in said([0.472, 0.361], {"stage-0": 0.472, "x2": 0.4}, examples=400)
+
+
 @pytest.mark.parametrize(("name", "task"), [("perplexity", "text-generation"), ("loss", None), ("loss", "dreaming")])
 def test_less_may_be_better(name, task):
     text = said([20.0, 30.0], {"stage-0": 20.0, "x2": 15.0, "x4": 25.0}, name=name, task=task)

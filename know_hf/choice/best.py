@@ -16,8 +16,8 @@ from know_hf.choice.losses import LossParts
 from know_hf.choice.options import Choosing
 from know_hf.choice.places import made_here
 from know_hf.choice.rule import LONGER, RULE, Gain, judge
-from know_hf.choice.scoring import Answers, answer, deciding_of, judged_by, measure_of, pooled, predict
-from know_hf.choice.words import RENEWED, chosen_words
+from know_hf.choice.scoring import Answers, answer, deciding_of, guessing, judged_by, measure_of, pooled, predict
+from know_hf.choice.words import RENEWED, chosen_words, origin_words
 from know_hf.enrichment.companions import companions
 from know_hf.enrichment.finishing import Finisher, evaluation_scores
 from know_hf.enrichment.rescoring import stale
@@ -127,8 +127,10 @@ def choose(
             "of": about, "candidate": name, "metric": found.deciding.metric, "rule": found.rule, "examples": size,
             "gains": {one: asdict(gain) for one, gain in found.gains.items()}, "scores": own,
             "folders": {one: os.path.relpath(place, root.parent) for one, place in folders.items()},
-            "words": found.words or _words(trainer, run, name, found.gains, found.deciding, size, own, turns),
-            "purpose": found.purpose and asdict(found.purpose), "how": "folds" if turns else trainer.set_aside.how,
+            "words": found.words
+            or _words(trainer, run, name, found.gains, found.deciding, size, own, turns, found.guessing),
+            "guessing": found.guessing, "purpose": found.purpose and asdict(found.purpose),
+            "how": "folds" if turns else trainer.set_aside.how,
             # Without evaluation data they are those that the record holds.
             "evaluation": evaluated or (own and run.trajectory.record.dataset.get("evaluation")) or None,
         }  # fmt: skip
@@ -163,7 +165,8 @@ def _scored_again(
         deciding = deciding_of(trainer, {known["metric"]: 0.0}, known["examples"])
         gains = {name: Gain(**gain) for name, gain in known["gains"].items()}
         if deciding is not None:
-            known["words"] = _words(trainer, run, known["candidate"], gains, deciding, known["examples"], own, by_turns)
+            known["words"] = _words(trainer, run, known["candidate"], gains, deciding, known["examples"], own, by_turns,
+                                    known.get("guessing"))  # fmt: skip
     if trainer.is_world_process_zero():
         content = read_fields(final / ENRICHMENT_FILE, {}) | _said(known)
         describe_again(final, content, best_card(run.trajectory, content))
@@ -172,15 +175,16 @@ def _scored_again(
 
 def _words(
     trainer: Any, run: Enrichment, name: str, gains: Mapping[str, Gain], deciding: Deciding, examples: int,
-    scores: Mapping[str, float], by_turns: bool,
+    scores: Mapping[str, float], by_turns: bool, share: float | None,
 ) -> str:  # fmt: skip
-    """What to take, and what is to be said of the data beside it."""
+    """What to take, and what is to be said of the data and of Θ^0 beside it."""
     record, rounds = run.trajectory.record, Rounds.of(run.trajectory.record.recipe)
     words = chosen_words(
         name, gains, deciding, examples, scores, record.stages[0].metrics, by_turns,
         bool(trainer.args.load_best_model_at_end), rounds is not None and rounds.converged,
     )  # fmt: skip
-    return " ".join([words, *trainer.remarks])
+    of_origin = origin_words(gains[ORIGIN].score, share, deciding, record.stages[0].steps is not None)
+    return " ".join([sentence for sentence in (of_origin, words) if sentence] + [*trainer.remarks])
 
 
 def _said(known: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +206,7 @@ def _by_answers(
     shared = {name: own for name, own in answers.items() if name in folders}
     name, gains = judge(ORIGIN, shared, measure_of(trainer, deciding), RENEWED)
     size = next(iter(shared.values())).size if folds else len(selection)
-    return Judgement(name, deciding, gains, size, RULE)
+    return Judgement(name, deciding, gains, size, RULE, guessing=guessing(deciding, shared[ORIGIN]))
 
 
 def answers_of(trainer: Any, folders: Mapping[str, Path], selection: Any) -> tuple[Deciding, dict[str, Answers]] | None:

@@ -66,6 +66,7 @@ class Judgement:
         rule: The rule, in words.
         words: What to take and how sure that is; empty where what the answers say is to be said.
         purpose: What it was chosen for, if not for the run's own task.
+        guessing: Accuracy of always giving the most frequent class of these examples, where the score is one.
     """
 
     candidate: str
@@ -75,6 +76,7 @@ class Judgement:
     rule: str
     words: str = ""
     purpose: Purpose | None = None
+    guessing: float | None = None
 
 
 class Judge(Protocol):

@@ -232,6 +232,16 @@ def _value(measure: Measure, predictions: Any, labels: Any, rows: np.ndarray | N
     return float(scores.get(measure.metric.removeprefix("eval_"), scores.get(measure.metric, math.nan)))
 
 
+def guessing(deciding: Deciding, answers: Answers) -> float | None:
+    """Accuracy of always giving the most frequent class of the examples; None where the score is none of examples."""
+    if deciding.examples is None or answers.kept is None:
+        return None
+    labels = np.asarray(_first(answers.kept[1]))
+    if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        return None
+    return float(np.bincount(labels).max() / len(labels))
+
+
 def _first(tree: Any) -> Any:
     while isinstance(tree, tuple | list):
         tree = tree[0]

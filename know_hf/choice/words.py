@@ -123,6 +123,29 @@ def chosen_words(
     return f"{first}{text}.{last}"
 
 
+def origin_words(theta: float, guessing: float | None, deciding: Deciding, trained: bool) -> str:
+    """That Θ⁰ only guesses, before anything is said of what is better; nothing where it does not.
+
+    Args:
+        theta: Its accuracy.
+        guessing: That of always giving the most frequent class; None where the score is another one.
+        deciding: The score.
+        trained: Whether stage 0 was trained on the data; else it is the model as it was given.
+    """
+    if guessing is None or theta > guessing + deciding.noise(guessing):
+        return ""
+    why = (
+        "train it longer, or at another rate (--num_train_epochs, --learning_rate)"
+        if trained
+        else "it is the model as it was given, so train it first (--train_stage_zero True, with --num_train_epochs and "
+        "--learning_rate as for any fine-tuning)"
+    )
+    return (
+        f"Θ⁰ only guesses: {deciding.name} {deciding.shown(theta)}, and always giving the most frequent class has "
+        f"{deciding.shown(guessing)}; {why}."
+    )
+
+
 def percent(chance: float) -> str:
     """A probability as a reader wants it."""
     return "less than 0.1 %" if chance < 0.001 else f"{100 * chance:.1f} %"

@@ -186,7 +186,10 @@ def _forgetting(result: EnrichmentResult, deciding: Deciding | None) -> str:
     record = result.trajectory.record
     stages = [s for s in record.stages[: record.num_stages] if deciding and deciding.metric in s.metrics]
     if deciding is None or len(stages) < 2:
-        return "Whether anything was forgotten was not measured: the stages have no scores to compare."
+        return (
+            "Whether anything was forgotten was not measured: the stages have no scores to compare (--eval_dataset, or "
+            "a share of the training data by --eval_split 0.2 in a new folder)."
+        )
     ends = stages[0], stages[-1]
     first, last = (stage.metrics[deciding.metric] for stage in ends)
     name = deciding.name
@@ -197,6 +200,11 @@ def _forgetting(result: EnrichmentResult, deciding: Deciding | None) -> str:
         return f"Whether anything was forgotten cannot be said: {name} is {what} at stage {where}."
     went = f"from {deciding.shown(first)} at stage {stages[0].index} to {deciding.shown(last)} at {stages[-1].index}"
     gain = deciding.gain(last, first)
+    if gain < 0 and deciding.score.percent and deciding.examples and -gain < 2 * deciding.noise(first):
+        return (
+            f"Whether the stages forgot is not sure: {name} went {went}, less than two standard errors with "
+            f"{deciding.examples:,} evaluation examples."
+        )
     if gain < 0:
         return f"The stages forgot: {name} went {went}."
     if gain > 0 and record.stages[0].steps is None:

@@ -78,7 +78,12 @@ def push(
         uploads[0].revision = revision
     for upload in uploads:
         check_files(upload, token if isinstance(token, str) else None)
-    repo_id = full_name(repo_id, token)
+    try:
+        repo_id = full_name(repo_id, token)
+    except ValueError:
+        if not dry_run:  # which needs no one's token
+            raise
+        repo_id = f"USER/{repo_id}"
     if dry_run:
         return "\n\n".join([f"To {repo_id}:", *map(str, uploads)])
     with bounded():
