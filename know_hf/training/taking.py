@@ -1,5 +1,6 @@
 """Some rows of any data set."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 import datasets
 import numpy as np
 from torch.utils.data import Subset
+
+#: What a data set without a format holds about it.
+_PLAIN: dict[str, Any] = {
+    "_format_type": None, "_format_kwargs": {}, "_format_columns": None, "_output_all_columns": False,
+}  # fmt: skip
 
 
 def take(dataset: Any, rows: Sequence[int] | np.ndarray) -> Any:
@@ -28,6 +34,11 @@ def take(dataset: Any, rows: Sequence[int] | np.ndarray) -> Any:
     numbers = np.asarray(rows, dtype=np.int64)
     if not isinstance(dataset, datasets.Dataset):
         return Subset(dataset, numbers.tolist())
-    # That of the library is a hash of its own source, which takes it longer than reading some rows.
+    # The library tells formats and choices of rows apart by a hash of their own source, each time anew, which takes it
+    # longer than reading some rows: rows are taken without the format, under a name that follows from theirs.
     fingerprint = hashlib.sha256(dataset._fingerprint.encode() + numbers.tobytes()).hexdigest()[:16]
-    return dataset.select(numbers, new_fingerprint=fingerprint)
+    plain = copy.copy(dataset)
+    vars(plain).update(_PLAIN)
+    taken = plain.select(numbers, new_fingerprint=fingerprint)
+    vars(taken).update({name: vars(dataset)[name] for name in _PLAIN})
+    return taken
