@@ -27,6 +27,7 @@ from know_hf.laboratory.protocol import Protocol
 from know_hf.models.building import build_network
 from know_hf.quickstart import digits
 from know_hf.report import table
+from know_hf.report.comparison import NO_SCORE
 from know_hf.training.data import load_split
 from know_hf.training.held_out import hold_out
 
@@ -95,13 +96,8 @@ def main(arguments: list[str] | None = None):
     rows = [["start", *results, "average"]]
     for arm in arms:
         if any(arm in result.lost for result in results.values()):
-            rows.append(
-                [
-                    arm,
-                    *("diverged" if arm in result.lost else shown(result.best(arm)) for result in results.values()),
-                    "",
-                ]
-            )
+            cells = [NO_SCORE if arm in result.lost else shown(result.best(arm)) for result in results.values()]
+            rows.append([arm, *cells, ""])
             continue
         found = [result.best(arm) for result in results.values()]
         rows.append([arm, *map(shown, found), shown([statistics.mean(seed) for seed in zip(*found, strict=True)])])
