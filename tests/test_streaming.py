@@ -8,7 +8,7 @@ import torch
 
 from know_hf import enrich
 from know_hf.enrichment import shares
-from know_hf.enrichment.pipeline import overlapped
+from know_hf.enrichment.pipeline import overlapped, side_by_side
 from know_hf.enrichment.ranges import share_of
 from know_hf.trajectory import Checkpoint, resolve_kinds
 
@@ -53,24 +53,44 @@ def test_every_byte_is_read_once(trajectory, tmp_path, monkeypatch):
     assert {folder.name for folder, name, _ in seen if name not in predicted} == {"stage-0"}
 
 
+@pytest.mark.parametrize("way", [overlapped, side_by_side])
 @pytest.mark.parametrize("fails", ["read", "compute", "write"])
-def test_a_failing_stage_ends_the_pipeline(fails):
-    done = []
+def test_a_failing_stage_ends_the_pipeline(fails, way):
+    begun = []
 
     def stage(name):
         def work(item, *given):
+            if name == "read":
+                begun.append(item)
             if name == fails and item == 3:
                 raise OSError(f"{name} {item}")
-            if name == "write":
-                done.append((item, given[0]))
-            return item * 10
+            return item * 10 if name == "read" else (name, *given)
 
         return work
 
-    threads = torch.get_num_threads()
+    stages = [stage(name) for name in ("read", "compute", "write")]
+    threads, yielded = torch.get_num_threads(), []
     with pytest.raises(OSError, match=f"{fails} 3"):
-        overlapped(range(8), stage("read"), stage("compute"), stage("write"))
-    assert done == [(0, 0), (1, 10), (2, 20)] and torch.get_num_threads() == threads
-    done.clear()
-    overlapped(range(3), stage("read"), stage("compute"), stage("write"))
-    assert done == [(0, 0), (1, 10), (2, 20)]
+        yielded.extend(way(range(100), *stages))
+    assert max(begun) < 100 - 1 and torch.get_num_threads() == threads
+    whole = [(item, ("write", ("compute", item * 10))) for item in range(3)]
+    assert list(way(range(3), *stages)) == whole and list(way(range(0), *stages)) == []
+
+
+@pytest.mark.parametrize("method", ["mean", "linear_fit", "task_vector", "magmax"])
+def test_results_do_not_depend_on_threads_and_blocks(trajectory, tmp_path, monkeypatch, method):
+    made = {}
+    for threads, block in ((1, 1 << 19), (2, 700), (3, 1001)):
+        monkeypatch.setattr(shares, "_PIECE", block)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            folder = tmp_path / str(threads)
+            result = enrich(trajectory, folder, steps=2, method=method)
+        finally:
+            torch.set_num_threads(before)
+        made[threads] = (folder / "x4" / "model.safetensors").read_bytes(), result.statistics
+    assert made[1][0] == made[2][0] == made[3][0]
+    for threads in (2, 3):
+        for kind, told in made[1][1]["x4"].items():
+            assert made[threads][1]["x4"][kind] == pytest.approx(told, rel=1e-5)

@@ -1,6 +1,7 @@
 """Byte ranges of a checkpoint's tensors, overwritten in place."""
 
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from torch import Tensor
@@ -13,7 +14,7 @@ class NotFiniteError(ValueError):
 
 
 class CheckpointPatch:
-    """Overwrites byte ranges of a checkpoint's tensors in place; header and every other byte stay.
+    """Overwrites byte ranges of a checkpoint's tensors in place, from any thread; header and every other byte stay.
 
     Args:
         folder: A checkpoint folder of our own; never an input.
@@ -22,6 +23,7 @@ class CheckpointPatch:
     def __init__(self, folder: Path):
         self._checkpoint = Checkpoint(folder)
         self._files: dict[Path, BinaryIO] = {}
+        self._lock = Lock()
 
     def __enter__(self) -> "CheckpointPatch":
         return self
@@ -45,11 +47,12 @@ class CheckpointPatch:
             raise NotFiniteError(
                 f"The prediction of tensor {name!r} is not finite in {spec.dtype}; nothing was written."
             )
-        file = self._files.get(spec.file)
-        if file is None:
-            file = self._files[spec.file] = open(spec.file, "r+b", buffering=0)
-        file.seek(spec.offset + start * spec.itemsize)
-        view = bytes_of(stored)
-        while view:
-            view = view[file.write(view) :]
+        with self._lock:
+            file = self._files.get(spec.file)
+            if file is None:
+                file = self._files[spec.file] = open(spec.file, "r+b", buffering=0)
+            file.seek(spec.offset + start * spec.itemsize)
+            view = bytes_of(stored)
+            while view:
+                view = view[file.write(view) :]
         return stored

@@ -17,7 +17,7 @@ from know_hf.enrichment.writer import read_enrichment
 from know_hf.progress import progress_bar
 from know_hf.reading import read_fields
 from know_hf.records import ENRICHMENT_FILE
-from know_hf.store import hash_file, read_json
+from know_hf.store import flush_file, hash_file, read_json
 from know_hf.trajectory import Checkpoint
 
 logger = logging.getLogger(__name__)
@@ -132,9 +132,15 @@ def hash_files(paths: Sequence[Path], progress: bool = False) -> dict[str, str]:
 
 
 def hash_written(source: Checkpoint, folder: Path) -> dict[str, str]:
-    """SHA-256 of the weights that were written beside a checkpoint, in files of the same names: name → digest."""
+    """SHA-256 of the weights that were written beside a checkpoint, in files of the same names: name → digest.
+
+    The disk takes them meanwhile, so that giving the folder its name does not wait for it.
+    """
     files = [path.relative_to(source.folder) for path in source.files]
-    digests = hash_files([folder / file for file in files])
+    with ThreadPoolExecutor(1, "flush") as disk:
+        flushed = disk.map(flush_file, [folder / file for file in files])
+        digests = hash_files([folder / file for file in files])
+        list(flushed)
     return {file.as_posix(): digests[str(folder / file)] for file in files}
 
 

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from know_hf.checkpoints.patch import CheckpointPatch, NotFiniteError
 from know_hf.enrichment.following import FollowingHashes
-from know_hf.enrichment.pipeline import overlapped
+from know_hf.enrichment.pipeline import overlapped, side_by_side
 from know_hf.enrichment.ranges import BLOCK, Range, share_of
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder
 from know_hf.known.predicting import Predicting
-from know_hf.known.threads import one_thread
 from know_hf.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _BLOCK_ACCELERATOR = 1 << 23
 # Where there is little arithmetic, time goes to moving values: few enough to stay in a processor's cache, and enough
 # that handing them on costs little.
-_PIECE = 1 << 18
+_PIECE = 1 << 19
 
 
 def predict_shares(
@@ -66,8 +65,8 @@ def _predict_own(
     methods = [one for one in run.prediction.methods if one.method.reference or one.name in wanted]
     methods.sort(key=lambda one: not one.method.reference)
     whole = not all(one.takes_blocks for one in methods)
-    # Learned methods share a block among processors in their own way; of others each thread below keeps one busy,
-    # which more threads, waiting for each other after every small operation, would only hold up.
+    # Learned methods share a block among processors in their own way; of others every processor takes blocks of its
+    # own, as threads that wait for each other after every small operation only hold each other up.
     light = run.device.type == "cpu" and not whole and all(one.predictor is None for one in methods)
     block = BLOCK if run.device.type == "cpu" else _BLOCK_ACCELERATOR
     if light:
@@ -84,13 +83,11 @@ def _predict_own(
     )
 
     def read(part: Range) -> Tensor:
-        stages = run.trajectory.read(*part)
-        places = (checkpoint.tensors[part.tensor] for checkpoint in run.trajectory.checkpoints)
-        hashes.follow([(place.file, place.offset + part.stop * place.itemsize) for place in places])
-        return stages
+        return run.trajectory.read(*part)
 
     def compute(part: Range, stages: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        origin = stages[0].clone()  # of all that was read, what is needed later
+        # All that was read stays as long as what is computed where blocks are small, else only what is needed later.
+        origin = stages[0] if light else stages[0].clone()
         stages = stages.to(run.device)
         if whole:
             stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
@@ -100,9 +97,10 @@ def _predict_own(
             predicted[one.name] = made.reshape(steps, -1)
         return origin, predicted
 
-    def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> None:
+    def write(part: Range, made: tuple[Tensor, dict[str, Tensor]]) -> dict[tuple[str, int], Statistics]:
         origin, predicted = made
         stored_kind, reference = run.trajectory.parameters[part.tensor].kind, None
+        moved: dict[tuple[str, int], Statistics] = {}
         for one in methods:
             values = predicted.pop(one.name).cpu()
             for step in range(1, steps + 1):
@@ -114,13 +112,14 @@ def _predict_own(
                     except NotFiniteError as error:
                         if lost is None:
                             raise
-                        lost[key] = error
+                        lost.setdefault(key, error)
                         continue
                     beside = None if reference is None else reference[step - 1]
-                    statistics[one.name, step].add(stored_kind, origin, stored, beside)
+                    moved[key] = Statistics()
+                    moved[key].add(stored_kind, origin, stored, beside)
             if one.method.reference:
                 reference = values
-        bar.update(part.size)
+        return moved
 
     with bar, ExitStack() as open_now:
         patches = {key: open_now.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
@@ -128,6 +127,9 @@ def _predict_own(
             if isinstance(predictor, Predicting):
                 # The size of the whole job, not of the share: every number of processes computes in the same way.
                 open_now.enter_context(predictor.frozen(run.predicted_values * steps))
-        if light:
-            open_now.enter_context(one_thread())
-        overlapped(ranges, read, compute, write)
+        for part, moved in (side_by_side if light else overlapped)(ranges, read, compute, write):
+            for key, own in moved.items():
+                statistics[key].include(own)
+            places = (checkpoint.tensors[part.tensor] for checkpoint in run.trajectory.checkpoints)
+            hashes.follow([(place.file, place.offset + part.stop * place.itemsize) for place in places])
+            bar.update(part.size)

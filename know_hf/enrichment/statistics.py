@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # Values at a time: few enough for the processor's cache, and for sums of them in their own type.
-_PIECE = 1 << 14
+_PIECE = 1 << 15
 
 
 @dataclass
@@ -40,9 +40,13 @@ class Statistics:
 
     def __add__(self, other: "Statistics") -> "Statistics":
         total = Statistics(dict(self.sums))
-        for kind, values in other.sums.items():
-            total._add(kind, values)
+        total.include(other)
         return total
+
+    def include(self, other: "Statistics") -> None:
+        """Adds the sums of other weights."""
+        for kind, values in other.sums.items():
+            self._add(kind, values)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Kind → ``relative_change`` ‖Θ̂−Θ^0‖/‖Θ^0‖, ``norm_ratio`` ‖Θ̂‖/‖Θ^0‖, ``weights``, ``cosine_to_known``.

@@ -2,7 +2,7 @@
 
 The abscissa of Θ^i is ``S - i``: 1 for the most forgotten stage, S for Θ^0, and S + s for step s; where the stages are
 not equal steps apart, what lies between 1 and S follows the logarithm of their data. All three are
-the same ordinary least squares, of (x, y), (ln x, y) and (x, ln y); computed in float64, rounded once.
+the same ordinary least squares, of (x, y), (ln x, y) and (x, ln y).
 """
 
 import math
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from know_hf.retrodiction.registry import method
 
-# Values at a time: float64 copies of them, of every stage, stay in the processor's cache.
-_PIECE = 1 << 14
+# Values at a time: few enough that copies of them, of every stage, stay in the processor's cache.
+_PIECE = 1 << 16
 
 
 def ols_coefficients(
@@ -185,19 +185,24 @@ def _delta(values: Tensor, weights: list[float]) -> Tensor:
 
 
 def combine(stages: Tensor, weights: list[list[float]]) -> Tensor:
-    """Sums of stages whose weights sum to 1: in float64, rounded once; what did not move stays where it was.
+    """Sums of stages whose weights sum to 1, as Θ^0 plus weighted differences: what did not move stays where it was.
 
     Args:
         stages: ``(S, *shape)`` floating point.
         weights: For each result one weight a stage.
 
     Returns:
-        ``(len(weights), *shape)`` in the type of ``stages``, at least float32.
+        ``(len(weights), *shape)`` in the type of ``stages``, at least float32, in which it is computed.
     """
-    result = stages.new_empty(len(weights), *stages.shape[1:], dtype=torch.promote_types(stages.dtype, torch.float32))
+    dtype = torch.promote_types(stages.dtype, torch.float32)
+    result = stages.new_zeros(len(weights), *stages.shape[1:], dtype=dtype)
     parts = result.view(len(weights), -1).split(_PIECE, 1)
     for part, values in zip(parts, stages.reshape(len(stages), -1).split(_PIECE, 1), strict=True):
-        values = values.double()
-        for own, w in zip(part, weights, strict=True):
-            own.copy_(_delta(values, w))
+        newest = values[0].to(dtype)
+        differences = values[1:].to(dtype) - newest
+        for own, (_, *shares) in zip(part, weights, strict=True):
+            for share, difference in zip(shares, differences, strict=True):
+                # Rounded before it is added: so a value does not depend on where a block begins, nor on the processor.
+                own.add_(difference * share)
+            own.add_(newest)
     return result
