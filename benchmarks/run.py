@@ -1,6 +1,6 @@
 """Every benchmark, one after the other, and a page of their tables.
 
-    python benchmarks/run.py --work-dir WORK [--out docs/benchmarks.md] [--only kernels streaming …] [--full]
+    python benchmarks/run.py --work-dir WORK [--out docs/benchmarks.md] [--only kernel streaming …] [--full]
         [--mergekit OTHER/bin/mergekit-yaml] [--keras-python OTHER/bin/python --keras-weights FOLDER]
 
 Without ``--full`` sizes are small, which suits ratios. What other packages are compared with, and need an environment
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 #: Name → heading, what small and full sizes are.
 PARTS = {
     "startup": ("How long people wait", ["--repeat", "3"], ["--quickstart"]),
-    "kernels": (
+    "kernel": (
         "Prediction: the kernel on each instruction set",
         ["--weights", "65536", "--rounds", "7"],
         ["--rounds", "25"],

@@ -35,6 +35,7 @@ from know_hf.forgetting.stages import stage_subsets
 from know_hf.forgetting.start import begin_as
 from know_hf.forgetting.trainer import ForgettingTrainer
 from know_hf.forgetting.weights import load_weights
+from know_hf.garbage import nothing_old
 from know_hf.hub.options import Hub
 from know_hf.hub.push import ensure_repository
 from know_hf.laboratory.choosing import DownstreamChoice
@@ -176,7 +177,7 @@ def enrich_pretrained(
         check_controls(trainer, choosing)
     if hub.repository and trainer.is_world_process_zero():
         ensure_repository(hub.repository)
-    with locked(trainer.args.output_dir, trainer.is_world_process_zero()):
+    with locked(trainer.args.output_dir, trainer.is_world_process_zero()), nothing_old():
         by_turns = choosing.choose != NONE and by is None and trainer.set_aside.how == "folds"
         live = by_turns and is_live(model)
         before: Any = copy.deepcopy(model) if live else model

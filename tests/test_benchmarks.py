@@ -53,7 +53,7 @@ def test_benchmark_of_the_trainer(tmp_path):
 @pytest.mark.slow
 @needs_compiler
 def test_benchmark_of_instruction_sets():
-    out = run("kernels.py", "--weights", 4096, "--rounds", 1)
+    out = run("kernel.py", "--weights", 4096, "--rounds", 1)
     assert "of the limit" in out and "%" in out.splitlines()[-1]
 
 

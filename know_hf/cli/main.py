@@ -2,7 +2,6 @@
 
 import argparse
 import dis
-import gc
 import os
 import signal
 import sys
@@ -27,6 +26,7 @@ from know_hf.cli.flags import (
 )
 from know_hf.cli.options import PROGRAM
 from know_hf.cli.recipe import Call
+from know_hf.garbage import seldom_looked_for
 from know_hf.reading import check_text
 from know_hf.settings import suggestion
 from know_hf.text import without_secrets
@@ -35,8 +35,6 @@ from know_hf.text import without_secrets
 FAILED, FAULT, INTERRUPTED = 2, 1, 130
 #: Errors that a file or flag may cause.
 _IN_WORDS = (ValueError, TypeError, OSError, ImportError, MemoryError)
-# New objects after which garbage is looked for.
-_COLLECTED = 20_000
 # What the parser leaves that is no option of a command.
 _OURS = ("command", "traceback")
 
@@ -83,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
             if flag in flags and known.many != "mapping":
                 replace(known, name=flag).check(flags[flag], "--")
         # A machine that is taken away ends the run as Ctrl-C does: nothing half-written stays.
-        with _terminable(), _bounded(), _seldom_collecting():
+        with _terminable(), _bounded(), seldom_looked_for():
             command.run(Call(name, command.options, flags, rest))
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue.", options, INTERRUPTED)
@@ -152,17 +150,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _seldom_collecting() -> Iterator[None]:
-    """Looks for garbage less often: what imports make stays, and looking through it takes a seventh of their time."""
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECTED, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _fail(message: str, options: argparse.Namespace, code: int = FAILED) -> NoReturn:

@@ -34,6 +34,7 @@ from know_hf.forgetting.resume import CheckMoments, has_ended, last_complete_che
 from know_hf.forgetting.stages import branching, first_trained_stage, stage_plan, stage_sizes, stage_title
 from know_hf.forgetting.start import begin, room_for_start
 from know_hf.forgetting.weights import load_weights, not_finite, save_stage
+from know_hf.garbage import nothing_old
 from know_hf.models.adapters import is_adapted, make_plain
 from know_hf.store import locked, partial_name, publish, remove
 from know_hf.training.set_aside import SetAside
@@ -131,7 +132,7 @@ class ForgettingMixin(_Mixin):
                 "resume_from_checkpoint takes no path here: a run continues from its own output_dir by itself."
             )
         root = self.args.output_dir
-        with locked(root, self.is_world_process_zero()), one_run(self, root) as self._tracking:
+        with locked(root, self.is_world_process_zero()), one_run(self, root) as self._tracking, nothing_old():
             return self._forget(**kwargs)
 
     def log(self, logs: dict[str, Any], *args: Any, **kwargs: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 
 import torch
 
+from know_hf.garbage import nothing_old
 from know_hf.progress import progress_bar
 
 #: What makes a process part of a distributed run.
@@ -245,7 +246,7 @@ def _reporting(report: Callable[[float], None]) -> Iterator[None]:
 
 
 def _run_here(todo: list[Job], update: Callable[[float], None]) -> None:
-    with _frozen():
+    with nothing_old():
         while todo:
             job = _next_ready(todo)
             progress, done = _Running(0, job.cost), 0.0
@@ -266,15 +267,6 @@ def _run(job: Job, place: int) -> None:
 
     with _reporting(report):
         job.run()
-
-
-@contextlib.contextmanager
-def _frozen() -> Iterator[None]:
-    gc.freeze()  # Trainer collects garbage after every run; what is imported need not be looked at each time
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _set_up(threads: int, place: int | None, places: Any, homes: Sequence[str]) -> None:

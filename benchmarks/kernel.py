@@ -1,6 +1,6 @@
 """The compiled kernel on every instruction set that this processor has, beside the limit of the same set.
 
-    python benchmarks/kernels.py [--weights 131072] [--rounds 9]
+    python benchmarks/kernel.py [--weights 131072] [--rounds 9]
 
 The limit is a large float32 matrix product (MKL's, told by MKL_ENABLE_INSTRUCTIONS to use that set and no more), timed
 in turns with the kernel on one thread, by the processor's time, so that other work on the machine takes little part.
