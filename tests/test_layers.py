@@ -14,6 +14,7 @@ LAYERS = (
     "auto_classes",
     "installing",
     "text",
+    "garbage",
     "progress",
     "notices",
     "store",
