@@ -9,6 +9,9 @@ import torch
 
 Item = TypeVar("Item")
 
+# Threads that work side by side: more would take memory, and wait for the interpreter.
+_MOST = 6
+
 
 def overlapped(
     items: Sequence[Item],
@@ -56,7 +59,7 @@ def side_by_side(
     compute: Callable[[Item, Any], Any],
     write: Callable[[Item, Any], Any],
 ) -> Iterator[tuple[Item, Any]]:
-    """Does the same with as many items at once as there are processors, each on one of them: for light computing.
+    """Does the same with several items at once, each on a processor of its own: for light computing.
 
     The three stages of an item follow each other on one thread, so that none waits for another.
 
@@ -72,7 +75,7 @@ def side_by_side(
     Raises:
         Exception: Whatever a stage raises; nothing further is then begun.
     """
-    processors = torch.get_num_threads()
+    processors = min(torch.get_num_threads(), _MOST)
 
     def work(item: Item) -> Any:
         return write(item, compute(item, read(item)))
