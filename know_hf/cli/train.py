@@ -124,10 +124,8 @@ def run_enrich(call: Call) -> None:
             print(f"{name}: {folder}")
         if result.best is not None:
             print(f"best: {result.best}")
-        print(f"\n{report_markdown(result)}", end="")
+        print(f"\n{report_markdown(result)}", end="")  # whose last section is the verdict
         page = f"know-hf report {shlex.quote(str(args.output_dir))}"
-        if result.choice is not None:
-            print(f"\n{result.choice.words} How far to trust it, and what not to use, stands above.")
         print(f"\nAll of it as a page: {page}")
 
 
