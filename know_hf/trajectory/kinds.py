@@ -60,6 +60,9 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         ``embedding`` (also what is tied to one), ``buffer`` and ``other``. Parameters with ``requires_grad=False`` are
         marked as not trained.
 
+    Raises:
+        ValueError: If a PEFT model has several active adapters, or none.
+
     Source: paper section 4.5, which goes by the number of a layer's arrays.
 
     Example:
