@@ -209,6 +209,12 @@ def resolve_kinds(
     Raises:
         ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained; as
             [`fresh_norms`].
+
+    Example:
+        >>> from torch import nn
+        >>> from know_hf.trajectory import kinds_of, resolve_kinds
+        >>> resolve_kinds(kinds_of(nn.Linear(2, 3)), kinds={"bias": "copy"})
+        ({'weight': 'fc'}, {'bias': "matches 'bias'"})
     """
     check_choices(norms, embeddings)
     fresh = fresh_norms(parameters, kinds) if norms == "reset" else {}
