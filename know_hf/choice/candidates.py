@@ -98,7 +98,11 @@ def expected_candidates(trainer: Any, prediction: ResolvedPrediction, choosing: 
 def with_fits(
     trainer: Any, prediction: ResolvedPrediction, placement: Placement, fitting: Fitting
 ) -> ResolvedPrediction:
-    """Fits what methods that were asked for wait for, to the training data."""
+    """Fits what methods that were asked for wait for, to the training data.
+
+    Raises:
+        ValueError: If one waits for something else that has to be found in data.
+    """
     pending = [one.name for one in prediction.methods if one.pending]
     if not pending:
         return prediction
