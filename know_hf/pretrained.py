@@ -270,6 +270,7 @@ def enrich_trained(
     Source: paper Eq. 4; scores and checks are ours.
 
     Example:
+        >>> from know_hf import enrich_trained
         >>> trainer.train()  # doctest: +SKIP
         >>> enrich_trained(trainer, steps=2).checkpoints  # doctest: +SKIP
     """

@@ -137,7 +137,17 @@ def _forget_and_predict(output_dir: Path, trainer_class: type) -> tuple[Enrichme
 
 
 def digits(classes: tuple[int, ...]) -> Dataset:
-    """scikit-learn's 8×8 grey-level digits of some classes, as images, labels counted from 0."""
+    """scikit-learn's 8×8 grey-level digits of some classes.
+
+    Args:
+        classes: The digits, in the order of their labels.
+
+    Returns:
+        Images and labels, which are counted from 0.
+
+    Raises:
+        ImportError: If scikit-learn is not installed.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

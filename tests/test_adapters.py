@@ -228,7 +228,7 @@ def test_what_has_nothing_to_predict_is_refused(text_model_folder, tmp_path, mod
     assert not list(tmp_path.glob("stage-*"))
 
 
-def test_norms_may_be_what_is_predicted(text_model_folder, sentences, tmp_path, caplog):
+def test_norms_may_be_what_is_predicted(text_model_folder, sentences, tmp_path):
     result = enrich_pretrained(
         frozen_but_norms(text_model_folder), sentences, tmp_path, norms="bias", steps=1, num_stages=2, **QUICK
     )

@@ -98,10 +98,6 @@ def renamed(folder, change) -> None:
     save_file({change(n): t for n, t in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def copied_reasons(folder) -> set[str]:
-    return set(make_plan(folder, steps=1).copied.values())
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("know_hf.plan._SECONDS", 0.02)

@@ -138,7 +138,7 @@ def test_plain_wave_files_are_read_as_they_are(width):
     assert np.abs(stereo).max() < 1e-4
 
 
-def test_other_sounds_say_what_reads_them(tmp_path):
+def test_other_sounds_say_what_reads_them():
     with pytest.raises(ImportError, match="has 8000 samples a second of 2 bytes, the model reads 16000.*torchcodec"):
         wave_samples(wave_file(tone(440), rate=8000), 16000)
     with pytest.raises(ImportError, match="no plain Wave file .*pip install torchcodec"):

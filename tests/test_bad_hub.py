@@ -169,7 +169,7 @@ def test_names_that_no_repository_has(hub, model, name):
 
 @pytest.mark.parametrize("answer", ["silent", "drip", "drip body", 401, 403, 429, 500, "cut", "nonsense"])
 @pytest.mark.further_slow
-def test_what_cannot_be_downloaded_is_said(hub, impatient, answer, tmp_path):
+def test_what_cannot_be_downloaded_is_said(hub, impatient, answer):
     from know_hf.laboratory.arms import resolve_arm
     from know_hf.models.loading import load_model
     from know_hf.plan import make_plan

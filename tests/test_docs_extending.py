@@ -61,7 +61,7 @@ def test_extensions_as_they_are_written(names):
     assert not declared.trained and declared.result.parameters(share) == {"share": 0.25}
 
 
-def test_checkpoints_as_they_are_written(tmp_path, monkeypatch, capsys):
+def test_checkpoints_as_they_are_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = drifting(tmp_path, BertForSequenceClassification(CONFIG), stages=5)
     for folder, name in zip(folders, ("full", "half", "quarter", "eighth", "sixteenth"), strict=True):

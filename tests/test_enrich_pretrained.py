@@ -118,7 +118,7 @@ def test_card_says(enriched, expected):
     assert expected in (enriched.checkpoints["x4"] / "README.md").read_text()
 
 
-def test_card_is_sound(enriched, tmp_path):
+def test_card_is_sound(enriched):
     card = (enriched.checkpoints["x2"] / "README.md").read_text()
     assert "\n\n\n" not in card and "None" not in card and "{{" not in card
     assert str(enriched.output_dir) not in card and "/tmp" not in card

@@ -59,7 +59,7 @@ def test_tables_as_programs_write_them(tmp_path):
     assert loaded("c.tsv", unpaired) == {"text": ['"Best film', "bad film", '"So so'], "label": [1, 0, 1]}
 
 
-def test_columns_of_another_type_are_named(text_model_folder, tmp_path):
+def test_columns_of_another_type_are_named(text_model_folder):
     train = Dataset.from_list(ROWS)
     for rows, name in (([{"text": 7, "label": "good"}], "text"), ([{"text": 0.5, "label": "good"}], "text")):
         with pytest.raises(

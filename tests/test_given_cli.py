@@ -220,7 +220,7 @@ def test_revisions_on_the_hub(hub, five, tmp_path):
         Trajectory.from_checkpoints(["tester/course", "tester/pickle"])
 
 
-def test_only_the_files_that_loading_takes_are_downloaded(hub, five, tmp_path):
+def test_only_the_files_that_loading_takes_are_downloaded(hub, five):
     model = BertForSequenceClassification.from_pretrained(five[0])
     shutil.rmtree(five[0])
     model.save_pretrained(five[0], max_shard_size="10KB")

@@ -187,7 +187,7 @@ def test_dry_run_and_command(hub, enriched, capsys):
         push(enriched.parent, "tester/nothing")
 
 
-def test_a_name_alone_is_one_of_the_tokens_user(hub, enriched, monkeypatch):
+def test_a_name_alone_is_one_of_the_tokens_user(hub, enriched):
     assert push(enriched / "x2", "bare", dry_run=True).startswith("To tester/bare:\n")
     assert not hub.repositories
     assert push(enriched, "bare") == f"{hub.url}/tester/bare"
@@ -198,7 +198,7 @@ def test_a_name_alone_is_one_of_the_tokens_user(hub, enriched, monkeypatch):
         push(enriched, "bare")
 
 
-def test_predictor_there_and_back(hub, tmp_path):
+def test_predictor_there_and_back(hub):
     predictor = KnownPredictor.default()
     expected = predictor.predict(HISTORY, "fc", 2)
     assert predictor.push_to_hub("tester/known") == f"{hub.url}/tester/known"

@@ -45,7 +45,7 @@ def test_a_predictor(hub):
     assert KnownPredictor.from_pretrained("tester/known", revision="small").config.history_length == 2
 
 
-def test_another_token_is_used(hub, result, monkeypatch):
+def test_another_token_is_used(hub, result):
     with pytest.raises(PermissionError, match="401"):
         push(result.checkpoints["x2"], "tester/own", token="hf_" + "NotTheirs" + "x" * 25)
 
@@ -89,7 +89,7 @@ def test_from_the_command_line(hub, result, capsys):
     ],
 )
 @pytest.mark.slow
-def test_auto_classes_know_the_predictor(code, tmp_path):
+def test_auto_classes_know_the_predictor(code):
     from know_hf.known import modeling_known
 
     folder = Path(modeling_known.__file__).parent / "weights" / "stages-2"

@@ -148,7 +148,7 @@ def test_a_head_keeps_its_order_and_what_the_data_lack(critic):
     assert load_model(folder, "text-classification", ["0", "1", "2"]).new_head
 
 
-def test_a_live_model_with_other_names_is_refused(critic, tmp_path):
+def test_a_live_model_with_other_names_is_refused(critic):
     model = AutoModelForSequenceClassification.from_pretrained(critic(["pos", "neg"]))
     assert load_model(model, "text-classification", ["neg", "pos"]).class_names == ["pos", "neg"]
     with pytest.raises(ValueError, match="classes are pos, neg, the data's bad, good: which is which"):
@@ -186,7 +186,7 @@ def test_one_class_and_free_text_are_refused(text_model_folder, tmp_path):
         find_columns(free)
 
 
-def test_kept_heads_decide_the_order(critic, tmp_path):
+def test_kept_heads_decide_the_order(critic):
     arms = {"naive": critic(["pos", "neg", "mixed"]), "known": critic(["pos", "neg", "mixed"])}
     assert classes_of_kept_heads(arms, columns(["neg", "pos"])).class_names == ["pos", "neg", "mixed"]
     with pytest.raises(ValueError, match="heads to keep have 3 outputs.*the data have 2 classes .bad, good"):

@@ -52,7 +52,7 @@ def test_noise_read_in_blocks_is_that_read_at_once(tmp_path):
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_the_plane_is_that_of_stages_and_noisy_copies(trajectory, tmp_path):
+def test_the_plane_is_that_of_stages_and_noisy_copies(trajectory):
     """Against principal components of all of them, and against the plane of the stages alone."""
     plane = principal_plane(trajectory, {"again": trajectory.checkpoints[1].folder}, NOISE)
     names, points = plane_parameters(trajectory), spanning_points(trajectory, NOISE)

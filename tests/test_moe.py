@@ -61,7 +61,7 @@ def test_experts_of_checkpoints_are_predicted(name, tmp_path):
     assert made(torch.arange(6)[None]).logits.isfinite().all()
 
 
-def test_plan_and_card_say_what_is_not_predicted(tmp_path, capsys):
+def test_plan_and_card_say_what_is_not_predicted(tmp_path):
     folders = drifting(tmp_path, mixture("mixtral"), stages=5)
     plan = make_plan(folders[0], steps=1)
     total = sum(spec.numel for spec in plan.tensors.values())

@@ -219,7 +219,7 @@ def test_the_size_that_was_asked_for_is_recorded():
         assert made[0]["pixel_values"].shape == (3, 8, 8) and model.config.pretrained_cfg["input_size"] == [3, 8, 8]
 
 
-def test_another_value_for_no_class(tmp_path):
+def test_another_value_for_no_class():
     model = segmenter(3)
     model.config.semantic_loss_ignore_index = -100
     data = masks([0, 1, 2, 255])
@@ -265,7 +265,7 @@ def test_masks_that_are_none(data, message):
         find_columns(data)
 
 
-def test_evaluation_masks_are_looked_at_before(tmp_path):
+def test_evaluation_masks_are_looked_at_before():
     columns = find_columns(masks([0, 1, 2, 255]))
     check_part(masks([0, 1, 255], mode=np.int32), columns, 3, "evaluation data")
     for data, message in (

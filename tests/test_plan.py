@@ -84,7 +84,7 @@ def test_without_a_ratio_nothing_is_said_of_costs(trajectory, tmp_path):
     assert make_plan(tmp_path / "run", sampling_ratio=0.3).cost.parts[0] == 0.3
 
 
-def test_plan_counts_whole_tensors_where_they_are_needed(trajectory, tmp_path, monkeypatch):
+def test_plan_counts_whole_tensors_where_they_are_needed(trajectory, monkeypatch):
     predictor = KnownPredictor(KnownConfig(inputs="differences", conditions=["ratio"]))
     monkeypatch.setattr("know_hf.plan.BLOCK", 10)
     largest = max(trajectory.tensors[name].numel for name in make_plan(trajectory.root).predicted)

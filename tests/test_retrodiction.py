@@ -36,7 +36,6 @@ from know_hf.retrodiction.task_vectors import merge_singular
 
 VECTORS = json.loads((Path(__file__).parent / "retrodiction_vectors.json").read_text())
 TENSORS = VECTORS.pop("_tensor")
-FITS = {"linear_fit": linear_fit, "log_fit": log_fit, "exp_fit": exp_fit}
 TASK = {"task_vector": task_vector, "magmax": magmax, "consensus_ta": consensus_ta}
 TYPES = [torch.float32, torch.float64]
 

@@ -68,7 +68,7 @@ def converged(tmp_path_factory, images):
     return folder / "run" / "stage-0"
 
 
-def test_an_under_trained_start_gets_rounds_within_the_budget(under_trained, images, tmp_path):
+def test_an_under_trained_start_gets_rounds_within_the_budget(under_trained, images):
     found, record = rounds_of(under_trained), TrajectoryRecord.load(under_trained)
     assert found.count == 2 and found.kept == 1 and not found.converged and found.trained
     assert found.scores[1] > found.scores[0] and found.chances[0] is None and found.chances[1] <= 0.1

@@ -243,7 +243,7 @@ def test_a_soup_beside_its_forgetting(forgotten, soups):
     assert "norm" in kinds
 
 
-def test_the_greedy_soup_is_never_below_the_best_branch(forgotten, soups, tmp_path):
+def test_the_greedy_soup_is_never_below_the_best_branch(forgotten, soups):
     asked, found = soups
     selection = forgotten.set_aside.dataset
     measure = Measure("eval_accuracy", True, forgotten.compute_metrics)

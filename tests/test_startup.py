@@ -70,6 +70,6 @@ def test_a_model_is_looked_at_without_data_and_trainer(image_model_folder, tmp_p
 
 @pytest.mark.parametrize("name", ["KnownPredictor", "KnownConfig"])
 @pytest.mark.slow
-def test_a_predictor_is_registered_as_its_class_is_taken(name, tmp_path):
+def test_a_predictor_is_registered_as_its_class_is_taken(name):
     code = f"from know_hf.known import {name}; from transformers import AutoConfig; AutoConfig.for_model('known')"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -46,6 +46,6 @@ def test_a_name_for_every_choice_of_rows():
     assert mapped["twice"][:] == [6, 8]
 
 
-def test_other_data_sets(tmp_path):
+def test_other_data_sets():
     found = take(TensorDataset(torch.arange(4)), np.array([3, 0]))
     assert [int(row[0]) for row in found] == [3, 0]

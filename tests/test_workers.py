@@ -11,7 +11,7 @@ from know_hf.training.workers import Workers
 
 
 @pytest.mark.slow
-def test_a_dead_worker_ends_the_run_in_words(tmp_path):
+def test_a_dead_worker_ends_the_run_in_words():
     with pytest.raises(ChildProcessError, match="run the same command again"), Workers(2) as workers:
         workers.run([Dying(1.0), Dying(2.0)], "Dying")
 

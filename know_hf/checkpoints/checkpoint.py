@@ -94,7 +94,11 @@ class Checkpoint:
 
     @cached_property
     def weight_file(self) -> Path:
-        """The single file or the index, as ``from_pretrained`` would choose."""
+        """The single file or the index, as ``from_pretrained`` would choose.
+
+        Raises:
+            TrajectoryError: If there is neither.
+        """
         for name in WEIGHT_FILES:
             if (self.folder / name).is_file():
                 return self.folder / name

@@ -1,7 +1,6 @@
 """Chooses a run's best checkpoint and writes it as a plain folder of its own."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -37,8 +36,6 @@ from know_hf.trajectory.functions import describe_loss, fingerprint
 from know_hf.trajectory.identity import as_told, describe_dataset, versions
 from know_hf.trajectory.record import FILE_NAME
 from know_hf.trajectory.rounds import Rounds
-
-logger = logging.getLogger(__name__)
 
 _RECORD = "choice.json"
 _FORM = {"of": dict, "candidate": str, "metric": str, "examples": int, "gains": dict[str, dict[str, float]],

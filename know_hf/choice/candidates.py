@@ -1,7 +1,6 @@
 """What a choice is made among: the stages, everything predicted, and points that are fitted to data."""
 
 import copy
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +25,6 @@ from know_hf.retrodiction import get_method
 from know_hf.store import inside
 from know_hf.training.set_aside import NEEDED, SetAside, halves
 from know_hf.trajectory import Trajectory, TrajectoryRecord
-
-logger = logging.getLogger(__name__)
 
 #: Of a run's folder, where what is made for the choice alone lies.
 FOLDER = "choice"
@@ -101,7 +98,11 @@ def expected_candidates(trainer: Any, prediction: ResolvedPrediction, choosing: 
 def with_fits(
     trainer: Any, prediction: ResolvedPrediction, placement: Placement, fitting: Fitting
 ) -> ResolvedPrediction:
-    """Fits what methods that were asked for wait for, to the training data."""
+    """Fits what methods that were asked for wait for, to the training data.
+
+    Raises:
+        ValueError: If one waits for something else that has to be found in data.
+    """
     pending = [one.name for one in prediction.methods if one.pending]
     if not pending:
         return prediction

@@ -8,20 +8,20 @@ RESAMPLES = 2000
 _AT_ONCE = 1 << 20
 
 
-def swapped(first: np.ndarray, second: np.ndarray, seed: int = 0) -> np.ndarray:
+def swapped(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Differences of two models' scores after swapping which of them gave which answers, each by the toss of a coin.
 
-    If neither of them is better, these are as likely as the difference that was seen.
+    If neither of them is better, these are as likely as the difference that was seen. The coins are the same for every
+    pair of as many examples.
 
     Args:
         first: ``(n,)`` what each example adds to a model's score, which is the mean.
         second: ``(n,)`` likewise of the other.
-        seed: Of the coins, which are the same for every pair of as many examples.
 
     Returns:
         ``(RESAMPLES,)`` scores of ``second`` less those of ``first``.
     """
-    generator, differences = np.random.default_rng(seed), second - first
+    generator, differences = np.random.default_rng(0), second - first
     coins = (generator.integers(2, size=(part, len(first)), dtype=np.int8) for part in _parts_of(len(first)))
     return np.concatenate([(1.0 - 2 * own) @ differences for own in coins]) / len(first)
 
@@ -31,15 +31,14 @@ def swap_error(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.sqrt(((second - first) ** 2).sum())) / len(first)
 
 
-def interval(first: np.ndarray, second: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Ends of the paired bootstrap's 95 % interval of the score of ``second`` less that of ``first``.
 
     Args:
         first: As for [`swapped`].
         second: As for [`swapped`].
-        seed: Of the sets of examples, drawn with replacement.
     """
-    generator, differences = np.random.default_rng(seed), second - first
+    generator, differences = np.random.default_rng(0), second - first
     sets = (generator.integers(len(first), size=(part, len(first))) for part in _parts_of(len(first)))
     drawn = np.concatenate([differences[rows].mean(1) for rows in sets])
     low, high = np.quantile(drawn, (0.025, 0.975))

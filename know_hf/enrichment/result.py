@@ -37,6 +37,8 @@ class EnrichmentResult:
         best: Folder of the checkpoint to take, which may be a copy of Θ^0; None where nothing was chosen.
         choice: Candidates, scores and gains behind it.
 
+    Source: paper section 4.6 (the steps); everything else that is said of them is ours.
+
     Example:
         >>> from know_hf import enrich
         >>> result = enrich("runs/my-model", steps=1)  # doctest: +SKIP
@@ -61,7 +63,22 @@ class EnrichmentResult:
     def read(
         cls, root: Path, trajectory: Trajectory, checkpoints: Mapping[str, Path], unmoved: dict[str, int], reset: int
     ) -> "EnrichmentResult":
-        """Collects what written folders say about themselves; arguments as of the class."""
+        """Collects what written folders say about themselves.
+
+        Args:
+            root: As ``output_dir`` of the class.
+            trajectory: As of the class.
+            checkpoints: As of the class.
+            unmoved: As of the class.
+            reset: As of the class.
+
+        Returns:
+            The result, with ``statistics`` and ``metrics``.
+
+        Raises:
+            FileNotFoundError: If a folder says nothing about itself.
+            ValueError: If what it says is damaged or of something else.
+        """
         described = {name: read_enrichment(f) for name, f in checkpoints.items()}
         of = trajectory.record.dataset.get("evaluation")  # scores of other data are not shown beside those
         metrics = {
@@ -95,6 +112,12 @@ class EnrichmentResult:
 
         Raises:
             ConnectionError, PermissionError, ValueError: As [`push`][know_hf.hub.push.push].
+            ValueError: Also if there are several methods and none is named, or none of that name.
+
+        Example:
+            >>> from know_hf import enrich
+            >>> enrich("runs/mine").push_to_hub("me/mine", private=True)  # doctest: +SKIP
+            'https://huggingface.co/me/mine'
         """
         from accelerate import PartialState
 

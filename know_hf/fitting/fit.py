@@ -215,7 +215,11 @@ class _State:
         return self.best if self.settled else self.coefficients
 
     def take(self, loss: float, slope: Tensor, steps: int, fitting: Fitting) -> None:
-        """Takes one step of Adam, and looks whether the weights before it were the best so far."""
+        """Takes one step of Adam, and looks whether the weights before it were the best so far.
+
+        Raises:
+            TrajectoryError: If loss or slope are not finite.
+        """
         if not (math.isfinite(loss) and torch.isfinite(slope).all()):
             raise TrajectoryError(
                 f"Fitting went astray: the loss is {loss} after {self.step} steps. Lower fit_learning_rate."

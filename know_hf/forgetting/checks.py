@@ -36,7 +36,7 @@ def named_arguments(init: Callable, args: Sequence, kwargs: Mapping[str, Any]) -
 
 
 def check_construction(named: dict[str, Any]) -> None:
-    """Looks at what a trainer is made of; takes wrappers off the model, which is changed in ``given``.
+    """Looks at what a trainer is made of; takes wrappers off the model, which is changed in ``named``.
 
     Raises:
         TypeError: If model, arguments or data are of a kind that cannot be used.

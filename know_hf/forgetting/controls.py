@@ -19,6 +19,11 @@ class Predicted:
     Args:
         method: The retrodiction method, which takes one step.
         parameters: From the number in the control's name to the method's parameters.
+
+    Example:
+        >>> from know_hf.forgetting.controls import Predicted
+        >>> Predicted("shrink_perturb", lambda factor: {"lam": factor}).parameters(0.5)
+        {'lam': 0.5}
     """
 
     method: str
@@ -96,6 +101,11 @@ class Control:
             optimizer and schedule, on a half of the data
             ([`branch_plan`](know_hf.forgetting.stages)).
         help: What it does, as a sentence without its subject.
+
+    Example:
+        >>> from know_hf.forgetting.controls import Control
+        >>> Control(subsets=lambda subsets: subsets[:1], help="trains on all the data").trained
+        True
     """
 
     subsets: Callable[[list[Any]], list[Any]] = _none

@@ -59,9 +59,14 @@ class ForgettingMixin(_Mixin):
     ``stage-0`` … as plain ``from_pretrained`` folders and ``trajectory.json``; running again in the same folder
     continues where an earlier run stopped and gives the same trajectory. The live model ends as the last stage trained.
 
+    Args:
+        *args: As for the class mixed into, in its order.
+        **kwargs: Likewise by name: ``model``, a live one; ``args``, which say how to train and to forget;
+            ``train_dataset``, of known length, all the data; ``eval_dataset``, to score every stage on; and the rest.
+
     Raises:
         TypeError: If model, arguments or data are of a kind that cannot be used.
-        ValueError: If there is no model, or only a part of it is compiled.
+        ValueError: If there is no model, only a part of it is compiled, or the evaluation data are empty.
 
     Source: paper section 3.
 
@@ -120,7 +125,8 @@ class ForgettingMixin(_Mixin):
             The output of the last stage trained, with the scores of every stage as ``stage_<i>_<metric>``.
 
         Raises:
-            TrajectoryError: If the folder holds another run.
+            TrajectoryError: If the folder holds another run, or a stage diverged.
+            OSError: If the folder is in use or cannot be written to, or the stages do not fit on the disk.
             KeyboardInterrupt: If SIGTERM came; the stage was saved at the step it had reached.
             TypeError: If the training data have no length.
             ValueError: If settings, optimizer or model do not fit the data or one another; nothing is trained then.
@@ -158,7 +164,7 @@ class ForgettingMixin(_Mixin):
 
     @property
     def trajectory(self) -> Trajectory:
-        """The finished trajectory in ``args.output_dir``."""
+        """The finished trajectory in ``args.output_dir``; raises ``TrajectoryError`` before it is one."""
         return Trajectory.load(self.args.output_dir)
 
     @cached_property
@@ -365,7 +371,13 @@ class ForgettingMixin(_Mixin):
 class ForgettingTrainer(ForgettingMixin, Trainer):
     """A ``Trainer`` whose ``train()`` forgets progressively and records the trajectory of weights.
 
-    Takes what ``Trainer`` takes, with [`ForgettingArguments`] as ``args``. See [`ForgettingMixin`].
+    Args:
+        *args: As for ``Trainer``.
+        **kwargs: As for ``Trainer``, with [`ForgettingArguments`] as ``args``; see [`ForgettingMixin`].
+
+    Raises:
+        TypeError: As [`ForgettingMixin`].
+        ValueError: As [`ForgettingMixin`].
 
     Source: paper section 3.
 

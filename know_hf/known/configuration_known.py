@@ -27,7 +27,8 @@ class KnownConfig(KnownSizes, PreTrainedConfig):
             movement that repeats).
 
     Raises:
-        ValueError: If a size is out of range, or a name is unknown or given twice.
+        huggingface_hub.errors.StrictDataclassError: If a value is of another type or out of range, or a name is unknown
+            or given twice.
 
     Source: paper section 4.4; sizes, slope and activations from the authors' released network.
 

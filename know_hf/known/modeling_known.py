@@ -26,6 +26,12 @@ class KnownPredictor(Predicting, PreTrainedModel):
     the least**, and returns the residual to add to the last entry. [`Trajectory`] and [`retrodict`] put
     histories into that order; use them unless you have a reason not to.
 
+    Args:
+        config: Sizes and kinds of its networks, which begin with the paper's initial values.
+
+    Raises:
+        TypeError: If ``config`` is no configuration.
+
     Source: paper section 4.4, Eq. 4; network details from the authors' released code.
 
     Example:
@@ -62,7 +68,25 @@ class KnownPredictor(Predicting, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> "KnownPredictor":
-        """Loads a predictor as any model is loaded; within know-hf no request to the Hub waits without end."""
+        """Loads a predictor as any model is loaded; within know-hf no request to the Hub waits without end.
+
+        Args:
+            *args: As for ``PreTrainedModel.from_pretrained``: a folder or Hub id.
+            **kwargs: Likewise, such as ``revision`` and ``dtype``.
+
+        Returns:
+            A [`KnownPredictor`], in evaluation mode.
+
+        Raises:
+            OSError: If there is no predictor there, or its configuration is no JSON.
+            RuntimeError: If the weights do not have the sizes that the configuration says.
+            huggingface_hub.errors.StrictDataclassError: As [`KnownConfig`].
+
+        Example:
+            >>> from know_hf import KnownPredictor
+            >>> KnownPredictor.from_pretrained("me/known").config.kinds  # doctest: +SKIP
+            ['conv', 'fc', 'bias']
+        """
         try:
             bounded: Any = importlib.import_module("know_hf.remote").bounded
         except ImportError:  # this file also runs where know-hf is not installed

@@ -14,7 +14,6 @@ from know_hf.enrichment.stream import enrich
 from know_hf.forgetting.controls import CONTROLS, FORGETTING, Averaged, find_control, trainings
 from know_hf.forgetting.folder import RunFolder
 from know_hf.forgetting.subsets import subset_sizes
-from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, make_arm
 from know_hf.laboratory.captioners import CAPTIONING, Writer
 from know_hf.laboratory.cells import places, planned, runnable
@@ -57,21 +56,14 @@ logger = logging.getLogger(__name__)
 class Bench:
     """One setting on its way."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        setting: Setting,
-        root: Path,
-        predictor: KnownPredictor | str | Path | None,
-        predictors: Mapping[str, str | Path],
-    ) -> None:
+    def __init__(self, recipe: Recipe, setting: Setting, root: Path, predictors: Mapping[str, str | Path]) -> None:
         #: What is fine-tuned in place of arms and grid.
         self.cells = places(runnable(setting, predictors))
         self.asked, self.setting, self.root = setting, planned(setting, predictors), root
         self.fast = recipe.fast
         self.averages = recipe.averages(setting.pretraining)
         self.folder = setting_folder(root, setting)
-        self.predictor, self.predictors = predictor, predictors
+        self.predictors = predictors
         source, target = setting.pretraining, setting.transfer
         splits = {"train": source.train_split, "eval": source.eval_split}
         if source.selection_split is not None and self.setting.chosen:
@@ -170,7 +162,7 @@ class Bench:
     def make_arms(self) -> None:
         """Retrodicts, and collects every start to compare."""
         self.trajectory = stages_read(self.runs[FORGETTING].folder, self.setting)
-        for source in sources_of(self.setting, self.predictor, self.predictors):
+        for source in sources_of(self.setting, self.predictors):
             if source.method is not None:
                 self._predict(source)
             elif source.name in self.setting.chosen:
@@ -184,7 +176,7 @@ class Bench:
 
     def _choose(self) -> ChosenStarts:
         if self.chosen is None:
-            self.chosen = choose_starts(self.runs[FORGETTING], self.trajectory, self.predictor, self.setting.steps)
+            self.chosen = choose_starts(self.runs[FORGETTING], self.trajectory, self.setting.steps)
         return self.chosen
 
     def _trained(self, name: str) -> Path:

@@ -10,11 +10,10 @@ import numpy as np
 
 from know_hf.laboratory.arms import Arm
 from know_hf.laboratory.cells import Place, places
-from know_hf.laboratory.result import DIVERGED, SETTINGS_FILE, read_fine_tuning, read_settings, twins
+from know_hf.laboratory.result import DIVERGED, SETTINGS_FILE, read_fine_tunings, twins
 from know_hf.laboratory.setting import Setting
 from know_hf.laboratory.statistics import Nested, holm, nested_difference
 from know_hf.tasks import Score
-from know_hf.training.scoring import score_of
 from know_hf.trajectory import TrajectoryError
 
 
@@ -39,15 +38,12 @@ class CellRuns:
         Raises:
             TrajectoryError: If there is none, or it is damaged.
         """
-        path = folder / SETTINGS_FILE
-        if not path.exists():
+        if not (folder / SETTINGS_FILE).exists():
             raise TrajectoryError(
                 f"{folder} holds no {SETTINGS_FILE}: nothing was fine-tuned yet; run the recipe again."
             )
-        settings = read_settings(path)
-        read = [read_fine_tuning(path) for path in sorted((folder / "runs").glob("*.json"))]
-        score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
-        return cls(score, {(one["arm"], one["rate"], one["seed"]): one for one in read}, twins(settings["arms"]))
+        settings, score, fine_tunings = read_fine_tunings(folder)
+        return cls(score, fine_tunings, twins(settings["arms"]))
 
     def of(self, place: Place, seed: int) -> dict[str, Any] | None:
         """The fine-tuning of a cell, if it is there."""

@@ -8,7 +8,6 @@ from torch import nn
 from know_hf.enrichment.options import Prediction
 from know_hf.enrichment.resolved import resolve_early
 from know_hf.forgetting.controls import FORGETTING, Chosen, Matched, Predicted, find_control
-from know_hf.known import KnownPredictor
 from know_hf.laboratory.cells import places, planned, runnable
 from know_hf.laboratory.hypothesis import AGAIN, ANEW, OTHER_SEED
 from know_hf.laboratory.options import Cell
@@ -32,12 +31,7 @@ from know_hf.trajectory.kinds import fresh_norms
 _ANY = next(iter(TASKS))
 
 
-def check_names(
-    recipe: Recipe,
-    setting: Setting,
-    predictor: KnownPredictor | str | Path | None,
-    predictors: Mapping[str, str | Path],
-) -> None:
+def check_names(recipe: Recipe, setting: Setting, predictors: Mapping[str, str | Path]) -> None:
     """Raises what a setting would raise after hours of training, as far as names and numbers alone can tell.
 
     Raises:
@@ -50,7 +44,7 @@ def check_names(
     if stages > fields.num_stages:
         raise ValueError(f"{setting.name}: read_stages is {stages}, the run has {fields.num_stages} stages.")
     for method in setting.methods:
-        asked = Prediction(method=method, predictor=predictor, steps=setting.steps)
+        asked = Prediction(method=method, steps=setting.steps)
         resolve_early(asked, stages, fields.sampling_ratio)
     for further in predictors.values():
         load_predictor(further, stages)
@@ -68,7 +62,7 @@ def check_names(
                 f"{setting.name}: reset names {name!r}; it may name naive, methods, predictors and predicted controls: "
                 f"{', '.join(dict.fromkeys(['naive', *predictors, *setting.methods, *predicted]))}."
             )
-    sources = sources_of(setting, predictor, predictors)
+    sources = sources_of(setting, predictors)
     arms = [source.name for source in sources if source.candidate_of is None]
     arms += dict.fromkeys(source.candidate_of for source in sources if source.candidate_of is not None)
     _check_cells(setting.name, cells, [arm.name for one in sources for arm in one.arms(fields.sampling_ratio)])

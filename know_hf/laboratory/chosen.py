@@ -11,7 +11,6 @@ from know_hf.enrichment.finishing import Finisher, renews
 from know_hf.enrichment.options import Placement, Prediction
 from know_hf.enrichment.stream import Enrichment
 from know_hf.fitting.options import Fitting
-from know_hf.known import KnownPredictor
 from know_hf.laboratory.pretraining import ForgettingRun
 from know_hf.laboratory.setting import CHOSEN
 from know_hf.retrodiction import DEFAULT
@@ -35,16 +34,13 @@ class ChosenStarts:
     folders: Mapping[str, Path]
 
 
-def choose_starts(
-    run: ForgettingRun, trajectory: Trajectory, predictor: KnownPredictor | str | Path | None, steps: int
-) -> ChosenStarts:
+def choose_starts(run: ForgettingRun, trajectory: Trajectory, steps: int) -> ChosenStarts:
     """Predicts, fits and chooses in the folder of a finished forgetting, unless that is done.
 
     Args:
         run: The forgetting, with examples for [`SELECTION`] among its data.
         trajectory: Its stages, as the methods read them.
-        predictor: Predictor of KNOWN, whose steps are candidates.
-        steps: Their number.
+        steps: Number of KNOWN's steps, which are candidates.
 
     Returns:
         The chosen starts; killed and called again, it continues and gives the same.
@@ -54,12 +50,12 @@ def choose_starts(
 
     Example:
         >>> from know_hf.laboratory.chosen import choose_starts
-        >>> choose_starts(run, trajectory, None, 3).candidate  # doctest: +SKIP
+        >>> choose_starts(run, trajectory, 3).candidate  # doctest: +SKIP
         'stage-0'
     """
     trainer: Any = run.make_trainer()
     trainer.set_aside = SetAside(run.examples[SELECTION], "given")
-    prediction = Prediction(method=DEFAULT, predictor=predictor, steps=steps)
+    prediction = Prediction(method=DEFAULT, steps=steps)
     enrichment = Enrichment(trajectory, prediction, Placement(device=trainer.args.device))
     finisher = Finisher(trainer, trainer.train_dataset, renews(trainer, True))
     predicted = enrichment.write_steps(enrichment.folders(None), steps, finisher, finisher.notes)

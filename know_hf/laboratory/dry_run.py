@@ -156,7 +156,7 @@ def dry_run(
     trained: dict[str, tuple[str, set[str]]] = {}
     plans = []
     for setting in recipe.runs:
-        check_names(recipe, setting, None, predictors or {})
+        check_names(recipe, setting, predictors or {})
         plan = _plan(recipe, setting, predictors or {}, device, rows, measured)
         described = json.dumps(asdict(setting.pretraining), sort_keys=True)
         if described in trained:
@@ -241,7 +241,7 @@ def _fine_tunings(
     validated: bool,
 ) -> Job:
     ratio, full = setting.pretraining.training.get("sampling_ratio", 0.5), setting.full_grid
-    sources = sources_of(setting, predictors=predictors)
+    sources = sources_of(setting, predictors)
     arms = [arm for source in sources for arm in source.arms(ratio)]
     whole = [arm for arm in arms if arm.role == "naive" or "all" in full or arm.is_among(full)]
     each = len(places(cells)) or len(whole) * len(setting.learning_rates) + len(arms) - len(whole)

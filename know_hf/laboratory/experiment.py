@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from know_hf.known import KnownPredictor
 from know_hf.laboratory.bench import Bench
 from know_hf.laboratory.checks import check_inputs, check_names
 from know_hf.laboratory.comparison import COMPARISON_FOLDERS
@@ -22,18 +21,13 @@ from know_hf.trajectory.identity import versions
 
 
 def run_experiment(
-    recipe: Recipe,
-    output_dir: str | Path,
-    *,
-    predictor: KnownPredictor | str | Path | None = None,
-    predictors: Mapping[str, str | Path] | None = None,
+    recipe: Recipe, output_dir: str | Path, *, predictors: Mapping[str, str | Path] | None = None
 ) -> ExperimentResult:
     """Runs everything that a recipe asks for and is not done yet.
 
     Args:
         recipe: From [`load_recipe`].
         output_dir: Folder for everything; killed and called again with the same recipe, the run continues.
-        predictor: Predictor of the arms ``known``; the bundled one by default.
         predictors: Further predictors: name for their arms → folder or Hub id.
 
     Returns:
@@ -56,16 +50,16 @@ def run_experiment(
     recipe = as_begun(recipe, output_dir / "recipe.json")
     given = [setting.pretraining.model for setting in recipe.runs]
     data = [part.dataset for s in recipe.runs for part in (s.pretraining, s.transfer) if part is not None]
-    named = [*given, predictor, *(predictors or {}).values(), *map(recipe.data, data)]
+    named = [*given, *(predictors or {}).values(), *map(recipe.data, data)]
     check_output(output_dir, *(source for source in named if isinstance(source, (str, Path))))
     _check_folders(output_dir, recipe)
     with ExitStack() as running:
         running.enter_context(locked(output_dir))
         _same_recipe(output_dir / "recipe.json", recipe)
         for setting in recipe.runs:  # all of them, before anything is loaded
-            check_names(recipe, setting, predictor, predictors or {})
+            check_names(recipe, setting, predictors or {})
             check_inputs(recipe, setting)
-        benches = [Bench(recipe, setting, output_dir, predictor, predictors or {}) for setting in recipe.runs]
+        benches = [Bench(recipe, setting, output_dir, predictors or {}) for setting in recipe.runs]
         for bench in benches:  # all of them, before the first is prepared
             bench.check()
         running.enter_context(_Clock(output_dir / "wall.json"))

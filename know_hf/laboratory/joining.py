@@ -15,6 +15,10 @@ def joined(path: Path, recorded: dict[str, Any] | None, settings: dict[str, Any]
     """The settings to record, once they are known to be those recorded; more arms, rates and seeds may join.
 
     What the latest call asked for is what a report shows: its arms come first, and are what it calls them.
+
+    Raises:
+        TrajectoryError: If another comparison is recorded.
+        ValueError: As [`check_file_names`].
     """
     settings = json.loads(json.dumps(settings))
     if recorded is None:

@@ -252,7 +252,11 @@ def read_wall(path: Path) -> float:
 
 
 def stages_read(folder: Path, setting: Setting) -> Trajectory:
-    """The stages that the methods read."""
+    """The stages that the methods read.
+
+    Raises:
+        ValueError: If the run has fewer than the setting asks for; as [`Trajectory.load`].
+    """
     trajectory = Trajectory.load(folder)
     stages = setting.read_stages or len(trajectory)
     if not 2 <= stages <= len(trajectory):

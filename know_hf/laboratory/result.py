@@ -72,9 +72,7 @@ class ComparisonResult:
             raise TrajectoryError(
                 f"{output_dir} is not a comparison: {SETTINGS_FILE} is expected there, and it {found_at(output_dir)}."
             )
-        settings = read_settings(path)
-        read = [read_fine_tuning(path) for path in sorted((output_dir / "runs").glob("*.json"))]
-        done = {(result["arm"], result["rate"], result["seed"]): result for result in read}
+        settings, score, done = read_fine_tunings(output_dir)
         asked = read_asked(path, settings, done, _REMEDY)
         arms = {name: arm for name, arm in read_arms(path, settings, _REMEDY).items() if name in asked.arms}
         seeds = asked.whole_seeds(done)
@@ -83,7 +81,6 @@ class ComparisonResult:
             raise TrajectoryError(f"{output_dir}: {unfinished(asked, missing, len(seeds), [])}")
         # Seeds are only paired with each other: that one is missing in between is no matter.
         kept = {(*place, i): done[*place, seed] for place in asked.grid for i, seed in enumerate(seeds)}
-        score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
         names = [name for name in asked.arms if name not in asked.one_rate]
         found = cls(output_dir, {name: arms[name] for name in names}, asked.learning_rates, len(seeds), kept, score)
         waiting = [name for name in asked.arms if name in asked.one_rate]
@@ -250,6 +247,24 @@ def read_settings(path: Path) -> dict[str, Any]:
     if settings["columns"]["task"] not in TASKS or not isinstance(metric, str | None):
         raise TrajectoryError(f"{path} is damaged: its task or metric is none; {_REMEDY}.")
     return settings
+
+
+def read_fine_tunings(
+    folder: Path,
+) -> tuple[dict[str, Any], Score, dict[tuple[str, float, int], dict[str, Any]]]:
+    """Reads a folder of fine-tunings, as many as there are.
+
+    Returns:
+        What [`read_settings`] finds there; what the scores are; (arm, learning rate, seed) → what
+        [`read_fine_tuning`] finds.
+
+    Raises:
+        TrajectoryError: If any of it is damaged.
+    """
+    settings = read_settings(folder / SETTINGS_FILE)
+    read = [read_fine_tuning(path) for path in sorted((folder / "runs").glob("*.json"))]
+    score = score_of(settings["protocol"].get("metric"), settings["columns"]["task"])
+    return settings, score, {(one["arm"], one["rate"], one["seed"]): one for one in read}
 
 
 def twins(hashes: Mapping[str, Sequence[str]]) -> dict[str, str]:

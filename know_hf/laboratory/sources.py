@@ -7,7 +7,6 @@ from typing import Any
 
 from know_hf.enrichment.folders import step_names
 from know_hf.forgetting.controls import Chosen, Matched, Merged, Predicted, find_control
-from know_hf.known import KnownPredictor
 from know_hf.laboratory.arms import Arm, Role, role_of
 from know_hf.laboratory.setting import Setting
 from know_hf.retrodiction import DEFAULT, METHODS
@@ -52,16 +51,11 @@ class Source:
         return [Arm(name, None, role, self.method, self.prediction, candidate_of=self.candidate_of) for name in names]
 
 
-def sources_of(
-    setting: Setting,
-    predictor: KnownPredictor | str | Path | None = None,
-    predictors: Mapping[str, str | Path] | None = None,
-) -> list[Source]:
+def sources_of(setting: Setting, predictors: Mapping[str, str | Path] | None = None) -> list[Source]:
     """Declares the sources of a setting's arms, in the order of the comparison: the reference is the first.
 
     Args:
         setting: What asks for them.
-        predictor: Predictor of the arms ``known``.
         predictors: Name → predictor of further arms.
 
     Returns:
@@ -72,11 +66,7 @@ def sources_of(
         >>> from know_hf.laboratory.sources import sources_of
         >>> [source.name for source in sources_of(load_recipe("table6.yaml").settings[0])]  # doctest: +SKIP
     """
-    predicted = [
-        Source(name, None, name, _steps(name, setting), {"predictor": predictor})
-        for name in setting.methods
-        if name != "naive"
-    ]
+    predicted = [Source(name, None, name, _steps(name, setting)) for name in setting.methods if name != "naive"]
     predicted += [
         Source(name, None, DEFAULT, _steps(DEFAULT, setting), {"predictor": further})
         for name, further in (predictors or {}).items()
@@ -88,7 +78,7 @@ def sources_of(
         if isinstance(result, Predicted) and number is not None:
             found.append(Source(name, None, result.method, options={"parameters": result.parameters(number)}))
         elif isinstance(result, Matched):
-            found.append(_matched(name, result.of, setting, predictor, predictors or {}))
+            found.append(_matched(name, result.of, setting, predictors or {}))
         elif isinstance(result, Chosen):
             found += [
                 Source(f"{name} {value:g}", "control", result.method, options={"parameters": {result.parameter: value}},
@@ -108,20 +98,12 @@ def sources_of(
     ]  # fmt: skip
 
 
-def _matched(
-    name: str,
-    of: str,
-    setting: Setting,
-    predictor: KnownPredictor | str | Path | None,
-    predictors: Mapping[str, str | Path],
-) -> Source:
+def _matched(name: str, of: str, setting: Setting, predictors: Mapping[str, str | Path]) -> Source:
     """Θ^0 with the norms of a prediction."""
     if of in predictors:
         options: dict[str, Any] = {"predictor": predictors[of]}
-    elif of == DEFAULT:
-        options = {"predictor": predictor}
     else:
-        options = {"parameters": {"to": of}}
+        options = {} if of == DEFAULT else {"parameters": {"to": of}}
     return Source(name, None, "shrink", setting.steps, options)
 
 

@@ -109,8 +109,21 @@ def load_metric(name: str) -> "evaluate.Metric":
     """
     if name not in METRICS:
         raise ValueError(f"There is no metric {name!r} here, only {', '.join(NAMES)}.")
+    return load_module(Path(__file__).with_name("module.py"), name)
+
+
+def load_module(path: Path, name: str | None = None) -> "evaluate.EvaluationModule":
+    """Loads a metric module of the ``evaluate`` library from its file.
+
+    Args:
+        path: The file.
+        name: Which of its metrics, where it has several.
+
+    Raises:
+        ImportError: If ``evaluate`` is not installed.
+    """
     try:
         import evaluate
     except ImportError as error:
-        raise missing("Metrics need", "evaluate", "evaluate") from error
-    return evaluate.load(str(Path(__file__).with_name("module.py")), name, experiment_id=str(os.getpid()))
+        raise missing("Metric modules need", "evaluate", "evaluate") from error
+    return evaluate.load(str(path), name, experiment_id=str(os.getpid()))  # processes share no file of theirs

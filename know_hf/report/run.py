@@ -127,7 +127,11 @@ def read_self_check(folder: Path) -> dict[str, Any]:
 
 
 def last_verdict(folder: Path) -> str:
-    """The verdict at the end of a run's ``report.md``, empty where there is none."""
+    """The verdict at the end of a run's ``report.md``, empty where there is none.
+
+    Raises:
+        ValueError: If the file is no text.
+    """
     path = folder / "report.md"
     try:
         return path.read_text(encoding="utf-8").partition("\n\n## Verdict\n\n")[2].strip() if path.exists() else ""

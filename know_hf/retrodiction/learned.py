@@ -91,7 +91,11 @@ class NinoMLP(nn.Module):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], source: str) -> "NinoMLP":
-        """Builds the network whose sizes a state has."""
+        """Builds the network whose sizes a state has.
+
+        Raises:
+            ValueError: If it is the state of something else; ``source`` is named.
+        """
         try:
             types, hidden = state["layer_embed.weight"].shape
             context, horizon = state["edge_proj.fc.0.weight"].shape[1], state["edge_mlp.fc.6.weight"].shape[0]

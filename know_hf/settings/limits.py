@@ -48,12 +48,12 @@ def check_range(name: str, value: Any, limits: Limits, where: str = "") -> None:
             raise ValueError(f"{where}{name} is {shown(one)}; it must be at most {high:.10g}.")
 
 
-def check_limits(given: Mapping[str, Any], limits: Mapping[str, Limits], where: str = "") -> None:
-    """The same of several settings, by name; those that have no limits pass.
+def check_limits(given: Mapping[str, Any], limits: Mapping[str, Limits]) -> None:
+    """Looks at the numbers of several settings, by name; those that have no limits pass.
 
     Raises:
         ValueError: As [`check_range`].
     """
     for name, value in given.items():
         if name in limits:
-            check_range(name, value, limits[name], where)
+            check_range(name, value, limits[name])

@@ -26,6 +26,16 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
     Args:
         prediction: With ``predictions``, ``(n, classes)`` or a tuple that begins so, and ``label_ids``, ``(n,)``.
+
+    Returns:
+        The share, as ``accuracy``.
+
+    Example:
+        >>> import numpy as np
+        >>> from transformers import EvalPrediction
+        >>> from know_hf.tasks.classification import accuracy
+        >>> accuracy(EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1])))
+        {'accuracy': 0.5}
     """
     return {"accuracy": scores.accuracy(first(prediction.predictions).argmax(-1), prediction.label_ids)}
 

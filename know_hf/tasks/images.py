@@ -83,7 +83,11 @@ class ImageReader:
         return [self._processed(image)["pixel_values"][0] for image in images]
 
     def with_masks(self, images: list[Image.Image], masks: list[np.ndarray]) -> tuple[list[Tensor], list[Tensor]]:
-        """Reads pictures, each ``(c, h, w)`` float32, and their masks ``(H, W)``, each ``(h, w)`` int64."""
+        """Reads pictures, each ``(c, h, w)`` float32, and their masks ``(H, W)``, each ``(h, w)`` int64.
+
+        Raises:
+            ValueError: If the image processor makes no labels for every pixel.
+        """
         if self.takes_masks:
             pairs = [(self._prepared(image), [mask]) for image, mask in zip(images, masks, strict=True)]
             pixels = [self._processed(i, segmentation_maps=m)["pixel_values"][0] for i, m in pairs]
@@ -202,7 +206,11 @@ def own_processor(given: Any) -> BaseImageProcessor | None:
 
 @bounded()
 def saved_processor(source: Source) -> BaseImageProcessor | None:
-    """The image processor beside a model, if there is one."""
+    """The image processor beside a model, if there is one.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     from transformers import AutoImageProcessor
 
     try:

@@ -28,7 +28,6 @@ def class_names(dataset: Dataset, label: str) -> list[str]:
     Raises:
         ValueError: If it holds anything else, or texts that hardly ever repeat.
 
-
     Example:
         >>> from datasets import Dataset
         >>> from know_hf.tasks.labels import class_names
@@ -111,6 +110,15 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
     Returns:
         Raw label → place in the order, without those that are not there; None where only one side has names (or both
         the same), so that labels are taken for places.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from know_hf.tasks.labels import label_lookup
+        >>> from know_hf.tasks.task import Columns
+        >>> data = Dataset.from_dict({"text": ["so", "so"], "mood": ["good", "bad"]})
+        >>> lookup = label_lookup(data, Columns("text-classification", ["text"], "mood", ["bad", "good"]))
+        >>> lookup["bad"], lookup["good"]
+        (0, 1)
     """
     if is_list(dataset.features[columns.label]):
         dataset = flattened(dataset, columns.label)
@@ -134,8 +142,20 @@ def label_lookup(dataset: Dataset, columns: Columns) -> dict[Any, int] | None:
 def encode(labels: Sequence[Any], lookup: dict[Any, int] | None) -> list[int]:
     """Labels as places in the order of a model's outputs.
 
+    Args:
+        labels: As they are in the data.
+        lookup: What [`label_lookup`] found.
+
+    Returns:
+        A place for each.
+
     Raises:
         KeyError: If a label has none; [`check_answers`] says so beforehand, in words.
+
+    Example:
+        >>> from know_hf.tasks.labels import encode
+        >>> encode(["good", "bad"], {"bad": 0, "good": 1})
+        [1, 0]
     """
     return [int(label) if lookup is None else lookup[label] for label in labels]
 

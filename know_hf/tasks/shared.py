@@ -54,10 +54,23 @@ def load_beside(
 
 
 def last_layer_of(model: nn.Module, classes: int) -> nn.Module:
-    """The last layer with one output a class.
+    """The last layer with one output a class, which a new downstream task draws anew.
+
+    Args:
+        model: The model.
+        classes: Their number.
+
+    Returns:
+        The layer, linear or convolutional.
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> from torch import nn
+        >>> from know_hf.tasks.shared import last_layer_of
+        >>> last_layer_of(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)), 3)
+        Linear(in_features=8, out_features=3, bias=True)
     """
     layers = [
         m
@@ -117,6 +130,18 @@ def on_reading(columns: Columns, transform: Callable[[dict], dict]) -> Callable[
     Args:
         columns: What is read.
         transform: From a batch of raw columns to one of what the model takes.
+
+    Returns:
+        From a data set to one that is transformed as it is read.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> from know_hf.tasks.shared import on_reading
+        >>> from know_hf.tasks.task import Columns
+        >>> data = Dataset.from_dict({"size": [1.0, 2.0], "label": [0, 1]})
+        >>> apply = on_reading(Columns("sizes", ["size"], "label", []), lambda batch: {"labels": batch["label"]})
+        >>> apply(data)[1]
+        {'labels': 1}
     """
 
     def apply(dataset: Dataset) -> Dataset:
@@ -168,10 +193,21 @@ def naming(what: str, stored: Mapping[str, Any]) -> Iterator[None]:
 
 
 def stack(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-    """The collator of examples of one shape: each tensor gets a first dimension of their number.
+    """The collator of examples of one shape.
+
+    Args:
+        rows: Examples, name → tensor or number.
+
+    Returns:
+        Name → tensor, with a first dimension of their number.
 
     Raises:
         ValueError: If their shapes differ.
+
+    Example:
+        >>> from know_hf.tasks.shared import stack
+        >>> stack([{"labels": 0}, {"labels": 2}])
+        {'labels': tensor([0, 2])}
     """
     tensors = {name: [torch.as_tensor(row[name]) for row in rows] for name in rows[0]}
     for name, values in tensors.items():

@@ -47,6 +47,12 @@ class Preprocessing:
         apply: From a data set to one whose rows hold what the model takes.
         collator: From a list of such rows to a batch.
         processing_class: What to save with the model: tokenizer or image processor, if any.
+
+    Example:
+        >>> from know_hf.tasks import Preprocessing
+        >>> from know_hf.tasks.shared import stack
+        >>> Preprocessing(lambda rows: rows, stack).collator([{"x": 1}, {"x": 2}])
+        {'x': tensor([1, 2])}
     """
 
     apply: Callable[[Dataset], Dataset]
@@ -62,7 +68,6 @@ class Score:
         name: Of the metric.
         percent: Whether it is a share, shown in percent.
         higher_is_better: Whether more of it is better.
-
 
     Example:
         >>> from know_hf.tasks import Score
@@ -160,6 +165,12 @@ class Inputs:
         cast: The type to cast a column to that is not, as it is written in Python.
         several: Whether all columns that fit are read; else there has to be one, unless the user names more.
         sets: Names of columns that are read together, in this order, where all of them are there.
+
+    Example:
+        >>> from datasets import Array2D
+        >>> from know_hf.tasks import Inputs
+        >>> Inputs("maps", lambda feature: isinstance(feature, Array2D), "Array2D((8, 8), 'float32')").several
+        False
     """
 
     name: str

@@ -29,16 +29,13 @@ TO_DISK = (
 
 
 @bounded()
-def load_split(
-    dataset: str | Path | Dataset, split: str = "train", revision: str | None = None, config: str | None = None
-) -> Dataset:
+def load_split(dataset: str | Path | Dataset, split: str = "train", config: str | None = None) -> Dataset:
     """Loads one split of a data set.
 
     Args:
         dataset: Hub id, folder, the path of a CSV, TSV, JSON, JSON Lines, Parquet, Arrow or text file (which is one
             split, called ``train``), or a ``Dataset``, which is returned as it is.
         split: Name of the split, ``datasets`` slices included (``"train[:1000]"``).
-        revision: Revision on the Hub.
         config: Configuration of a data set that has several.
 
     Returns:
@@ -64,7 +61,7 @@ def load_split(
     try:
         if needs_no_decoder(name, config):
             return load_sounds(name, config, split)
-        return load_dataset(name, config, split=split, revision=revision)
+        return load_dataset(name, config, split=split)
     except NOT_THERE as error:
         raise unreachable(name, error) from error
     except Exception as error:
@@ -72,16 +69,13 @@ def load_split(
         raise unreadable(f"Data set {name!r} cannot be read", error) from error
 
 
-def load_evaluation(
-    dataset: str | Path | Dataset, split: str | None = None, usual: str = "test", config: str | None = None
-) -> Dataset:
+def load_evaluation(dataset: str | Path | Dataset, split: str | None = None, usual: str = "test") -> Dataset:
     """Loads data given for evaluation alone.
 
     Args:
         dataset: As for [`load_split`].
         split: Name of the split; by default the usual one, or the only one that a folder or file has.
         usual: That name.
-        config: As for [`load_split`].
 
     Raises:
         FileNotFoundError: As [`load_split`].
@@ -91,9 +85,9 @@ def load_evaluation(
     if split is None and isinstance(dataset, (str, Path)):
         if Path(dataset).is_file():
             split = "train"
-        elif Path(dataset).is_dir() and len(names := split_names(str(dataset), config) or []) == 1:
+        elif Path(dataset).is_dir() and len(names := split_names(str(dataset)) or []) == 1:
             split = names[0]
-    return load_split(dataset, split or usual, config=config)
+    return load_split(dataset, split or usual)
 
 
 def open_parts(

@@ -7,13 +7,12 @@ import numpy as np
 from datasets import ClassLabel, Dataset
 
 
-def hold_out(parts: Mapping[str, Dataset | None], held_out: Mapping[str, Any], test: str = "test") -> dict[str, Any]:
+def hold_out(parts: Mapping[str, Dataset | None], held_out: Mapping[str, Any]) -> dict[str, Any]:
     """Takes from each part the rows that it is for, and the column that tells them.
 
     Args:
-        parts: Name → data; None stays None.
+        parts: Name → data; None stays None. ``test`` gets the rows with the value, all others those without it.
         held_out: One column and one of its values; of a column of classes a value may be a name.
-        test: The part that gets the rows with that value; the others get those without it.
 
     Returns:
         The parts, without the column.
@@ -44,7 +43,7 @@ def hold_out(parts: Mapping[str, Dataset | None], held_out: Mapping[str, Any], t
             stored = feature.str2int(value)
         values = np.asarray(data.with_format("numpy", columns=[column])[column][:])
         same = values == stored
-        rows = np.flatnonzero(same if name == test else ~same)
+        rows = np.flatnonzero(same if name == "test" else ~same)
         if not len(rows):
             known = ", ".join(map(str, np.unique(values)[:6]))
             raise ValueError(

@@ -1,6 +1,5 @@
 """What a fine-tuned model is judged by: its task's score, or a local metric module of the ``evaluate`` library."""
 
-import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from know_hf.installing import missing
+from know_hf.metrics import load_module
 from know_hf.tasks import TASKS, Score, get_task
 from know_hf.tasks.shared import first
 from know_hf.tasks.task import Task
@@ -46,7 +45,6 @@ def make_scoring(metric: str | None = None, task: str = "image-classification", 
         FileNotFoundError: If there is no such file; names of the Hub are not taken, they would need the network.
         ImportError: If ``evaluate`` is not installed.
 
-
     Example:
         >>> from types import SimpleNamespace
         >>> import numpy as np
@@ -60,11 +58,7 @@ def make_scoring(metric: str | None = None, task: str = "image-classification", 
         return lambda prediction: {"score": scores(prediction)[own.score.name]}
     if not Path(metric).exists():
         raise FileNotFoundError(f"metric {metric!r} is neither {own.score.name!r} nor the path of a metric module.")
-    try:
-        import evaluate
-    except ImportError as error:
-        raise missing("Metric modules need", "evaluate", "evaluate") from error
-    module = evaluate.load(str(Path(metric).resolve()), experiment_id=str(os.getpid()))
+    module = load_module(Path(metric).resolve())
 
     def compute(prediction: "EvalPrediction") -> dict[str, float]:
         found = prediction.predictions

@@ -114,20 +114,19 @@ def take_aside(
     return _without(dataset, chosen), SetAside(take(dataset, np.sort(chosen)), "set aside")
 
 
-def check_enough(given: Any, needed: int = NEEDED) -> None:
+def check_enough(given: Any) -> None:
     """Looks whether the examples that are given apart are enough to choose on.
 
     Args:
         given: The examples; None where there are none, or any data of unknown number.
-        needed: How many there have to be.
 
     Raises:
-        ValueError: If they are too few.
+        ValueError: If they are fewer than ``NEEDED``.
     """
-    if given is not None and hasattr(given, "__len__") and len(given) < needed:
+    if given is not None and hasattr(given, "__len__") and len(given) < NEEDED:
         raise ValueError(
             f"selection_split gives {len(given)} examples to choose on, on which no difference could be told from "
-            f"chance; {needed} at least are needed: give more, or do without (choose='none')."
+            f"chance; {NEEDED} at least are needed: give more, or do without (choose='none')."
         )
 
 

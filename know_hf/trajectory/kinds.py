@@ -60,6 +60,9 @@ def kinds_of(model: nn.Module) -> dict[str, Parameter]:
         ``embedding`` (also what is tied to one), ``buffer`` and ``other``. Parameters with ``requires_grad=False`` are
         marked as not trained.
 
+    Raises:
+        ValueError: If a PEFT model has several active adapters, or none.
+
     Source: paper section 4.5, which goes by the number of a layer's arrays.
 
     Example:
@@ -206,6 +209,12 @@ def resolve_kinds(
     Raises:
         ValueError: If an option has an unknown value, or a pattern matches nothing, or nothing that was trained; as
             [`fresh_norms`].
+
+    Example:
+        >>> from torch import nn
+        >>> from know_hf.trajectory import kinds_of, resolve_kinds
+        >>> resolve_kinds(kinds_of(nn.Linear(2, 3)), kinds={"bias": "copy"})
+        ({'weight': 'fc'}, {'bias': "matches 'bias'"})
     """
     check_choices(norms, embeddings)
     fresh = fresh_norms(parameters, kinds) if norms == "reset" else {}

@@ -109,6 +109,9 @@ class Trajectory:
         Args:
             folder: The ``output_dir`` of a forgetting run.
 
+        Returns:
+            The finished trajectory, read as it is asked for.
+
         Raises:
             TrajectoryError: If the record is missing, unreadable or unfinished.
         """
@@ -190,7 +193,17 @@ class Trajectory:
         return cls(TrajectoryRecord(len(stages), sampling_ratio, stages, parameters, model=described), Path.cwd())
 
     def save(self, folder: str | Path) -> Path:
-        """Writes ``trajectory.json`` into ``folder``, stage folders relative to it where they lie inside."""
+        """Writes ``trajectory.json``, which names stage folders relative to it where they lie beside it.
+
+        Args:
+            folder: Where to; made if need be.
+
+        Returns:
+            Path of the file.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         root = Path(folder).resolve()
         stages = []
         for stage in self.record.stages:
@@ -246,6 +259,7 @@ class Trajectory:
             ``(S, n)`` float32 (float64 stays), in stage order: index 0 is Θ^0.
 
         Raises:
+            KeyError: If there is no such tensor.
             TrajectoryError: If a value is not finite or a file ends early; the tensor and stage are named.
         """
         spec = self.tensors[name]
@@ -288,7 +302,11 @@ class Trajectory:
         return bool(self.record.recipe) and not self.recorded
 
     def scale(self, step: int) -> float:
-        """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known."""
+        """Nominal growth of the data that ``step`` steps stand for: r^(-step); 2^step when r is not known.
+
+        Raises:
+            TrajectoryError: If no data set could grow so much.
+        """
         return growth(self.record.sampling_ratio, step)
 
     def self_check_window(self) -> "Trajectory | None":
