@@ -128,12 +128,13 @@ def test_bfloat16_is_refused_where_there_is_none(monkeypatch):
         random_predictor().predict(torch.zeros(5, 3), "fc", precision="half")
 
 
-def test_without_a_compiler_the_folded_form_does_it(monkeypatch):
+def test_without_a_compiler_the_folded_form_does_it(monkeypatch, caplog):
     predictor, history = random_predictor(), torch.randn(5, 50) * 0.1
     monkeypatch.setenv("CXX", "no-such-compiler")
     with predictor.frozen(ENOUGH):
         assert predictor._folded["fc"].kernel(history.device, ENOUGH) is None
         assert torch.allclose(predictor.predict(history, "fc", 2), plain(predictor, history, 2), rtol=0, atol=1e-6)
+    assert "$CXX is 'no-such-compiler', which is not there" in caplog.text
 
 
 def test_a_failing_compiler_is_named_once(monkeypatch, tmp_path, caplog):

@@ -1,6 +1,7 @@
 """Shares of processes, and reading ahead and writing behind."""
 
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -53,7 +54,7 @@ def test_every_byte_is_read_once(trajectory, tmp_path, monkeypatch):
     assert {folder.name for folder, name, _ in seen if name not in predicted} == {"stage-0"}
 
 
-@pytest.mark.parametrize("way", [overlapped, side_by_side])
+@pytest.mark.parametrize("way", [overlapped, partial(side_by_side, most=3)], ids=["behind", "beside"])
 @pytest.mark.parametrize("fails", ["read", "compute", "write"])
 def test_a_failing_stage_ends_the_pipeline(fails, way):
     begun = []
@@ -77,7 +78,7 @@ def test_a_failing_stage_ends_the_pipeline(fails, way):
     assert list(way(range(3), *stages)) == whole and list(way(range(0), *stages)) == []
 
 
-@pytest.mark.parametrize("method", ["mean", "linear_fit", "task_vector", "magmax"])
+@pytest.mark.parametrize("method", ["mean", "linear_fit", "exp_fit", "task_vector", "tsv", "shrink", "shrink_perturb"])
 def test_results_do_not_depend_on_threads_and_blocks(trajectory, tmp_path, monkeypatch, method):
     made = {}
     for threads, block in ((1, 1 << 19), (2, 700), (3, 1001)):

@@ -9,9 +9,6 @@ import torch
 
 Item = TypeVar("Item")
 
-# Threads that work side by side: more would take memory, and wait for the interpreter.
-_MOST = 6
-
 
 def overlapped(
     items: Sequence[Item],
@@ -58,6 +55,7 @@ def side_by_side(
     read: Callable[[Item], Any],
     compute: Callable[[Item, Any], Any],
     write: Callable[[Item, Any], Any],
+    most: int,
 ) -> Iterator[tuple[Item, Any]]:
     """Does the same with several items at once, each on a processor of its own: for light computing.
 
@@ -68,6 +66,7 @@ def side_by_side(
         read: Called with the item.
         compute: Called with what was read.
         write: Called with what was computed.
+        most: Threads at most: more take memory, and wait for the interpreter.
 
     Yields:
         Every item, in order, with what its writing returned.
@@ -75,23 +74,25 @@ def side_by_side(
     Raises:
         Exception: Whatever a stage raises; nothing further is then begun.
     """
-    processors = min(torch.get_num_threads(), _MOST)
+    processors = torch.get_num_threads()
 
     def work(item: Item) -> Any:
         return write(item, compute(item, read(item)))
 
-    with ThreadPoolExecutor(processors, "item", initializer=_one_processor) as pool:
+    threads = min(processors, most)
+    with ThreadPoolExecutor(threads, "item", initializer=_one_processor) as pool:
         behind: deque[tuple[Item, Future]] = deque()
         try:
             for item in items:
                 behind.append((item, pool.submit(work, item)))
-                if len(behind) > 3 * processors:  # threads have something to do while the first is looked at
+                if len(behind) > 3 * threads:  # threads have something to do while the first is looked at
                     first, future = behind.popleft()
                     yield first, future.result()
             for first, future in behind:
                 yield first, future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(processors)  # some libraries have one setting for all threads
 
 
 def _one_processor() -> None:

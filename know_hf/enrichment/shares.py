@@ -1,7 +1,8 @@
 """A process's share of the values: read, predicted by every method, and written, block by block."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from accelerate.utils import gather_object
@@ -14,6 +15,7 @@ from know_hf.enrichment.ranges import BLOCK, Range, share_of
 from know_hf.enrichment.statistics import Statistics
 from know_hf.enrichment.writer import PartialFolder
 from know_hf.known.predicting import Predicting
+from know_hf.known.threads import one_thread
 from know_hf.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -66,11 +68,11 @@ def _predict_own(
     methods.sort(key=lambda one: not one.method.reference)
     whole = not all(one.takes_blocks for one in methods)
     # Learned methods share a block among processors in their own way; of others every processor takes blocks of its
-    # own, as threads that wait for each other after every small operation only hold each other up.
-    light = run.device.type == "cpu" and not whole and all(one.predictor is None for one in methods)
-    block = BLOCK if run.device.type == "cpu" else _BLOCK_ACCELERATOR
-    if light:
-        block = _PIECE
+    # own: threads that wait for each other after every small operation only hold each other up, and sums that several
+    # share come out in an order that depends on their number.
+    processor = run.device.type == "cpu"
+    light = processor and all(one.predictor is None for one in methods)
+    block = (_PIECE if light else BLOCK) if processor else _BLOCK_ACCELERATOR
     tensors, (process, processes) = run.trajectory.tensors, (run.state.process_index, run.state.num_processes)
     ranges = share_of(tensors, run.predicted, process, processes, None if whole else block)
     iterate, positions = run.prediction.options.iterate, run.trajectory.positions
@@ -93,7 +95,8 @@ def _predict_own(
             stages = stages.reshape(len(stages), *tensors[part.tensor].shape)
         kind, predicted = run.predicted[part.tensor], {}
         for one in methods:
-            made = one.predict(stages, kind, steps, iterate, part.tensor, positions)
+            with one_thread() if processor and one.predictor is None else nullcontext():
+                made = one.predict(stages, kind, steps, iterate, part.tensor, positions)
             predicted[one.name] = made.reshape(steps, -1)
         return origin, predicted
 
@@ -122,12 +125,13 @@ def _predict_own(
         return moved
 
     with bar, ExitStack() as open_now:
-        patches = {key: open_now.enter_context(CheckpointPatch(partial.path)) for key, partial in todo.items()}
+        patches = {key: open_now.enter_context(CheckpointPatch(folder.path)) for key, folder in todo.items()}
         for predictor in run.prediction.predictors:
             if isinstance(predictor, Predicting):
                 # The size of the whole job, not of the share: every number of processes computes in the same way.
                 open_now.enter_context(predictor.frozen(run.predicted_values * steps))
-        for part, moved in (side_by_side if light else overlapped)(ranges, read, compute, write):
+        at_once = partial(side_by_side, most=3 if whole else 6) if light else overlapped
+        for part, moved in at_once(ranges, read, compute, write):
             for key, own in moved.items():
                 statistics[key].include(own)
             places = (checkpoint.tensors[part.tensor] for checkpoint in run.trajectory.checkpoints)

@@ -114,6 +114,8 @@ def compile_kernel(sizes: Sizes, bfloat16: bool = False) -> Kernel | None:
         The kernel, or None where there is no compiler, or no bfloat16 in the processor.
     """
     command = compiler()
+    if command is None and (named := os.environ.get("CXX")):
+        logger.warning("$CXX is %r, which is not there; predicting without the compiled kernel.", named)
     if command is None or not _SOURCE.is_file() or (bfloat16 and not has_bfloat16()):
         return None
     pack = 2 if bfloat16 else 1

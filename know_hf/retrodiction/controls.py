@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from know_hf.known.threads import one_thread
 from know_hf.retrodiction.curve_fits import combine
 from know_hf.retrodiction.registry import get_method, method
 
@@ -98,8 +99,9 @@ def shrink(
             raise ValueError("shrink cannot take on its own norms; choose another method for 'to'.")
         target = other.function(stages, kind, steps, **parameters)
         origin = stages[0].to(target.device)
-        norms = target.reshape(steps, -1).double().norm(dim=1)
-        ratios = norms / origin.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
+        with one_thread():  # several would add up in an order of their own
+            norms = target.reshape(steps, -1).double().norm(dim=1)
+            ratios = norms / origin.double().norm().clamp_min(torch.finfo(torch.float64).tiny)
     dtype = torch.promote_types(stages.dtype, torch.float32)
     return (ratios.to(origin.device).reshape(-1, *[1] * origin.ndim) * origin.double()).to(dtype)
 

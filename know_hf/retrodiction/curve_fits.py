@@ -160,23 +160,30 @@ def exp_fit(
         raise ValueError(f"fallback={fallback!r} is not known; use 'linear' or 'hold'.")
     if not eps > 0 or (growth_cap is not None and not growth_cap > 0):
         raise ValueError(f"eps ({eps}) and growth_cap ({growth_cap}) must be positive.")
-    values, dtype = stages.double(), torch.promote_types(stages.dtype, torch.float32)
+    weights = [ols_coefficients(len(stages), step, positions=positions) for step in range(1, steps + 1)]
+    result = stages.new_empty(steps, *stages.shape[1:], dtype=torch.promote_types(stages.dtype, torch.float32))
+    parts = result.view(steps, -1).split(_PIECE, 1)
+    for part, values in zip(parts, stages.reshape(len(stages), -1).split(_PIECE, 1), strict=True):
+        _exponentials(values.double(), weights, eps, fallback, growth_cap, part)
+    return result
+
+
+def _exponentials(
+    values: Tensor, weights: list[list[float]], eps: float, fallback: str, growth_cap: float | None, out: Tensor
+) -> None:
+    """Exponential curves of some weights: ``(S, n)`` float64 → ``(steps, n)``, into ``out``."""
     newest = values[0]
     fits = (values.abs() > eps).all(0) & (values.sign() == newest.sign()).all(0)
     logs = torch.log(torch.where(fits, values / torch.where(fits, newest, 1.0), 1.0))
     # Clamped before exp(): the exponential alone may overflow where its product with a small weight does not.
-    ceiling = math.log(torch.finfo(dtype).max) - newest.abs().clamp_min(1.0).log() - 1e-3
-    results = []
-    for step in range(1, steps + 1):
-        weights = ols_coefficients(len(stages), step, positions=positions)
-        exponent = sum(c * log for c, log in zip(weights[1:], logs[1:], strict=True))
+    ceiling = math.log(torch.finfo(out.dtype).max) - newest.abs().clamp_min(1.0).log() - 1e-3
+    for own, w in zip(out, weights, strict=True):
+        exponent = sum(c * log for c, log in zip(w[1:], logs[1:], strict=True))
         grown = newest * torch.exp(torch.minimum(exponent, ceiling))
         if growth_cap is not None:
             limit = growth_cap * values.abs().amax(0)
             grown = torch.minimum(torch.maximum(grown, -limit), limit)
-        other = newest if fallback == "hold" else _delta(values, weights)
-        results.append(torch.where(fits, grown, other).to(dtype))
-    return torch.stack(results)
+        own.copy_(torch.where(fits, grown, newest if fallback == "hold" else _delta(values, w)))
 
 
 def _delta(values: Tensor, weights: list[float]) -> Tensor:
@@ -201,8 +208,12 @@ def combine(stages: Tensor, weights: list[list[float]]) -> Tensor:
         newest = values[0].to(dtype)
         differences = values[1:].to(dtype) - newest
         for own, (_, *shares) in zip(part, weights, strict=True):
+            # Operations of one rounding each: so a value does not depend on where a block begins, nor on the processor.
+            # An average is multiplied once: of values of half precision it then is the nearest there is.
+            equal = len(set(shares)) == 1
             for share, difference in zip(shares, differences, strict=True):
-                # Rounded before it is added: so a value does not depend on where a block begins, nor on the processor.
-                own.add_(difference * share)
+                own.add_(difference if equal else difference * share)
+            if equal:
+                own.mul_(shares[0])
             own.add_(newest)
     return result
