@@ -78,6 +78,14 @@ def main() -> None:
         "enrich, 352 pictures": enrich,
         "plan RUN": ["plan", run],
         "predict RUN": ["predict", run, "--output-dir", out],
+        "predict FOLDER FOLDER FOLDER": [
+            "predict",
+            *(run / f"stage-{stage}" for stage in range(3)),
+            "--sampling-ratio",
+            "0.5",
+            "--output-dir",
+            out,
+        ],
         "plan MODEL": ["plan", model],
         "--help": ["--help"],
     }
